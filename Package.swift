@@ -1,0 +1,81 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+/// Every target of ours is compiled alike: Swift 6 mode, and `any` spelled out so that an existential shows in review.
+let swift: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+/// The data path is spread over several modules; without this, small accessors would stay calls across their borders.
+let hot: [SwiftSetting] = swift + [.unsafeFlags(["-cross-module-optimization"], .when(configuration: .release))]
+
+let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
+let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let heap: Target.Dependency = .product(name: "HeapModule", package: "swift-collections")
+let deque: Target.Dependency = .product(name: "DequeModule", package: "swift-collections")
+let histogram: Target.Dependency = .product(name: "Histogram", package: "hdrhistogram-swift")
+
+let package = Package(
+    name: "swiftlet",
+    products: [.executable(name: "swiftlet", targets: ["swiftlet"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+    ],
+    targets: [
+        // C: module maps over Debian's libraries, with static inline shims where Swift cannot see a macro.
+        .systemLibrary(name: "CLinux"),
+        .systemLibrary(name: "CNghttp2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "CHTTPParser", providers: [.apt(["libhttp-parser-dev"])]),
+        .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
+        .systemLibrary(name: "CProtobufC", pkgConfig: "libprotobuf-c", providers: [.apt(["libprotobuf-c-dev"])]),
+        .target(name: "CSimdJSON", linkerSettings: [.linkedLibrary("simdjson")]),
+        .target(name: "Protos", dependencies: ["CProtobufC"], exclude: ["generated-from.sha256"]),
+
+        // Pure: no I/O, no clock.
+        .target(name: "Routing", dependencies: ["CXXHash"], swiftSettings: hot),
+        .target(name: "Wire", dependencies: ["CHTTPParser", "CNghttp2", "CSimdJSON", "CXXHash"], swiftSettings: hot),
+        .target(name: "EngineModel", dependencies: ["CXXHash", deque], swiftSettings: swift),
+
+        // Mechanism.
+        .target(name: "EventLoop", dependencies: ["CLinux", "COpenSSL", heap], swiftSettings: hot),
+        .target(name: "HTTPTransport", dependencies: ["EventLoop", "Wire", "CNghttp2"], swiftSettings: hot),
+        .target(name: "Telemetry", dependencies: [], swiftSettings: hot),
+        .target(name: "Configuration", dependencies: ["Routing", yams], swiftSettings: swift),
+
+        // Assembly.
+        .target(
+            name: "Proxy", dependencies: ["EventLoop", "HTTPTransport", "Routing", "Telemetry", "Wire"], swiftSettings: hot),
+        .target(name: "Discovery", dependencies: ["EventLoop", "HTTPTransport", "Routing"], swiftSettings: swift),
+        .target(
+            name: "Admin", dependencies: ["EventLoop", "HTTPTransport", "Proxy", "Routing", "Telemetry"], swiftSettings: swift),
+        .target(
+            name: "StubEngine", dependencies: ["EngineModel", "EventLoop", "HTTPTransport", "Protos", "Wire"],
+            swiftSettings: swift),
+        .target(
+            name: "LatencyBench", dependencies: ["EventLoop", "HTTPTransport", "Wire", histogram], swiftSettings: swift),
+
+        // Programs.
+        .executableTarget(
+            name: "swiftlet",
+            dependencies: [
+                "Admin", "Configuration", "Discovery", "LatencyBench", "Proxy", "StubEngine", argumentParser, logging,
+            ], swiftSettings: swift),
+
+        .testTarget(name: "RoutingTests", dependencies: ["Routing"], swiftSettings: swift),
+        .testTarget(name: "WireTests", dependencies: ["Wire"], swiftSettings: swift),
+        .testTarget(name: "EngineModelTests", dependencies: ["EngineModel"], swiftSettings: swift),
+        .testTarget(name: "EventLoopTests", dependencies: ["EventLoop"], swiftSettings: swift),
+        .testTarget(name: "TelemetryTests", dependencies: ["Telemetry"], swiftSettings: swift),
+        .testTarget(name: "ConfigurationTests", dependencies: ["Configuration"], swiftSettings: swift),
+        .testTarget(name: "TidyTests", dependencies: [], swiftSettings: swift),
+    ],
+    cxxLanguageStandard: .cxx17
+)
