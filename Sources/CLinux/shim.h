@@ -1,8 +1,5 @@
 // Linux calls and macros that Swift's Glibc module does not export.
 #pragma once
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE 1
-#endif
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -26,6 +23,8 @@ _Static_assert(SWL_IN == EPOLLIN && SWL_OUT == EPOLLOUT && SWL_ERROR == EPOLLERR
                    SWL_PEER_CLOSED == EPOLLRDHUP && SWL_EDGE_TRIGGERED == (uint32_t)EPOLLET,
                "epoll flags");
 
+// glibc hides it without _GNU_SOURCE, which would change the layout of types that other modules import.
+extern int accept4(int, struct sockaddr *, socklen_t *, int);
 static inline int swl_accept(int fd, struct sockaddr *address, socklen_t *length) {
     return accept4(fd, address, length, SOCK_NONBLOCK | SOCK_CLOEXEC);
 }

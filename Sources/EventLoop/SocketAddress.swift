@@ -47,7 +47,7 @@ public struct SocketAddress: Sendable {
         }
     }
 
-    init(storage: sockaddr_storage, length: socklen_t) {
+    public init(storage: sockaddr_storage, length: socklen_t) {
         self.storage = storage
         self.length = length
     }
