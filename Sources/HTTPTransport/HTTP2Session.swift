@@ -14,7 +14,7 @@ final class HTTP2Session {
     private(set) var streams: [Int32: HTTP2Stream] = [:]
     private(set) var peerIsGoingAway = false
     private var stalled: [HTTP2Stream] = []
-    private var isInsideLibrary = false
+    private(set) var isInsideLibrary = false
 
     init(role: Role, connection: TransportConnection) {
         self.role = role

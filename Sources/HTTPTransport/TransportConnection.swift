@@ -22,6 +22,7 @@ open class TransportConnection: EventHandler {
     final var isClosed = false
     /// Close once the output is written.
     final var closesAfterFlush = false
+    private final var closesWhenOutsideHTTP2 = false
     /// Output went above the high-water mark; a source waits for the low-water mark.
     final var hasStalledSource = false
 
@@ -122,7 +123,8 @@ open class TransportConnection: EventHandler {
 
     /// Writes what waits. Called once per event at its end, through `callAtTurnEnd()`.
     final func flush() {
-        guard !isClosed else { return }
+        guard !isClosed, !isInsideHTTP2 else { return }
+        if closesWhenOutsideHTTP2 { return close() }
         http2?.pullOutput()
         while !output.isEmpty, !isWriteBlocked {
             switch socket!.write(output.readable) {
@@ -165,6 +167,8 @@ open class TransportConnection: EventHandler {
         callAtTurnEnd()
     }
 
+    private final var isInsideHTTP2: Bool { http2?.isInsideLibrary ?? false }
+
     /// False while a connect is under way.
     var isReadyToWrite: Bool { true }
 
@@ -178,6 +182,12 @@ open class TransportConnection: EventHandler {
 
     final func close() {
         guard !isClosed else { return }
+        guard !isInsideHTTP2 else {
+            // nghttp2 must not lose its session under its feet: the turn's end closes.
+            closesWhenOutsideHTTP2 = true
+            callAtTurnEnd()
+            return
+        }
         isClosed = true
         detach()
         socket = nil
