@@ -1,37 +1,69 @@
 // Linux calls and macros that Swift's Glibc module does not export.
 #pragma once
-#define _GNU_SOURCE 1
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <stdint.h>
+#include <stdlib.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
-static inline int swl_accept4(int fd, struct sockaddr *address, socklen_t *length) {
+// As numbers, so that Swift folds them; checked against the kernel's own below.
+#define SWL_IN 0x1u
+#define SWL_OUT 0x4u
+#define SWL_ERROR 0x8u
+#define SWL_HUNG_UP 0x10u
+#define SWL_PEER_CLOSED 0x2000u
+#define SWL_EDGE_TRIGGERED 0x80000000u
+_Static_assert(SWL_IN == EPOLLIN && SWL_OUT == EPOLLOUT && SWL_ERROR == EPOLLERR && SWL_HUNG_UP == EPOLLHUP &&
+                   SWL_PEER_CLOSED == EPOLLRDHUP && SWL_EDGE_TRIGGERED == (uint32_t)EPOLLET,
+               "epoll flags");
+
+// glibc hides it without _GNU_SOURCE, which would change the layout of types that other modules import.
+extern int accept4(int, struct sockaddr *, socklen_t *, int);
+static inline int swl_accept(int fd, struct sockaddr *address, socklen_t *length) {
     return accept4(fd, address, length, SOCK_NONBLOCK | SOCK_CLOEXEC);
 }
-static inline int swl_stream_socket(int family) {
-    return socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+static inline int swl_stream_socket(int family) { return socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0); }
+static inline int swl_set_option(int fd, int level, int name, int value) {
+    return setsockopt(fd, level, name, &value, sizeof value);
 }
+static inline int swl_no_delay(int fd) { return swl_set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1); }
 static inline int swl_eventfd(void) { return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
 static inline int swl_epoll_create(void) { return epoll_create1(EPOLL_CLOEXEC); }
 static inline int swl_epoll_add(int epoll, int fd, uint32_t events, uint64_t key) {
     struct epoll_event event = {.events = events, .data.u64 = key};
     return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
 }
-static inline int swl_epoll_modify(int epoll, int fd, uint32_t events, uint64_t key) {
-    struct epoll_event event = {.events = events, .data.u64 = key};
-    return epoll_ctl(epoll, EPOLL_CTL_MOD, fd, &event);
-}
 static inline int swl_epoll_remove(int epoll, int fd) { return epoll_ctl(epoll, EPOLL_CTL_DEL, fd, NULL); }
-static inline uint32_t swl_epoll_event_flags(const struct epoll_event *events, int index) { return events[index].events; }
-static inline uint64_t swl_epoll_event_key(const struct epoll_event *events, int index) { return events[index].data.u64; }
-static inline int swl_set_option(int fd, int level, int name, int value) {
-    return setsockopt(fd, level, name, &value, sizeof value);
-}
 
-static const uint32_t swl_in = EPOLLIN, swl_out = EPOLLOUT, swl_rdhup = EPOLLRDHUP, swl_hup = EPOLLHUP, swl_err = EPOLLERR,
-                      swl_edge = 1u << 31;
+/// Waits with nanosecond precision. A negative timeout waits for ever.
+static inline int swl_epoll_wait(int epoll, struct epoll_event *events, int capacity, int64_t timeout_nanoseconds) {
+    if (timeout_nanoseconds < 0) return epoll_wait(epoll, events, capacity, -1);
+    if (timeout_nanoseconds == 0) return epoll_wait(epoll, events, capacity, 0);
+    struct timespec timeout = {timeout_nanoseconds / 1000000000, timeout_nanoseconds % 1000000000};
+    int count = epoll_pwait2(epoll, events, capacity, &timeout, NULL);
+    if (count < 0 && errno == ENOSYS) {  // before Linux 5.11
+        int64_t milliseconds = (timeout_nanoseconds + 999999) / 1000000;
+        return epoll_wait(epoll, events, capacity, milliseconds > 3600000 ? 3600000 : (int)milliseconds);
+    }
+    return count;
+}
+static inline uint32_t swl_event_flags(const struct epoll_event *events, int index) { return events[index].events; }
+static inline uint64_t swl_event_key(const struct epoll_event *events, int index) { return events[index].data.u64; }
+static inline struct epoll_event *swl_event_array(int capacity) { return (struct epoll_event *)calloc(capacity, sizeof(struct epoll_event)); }
+
+static inline uint64_t swl_monotonic_nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+static inline uint64_t swl_wall_nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}

@@ -1,0 +1,44 @@
+#pragma once
+#include "PromptHasher.hpp"
+#include "Tape.hpp"
+
+namespace swiftlet {
+
+/// Where the parts of a prompt stand on the tape; 0 is absent.
+struct PromptPlaces {
+    size_t tools = 0, functions = 0, instructions = 0, system = 0, messages = 0, prompt = 0, input = 0;
+};
+
+/// Writes a prompt in one fixed order, whatever the order of keys: tools, then instructions, then messages, as chat
+/// templates do. Two requests share exactly as many leading bytes here as they share leading parts, and a conversation's next turn
+/// begins with all bytes of the last: every part opens with a marker and none ends with one.
+class CanonicalPrompt {
+  public:
+    CanonicalPrompt(const Tape &tape, swl_prompt_hasher &hasher) noexcept : tape_(tape), hasher_(hasher) {}
+
+    void write(const PromptPlaces &places) noexcept;
+
+    /// A fingerprint of any value, for what stands outside the prompt's text.
+    uint64_t digest(size_t at) const noexcept;
+
+  private:
+    void tools(size_t at) noexcept;
+    void system_message(size_t at) noexcept;
+    void conversation(size_t at) noexcept;
+    void message(size_t at) noexcept;
+    void content(size_t at) noexcept;
+    void part(size_t at, bool is_first) noexcept;
+    void completion_prompt(size_t at) noexcept;
+    void input(size_t at) noexcept;
+    void tree(size_t at) noexcept;
+
+    void put(uint8_t byte) noexcept { append(hasher_, &byte, 1); }
+    void put(swl_text text) noexcept { append(hasher_, text.bytes, text.length); }
+    void put_digest(uint64_t digest) noexcept;
+    void put_token(size_t at) noexcept;
+
+    const Tape &tape_;
+    swl_prompt_hasher &hasher_;
+};
+
+}  // namespace swiftlet

@@ -1,0 +1,116 @@
+public import Routing
+
+/// Everything that an operator may choose, as one immutable, validated value: what the process reads once at start
+/// and never asks for again.
+///
+/// Three sources make it, the later winning over the earlier: the defaults written here, a YAML file (`load`), and
+/// command line flags (`applying`). Both steps throw a `ConfigurationError` before anything is opened or bound.
+public struct SwiftletConfiguration: Sendable, Equatable {
+    /// Where downstream connections are accepted, at least one.
+    public var listeners: [ListenerConfiguration] = [ListenerConfiguration(address: SocketAddressText(host: "127.0.0.1", port: 8080))]
+    /// Where `/metrics` and `/groups` are served; nil: nowhere.
+    public var admin: SocketAddressText?
+    /// Number of event loops; 0: one per core.
+    public var loops = 0
+    public var policy = Policy.leastCost
+    public var logLevel = LogLevel.info
+    /// One JSON line per request on standard output.
+    public var accessLog = true
+    /// The static groups. `isReady` is always true here: a file cannot know.
+    public var groups: [GroupDescription] = []
+    public var limits = Limits()
+    public var timeouts = Timeouts()
+    public var retries = Retries()
+    public var routing = RoutingParameters()
+
+    public init() {}
+}
+
+/// One port on which downstream connections are accepted.
+public struct ListenerConfiguration: Sendable, Equatable {
+    /// Port 0 takes any free port.
+    public var address: SocketAddressText
+    /// nil: cleartext, HTTP/1.1 and HTTP/2 told apart by the preface.
+    public var tls: TLSFiles?
+
+    public init(address: SocketAddressText, tls: TLSFiles? = nil) {
+        self.address = address
+        self.tls = tls
+    }
+}
+
+/// PEM files of a TLS listener. They are opened by whoever binds the port, not here.
+public struct TLSFiles: Sendable, Equatable {
+    /// The certificate chain, leaf first.
+    public var certificateFile: String
+    public var keyFile: String
+
+    public init(certificateFile: String, keyFile: String) {
+        self.certificateFile = certificateFile
+        self.keyFile = keyFile
+    }
+}
+
+/// swift-log's levels by their own names.
+public enum LogLevel: String, CaseIterable, Sendable {
+    case trace, debug, info, notice, warning, error, critical
+}
+
+/// The bounds on what others may make the process hold. Sizes are bytes.
+public struct Limits: Sendable, Equatable {
+    /// One header block, request line and every field included.
+    public var headerBytes = 64 << 10
+    public var headerFields = 100
+    /// One request body. It is kept until the answer begins, so that another group can be tried.
+    public var bodyBytes = 64 << 20
+    /// Concurrent HTTP/2 streams of one downstream connection.
+    public var streamsPerConnection = 256
+    /// Downstream connections of the whole process.
+    public var connections = 16_384
+    /// HTTP/1.1 connections to one endpoint, busy and idle, of the whole process.
+    public var upstreamConnectionsPerEndpoint = 4_096
+    /// What one exchange may hold for a slow reader before its upstream is no longer read.
+    public var streamBufferBytes = 256 << 10
+    /// RST_STREAM frames of one downstream connection per second, beyond which it is closed.
+    public var resetsPerSecond = 200
+
+    public init() {}
+}
+
+/// How long each wait may last, in nanoseconds.
+public struct Timeouts: Sendable, Equatable {
+    /// From the first byte of a request to the end of its header block.
+    public var requestHeaderNanoseconds: UInt64 = 10 * 1_000_000_000
+    /// A downstream connection without a request.
+    public var downstreamIdleNanoseconds: UInt64 = 75 * 1_000_000_000
+    /// A pooled upstream connection. uvicorn, under vLLM, closes at 5 s without notice: a connection must be given up
+    /// well before, or a request meets its end.
+    public var upstreamIdleNanoseconds: UInt64 = 3 * 1_000_000_000
+    public var connectNanoseconds: UInt64 = 1_000_000_000
+    /// From the request's last byte to the response's head.
+    public var responseNanoseconds: UInt64 = 600 * 1_000_000_000
+    /// How long the head of an event stream is held while its first event has not come.
+    public var headHoldNanoseconds: UInt64 = 30 * 1_000_000_000
+    /// From SIGTERM to exit.
+    public var drainNanoseconds: UInt64 = 30 * 1_000_000_000
+
+    public init() {}
+}
+
+/// How often an exchange whose answer has not begun is tried.
+public struct Retries: Sendable, Equatable {
+    /// Attempts in all, the first included.
+    public var attempts = 3
+
+    public init() {}
+}
+
+/// The memory and the seed of the routing table.
+public struct RoutingParameters: Sendable, Equatable {
+    /// Blocks in the prefix index, shared by all groups. Memory is touched only as the index fills.
+    public var indexBlocks = 1 << 18
+    /// Seeds prefix hashes and cold placement: replicas that share it agree without a word between them.
+    public var hashSeed: UInt64 = 1
+
+    public init() {}
+}

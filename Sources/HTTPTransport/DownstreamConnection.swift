@@ -1,0 +1,184 @@
+import EventLoop
+import Glibc
+import Wire
+
+/// A client's connection: tells HTTP/2 from HTTP/1.1 by its first bytes, makes an exchange of each request, writes the answers.
+public final class DownstreamConnection: TransportConnection {
+    enum Phase {
+        /// Waiting for the first bytes.
+        case detecting
+        case head
+        case body(remaining: Int)
+        case chunkedBody
+        /// The request is here, its answer is under way; what the client sends meanwhile waits.
+        case answering
+        /// Reading and throwing away, so that the close does not reset what we wrote.
+        case lingering
+        case http2
+    }
+
+    let application: DownstreamApplication
+    let peerAddress: SocketAddress
+    private unowned let listener: Listener
+    /// Where the listener keeps us.
+    var listIndex = 0
+    var phase = Phase.detecting
+    private let socketDescriptor: CInt
+    var chunkedDecoder: ChunkedDecoder?
+    var exchange: DownstreamExchange?
+    var response = HTTP1Response()
+    private var isDraining = false
+
+    init(socket: consuming ByteSocket, peer: SocketAddress, listener: Listener) throws(SocketError) {
+        application = listener.application
+        peerAddress = peer
+        self.listener = listener
+        socketDescriptor = socket.descriptor
+        super.init(loop: listener.loop, limits: listener.limits)
+        isTLS = socket.isTLS
+        self.socket = consume socket
+        try attach(descriptor: socketDescriptor)
+        setDeadline(loop.now &+ limits.requestHeadTimeoutNanoseconds)
+    }
+
+    var parser: HTTP1HeadParser { listener.parser }
+
+    // MARK: Input
+
+    override func process(_ bytes: UnsafeMutableRawBufferPointer) -> Int {
+        if case .detecting = phase {
+            guard detectProtocol(UnsafeRawBufferPointer(bytes)) else { return 0 }
+        }
+        if case .http2 = phase {
+            touchIdleDeadline()
+            guard let http2 else { return bytes.count }
+            if !http2.receive(bytes) { closesAfterFlush = true }
+            if http2.isFinished {
+                closesAfterFlush = true
+                callAtTurnEnd()
+            }
+            return bytes.count
+        }
+        return processHTTP1(bytes)
+    }
+
+    /// RFC 9113, 3.4: the preface is `PRI * HTTP/2.0`…; its first three bytes are no method of HTTP/1.
+    private func detectProtocol(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        let preface: StaticString = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+        let compared = min(bytes.count, preface.utf8CodeUnitCount)
+        if memcmp(bytes.baseAddress!, preface.utf8Start, compared) != 0 {
+            phase = .head
+            return true
+        }
+        guard bytes.count >= preface.utf8CodeUnitCount else { return false }
+        phase = .http2
+        http2 = HTTP2Session(role: .server, connection: self)
+        if isDraining { http2?.announceShutdown() }
+        return true
+    }
+
+    override var wantsInput: Bool {
+        switch phase {
+        case .answering: false
+        case .body, .chunkedBody: !(exchange?.isBodyPaused ?? false)
+        // The input of frames goes on while output is short; beyond that the peer's own window stops it.
+        case .http2: output.count < limits.outputHighWaterBytes * 2
+        default: true
+        }
+    }
+
+    override func peerClosed() {
+        // A half-closed client is gone, as for the engines behind us. Answers already written still leave.
+        if http2 == nil, exchange == nil, !output.isEmpty, !isClosed {
+            closesAfterFlush = true
+            callAtTurnEnd()
+        } else {
+            close()
+        }
+    }
+
+    override func transportFailed() { close() }
+
+    override func outputDrained() {
+        exchange?.outputDrained()
+        if http2 != nil { resumeInput() }
+    }
+
+    // MARK: HTTP/2
+
+    override func makeStream(in session: HTTP2Session, id: Int32) -> HTTP2Stream? {
+        let exchange = application.makeExchange()
+        exchange.connection = self
+        setDeadline(nil)
+        return DownstreamStream(id: id, session: session, exchange: exchange)
+    }
+
+    func streamFinished() {
+        guard !isClosed, let http2 else { return }
+        touchIdleDeadline()
+        if isDraining, http2.streams.isEmpty {
+            closesAfterFlush = true
+            callAtTurnEnd()
+        }
+    }
+
+    // MARK: Deadlines
+
+    private func touchIdleDeadline() {
+        if http2?.streams.isEmpty ?? true { setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds) }
+    }
+
+    public override func deadlineReached() {
+        switch phase {
+        case .head where !input.isEmpty: refuse(.headTimeout)
+        case .answering: break
+        case .http2:
+            guard let http2, http2.streams.isEmpty else { return }
+            http2.refuseNewStreams()
+            closesAfterFlush = true
+            callAtTurnEnd()
+        default: close()
+        }
+    }
+
+    // MARK: Closing
+
+    /// Lets requests under way finish and takes no more.
+    func drain() {
+        guard !isDraining else { return }
+        isDraining = true
+        if let http2 {
+            http2.announceShutdown()
+            http2.refuseNewStreams()
+            if http2.streams.isEmpty { closesAfterFlush = true }
+            callAtTurnEnd()
+        } else if exchange == nil {
+            closesAfterFlush = true
+            callAtTurnEnd()
+        }
+    }
+
+    var keepsAliveAllowed: Bool { !isDraining }
+
+    override func finishClosing() {
+        // Bytes unread at close would make it a reset, and the client would lose the answer it has not read yet.
+        if case .lingering = phase, !peerHasClosed, !isTLS {
+            closesAfterFlush = false
+            shutdown(socketDescriptor, CInt(SHUT_WR))
+            setDeadline(loop.now &+ limits.lingerNanoseconds)
+            resumeInput()
+            return
+        }
+        close()
+    }
+
+    override func closed() {
+        listener.forget(self)
+        if let exchange {
+            self.exchange = nil
+            exchange.connection = nil
+            let wasFinished = exchange.isResponseFinished
+            if !wasFinished { exchange.cancelled() }
+        }
+    }
+}

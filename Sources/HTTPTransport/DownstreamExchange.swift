@@ -1,0 +1,180 @@
+import EventLoop
+import Wire
+
+/// One request and its response, seen from the server's side. Subclassed by whoever answers; confined to its loop.
+///
+/// Calls come in this order: `headReceived`, `bodyReceived`…, `requestEnded`; `cancelled` at any time instead of the rest.
+/// Answers may be given from inside any of them or later, until `finish`, `abort` or `cancelled`.
+open class DownstreamExchange {
+    public final let request: RequestHead
+    final var connection: DownstreamConnection?
+    final var stream: DownstreamStream?
+    /// The whole request has been received.
+    public internal(set) final var isRequestComplete = false
+    public internal(set) final var isResponseStarted = false
+    public internal(set) final var isResponseFinished = false
+    /// The request's body is held back at the client.
+    final var isBodyPaused = false
+
+    public init() { request = RequestHead() }
+
+    // MARK: To be overridden
+
+    /// The head is here. A body follows unless `requestEnded()` is next.
+    open func headReceived() {}
+    /// Bytes of the body, valid during the call.
+    open func bodyReceived(_ bytes: UnsafeRawBufferPointer) {}
+    /// The whole request is here; trailers in `request.trailers`.
+    open func requestEnded() {}
+    /// The client went away or reset the request. Nothing can be sent any more; no call follows.
+    open func cancelled() {}
+    /// The output that `write` found too long has been read by the client.
+    open func outputDrained() {}
+
+    // MARK: Answering
+
+    public final var loop: EventLoop? { connection?.loop }
+    /// Neither finished nor cancelled.
+    public final var isOpen: Bool { connection != nil && !isResponseFinished }
+    /// The client's address, without its port.
+    public final var clientAddress: String { connection?.peerAddress.host ?? "" }
+    public final var isTLS: Bool { connection?.isTLS ?? false }
+
+    /// Sends the final head. Framing is the transport's: `headers` may hold a content-length, which is kept, and fields of one
+    /// connection, which are dropped. `ended`: no body follows, and `finish` need not be called.
+    public final func respond(status: Int, headers: HeaderBlock, ended: Bool = false) {
+        guard let connection, !isResponseStarted else { return }
+        isResponseStarted = true
+        if let stream {
+            isResponseFinished = ended
+            stream.session.submitResponse(stream, status: status, headers: headers, ended: ended)
+        } else {
+            connection.writeHTTP1Head(status: status, headers: headers, of: self, ended: ended)
+            if ended { finish() }
+        }
+    }
+
+    /// Sends bytes of the body. False: the client reads slowly; wait for `outputDrained()`. Nothing is lost either way.
+    @discardableResult
+    public final func write(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        guard let connection, isResponseStarted, !isResponseFinished, bytes.count > 0 else { return true }
+        if let stream { return stream.send(bytes) }
+        return connection.writeHTTP1Body(bytes)
+    }
+
+    /// Ends the response.
+    public final func finish(trailers: HeaderBlock? = nil) {
+        guard let connection, isResponseStarted, !isResponseFinished || stream == nil else { return }
+        isResponseFinished = true
+        if let stream { stream.endSending(trailers: trailers) } else { connection.finishHTTP1Response() }
+    }
+
+    /// Ends the exchange so that no client can take what it has for a whole answer: RST_STREAM, or a close before the last chunk.
+    public final func abort(errorCode: UInt32 = 2 /* INTERNAL_ERROR */) {
+        guard let connection, !isResponseFinished else { return }
+        isResponseFinished = true
+        if let stream { stream.session.reset(stream, errorCode: errorCode) } else { connection.abortHTTP1Response() }
+    }
+
+    /// Holds the rest of the request's body back at the client, by its own flow control.
+    public final func pauseBody() {
+        isBodyPaused = true
+        stream?.isPaused = true
+    }
+
+    public final func resumeBody() {
+        guard isBodyPaused else { return }
+        isBodyPaused = false
+        if let stream { stream.resume() } else { connection?.resumeInput() }
+    }
+}
+
+/// Makes the exchange of each request that a listener's connections receive. One per loop.
+open class DownstreamApplication {
+    public init() {}
+    open func makeExchange() -> DownstreamExchange { DownstreamExchange() }
+    /// A connection was accepted, or closed.
+    open func connectionCountChanged(by change: Int) {}
+    /// A request was refused by the transport before an exchange could be made of it.
+    open func requestRefused(status: Int) {}
+}
+
+/// The HTTP/2 stream of a downstream exchange.
+final class DownstreamStream: HTTP2Stream {
+    let exchange: DownstreamExchange
+    private var headBytes = 0
+    private var isTooLarge = false
+
+    init(id: Int32, session: HTTP2Session, exchange: DownstreamExchange) {
+        self.exchange = exchange
+        super.init(id: id, session: session)
+        exchange.stream = self
+        exchange.request.version = .http2
+    }
+
+    override func headerReceived(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> Bool {
+        let request = exchange.request
+        let limits = session.connection.limits
+        headBytes &+= name.count &+ value.count &+ 32
+        if headBytes > limits.headBytes || request.headers.count >= limits.headFields {
+            isTooLarge = true
+            return true
+        }
+        if headComplete {
+            request.appendTrailer(name: name, value: value)
+        } else if name.first == 58 {
+            if name.equals(":method") { request.setMethod(value) }
+            if name.equals(":path") { request.setTarget(value) }
+            if name.equals(":authority") { request.setAuthority(value) }
+        } else {
+            let known = KnownHeader.identify(name)
+            if known == .host {
+                if request.authority.isEmpty { request.setAuthority(value) }
+                return true
+            }
+            if known == .contentLength { request.contentLength = value.decimalValue }
+            request.headers.append(name: name, value: value, known: known)
+        }
+        return true
+    }
+
+    override func headReceived() {
+        headComplete = true
+        guard !isTooLarge else { return refuse(.tooManyFields) }
+        guard exchange.request.method != .connect else { return refuse(.malformed) }
+        exchange.headReceived()
+    }
+
+    override func dataReceived(_ bytes: UnsafeRawBufferPointer) {
+        guard exchange.isOpen else { return }
+        exchange.bodyReceived(bytes)
+    }
+
+    override func endReceived() {
+        exchange.isRequestComplete = true
+        guard exchange.isOpen else { return }
+        exchange.requestEnded()
+    }
+
+    private func refuse(_ defect: HTTP1Defect) {
+        let refusal = Refusal(defect)
+        (session.connection as? DownstreamConnection)?.application.requestRefused(status: refusal.status)
+        let headers = HeaderBlock()
+        headers.append("content-type", "application/json")
+        headers.append("content-length", decimal: refusal.body.utf8CodeUnitCount)
+        exchange.respond(status: refusal.status, headers: headers)
+        exchange.write(refusal.bytes)
+        exchange.finish()
+    }
+
+    override func sendQueueDrained() { exchange.outputDrained() }
+
+    override func closed(errorCode: UInt32) {
+        let connection = exchange.connection
+        exchange.stream = nil
+        exchange.connection = nil
+        let wasComplete = exchange.isResponseFinished && errorCode == 0
+        if !wasComplete && headComplete { exchange.cancelled() }
+        connection?.streamFinished()
+    }
+}

@@ -1,0 +1,78 @@
+import EventLoop
+import Wire
+
+/// One HTTP/2 stream: what waits to be sent on it, and what was received and not yet credited to the peer.
+class HTTP2Stream {
+    let id: Int32
+    unowned let session: HTTP2Session
+    var sendQueue: ByteBuffer
+    var sendEnded = false
+    var trailers: HeaderBlock?
+    /// nghttp2 asked for data and got none: it must be told when there is some.
+    var isDeferred = false
+    var hasStalledSource = false
+    var receivedEnd = false
+    /// Bytes received while the receiver was paused.
+    var uncredited = 0
+    var isPaused = false
+    /// HEADERS that come now are trailers.
+    var headComplete = false
+
+    init(id: Int32, session: HTTP2Session) {
+        self.id = id
+        self.session = session
+        sendQueue = ByteBuffer(pool: session.connection.loop.chunks)
+    }
+
+    // What the sides differ in.
+    func headerReceived(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> Bool { true }
+    func headReceived() {}
+    func dataReceived(_ bytes: UnsafeRawBufferPointer) {}
+    func endReceived() {}
+    /// The stream is gone; `errorCode` as in RFC 9113, section 7.
+    func closed(errorCode: UInt32) {}
+    func sendQueueDrained() {}
+
+    // MARK: Sending
+
+    /// Queues bytes; false when the queue is long and the source should wait for `sendQueueDrained()`.
+    func send(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        sendQueue.append(bytes)
+        resumeIfDeferred()
+        guard sendQueue.count > session.connection.limits.outputHighWaterBytes else { return true }
+        hasStalledSource = true
+        return false
+    }
+
+    func endSending(trailers: HeaderBlock?) {
+        self.trailers = trailers
+        sendEnded = true
+        resumeIfDeferred()
+    }
+
+    private func resumeIfDeferred() {
+        if isDeferred {
+            isDeferred = false
+            session.resumeData(self)
+        }
+        session.connection.callAtTurnEnd()
+    }
+
+    // MARK: Receiving
+
+    /// Takes received bytes: credited at once, or when the receiver goes on.
+    final func received(_ bytes: UnsafeRawBufferPointer) {
+        if isPaused { uncredited &+= bytes.count } else { session.credit(self, bytes.count) }
+        dataReceived(bytes)
+    }
+
+    final func resume() {
+        guard isPaused else { return }
+        isPaused = false
+        if uncredited > 0 {
+            session.credit(self, uncredited)
+            uncredited = 0
+            session.connection.callAtTurnEnd()
+        }
+    }
+}

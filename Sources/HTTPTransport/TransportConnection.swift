@@ -1,0 +1,200 @@
+import EventLoop
+import Glibc
+import Wire
+
+/// What a downstream and an upstream connection have in common: a socket, what waits to be written and what waits to be parsed.
+///
+/// Budget per event: one read, one write, no allocation, no `epoll_ctl`. Output of one event leaves in one write at the event's end.
+open class TransportConnection: EventHandler {
+    final var socket: ByteSocket?
+    final var output: ByteBuffer
+    /// The start of a message that has not wholly come.
+    final var input: ByteBuffer
+    final var http2: HTTP2Session?
+    final var isTLS = false
+    final let limits: TransportLimits
+
+    /// The kernel's send buffer is full; the next writable edge goes on.
+    final var isWriteBlocked = false
+    /// Bytes may wait in the kernel that we were told of and did not read.
+    final var hasUnreadInput = false
+    final var peerHasClosed = false
+    final var isClosed = false
+    /// Close once the output is written.
+    final var closesAfterFlush = false
+    private final var closesWhenOutsideHTTP2 = false
+    /// Output went above the high-water mark; a source waits for the low-water mark.
+    final var hasStalledSource = false
+
+    init(loop: EventLoop, limits: TransportLimits) {
+        output = ByteBuffer(pool: loop.chunks)
+        input = ByteBuffer(pool: loop.chunks)
+        self.limits = limits
+        super.init(loop: loop)
+    }
+
+    // MARK: What the sides differ in
+
+    /// Parses what came; returns the bytes taken. `bytes` may be overwritten.
+    func process(_ bytes: UnsafeMutableRawBufferPointer) -> Int { bytes.count }
+    /// Whether bytes may be read now. False stops the peer by its own flow control.
+    var wantsInput: Bool { true }
+    /// The peer has ended its stream; nothing more can be read.
+    func peerClosed() {}
+    /// A read or write failed.
+    func transportFailed() {}
+    /// The first writable edge: a connect came back. Returns false when it failed.
+    func connected() -> Bool { true }
+    /// Output fell below the low-water mark after a source was stalled.
+    func outputDrained() {}
+    /// A HTTP/2 request begins; nil refuses it.
+    func makeStream(in session: HTTP2Session, id: Int32) -> HTTP2Stream? { nil }
+    /// The connection is closed and forgotten.
+    func closed() {}
+
+    // MARK: Reading
+
+    public final override func socketReady(_ readiness: Readiness) {
+        guard !isClosed else { return }
+        if readiness.contains(.writable) {
+            guard connected() else { return }
+            if isWriteBlocked {
+                isWriteBlocked = false
+                callAtTurnEnd()
+            }
+        }
+        if !readiness.intersection([.peerClosed, .hungUp, .failed]).isEmpty { peerHasClosed = true }
+        if readiness.contains(.readable) || peerHasClosed { readInput() }
+    }
+
+    private func readInput() {
+        for _ in 0..<TransportLimits.readsPerWake {
+            guard !isClosed else { return }
+            guard wantsInput else {
+                hasUnreadInput = true
+                if peerHasClosed { peerClosed() }
+                return
+            }
+            hasUnreadInput = false
+            let pending = input.count
+            if pending > 0 { memcpy(loop.readBuffer.baseAddress!, input.readable.baseAddress!, pending) }
+            let room = UnsafeMutableRawBufferPointer(rebasing: loop.readBuffer[pending...])
+            switch socket!.read(into: room) {
+            case .moved(let count, let drained):
+                processInput(pending &+ count, pending: pending)
+                if drained && !peerHasClosed { return }
+            case .wouldBlock:
+                return
+            case .endOfStream:
+                peerHasClosed = true
+                peerClosed()
+                return
+            case .failed:
+                transportFailed()
+                return
+            }
+        }
+        if !isClosed { callAgain() }
+    }
+
+    private func processInput(_ count: Int, pending: Int) {
+        if pending > 0 { input.removeAll() }
+        let taken = process(UnsafeMutableRawBufferPointer(rebasing: loop.readBuffer[..<count]))
+        guard !isClosed, taken < count else { return }
+        input.append(UnsafeRawBufferPointer(rebasing: loop.readBuffer[taken..<count]))
+    }
+
+    /// Looks again at bytes that were left when `wantsInput` was false. In a turn of its own, so that no parser is entered twice.
+    final func resumeInput() {
+        if hasUnreadInput || peerHasClosed || !input.isEmpty { callAgain() }
+    }
+
+    /// Parses what was left in `input`, without a read.
+    final func processPendingInput() {
+        let pending = input.count
+        guard pending > 0 else { return }
+        memcpy(loop.readBuffer.baseAddress!, input.readable.baseAddress!, pending)
+        processInput(pending, pending: pending)
+    }
+
+    // MARK: Writing
+
+    public final override func turnEnded() { flush() }
+
+    /// Writes what waits. Called once per event at its end, through `callAtTurnEnd()`.
+    final func flush() {
+        guard !isClosed, !isInsideHTTP2 else { return }
+        if closesWhenOutsideHTTP2 { return close() }
+        http2?.pullOutput()
+        while !output.isEmpty, !isWriteBlocked {
+            switch socket!.write(output.readable) {
+            case .moved(let count, let all):
+                output.consume(count)
+                if !all && !isTLS { isWriteBlocked = true }
+                if output.count < limits.outputLowWaterBytes { http2?.pullOutput() }
+            case .wouldBlock:
+                isWriteBlocked = true
+            case .endOfStream, .failed:
+                transportFailed()
+                return
+            }
+        }
+        if hasStalledSource, output.count <= limits.outputLowWaterBytes {
+            hasStalledSource = false
+            outputDrained()
+        }
+        if output.isEmpty, closesAfterFlush, !isClosed { finishClosing() }
+    }
+
+    /// Called when the last output has left and `closesAfterFlush` was set.
+    func finishClosing() { close() }
+
+    /// Appends to the output, or, for a large piece behind little, hands both to the kernel and keeps what it does not take.
+    final func write(_ bytes: UnsafeRawBufferPointer) {
+        if bytes.count >= ChunkPool.chunkBytes / 2, !isWriteBlocked, !isTLS, output.count < ChunkPool.chunkBytes,
+            isReadyToWrite
+        {
+            if case .moved(let count, let all) = socket!.write(output.readable, bytes) {
+                if !all { isWriteBlocked = true }
+                let ofOutput = min(count, output.count)
+                output.consume(ofOutput)
+                output.append(UnsafeRawBufferPointer(rebasing: bytes[(count &- ofOutput)...]))
+                callAtTurnEnd()
+                return
+            }
+        }
+        output.append(bytes)
+        callAtTurnEnd()
+    }
+
+    private final var isInsideHTTP2: Bool { http2?.isInsideLibrary ?? false }
+
+    /// False while a connect is under way.
+    var isReadyToWrite: Bool { true }
+
+    final var isAboveHighWater: Bool {
+        guard output.count > limits.outputHighWaterBytes else { return false }
+        hasStalledSource = true
+        return true
+    }
+
+    // MARK: Closing
+
+    final func close() {
+        guard !isClosed else { return }
+        guard !isInsideHTTP2 else {
+            // nghttp2 must not lose its session under its feet: the turn's end closes.
+            closesWhenOutsideHTTP2 = true
+            callAtTurnEnd()
+            return
+        }
+        isClosed = true
+        detach()
+        socket = nil
+        output.removeAll()
+        input.removeAll()
+        http2?.invalidate()
+        http2 = nil
+        closed()
+    }
+}

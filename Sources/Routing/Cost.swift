@@ -1,0 +1,105 @@
+/// What one request on one group costs all requests together, in seconds of latency. Every term is in the same unit, so they
+/// add without weights; `least-cost` takes the smallest sum.
+///
+/// The terms follow the marginal-cost derivation of `DESIGN.md` section 3: own time to first token, own decode, what the
+/// others there lose, and what the KV cache loses.
+public struct CostTerms: Sendable, Equatable {
+    /// The engine's fixed time to a first token: learned intercept of TTFT over queued tokens.
+    public var overhead = 0.0
+    /// Uncached prompt tokens ahead in the group's queue × seconds per token.
+    public var queueWait = 0.0
+    /// This request's uncached tokens × seconds per token.
+    public var prefill = 0.0
+    /// This request's decode steps, the share that depends on the batch counted over the relaxation horizon only.
+    public var decode = 0.0
+    /// The stall that this prefill imposes on the sequences now decoding there.
+    public var stall = 0.0
+    /// The slower steps that this sequence causes for the others of the batch, over the same horizon.
+    public var slowdown = 0.0
+    /// Requests expected to arrive while this one prefills, each waiting for its uncached tokens.
+    public var queueBehind = 0.0
+    /// Tokens that must be evicted for it × the chance that they would have been used again × seconds per token.
+    public var eviction = 0.0
+    /// A barrier that rises as active sequences fill the KV cache, 0.15 · k / (1 − k): preemption throws work away.
+    public var memoryPressure = 0.0
+
+    public init() {}
+
+    /// Expected time to first token.
+    @inline(__always)
+    public var timeToFirstToken: Double { overhead + queueWait + prefill }
+
+    @inline(__always)
+    public var total: Double {
+        timeToFirstToken + decode + stall + slowdown + queueBehind + eviction + memoryPressure
+    }
+}
+
+/// What the cost depends on besides the group: the request and the fleet.
+struct CostInputs {
+    /// Bytes of the prompt.
+    var promptBytes: Double
+    /// Bytes that one matched chunk stands for.
+    var chunkBytes: Double
+    /// Expected output tokens, already capped by the client's claim.
+    var outputTokens: Double
+    /// Arrivals per second that one of the candidate groups may expect.
+    var arrivalsPerGroup: Double
+    /// How long a difference in batch size lasts, in seconds: later arrivals fill the emptier groups.
+    var horizonSeconds: Double
+
+    /// Decode is a matter of the whole answer, first token one of its start; routers are judged by the start, so a second of
+    /// decode counts as a quarter.
+    static let decodeWeight = 0.25
+    /// Relative growth of a decode step per sequence in the batch, and with the KV cache full of contexts. Between
+    /// Llama-70B on H100 (1.5) and 8B (4): attention reads every active token once a step.
+    static let stepGrowthPerSequence = 0.001
+    static let stepGrowthAtFullCache = 1.5
+    /// Weight of the barrier and the fullest it can tell apart.
+    static let pressureSeconds = 0.15
+    static let fullestCache = 0.995
+    /// Bursts make the arrival rate an overestimate of who will really wait.
+    static let mostExpectedBehind = 8.0
+
+    /// Prompt tokens on this group, at least one block.
+    @inline(__always)
+    func promptTokens(on group: borrowing GroupLoad) -> Double {
+        max(promptBytes * group.tokensPerByte, leastRequestTokens)
+    }
+
+    /// Prompt tokens that `depth` matched chunks save on this group; the last block is always computed anew.
+    @inline(__always)
+    func cachedTokens(on group: borrowing GroupLoad, depth: Int, promptTokens: Double) -> Double {
+        min(Double(depth) * chunkBytes * group.tokensPerByte, promptTokens - leastRequestTokens) * group.hitYield
+    }
+
+    @inline(__always)
+    func terms(on group: borrowing GroupLoad, depth: Int) -> CostTerms {
+        let prompt = promptTokens(on: group)
+        let uncached = prompt - cachedTokens(on: group, depth: depth, promptTokens: prompt)
+        let perToken = group.prefill.slope
+        let capacity = group.kvCapacityTokens
+        let step = group.decodeStepSeconds
+        let running = Double(group.inFlight)
+        // Output tokens within the horizon, in which a difference between groups is felt.
+        let feltTokens = min(outputTokens, horizonSeconds / step)
+        let contextGrowth = Self.stepGrowthAtFullCache / capacity
+
+        var terms = CostTerms()
+        terms.overhead = group.prefill.intercept
+        terms.queueWait = group.queuedTokens * perToken
+        terms.prefill = uncached * perToken
+        let growth = Self.stepGrowthPerSequence * (running + 1) + contextGrowth * (group.activeTokens + prompt)
+        terms.decode = Self.decodeWeight * step * (outputTokens + feltTokens * growth)
+        terms.stall = Self.decodeWeight * Double(group.inFlight - group.awaitingFirstToken) * terms.prefill
+        terms.slowdown = Self.decodeWeight * feltTokens * running * step * (Self.stepGrowthPerSequence + contextGrowth * prompt)
+        let behind = min(arrivalsPerGroup * terms.timeToFirstToken, Self.mostExpectedBehind)
+        terms.queueBehind = behind * terms.prefill
+        let demand = uncached + outputTokens
+        let overflow = max(group.heldTokens + group.activeOutputTokens + demand - capacity, 0)
+        terms.eviction = group.reuse * min(overflow, demand) * perToken
+        let fullness = min((group.activeTokens + demand) / capacity, Self.fullestCache)
+        terms.memoryPressure = Self.pressureSeconds * fullness / (1 - fullness)
+        return terms
+    }
+}

@@ -1,0 +1,92 @@
+import Glibc
+
+/// A straight line `y = intercept + slope · x` fitted online by least squares with exponential forgetting.
+///
+/// Two pseudo-observations on the prior line keep a constant small weight: the fit is determined from the start, also when all
+/// traffic has the same size. An observation may not be further than a factor of four from what was predicted, so that one
+/// stall does not move the line far, while a rate that really changed is followed within a few answers.
+struct LineFit: BitwiseCopyable {
+    private(set) var intercept: Double
+    private(set) var slope: Double
+    private let priorIntercept: Double
+    private let priorSlope: Double
+    private var weight = 0.0
+    private var sumX = 0.0
+    private var sumY = 0.0
+    private var sumXX = 0.0
+    private var sumXY = 0.0
+
+    /// Each observation weighs this much less when the next one comes: a memory of about 50.
+    private static let forgetting = 0.98
+    /// Where the second pseudo-observation lies on the x axis; the first lies at 0.
+    private static let priorX = 2_048.0
+    private static let priorWeight = 0.25
+
+    init(intercept: Double, slope: Double) {
+        self.intercept = intercept
+        self.slope = slope
+        priorIntercept = intercept
+        priorSlope = slope
+    }
+
+    mutating func observe(x: Double, y: Double) {
+        let predicted = intercept + slope * x
+        let bounded = min(max(y, predicted / 4), predicted * 4 + 0.005)
+        weight = weight * Self.forgetting + 1
+        sumX = sumX * Self.forgetting + x
+        sumY = sumY * Self.forgetting + bounded
+        sumXX = sumXX * Self.forgetting + x * x
+        sumXY = sumXY * Self.forgetting + x * bounded
+        solve()
+    }
+
+    private mutating func solve() {
+        let priorY = priorIntercept + priorSlope * Self.priorX
+        let w = weight + 2 * Self.priorWeight
+        let x = sumX + Self.priorWeight * Self.priorX
+        let y = sumY + Self.priorWeight * (priorIntercept + priorY)
+        let xx = sumXX + Self.priorWeight * Self.priorX * Self.priorX
+        let xy = sumXY + Self.priorWeight * Self.priorX * priorY
+        let determinant = w * xx - x * x
+        guard determinant > 1e-9 * w * xx else { return }
+        let fitted = (w * xy - x * y) / determinant
+        slope = min(max(fitted, priorSlope / 100), priorSlope * 100)
+        intercept = min(max((y - slope * x) / w, 0), 5)
+    }
+}
+
+/// The ratio of two sums with exponential forgetting: large samples count for more, as they should for tokens per byte.
+struct RatioEstimate: BitwiseCopyable {
+    private var numerator: Double
+    private var denominator: Double
+    private static let forgetting = 0.98
+
+    /// A prior worth a sample of `denominator`.
+    init(numerator: Double, denominator: Double) {
+        self.numerator = numerator
+        self.denominator = denominator
+    }
+
+    var value: Double { numerator / denominator }
+
+    mutating func observe(numerator: Double, denominator: Double) {
+        self.numerator = self.numerator * Self.forgetting + numerator
+        self.denominator = self.denominator * Self.forgetting + denominator
+    }
+}
+
+/// Events per second over about the last five seconds.
+struct ArrivalRate: BitwiseCopyable {
+    private var weight = 0.0
+    private var last: UInt64 = 0
+    private static let memorySeconds = 5.0
+
+    mutating func observe(now: UInt64) {
+        weight = weight * exp(-now.seconds(since: last) / Self.memorySeconds) + 1
+        last = max(last, now)
+    }
+
+    func perSecond(now: UInt64) -> Double {
+        weight * exp(-now.seconds(since: last) / Self.memorySeconds) / Self.memorySeconds
+    }
+}

@@ -1,0 +1,76 @@
+/// What a decision reads of one group: plain numbers, one after the other for all groups, so that scoring walks through
+/// memory in order and touches no reference count.
+struct GroupLoad: BitwiseCopyable {
+    var generation: UInt32
+    var isUsed: Bool
+    var isReady: Bool
+    var speaksHTTP2: Bool
+    /// The one request that a group may get after its ejection is under way.
+    var isProbing: Bool
+    /// Failures in a row; above 0 the group is out until `ejectedUntil` and then gets a single probe.
+    var failures: UInt8
+    var holder: UInt16
+    var saturatedUntil: UInt64
+    var ejectedUntil: UInt64
+
+    /// Requests booked here and not ended.
+    var inFlight: Int32
+    /// Those of them that have no first token yet.
+    var awaitingFirstToken: Int32
+    /// Uncached prompt tokens of those.
+    var queuedTokens: Double
+    /// KV tokens of all requests in flight: their uncached prompts and expected outputs.
+    var activeTokens: Double
+    /// The output part of `activeTokens`.
+    var activeOutputTokens: Double
+    /// Prompt tokens in the shadow of the engine's cache, and how likely its oldest are used again.
+    var heldTokens: Double
+    var reuse: Double
+
+    /// TTFT in seconds over uncached tokens queued ahead and own; its slope is seconds per prefill token.
+    var prefill: LineFit
+    var tokensPerByteRatio: RatioEstimate
+    var tokensPerByte: Double
+    var decodeStepSeconds: Double
+    var kvCapacityTokens: Double
+    /// Actual over predicted cached tokens, at most 1: 0 for an engine without prefix caching.
+    var hitYield: Double
+    /// Share of the engine's capacity that the shadow may fill; shrinks when predictions prove too high.
+    var shadowScale: Double
+
+    /// The decision counter when the group was last chosen; orders ties.
+    var lastChosen: UInt64
+    var decisions: UInt64
+    /// Hash of the name, the same in every replica of the router.
+    var identity: UInt64
+    /// Unstreamed requests without a known first token, oldest first, as lease indices plus one; 0 is none.
+    var firstUnstreamed: UInt32
+    var lastUnstreamed: UInt32
+    /// When the oldest of them is presumed to be prefilled.
+    var presumedPrefilledAt: UInt64
+    /// The newest holder stamp whose prompt is known to be prefilled; what was inserted later may still be computed.
+    var prefilledStamp: UInt32
+}
+
+extension GroupLoad {
+    /// A new group's load; its priors and readiness are set from its description.
+    init(generation: UInt32, holder: UInt16, identity: UInt64) {
+        self.init(
+            generation: generation, isUsed: true, isReady: false, speaksHTTP2: false, isProbing: false, failures: 0, holder: holder,
+            saturatedUntil: 0, ejectedUntil: 0, inFlight: 0, awaitingFirstToken: 0, queuedTokens: 0, activeTokens: 0,
+            activeOutputTokens: 0, heldTokens: 0, reuse: 0, prefill: LineFit(intercept: 0, slope: 1),
+            tokensPerByteRatio: RatioEstimate(numerator: 4_096, denominator: 16_384), tokensPerByte: 0.25, decodeStepSeconds: 0,
+            kvCapacityTokens: 0, hitYield: 1, shadowScale: 1, lastChosen: 0, decisions: 0, identity: identity, firstUnstreamed: 0,
+            lastUnstreamed: 0, presumedPrefilledAt: .max, prefilledStamp: 0)
+    }
+
+    /// Whether failures keep it from taking a request at `now`.
+    @inline(__always)
+    func isEjected(now: UInt64) -> Bool { failures > 0 && (now < ejectedUntil || isProbing) }
+
+    /// Blocks that its shadow LRU may hold.
+    func shadowBlocks(chunkBytes: Int) -> UInt32 {
+        let blocks = kvCapacityTokens * shadowScale / (tokensPerByte * Double(max(chunkBytes, 1)))
+        return UInt32(min(max(blocks, 1), Double(UInt32.max >> 1)))
+    }
+}

@@ -1,0 +1,79 @@
+/// Everything that the next decision would use of one group, for people.
+public struct GroupState: Sendable {
+    /// Why a group gets no request.
+    public enum Obstacle: String, Sendable {
+        case notReady = "not_ready"
+        /// Out after failures in a row.
+        case ejected
+        /// The single request after an ejection is under way.
+        case probing
+        /// It pushed back; it gets requests only when all others did, too.
+        case saturated
+    }
+
+    public var id: GroupID
+    public var name: String
+    public var leader: Endpoint
+    public var members: [Endpoint]
+    public var size: Int
+    public var models: [String]
+    public var isReady: Bool
+    public var obstacle: Obstacle?
+    /// Seconds until the obstacle goes away by itself; 0 when it does not.
+    public var obstacleSeconds: Double
+    public var consecutiveFailures: Int
+    /// Requests booked and not ended.
+    public var inFlight: Int
+    /// Those of them that have no first token yet.
+    public var awaitingFirstToken: Int
+    public var queuedUncachedTokens: Int
+    public var activeKVTokens: Int
+    public var kvCapacityTokens: Int
+    public var prefillTokensPerSecond: Double
+    /// Learned fixed part of the time to first token.
+    public var overheadSeconds: Double
+    public var decodeStepSeconds: Double
+    public var tokensPerByte: Double
+    /// Blocks in the shadow of the engine's cache.
+    public var indexBlocks: Int
+    /// Actual over predicted cached tokens, at most 1.
+    public var hitYield: Double
+    /// The chance that a block about to be evicted would be used again.
+    public var reuse: Double
+    public var decisions: UInt64
+
+    /// Requests that have their first token.
+    public var running: Int { inFlight - awaitingFirstToken }
+}
+
+extension RoutingState {
+    func groupStates(now: UInt64) -> [GroupState] {
+        order.compactMap { slot in records[Int(slot)].map { state(of: slot, record: $0, now: now) } }
+    }
+
+    private func state(of slot: UInt32, record: GroupRecord, now: UInt64) -> GroupState {
+        let load = loads[slot]
+        let obstacle = obstacle(load, now: now)
+        return GroupState(
+            id: GroupID(slot: slot, generation: load.generation), name: record.description.name, leader: record.description.leader,
+            members: record.description.members, size: record.description.size, models: record.models, isReady: load.isReady,
+            obstacle: obstacle.0, obstacleSeconds: obstacle.1, consecutiveFailures: Int(load.failures), inFlight: Int(load.inFlight),
+            awaitingFirstToken: Int(load.awaitingFirstToken), queuedUncachedTokens: Int(load.queuedTokens),
+            activeKVTokens: Int(load.activeTokens), kvCapacityTokens: Int(load.kvCapacityTokens),
+            prefillTokensPerSecond: 1 / load.prefill.slope, overheadSeconds: load.prefill.intercept,
+            decodeStepSeconds: load.decodeStepSeconds, tokensPerByte: load.tokensPerByte, indexBlocks: index.count(of: load.holder),
+            hitYield: load.hitYield, reuse: index.reuse(of: load.holder), decisions: load.decisions)
+    }
+
+    private func obstacle(_ load: GroupLoad, now: UInt64) -> (GroupState.Obstacle?, Double) {
+        if !load.isReady { return (.notReady, 0) }
+        if load.failures > 0 && now < load.ejectedUntil { return (.ejected, load.ejectedUntil.seconds(since: now)) }
+        if load.isProbing { return (.probing, 0) }
+        if now < load.saturatedUntil { return (.saturated, load.saturatedUntil.seconds(since: now)) }
+        return (nil, 0)
+    }
+
+    func hasReadyGroup(excluding tried: TriedGroups, now: UInt64) -> Bool {
+        order.contains { loads[$0].isReady && !loads[$0].isEjected(now: now) && !tried.contains(GroupID(slot: $0, generation: loads[$0].generation)) }
+    }
+}

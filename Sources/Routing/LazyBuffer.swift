@@ -1,0 +1,35 @@
+import Glibc
+
+/// A fixed run of zeroed elements that cost no memory until they are touched: `calloc` of a large size maps fresh pages, and
+/// an element's all-zero pattern is its empty state.
+///
+/// Indexing is unchecked: every index in this module comes from the module's own free lists and is in range by construction.
+struct LazyBuffer<Element: BitwiseCopyable>: ~Copyable {
+    // Owned by this value alone and freed in `deinit`.
+    private let base: UnsafeMutablePointer<Element>
+    let count: Int
+
+    /// - Parameter count: elements, at least 1. Terminates the process when the address space is exhausted, at start only.
+    init(count: Int) {
+        precondition(count > 0)
+        guard let memory = calloc(count, MemoryLayout<Element>.stride) else {
+            preconditionFailure("out of memory: \(count) elements of \(MemoryLayout<Element>.stride) bytes")
+        }
+        base = memory.bindMemory(to: Element.self, capacity: count)
+        self.count = count
+    }
+
+    deinit { free(base) }
+
+    @inline(__always)
+    subscript(index: Int) -> Element {
+        unsafeAddress { UnsafePointer(base + index) }
+        nonmutating unsafeMutableAddress { base + index }
+    }
+
+    @inline(__always)
+    subscript(index: UInt32) -> Element {
+        unsafeAddress { UnsafePointer(base + Int(index)) }
+        nonmutating unsafeMutableAddress { base + Int(index) }
+    }
+}

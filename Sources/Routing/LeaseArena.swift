@@ -1,0 +1,69 @@
+/// One booked request: what ending it must give back, and what its answer can teach.
+struct Booking: BitwiseCopyable {
+    /// Odd while the booking is open; a lease of another generation is stale.
+    var generation: UInt32
+    /// Links free bookings, as index plus one.
+    var nextFree: UInt32
+    var slot: UInt32
+    var groupGeneration: UInt32
+    var awaitsFirstToken: Bool
+    var isProbe: Bool
+    var isStreamed: Bool
+    /// Whether the matched part of the prompt was known to be computed when the request was booked.
+    var matchIsPrefilled: Bool
+    /// Neighbours among the group's unstreamed bookings, as index plus one.
+    var olderUnstreamed: UInt32
+    var newerUnstreamed: UInt32
+    /// Order of booking over all groups.
+    var sequence: UInt64
+    var bookedAt: UInt64
+    var presumedPrefilledAt: UInt64
+    /// Whole numbers, so that what is added and taken away cancels exactly.
+    var uncachedTokens: Double
+    var outputTokens: Double
+    var queuedTokensAtBooking: Double
+    var promptBytes: Double
+    /// Bytes that the index held, before the hit yield is applied.
+    var matchedBytes: Double
+    var insertion: PrefixIndex.Insertion
+}
+
+/// All open bookings: a fixed arena whose memory is touched only as far as requests were ever open at once.
+struct LeaseArena: ~Copyable {
+    var bookings: LazyBuffer<Booking>
+    private var freeBooking: UInt32 = 0
+    private var firstUnused: UInt32 = 0
+    private(set) var openCount = 0
+
+    init(limit: Int) { bookings = LazyBuffer(count: limit) }
+
+    var isFull: Bool { openCount >= bookings.count }
+
+    /// Opens a booking; the caller has checked `isFull` and fills the record except for its generation.
+    mutating func open() -> UInt32 {
+        var index = firstUnused
+        if freeBooking != 0 {
+            index = freeBooking - 1
+            freeBooking = bookings[index].nextFree
+        } else {
+            firstUnused += 1
+        }
+        bookings[index].generation &+= 1
+        openCount += 1
+        return index
+    }
+
+    /// The index of an open booking, or nil for a lease that was ended before or was never given out.
+    @inline(__always)
+    func index(of lease: Lease) -> UInt32? {
+        guard lease.index < firstUnused, lease.generation & 1 == 1, bookings[lease.index].generation == lease.generation else { return nil }
+        return lease.index
+    }
+
+    mutating func close(_ index: UInt32) {
+        bookings[index].generation &+= 1
+        bookings[index].nextFree = freeBooking
+        freeBooking = index + 1
+        openCount -= 1
+    }
+}

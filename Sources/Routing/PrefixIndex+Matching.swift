@@ -1,0 +1,191 @@
+extension PrefixIndex {
+    /// Bounds of one search: blocks looked at while collecting holders. Up to this many groups that hold part of a prompt
+    /// are credited exactly; beyond, the deepest ones and what all hold alike.
+    static var visitLimit: Int { 96 }
+
+    /// Finds for each holder how many leading chunks it holds; ask with `depth(of:)` until the next call.
+    ///
+    /// Since holdings are closed under prefixes, existence and the number of holders never grow with depth: the deepest held
+    /// chunk is found by galloping, each shallower level where holders join by bisection, about 2·log2(depth) probes each.
+    /// - Returns: the depth of the deepest match, in chunks.
+    @discardableResult
+    mutating func match(_ hashes: UnsafeBufferPointer<UInt64>) -> Int {
+        epoch &+= 1
+        matchFloor = 0
+        matchIsPartial = false
+        let deepest = deepestHeld(hashes)
+        var depth = deepest
+        var visits = 0
+        while depth > 0 {
+            let head = head(of: hashes[depth - 1])
+            let holderCount = blocks[head].holderCount
+            if liveHolders > 0 && Int(holderCount) >= liveHolders && retiredHolder == 0 { matchFloor = max(matchFloor, UInt32(depth)) }
+            record(head, depth: depth, visits: &visits)
+            if matchIsPartial || matchFloor > 0 { break }
+            depth = deepestLevel(hashes, below: depth, withMoreHoldersThan: holderCount)
+        }
+        return deepest
+    }
+
+    /// How many leading chunks of the last matched prompt the holder holds.
+    @inline(__always)
+    func depth(of holder: UInt16) -> Int {
+        let record = holders[Int(holder)]
+        return Int(record.matchEpoch == epoch ? record.matchDepth : matchFloor)
+    }
+
+    /// The holder's block at the end of its match; 0 when it has none.
+    mutating func matchedBlock(of holder: UInt16, hashes: UnsafeBufferPointer<UInt64>) -> UInt32 {
+        if holders[Int(holder)].matchEpoch == epoch { return holders[Int(holder)].matchBlock }
+        guard matchIsPartial || matchFloor > 0 else { return 0 }
+        // Not visited: bisect over this holder's own blocks, so that nothing is ever inserted twice.
+        var low = 0
+        var high = hashes.count
+        var found: UInt32 = 0
+        while low < high {
+            let middle = low + (high - low + 1) / 2
+            let block = block(of: hashes[middle - 1], holder: holder)
+            if block != 0 {
+                low = middle
+                found = block
+            } else {
+                high = middle - 1
+            }
+        }
+        holders[Int(holder)].matchEpoch = epoch
+        holders[Int(holder)].matchDepth = UInt32(low)
+        holders[Int(holder)].matchBlock = found
+        return found
+    }
+
+    private func block(of hash: UInt64, holder: UInt16) -> UInt32 {
+        var index = head(of: hash)
+        while index != 0 && blocks[index].holder != holder { index = blocks[index].nextHolder }
+        return index
+    }
+
+    /// Depth of the deepest chunk that anybody holds.
+    private func deepestHeld(_ hashes: UnsafeBufferPointer<UInt64>) -> Int {
+        var held = 0
+        var probe = 1
+        while probe <= hashes.count && head(of: hashes[probe - 1]) != 0 {
+            held = probe
+            if probe == hashes.count { return held }
+            probe = min(probe * 2, hashes.count)
+        }
+        var missing = min(probe, hashes.count + 1)
+        while missing - held > 1 {
+            let middle = held + (missing - held) / 2
+            if head(of: hashes[middle - 1]) != 0 { held = middle } else { missing = middle }
+        }
+        return held
+    }
+
+    /// The deepest level above `depth` that more holders reach; 0 when there is none.
+    private func deepestLevel(_ hashes: UnsafeBufferPointer<UInt64>, below depth: Int, withMoreHoldersThan count: UInt16) -> Int {
+        var low = 0
+        var high = depth - 1
+        while low < high {
+            let middle = low + (high - low + 1) / 2
+            if blocks[head(of: hashes[middle - 1])].holderCount > count { low = middle } else { high = middle - 1 }
+        }
+        return low
+    }
+
+    private mutating func record(_ head: UInt32, depth: Int, visits: inout Int) {
+        var index = head
+        while index != 0 {
+            guard visits < Self.visitLimit else {
+                matchIsPartial = true
+                return
+            }
+            visits += 1
+            let holder = Int(blocks[index].holder)
+            if holders[holder].isLive && holders[holder].matchEpoch != epoch {
+                holders[holder].matchEpoch = epoch
+                holders[holder].matchDepth = UInt32(depth)
+                holders[holder].matchBlock = index
+            }
+            index = blocks[index].nextHolder
+        }
+    }
+}
+
+extension PrefixIndex {
+    /// Notes that the holder holds the whole path, which must be the one last given to `match`: refreshes what matched and
+    /// adds the rest, evicting the holder's oldest blocks above `quota`.
+    ///
+    /// A path longer than the quota is held as far as the quota goes.
+    mutating func insert(_ hashes: UnsafeBufferPointer<UInt64>, holder: UInt16, quota: UInt32) -> Insertion {
+        var result = Insertion()
+        let matched = matchedBlock(of: holder, hashes: hashes)
+        let depth = matched == 0 ? 0 : Int(holders[Int(holder)].matchDepth)
+        let limit = max(min(quota, fairShare), 1)
+        holders[Int(holder)].clock &+= UInt32(truncatingIfNeeded: max(hashes.count, 1))
+        result.stamp = holders[Int(holder)].clock
+        result.deepest = matched
+        if matched != 0 {
+            result.matchStamp = blocks[matched].stamp
+            result.rootStamp = refresh(matched, stamp: result.stamp, isFull: holders[Int(holder)].count >= limit)
+        }
+        var parent = matched
+        for position in depth..<max(hashes.count, depth) {
+            while holders[Int(holder)].count >= limit && holders[Int(holder)].oldest != parent { evictOldest(of: holder) }
+            if holders[Int(holder)].count >= limit { break }
+            let block = allocateBlock()
+            // The arena could only free the parent itself.
+            guard block != 0, parent == 0 || blocks[parent].holder == holder else { break }
+            blocks[block] = Block(
+                hash: hashes[position], nextInBucket: 0, nextHolder: 0, previousHolder: 0, newer: 0, older: 0, parent: parent,
+                stamp: result.stamp, holder: holder, holderCount: 0)
+            linkToHash(block)
+            linkToAge(block, behind: parent)
+            holders[Int(holder)].count += 1
+            result.newBlocks += 1
+            parent = block
+        }
+        result.deepest = parent
+        return result
+    }
+
+    /// Makes the path that ends in `deepest` the newest, root first in age, and returns the root's former stamp.
+    private func refresh(_ deepest: UInt32, stamp: UInt32, isFull: Bool) -> UInt32 {
+        let holder = Int(blocks[deepest].holder)
+        let span = stamp &- blocks[holders[holder].oldest].stamp
+        // The tail: the oldest tenth of the LRU list, by touches.
+        let tailAge = span - span / 10
+        var index = deepest
+        var rootStamp: UInt32 = 0
+        while index != 0 {
+            rootStamp = blocks[index].stamp
+            if isFull && stamp &- rootStamp > tailAge { holders[holder].rescued += 1 }
+            blocks[index].stamp = stamp
+            unlinkFromAge(index)
+            linkToAge(index, behind: 0)
+            index = blocks[index].parent
+        }
+        forgetOldReuse(of: UInt16(holder))
+        return rootStamp
+    }
+
+    /// Takes back what `insert` added, as far as nobody has touched it since: the engine never computed it.
+    mutating func undo(_ insertion: Insertion, holder: UInt16) {
+        var index = insertion.deepest
+        for _ in 0..<insertion.newBlocks {
+            guard index != 0, blocks[index].holder == holder, blocks[index].stamp == insertion.stamp else { return }
+            let parent = blocks[index].parent
+            free(index)
+            index = parent
+        }
+    }
+
+    /// Forgets the holder's blocks that were last touched at or before `stamp`: an engine that lost one of that age lost the
+    /// older ones before it.
+    mutating func forget(of holder: UInt16, upTo stamp: UInt32) {
+        while true {
+            let oldest = holders[Int(holder)].oldest
+            guard oldest != 0, Int32(bitPattern: stamp &- blocks[oldest].stamp) >= 0 else { return }
+            evictOldest(of: holder)
+        }
+    }
+}

@@ -1,0 +1,305 @@
+/// Which group holds how much of which prompt: for every holder (a group's cache) a shadow of the engine's LRU, all in one
+/// arena of fixed size.
+///
+/// A *block* is one chunk held by one holder. The blocks of one hash form a list whose head stands in the hash table; the
+/// blocks of one holder form its LRU list. Each block knows its holder's block of the preceding chunk.
+///
+/// Invariant: a holder's block is never more recent than its parent, because a path is always touched deepest first. Eviction
+/// takes the oldest, so what a holder keeps is closed under prefixes, and a hash found at depth `d` proves depths below `d`.
+/// Searches may therefore gallop, and can never count beyond a gap.
+///
+/// Memory: 40 bytes a block and 4 to 8 for the table. Insertion, refresh and eviction are O(1) per block; removing a holder
+/// is O(1), its blocks are reclaimed as others need room.
+struct PrefixIndex: ~Copyable {
+    struct Block: BitwiseCopyable {
+        var hash: UInt64
+        /// The next head in the hash table's chain; only a head's is used.
+        var nextInBucket: UInt32
+        /// The list of blocks with the same hash; a head has no previous one.
+        var nextHolder: UInt32
+        var previousHolder: UInt32
+        /// Neighbours in the holder's LRU list; `older` also links free blocks.
+        var newer: UInt32
+        var older: UInt32
+        /// The same holder's block of the preceding chunk; 0 at the root.
+        var parent: UInt32
+        /// The holder's clock when the block was last touched.
+        var stamp: UInt32
+        var holder: UInt16
+        /// How many holders the hash has; only a head's is kept.
+        var holderCount: UInt16
+    }
+
+    struct Holder: BitwiseCopyable {
+        var newest: UInt32
+        var oldest: UInt32
+        var count: UInt32
+        /// Counts touched blocks; orders this holder's blocks by age.
+        var clock: UInt32
+        /// What the last `match` found; valid while `matchEpoch` is the index's epoch.
+        var matchEpoch: UInt64
+        var matchDepth: UInt32
+        var matchBlock: UInt32
+        var nextRetired: UInt16
+        var isLive: Bool
+        /// Blocks that were touched again when they were about to fall out, and blocks that did fall out; see `reuse`.
+        var rescued: Float
+        var evicted: Float
+    }
+
+    /// What `insert` did, kept to undo it or to learn from it.
+    struct Insertion: BitwiseCopyable {
+        /// The deepest block of the path; 0 when nothing is held.
+        var deepest: UInt32 = 0
+        /// Blocks that were not held before.
+        var newBlocks: UInt32 = 0
+        /// The stamp that all blocks of the path carry now.
+        var stamp: UInt32 = 0
+        /// The stamps of the path's root and of its deepest matched block before; meaningful when something matched.
+        var rootStamp: UInt32 = 0
+        var matchStamp: UInt32 = 0
+    }
+
+    // Index 0 is no block and no holder.
+    var blocks: LazyBuffer<Block>
+    var holders: LazyBuffer<Holder>
+    /// Heads by hash; a power of two long.
+    var buckets: LazyBuffer<UInt32>
+    let bucketShift: UInt64
+    /// Odd; spreads hashes over buckets, so that a bucket cannot be aimed at without knowing it.
+    let bucketMultiplier: UInt64
+
+    var freeBlock: UInt32 = 0
+    var firstUnusedBlock: UInt32 = 1
+    var blocksInUse: Int = 0
+    var freeHolder: UInt16 = 0
+    var firstUnusedHolder: UInt16 = 1
+    var liveHolders: Int = 0
+    /// Removed holders whose blocks are not yet reclaimed.
+    var retiredHolder: UInt16 = 0
+    /// Where the search for a holder above its quota goes on.
+    var quotaCursor: UInt16 = 1
+
+    var epoch: UInt64 = 1
+    /// Depth that every live holder has reached, whether `match` visited it or not.
+    var matchFloor: UInt32 = 0
+    /// Whether `match` left holders unvisited, so that an unrecorded holder may hold something.
+    var matchIsPartial = false
+
+    /// - Parameters:
+    ///   - blockLimit: blocks in the arena.
+    ///   - holderLimit: live holders at a time, at most 16,384; as many again may be retired.
+    ///   - seed: where hashes fall in the table; no influence on results.
+    init(blockLimit: Int, holderLimit: Int, seed: UInt64) {
+        blocks = LazyBuffer(count: blockLimit + 1)
+        holders = LazyBuffer(count: 2 * holderLimit + 2)
+        var bits: UInt64 = 4
+        while 1 << bits < blockLimit { bits += 1 }
+        buckets = LazyBuffer(count: 1 << Int(bits))
+        bucketShift = 64 - bits
+        bucketMultiplier = mix64(seed) | 1
+    }
+
+    var blockLimit: Int { blocks.count - 1 }
+
+    /// The blocks each live holder may keep when all want more: quotas that add up to no more than the arena.
+    var fairShare: UInt32 { UInt32(blockLimit / max(liveHolders, 1)) }
+
+    // MARK: Holders
+
+    /// A new holder of nothing.
+    mutating func addHolder() -> UInt16 {
+        if freeHolder == 0 && Int(firstUnusedHolder) >= holders.count { drainOneRetiredHolder() }
+        var holder = freeHolder
+        if holder != 0 {
+            freeHolder = holders[Int(holder)].nextRetired
+        } else {
+            holder = firstUnusedHolder
+            firstUnusedHolder += 1
+        }
+        // The clock goes on, so that a stamp taken from an earlier life of this number matches nothing.
+        let clock = holders[Int(holder)].clock &+ 1
+        holders[Int(holder)] = Holder(
+            newest: 0, oldest: 0, count: 0, clock: clock, matchEpoch: epoch &- 1, matchDepth: 0, matchBlock: 0, nextRetired: 0,
+            isLive: true, rescued: 1, evicted: 20)
+        liveHolders += 1
+        return holder
+    }
+
+    /// Forgets everything that the holder holds, at once; the number may not be used any more.
+    mutating func removeHolder(_ holder: UInt16) {
+        holders[Int(holder)].isLive = false
+        holders[Int(holder)].nextRetired = retiredHolder
+        retiredHolder = holder
+        liveHolders -= 1
+    }
+
+    /// Blocks that the holder holds.
+    func count(of holder: UInt16) -> Int { Int(holders[Int(holder)].count) }
+
+    /// The share of blocks about to be evicted that a request asks for once more: how likely evicting one costs a recompute.
+    /// Starts near 0.05 and follows what is seen.
+    func reuse(of holder: UInt16) -> Double {
+        let record = holders[Int(holder)]
+        return Double(record.rescued / (record.rescued + record.evicted))
+    }
+
+    private mutating func drainOneRetiredHolder() {
+        let holder = retiredHolder
+        while holder != 0 && holder == retiredHolder { reclaimFromRetired() }
+    }
+
+    /// Frees one block of a removed holder, or the holder's number when it has no block left.
+    private mutating func reclaimFromRetired() {
+        let holder = retiredHolder
+        let oldest = holders[Int(holder)].oldest
+        if oldest != 0 { return free(oldest) }
+        retiredHolder = holders[Int(holder)].nextRetired
+        holders[Int(holder)].nextRetired = freeHolder
+        freeHolder = holder
+    }
+
+    // MARK: Blocks
+
+    /// A block to fill: a free one, then one of a removed holder, then untouched memory, then the oldest of whoever exceeds
+    /// the fair share.
+    mutating func allocateBlock() -> UInt32 {
+        while freeBlock == 0 && retiredHolder != 0 { reclaimFromRetired() }
+        if freeBlock == 0 && Int(firstUnusedBlock) < blocks.count {
+            let block = firstUnusedBlock
+            firstUnusedBlock += 1
+            blocksInUse += 1
+            return block
+        }
+        if freeBlock == 0 { evictFromTheFullest() }
+        let block = freeBlock
+        if block != 0 {
+            freeBlock = blocks[block].older
+            blocksInUse += 1
+        }
+        return block
+    }
+
+    /// A full arena means that somebody is above the fair share, or everybody is exactly at it. The cursor stays where it
+    /// found one, so the search is paid for once per crowd of evictions.
+    private mutating func evictFromTheFullest() {
+        let share = fairShare
+        for _ in 0..<holders.count {
+            let holder = holders[Int(quotaCursor)]
+            if holder.isLive && holder.count > share && holder.oldest != 0 { return evictOldest(of: quotaCursor) }
+            quotaCursor = Int(quotaCursor) + 1 < Int(firstUnusedHolder) ? quotaCursor + 1 : 1
+        }
+    }
+
+    mutating func evictOldest(of holder: UInt16) {
+        let oldest = holders[Int(holder)].oldest
+        guard oldest != 0 else { return }
+        holders[Int(holder)].evicted += 1
+        forgetOldReuse(of: holder)
+        free(oldest)
+    }
+
+    /// Halves the counters now and then, so that `reuse` follows the last thousand blocks rather than all of them.
+    func forgetOldReuse(of holder: UInt16) {
+        guard holders[Int(holder)].rescued + holders[Int(holder)].evicted > 2_048 else { return }
+        holders[Int(holder)].rescued *= 0.5
+        holders[Int(holder)].evicted *= 0.5
+    }
+
+    /// Takes a block out of all lists and frees it.
+    mutating func free(_ index: UInt32) {
+        unlinkFromAge(index)
+        unlinkFromHash(index)
+        holders[Int(blocks[index].holder)].count -= 1
+        blocks[index].holder = 0
+        blocks[index].older = freeBlock
+        freeBlock = index
+        blocksInUse -= 1
+    }
+
+    // MARK: Lists
+
+    @inline(__always)
+    func bucket(of hash: UInt64) -> Int { Int(truncatingIfNeeded: (hash &* bucketMultiplier) >> bucketShift) }
+
+    /// The head of the hash's blocks; 0 when nobody holds it.
+    @inline(__always)
+    func head(of hash: UInt64) -> UInt32 {
+        var index = buckets[bucket(of: hash)]
+        while index != 0 && blocks[index].hash != hash { index = blocks[index].nextInBucket }
+        return index
+    }
+
+    /// Makes the block one more holder of its hash.
+    func linkToHash(_ index: UInt32) {
+        let hash = blocks[index].hash
+        let head = head(of: hash)
+        if head == 0 {
+            let bucket = bucket(of: hash)
+            blocks[index].nextInBucket = buckets[bucket]
+            buckets[bucket] = index
+            blocks[index].holderCount = 1
+            return
+        }
+        let next = blocks[head].nextHolder
+        blocks[index].previousHolder = head
+        blocks[index].nextHolder = next
+        if next != 0 { blocks[next].previousHolder = index }
+        blocks[head].nextHolder = index
+        blocks[head].holderCount &+= 1
+    }
+
+    private func unlinkFromHash(_ index: UInt32) {
+        let block = blocks[index]
+        if block.previousHolder != 0 {
+            blocks[head(of: block.hash)].holderCount &-= 1
+            blocks[block.previousHolder].nextHolder = block.nextHolder
+            if block.nextHolder != 0 { blocks[block.nextHolder].previousHolder = block.previousHolder }
+            return
+        }
+        // A head goes: the next holder takes its place in the table, or the hash disappears.
+        let successor = block.nextHolder
+        if successor != 0 {
+            blocks[successor].previousHolder = 0
+            blocks[successor].holderCount = block.holderCount &- 1
+            blocks[successor].nextInBucket = block.nextInBucket
+        }
+        let replacement = successor != 0 ? successor : block.nextInBucket
+        let bucket = bucket(of: block.hash)
+        if buckets[bucket] == index {
+            buckets[bucket] = replacement
+            return
+        }
+        var before = buckets[bucket]
+        while blocks[before].nextInBucket != index { before = blocks[before].nextInBucket }
+        blocks[before].nextInBucket = replacement
+    }
+
+    @inline(__always)
+    func unlinkFromAge(_ index: UInt32) {
+        let block = blocks[index]
+        let holder = Int(block.holder)
+        if block.newer != 0 { blocks[block.newer].older = block.older } else { holders[holder].newest = block.older }
+        if block.older != 0 { blocks[block.older].newer = block.newer } else { holders[holder].oldest = block.newer }
+    }
+
+    /// Puts a block right behind `newer` in age, or first when `newer` is 0.
+    @inline(__always)
+    func linkToAge(_ index: UInt32, behind newer: UInt32) {
+        let holder = Int(blocks[index].holder)
+        let older = newer != 0 ? blocks[newer].older : holders[holder].newest
+        blocks[index].newer = newer
+        blocks[index].older = older
+        if newer != 0 { blocks[newer].older = index } else { holders[holder].newest = index }
+        if older != 0 { blocks[older].newer = index } else { holders[holder].oldest = index }
+    }
+}
+
+/// A bijective mix of 64 bits (the finaliser of SplitMix64, Steele et al., OOPSLA 2014).
+@inline(__always)
+func mix64(_ value: UInt64) -> UInt64 {
+    var z = value &+ 0x9e37_79b9_7f4a_7c15
+    z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+    z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+    return z ^ (z >> 31)
+}

@@ -1,0 +1,71 @@
+/// What the choice needs to know of a request: views into buffers that the caller keeps alive during the call.
+// @unchecked: the pointers are read inside `RoutingTable.pick` only, on the caller's thread, and never kept.
+public struct RoutingRequest: @unchecked Sendable {
+    /// The model's name as the client wrote it, in UTF-8; nil or empty asks for any model.
+    public var model: UnsafeRawBufferPointer?
+    /// Chained hashes, one per full chunk of the canonical prompt: element `i` covers chunks `0...i`. Whatever makes two
+    /// prompts incompatible in a KV cache (model, LoRA, cache salt, tenant) must seed the chain.
+    public var prefixHashes: UnsafeBufferPointer<UInt64>
+    /// Bytes that each chunk covers.
+    public var chunkBytes: Int
+    /// Bytes of the canonical prompt, its last partial chunk included; 0 means that there is no prompt.
+    public var promptBytes: Int
+    /// The client's claim of how much it wants at most, in tokens; nil when it made none.
+    public var maxOutputTokens: Int?
+    /// Whether only a group whose leader speaks HTTP/2 will do (gRPC).
+    public var needsHTTP2: Bool
+    /// Whether the answer is a stream, so that its first token can be seen. When it is not, the prompt is presumed to be
+    /// prefilled after twice the predicted time, or once a request that was booked later on the group has its first token.
+    public var isStreamed: Bool
+
+    public init(
+        model: UnsafeRawBufferPointer? = nil, prefixHashes: UnsafeBufferPointer<UInt64> = .init(start: nil, count: 0),
+        chunkBytes: Int = 256, promptBytes: Int = 0, maxOutputTokens: Int? = nil, needsHTTP2: Bool = false,
+        isStreamed: Bool = true
+    ) {
+        self.model = model
+        self.prefixHashes = prefixHashes
+        self.chunkBytes = chunkBytes
+        self.promptBytes = promptBytes
+        self.maxOutputTokens = maxOutputTokens
+        self.needsHTTP2 = needsHTTP2
+        self.isStreamed = isStreamed
+    }
+}
+
+/// What the engine reported at the end of an answer, in tokens.
+public struct Usage: Sendable {
+    public var promptTokens: Int
+    /// Prompt tokens that came from the KV cache; nil when the engine does not say.
+    public var cachedTokens: Int?
+    public var completionTokens: Int
+
+    public init(promptTokens: Int, cachedTokens: Int?, completionTokens: Int) {
+        self.promptTokens = promptTokens
+        self.cachedTokens = cachedTokens
+        self.completionTokens = completionTokens
+    }
+}
+
+/// Groups that a request has been sent to in vain; at most eight, without allocation. A ninth replaces the oldest.
+public struct TriedGroups: Sendable {
+    // All ones is no group: a slot is far below UInt32.max.
+    private var groups = SIMD8<UInt64>(repeating: .max)
+    private var insertions = 0
+
+    public init() {}
+
+    /// How many groups are remembered, 0...8.
+    public var count: Int { min(insertions, 8) }
+
+    public mutating func insert(_ group: GroupID) {
+        guard !contains(group) else { return }
+        groups[insertions & 7] = group.bits
+        insertions &+= 1
+    }
+
+    @inline(__always)
+    public func contains(_ group: GroupID) -> Bool {
+        any(groups .== SIMD8<UInt64>(repeating: group.bits))
+    }
+}

@@ -1,0 +1,162 @@
+import Glibc
+
+extension RoutingState {
+    /// Output tokens of an answer about which nothing is known.
+    var outputTokensExpected: Double { exp(outputLogMean) }
+
+    /// Charges the chosen group with the request.
+    mutating func book(
+        _ request: borrowing RoutingRequest, hashes: UnsafeBufferPointer<UInt64>, inputs: CostInputs, slot: UInt32,
+        reason: DecisionReason, now: UInt64
+    ) -> Decision {
+        let holder = loads[slot].holder
+        var depth = 0
+        var insertion = PrefixIndex.Insertion()
+        var matchIsPrefilled = false
+        if !hashes.isEmpty {
+            depth = index.depth(of: holder)
+            insertion = index.insert(hashes, holder: holder, quota: loads[slot].shadowBlocks(chunkBytes: request.chunkBytes))
+            matchIsPrefilled = depth > 0 && Int32(bitPattern: loads[slot].prefilledStamp &- insertion.matchStamp) >= 0
+        }
+        let prompt = inputs.promptTokens(on: loads[slot])
+        let cached = inputs.cachedTokens(on: loads[slot], depth: depth, promptTokens: prompt).rounded()
+        let uncached = (prompt - cached).rounded()
+        let output = inputs.outputTokens.rounded()
+        let ttft = inputs.terms(on: loads[slot], depth: depth).timeToFirstToken
+
+        let index = leases.open()
+        leases.bookings[index] = Booking(
+            generation: leases.bookings[index].generation, nextFree: 0, slot: slot, groupGeneration: loads[slot].generation,
+            awaitsFirstToken: true, isProbe: loads[slot].failures > 0, isStreamed: request.isStreamed,
+            matchIsPrefilled: matchIsPrefilled, olderUnstreamed: 0, newerUnstreamed: 0, sequence: sequence, bookedAt: now,
+            presumedPrefilledAt: now &+ UInt64(min(2 * ttft, 3_600) * 1e9), uncachedTokens: uncached, outputTokens: output,
+            queuedTokensAtBooking: loads[slot].queuedTokens, promptBytes: inputs.promptBytes,
+            matchedBytes: min(Double(depth) * inputs.chunkBytes, inputs.promptBytes), insertion: insertion)
+        if !request.isStreamed { appendUnstreamed(index, slot: slot) }
+
+        loads[slot].isProbing = loads[slot].failures > 0
+        loads[slot].inFlight += 1
+        loads[slot].awaitingFirstToken += 1
+        loads[slot].queuedTokens += uncached
+        loads[slot].activeTokens += uncached + output
+        loads[slot].activeOutputTokens += output
+        loads[slot].lastChosen = sequence
+        loads[slot].decisions += 1
+        if !hashes.isEmpty { refreshShadow(slot, chunkBytes: inputs.chunkBytes) }
+        return Decision(
+            group: GroupID(slot: slot, generation: loads[slot].generation), endpoint: endpoint(of: slot),
+            lease: Lease(index: index, generation: leases.bookings[index].generation), reason: reason,
+            predictedCachedTokens: Int(cached), estimatedTTFTSeconds: ttft)
+    }
+
+    private func endpoint(of slot: UInt32) -> Endpoint {
+        records[Int(slot)]?.description.leader ?? Endpoint(host: "", port: 0)
+    }
+
+    private func refreshShadow(_ slot: UInt32, chunkBytes: Double) {
+        let holder = loads[slot].holder
+        loads[slot].heldTokens = Double(index.count(of: holder)) * chunkBytes * loads[slot].tokensPerByte
+        loads[slot].reuse = index.reuse(of: holder)
+    }
+
+    // MARK: The life of a lease
+
+    /// The first token is on its way: the prompt is prefilled and its work has left the queue.
+    mutating func firstToken(_ lease: Lease, now: UInt64) {
+        guard let index = leases.index(of: lease), leases.bookings[index].awaitsFirstToken else { return }
+        guard let slot = liveSlot(of: index) else { return }
+        let booking = leases.bookings[index]
+        if booking.isStreamed && booking.promptBytes > 0 {
+            loads[slot].prefill.observe(
+                x: booking.queuedTokensAtBooking + booking.uncachedTokens, y: now.seconds(since: booking.bookedAt))
+        }
+        leaveQueue(index, slot: slot)
+        // Engines prefill in the order of arrival, so what was booked before is prefilled too.
+        while let oldest = oldestUnstreamed(of: slot), leases.bookings[oldest].sequence < booking.sequence {
+            leaveQueue(oldest, slot: slot)
+        }
+    }
+
+    mutating func settle(_ lease: Lease, usage: Usage?, now: UInt64) {
+        guard let index = leases.index(of: lease) else { return }
+        if let slot = liveSlot(of: index) {
+            leaveQueue(index, slot: slot)
+            if let usage { learn(from: usage, booking: leases.bookings[index], slot: slot) }
+            if leases.bookings[index].isProbe { reportReachable(slot, now: now) }
+        }
+        release(index)
+    }
+
+    /// - Parameter prefixHeld: whether the engine may have prefilled the prompt although no first token was seen.
+    mutating func cancel(_ lease: Lease, prefixHeld: Bool) {
+        guard let index = leases.index(of: lease) else { return }
+        if let slot = liveSlot(of: index) {
+            let booking = leases.bookings[index]
+            if booking.awaitsFirstToken && !prefixHeld { self.index.undo(booking.insertion, holder: loads[slot].holder) }
+            if booking.awaitsFirstToken { leaveQueue(index, slot: slot, isPrefilled: prefixHeld) }
+            // The probe told nothing; the next request may be one.
+            if booking.isProbe { loads[slot].isProbing = false }
+        }
+        release(index)
+    }
+
+    /// The slot of the group that a booking charges, or nil when that group is gone.
+    private func liveSlot(of index: UInt32) -> UInt32? {
+        slot(of: GroupID(slot: leases.bookings[index].slot, generation: leases.bookings[index].groupGeneration))
+    }
+
+    private func leaveQueue(_ index: UInt32, slot: UInt32, isPrefilled: Bool = true) {
+        guard leases.bookings[index].awaitsFirstToken else { return }
+        leases.bookings[index].awaitsFirstToken = false
+        loads[slot].awaitingFirstToken -= 1
+        loads[slot].queuedTokens -= leases.bookings[index].uncachedTokens
+        if !leases.bookings[index].isStreamed { removeUnstreamed(index, slot: slot) }
+        let stamp = leases.bookings[index].insertion.stamp
+        let isNewer = Int32(bitPattern: stamp &- loads[slot].prefilledStamp) > 0
+        if isPrefilled && isNewer && leases.bookings[index].insertion.deepest != 0 { loads[slot].prefilledStamp = stamp }
+    }
+
+    private mutating func release(_ index: UInt32) {
+        if let slot = liveSlot(of: index) {
+            let booking = leases.bookings[index]
+            loads[slot].inFlight -= 1
+            loads[slot].activeTokens -= booking.uncachedTokens + booking.outputTokens
+            loads[slot].activeOutputTokens -= booking.outputTokens
+        }
+        leases.close(index)
+    }
+
+    // MARK: Answers that are not streamed
+
+    /// Takes bookings out of the queue whose prefill must be long over; without a stream nobody tells.
+    func presumePrefilled(_ slot: UInt32, now: UInt64) {
+        while let oldest = oldestUnstreamed(of: slot), leases.bookings[oldest].presumedPrefilledAt <= now {
+            leaveQueue(oldest, slot: slot)
+        }
+    }
+
+    private func oldestUnstreamed(of slot: UInt32) -> UInt32? {
+        let link = loads[slot].firstUnstreamed
+        return link == 0 ? nil : link - 1
+    }
+
+    private func appendUnstreamed(_ index: UInt32, slot: UInt32) {
+        let last = loads[slot].lastUnstreamed
+        leases.bookings[index].olderUnstreamed = last
+        if last != 0 { leases.bookings[last - 1].newerUnstreamed = index + 1 } else { loads[slot].firstUnstreamed = index + 1 }
+        loads[slot].lastUnstreamed = index + 1
+        updatePresumption(slot)
+    }
+
+    private func removeUnstreamed(_ index: UInt32, slot: UInt32) {
+        let older = leases.bookings[index].olderUnstreamed
+        let newer = leases.bookings[index].newerUnstreamed
+        if older != 0 { leases.bookings[older - 1].newerUnstreamed = newer } else { loads[slot].firstUnstreamed = newer }
+        if newer != 0 { leases.bookings[newer - 1].olderUnstreamed = older } else { loads[slot].lastUnstreamed = older }
+        updatePresumption(slot)
+    }
+
+    private func updatePresumption(_ slot: UInt32) {
+        loads[slot].presumedPrefilledAt = oldestUnstreamed(of: slot).map { leases.bookings[$0].presumedPrefilledAt } ?? .max
+    }
+}

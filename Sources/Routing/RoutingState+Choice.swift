@@ -1,0 +1,178 @@
+extension RoutingState {
+    /// Chunks of a prompt that are looked at; 8,192 chunks of 256 bytes are about half a million tokens.
+    static var longestPath: Int { 8_192 }
+
+    /// Chooses a group and books the request there. One critical section, so two requests never see the same gap.
+    mutating func pick(_ request: borrowing RoutingRequest, tried: TriedGroups, now: UInt64) -> Result<Decision, RoutingFailure> {
+        let slots = catalog.slots(for: request.model)
+        if slots.isEmpty { return .failure(order.isEmpty ? .noReadyGroup : .modelNotFound) }
+        let eligible = collectCandidates(slots, needsHTTP2: request.needsHTTP2, tried: tried, now: now)
+        if eligible.count == 0 { return .failure(.noReadyGroup) }
+        if leases.isFull { return .failure(.leasesExhausted) }
+
+        sequence &+= 1
+        arrivals.observe(now: now)
+        let hashes = usableHashes(of: request)
+        if policy.usesPrefixIndex { index.match(hashes) }
+        let inputs = costInputs(of: request, candidateCount: eligible.count, now: now)
+        var (slot, reason) = choose(candidateCount: eligible.count, hashes: hashes, inputs: inputs)
+        if eligible.areSaturated { reason = .saturated } else if eligible.count == 1 { reason = .onlyGroup }
+        return .success(book(request, hashes: hashes, inputs: inputs, slot: slot, reason: reason, now: now))
+    }
+
+    private func usableHashes(of request: borrowing RoutingRequest) -> UnsafeBufferPointer<UInt64> {
+        guard policy.usesPrefixIndex, request.chunkBytes > 0 else { return .init(start: nil, count: 0) }
+        return UnsafeBufferPointer(rebasing: request.prefixHashes.prefix(Self.longestPath))
+    }
+
+    /// Fills `candidates` with the slots that may take the request; with saturated ones only when there is no other.
+    private mutating func collectCandidates(
+        _ slots: ContiguousArray<UInt32>, needsHTTP2: Bool, tried: TriedGroups, now: UInt64
+    ) -> (count: Int, areSaturated: Bool) {
+        var free = 0
+        var saturated = 0
+        let checksTried = tried.count > 0
+        for slot in slots {
+            guard loads[slot].isReady, !needsHTTP2 || loads[slot].speaksHTTP2, !loads[slot].isEjected(now: now) else { continue }
+            if checksTried && tried.contains(GroupID(slot: slot, generation: loads[slot].generation)) { continue }
+            if loads[slot].presumedPrefilledAt <= now { presumePrefilled(slot, now: now) }
+            if now < loads[slot].saturatedUntil {
+                saturated += 1
+                candidates[candidates.count - saturated] = slot
+            } else {
+                candidates[free] = slot
+                free += 1
+            }
+        }
+        if free > 0 || saturated == 0 { return (free, false) }
+        // Nobody is free, so the saturated ones fill the buffer from the back and may move to its front.
+        for position in 0..<saturated { candidates[position] = candidates[candidates.count - saturated + position] }
+        return (saturated, true)
+    }
+
+    private func costInputs(of request: borrowing RoutingRequest, candidateCount: Int, now: UInt64) -> CostInputs {
+        var fewest = Int32.max
+        var most: Int32 = 0
+        for position in 0..<candidateCount {
+            let inFlight = loads[candidates[position]].inFlight
+            fewest = min(fewest, inFlight)
+            most = max(most, inFlight)
+        }
+        let arrivalRate = arrivals.perSecond(now: now)
+        let promptBytes = Double(max(request.promptBytes, 0))
+        // What clients claim may only lower the expectation: a claim that is too high would charge others for nothing.
+        let expected = promptBytes > 0 ? outputTokensExpected : leastRequestTokens
+        return CostInputs(
+            promptBytes: promptBytes, chunkBytes: Double(max(request.chunkBytes, 0)),
+            outputTokens: request.maxOutputTokens.map { min(Double(max($0, 1)), expected) } ?? expected,
+            arrivalsPerGroup: arrivalRate / Double(candidateCount),
+            horizonSeconds: max(0.05, Double(most - fewest) / max(arrivalRate, 1e-3)))
+    }
+
+    private mutating func choose(
+        candidateCount: Int, hashes: UnsafeBufferPointer<UInt64>, inputs: CostInputs
+    ) -> (slot: UInt32, reason: DecisionReason) {
+        switch policy {
+        case .leastCost: return leastCost(candidateCount, hashes, inputs)
+        case .prefixAffinity: return deepestMatch(candidateCount, hashes, inputs)
+        case .roundRobin: return (longestUnchosen(candidateCount), .roundRobin)
+        case .random:
+            randomState &+= 0x9e37_79b9_7f4a_7c15
+            let position = mix64(randomState).multipliedFullWidth(by: UInt64(candidateCount)).high
+            return (candidates[Int(position)], .random)
+        case .leastRequest:
+            for position in 0..<candidateCount { costs[position] = Double(loads[candidates[position]].inFlight) }
+            return (tieBreak(candidateCount, limit: leastCostValue(candidateCount), hashes: .init(start: nil, count: 0)), .leastRequest)
+        }
+    }
+
+    private func leastCost(
+        _ count: Int, _ hashes: UnsafeBufferPointer<UInt64>, _ inputs: CostInputs
+    ) -> (slot: UInt32, reason: DecisionReason) {
+        var best = 0
+        var deepest = 0
+        for position in 0..<count {
+            let slot = candidates[position]
+            let depth = index.depth(of: loads[slot].holder)
+            deepest = max(deepest, depth)
+            costs[position] = inputs.terms(on: loads[slot], depth: depth).total
+            if costs[position] < costs[best] { best = position }
+        }
+        // A band below the cost of one such request: a tie may go either way, an imbalance of one request may not.
+        let group = candidates[best]
+        let prefill = inputs.terms(on: loads[group], depth: index.depth(of: loads[group].holder)).prefill
+        let slot = tieBreak(count, limit: costs[best] + 0.05 * prefill, hashes: hashes)
+        return (slot, reason(of: slot, deepest: deepest, hashes: hashes))
+    }
+
+    private func deepestMatch(
+        _ count: Int, _ hashes: UnsafeBufferPointer<UInt64>, _ inputs: CostInputs
+    ) -> (slot: UInt32, reason: DecisionReason) {
+        var deepest = 0
+        for position in 0..<count { deepest = max(deepest, index.depth(of: loads[candidates[position]].holder)) }
+        for position in 0..<count {
+            let slot = candidates[position]
+            let isDeepest = index.depth(of: loads[slot].holder) == deepest
+            costs[position] = isDeepest ? loads[slot].queuedTokens + Double(loads[slot].inFlight) * leastRequestTokens : .infinity
+        }
+        let slot = tieBreak(count, limit: leastCostValue(count), hashes: hashes)
+        return (slot, reason(of: slot, deepest: deepest, hashes: hashes))
+    }
+
+    private func reason(of slot: UInt32, deepest: Int, hashes: UnsafeBufferPointer<UInt64>) -> DecisionReason {
+        if hashes.isEmpty { return .cost }
+        if deepest == 0 { return .cold }
+        return index.depth(of: loads[slot].holder) == deepest ? .prefix : .cost
+    }
+
+    private func leastCostValue(_ count: Int) -> Double {
+        var least = Double.infinity
+        for position in 0..<count { least = min(least, costs[position]) }
+        return least
+    }
+
+    /// Among the candidates within `limit`: who holds most, then rendezvous order (Thaler and Ravishankar, 1998) by the first
+    /// chunk that they do not all hold, so that replicas place new prefixes alike and a prefix that everybody shares does not
+    /// draw all cold traffic to one group. Without a prompt, who was chosen longest ago.
+    private func tieBreak(_ count: Int, limit: Double, hashes: UnsafeBufferPointer<UInt64>) -> UInt32 {
+        if hashes.isEmpty { return longestUnchosen(count, limit: limit) }
+        var deepest = 0
+        var tied = 0
+        for position in 0..<count where costs[position] <= limit {
+            let depth = index.depth(of: loads[candidates[position]].holder)
+            if depth > deepest || tied == 0 {
+                deepest = depth
+                tied = 0
+            }
+            if depth == deepest { tied += 1 }
+        }
+        let key = hashes[min(deepest, hashes.count - 1)]
+        var best = candidates[0]
+        var bestWeight: UInt64 = 0
+        for position in 0..<count where costs[position] <= limit {
+            let slot = candidates[position]
+            guard index.depth(of: loads[slot].holder) == deepest else { continue }
+            if tied == 1 { return slot }
+            let weight = mix64(key ^ loads[slot].identity)
+            if weight >= bestWeight {
+                best = slot
+                bestWeight = weight
+            }
+        }
+        return best
+    }
+
+    private func longestUnchosen(_ count: Int, limit: Double? = nil) -> UInt32 {
+        var best = candidates[0]
+        var oldest = UInt64.max
+        for position in 0..<count {
+            let slot = candidates[position]
+            if let limit, costs[position] > limit { continue }
+            if loads[slot].lastChosen < oldest {
+                best = slot
+                oldest = loads[slot].lastChosen
+            }
+        }
+        return best
+    }
+}

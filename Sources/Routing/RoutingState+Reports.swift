@@ -1,0 +1,68 @@
+import Glibc
+
+extension RoutingState {
+    // MARK: Learning from answers
+
+    /// Learns tokens per byte and output length, and corrects the shadow of the engine's cache.
+    mutating func learn(from usage: Usage, booking: Booking, slot: UInt32) {
+        if usage.completionTokens > 0 {
+            outputLogMean += 0.02 * (log(Double(min(usage.completionTokens, 1 << 20))) - outputLogMean)
+        }
+        guard booking.promptBytes > 0, usage.promptTokens > 0 else { return }
+        let promptTokens = Double(min(usage.promptTokens, 1 << 30))
+        loads[slot].tokensPerByteRatio.observe(numerator: min(promptTokens, booking.promptBytes * 4), denominator: booking.promptBytes)
+        loads[slot].tokensPerByte = min(max(loads[slot].tokensPerByteRatio.value, 0.01), 4)
+        if let cached = usage.cachedTokens {
+            correctShadow(slot, cachedTokens: Double(min(max(cached, 0), 1 << 30)), promptTokens: promptTokens, booking: booking)
+        }
+    }
+
+    /// The engine found another share of the prompt in its cache than the shadow promised.
+    private mutating func correctShadow(_ slot: UInt32, cachedTokens: Double, promptTokens: Double, booking: Booking) {
+        let predicted = promptTokens * booking.matchedBytes / booking.promptBytes
+        // Engines count whole blocks and never the last one, and a ratio of tokens to bytes is no tokeniser.
+        let slack = 64 + 0.05 * predicted
+        if cachedTokens > predicted + slack { loads[slot].shadowScale = min(loads[slot].shadowScale * 1.01, 1) }
+        // What was still being computed when this request was booked may miss for reasons that say nothing about eviction.
+        guard booking.matchIsPrefilled, predicted > slack else { return }
+        let found = min(cachedTokens / (predicted - leastRequestTokens), 1)
+        loads[slot].hitYield += 0.1 * (found - loads[slot].hitYield)
+        guard cachedTokens < predicted - slack else { return }
+        loads[slot].shadowScale = max(loads[slot].shadowScale * 0.98, 0.1)
+        // Least recently used goes first: an engine that lost a block lost all that are older. With nothing cached at all it
+        // lost the root, the path's most recent block.
+        let lost = cachedTokens < leastRequestTokens ? booking.insertion.rootStamp : booking.insertion.matchStamp
+        index.forget(of: loads[slot].holder, upTo: lost)
+    }
+
+    // MARK: Reports
+
+    mutating func reportSaturated(_ slot: UInt32, now: UInt64) {
+        loads[slot].saturatedUntil = now &+ saturationNanoseconds
+    }
+
+    mutating func reportUnreachable(_ slot: UInt32, now: UInt64) {
+        // All requests in flight fail together when an engine dies; that is one failure, not many.
+        if loads[slot].failures > 0 && now < loads[slot].ejectedUntil { return }
+        loads[slot].failures = min(loads[slot].failures, 250) + 1
+        let doublings = min(UInt64(loads[slot].failures) - 1, 10)
+        loads[slot].ejectedUntil = now &+ min(firstEjectionNanoseconds << doublings, longestEjectionNanoseconds)
+        loads[slot].isProbing = false
+        // One reset may be a connection that was closed while idle; an engine that is still away a second later has lost its cache.
+        if loads[slot].failures >= 2 { forgetCache(slot) }
+    }
+
+    mutating func reportReachable(_ slot: UInt32, now: UInt64) {
+        // Streams that began before may end well while the engine refuses new ones.
+        if loads[slot].failures == 0 || now < loads[slot].ejectedUntil { return }
+        loads[slot].failures = 0
+        loads[slot].isProbing = false
+    }
+
+    private mutating func forgetCache(_ slot: UInt32) {
+        index.removeHolder(loads[slot].holder)
+        loads[slot].holder = index.addHolder()
+        loads[slot].heldTokens = 0
+        loads[slot].prefilledStamp = 0
+    }
+}

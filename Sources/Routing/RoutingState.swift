@@ -1,0 +1,60 @@
+/// What is behind the table's lock: groups, bookings, the prefix index and what was learned.
+///
+/// Aspects: `+Groups` who is there, `+Choice` which one, `+Booking` the life of a lease, `+Reports` what upstreams do,
+/// `+Observation` what others may see.
+struct RoutingState: ~Copyable {
+    /// The part of a group that a decision does not read until it has chosen.
+    struct GroupRecord {
+        var description: GroupDescription
+        /// What it serves: described, or told later by the engine itself.
+        var models: [String]
+        /// Whether the engine told its capacity, which then outranks the description.
+        var knowsCapacity = false
+    }
+
+    let policy: Policy
+    let limits: RoutingLimits
+
+    /// By slot; a slot is reused with the next generation.
+    var loads: LazyBuffer<GroupLoad>
+    var records: ContiguousArray<GroupRecord?> = []
+    /// Slots in the order of the descriptions.
+    var order: ContiguousArray<UInt32> = []
+    var slotOfName: [String: UInt32] = [:]
+    var freeSlots: [UInt32] = []
+    var catalog = ModelCatalog()
+
+    var leases: LeaseArena
+    var index: PrefixIndex
+
+    /// Scratch of one decision: eligible slots from the front, saturated ones from the back; and their costs.
+    var candidates: LazyBuffer<UInt32>
+    var costs: LazyBuffer<Double>
+
+    /// Counts decisions.
+    var sequence: UInt64 = 0
+    var randomState: UInt64
+    var arrivals = ArrivalRate()
+    /// Mean of the logarithm of output lengths, in tokens; outputs are heavy-tailed, and one long answer must not count for all.
+    var outputLogMean = 5.545
+
+    init(policy: Policy, seed: UInt64, limits: RoutingLimits) {
+        self.policy = policy
+        self.limits = limits
+        loads = LazyBuffer(count: limits.groups)
+        leases = LeaseArena(limit: limits.leases)
+        index = PrefixIndex(blockLimit: limits.indexBlocks, holderLimit: limits.groups, seed: seed)
+        candidates = LazyBuffer(count: limits.groups)
+        costs = LazyBuffer(count: limits.groups)
+        randomState = seed
+    }
+
+    /// The slot of a group that still lives.
+    @inline(__always)
+    func slot(of group: GroupID) -> UInt32? {
+        guard Int(group.slot) < records.count, loads[group.slot].isUsed, loads[group.slot].generation == group.generation else {
+            return nil
+        }
+        return group.slot
+    }
+}

@@ -1,0 +1,106 @@
+import Synchronization
+
+/// The groups, what is booked on them and what their caches hold: everything that a decision needs, shared by all loops.
+///
+/// One mutex guards all of it. A decision takes about a microsecond, so the lock is nearly always free; every call is one short
+/// critical section that neither allocates (but for changes of the groups and reading them) nor waits for anything else.
+/// All times are monotonic nanoseconds from one clock.
+public final class RoutingTable: Sendable {
+    private let state: Mutex<RoutingState>
+    public let policy: Policy
+
+    /// - Parameters:
+    ///   - policy: how groups are chosen, for the table's whole life.
+    ///   - seed: of the random policy and of the index's hash table. Cold placement does not depend on it.
+    ///   - limits: every bound; memory is reserved now and touched later.
+    public init(policy: Policy, seed: UInt64, limits: RoutingLimits = .init()) {
+        self.policy = policy
+        state = Mutex(RoutingState(policy: policy, seed: seed, limits: limits))
+    }
+
+    // MARK: Groups
+
+    /// Makes these the groups that exist. A group of the same name and leader keeps its bookings, its index and what was
+    /// learned; any other is new. A group that is not listed is gone at once, with all that the index knew of it.
+    public func replaceGroups(_ groups: [GroupDescription], now: UInt64) {
+        state.withLock { $0.replaceGroups(groups) }
+    }
+
+    /// Tells which models a group serves, by its own account; empty makes it serve anything.
+    public func setModels(_ models: [String], of group: GroupID) {
+        state.withLock { state in
+            if let slot = state.slot(of: group) { state.setModels(models, of: slot) }
+        }
+    }
+
+    /// Tells how many tokens a group's KV cache holds, by its own account; outranks the description from now on.
+    public func updateKVCapacity(tokens: Int, of group: GroupID) {
+        state.withLock { state in
+            if let slot = state.slot(of: group) { state.updateKVCapacity(tokens: tokens, of: slot) }
+        }
+    }
+
+    /// Every group in the order of the descriptions, with the state that the next decision would use.
+    public func groups(now: UInt64) -> [GroupState] { state.withLock { $0.groupStates(now: now) } }
+
+    /// Names of all models that some group lists, sorted.
+    public func models() -> [String] { state.withLock { $0.catalog.names } }
+
+    /// Whether any group but these could take a request.
+    public func hasReadyGroup(excluding tried: TriedGroups = .init(), now: UInt64) -> Bool {
+        state.withLock { $0.hasReadyGroup(excluding: tried, now: now) }
+    }
+
+    // MARK: Requests
+
+    /// Chooses a group and books the request on it, in one step. The lease must be ended by `settle` or `cancel`.
+    /// - Parameters:
+    ///   - request: its buffers must stay valid during the call.
+    ///   - tried: groups that must not be chosen.
+    public func pick(
+        _ request: borrowing RoutingRequest, excluding tried: TriedGroups = .init(), now: UInt64
+    ) -> Result<Decision, RoutingFailure> {
+        let request = copy request
+        return state.withLock { $0.pick(request, tried: tried, now: now) }
+    }
+
+    /// The first token of a streamed answer has come: its prompt leaves the queue, and the time it took teaches the prefill
+    /// rate. Not for answers that are not streamed: those are settled only.
+    public func firstToken(_ lease: Lease, now: UInt64) { state.withLock { $0.firstToken(lease, now: now) } }
+
+    /// The answer has ended well: everything booked is released, and `usage` teaches.
+    public func settle(_ lease: Lease, usage: Usage?, now: UInt64) {
+        state.withLock { $0.settle(lease, usage: usage, now: now) }
+    }
+
+    /// The request has ended otherwise: everything booked is released.
+    /// - Parameter prefixHeld: whether the engine may have prefilled the prompt although no first token was seen; when not,
+    ///   the index forgets what only this request had added.
+    public func cancel(_ lease: Lease, now: UInt64, prefixHeld: Bool = false) {
+        state.withLock { $0.cancel(lease, prefixHeld: prefixHeld) }
+    }
+
+    // MARK: Reports
+
+    /// The group pushed back (503, 429 or 529 before an answer began): full, not broken. Ages out in a second.
+    public func reportSaturated(_ group: GroupID, now: UInt64) {
+        state.withLock { state in
+            if let slot = state.slot(of: group) { state.reportSaturated(slot, now: now) }
+        }
+    }
+
+    /// The group could not be reached or refuses all work: out for a second, doubling with each failure in a row up to 30 s;
+    /// then one request probes it, and its success or `reportReachable` ends the ejection.
+    public func reportUnreachable(_ group: GroupID, now: UInt64) {
+        state.withLock { state in
+            if let slot = state.slot(of: group) { state.reportUnreachable(slot, now: now) }
+        }
+    }
+
+    /// The group answered. Ignored while it is ejected: streams that began before prove nothing about new requests.
+    public func reportReachable(_ group: GroupID, now: UInt64) {
+        state.withLock { state in
+            if let slot = state.slot(of: group) { state.reportReachable(slot, now: now) }
+        }
+    }
+}

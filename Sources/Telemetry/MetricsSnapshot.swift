@@ -1,0 +1,61 @@
+/// The metrics of one loop, or the sum of several, at one moment. Series are named by text here, since each loop has
+/// label numbers of its own.
+public struct MetricsSnapshot: Sendable {
+    public struct SeriesName: Hashable, Sendable, Comparable {
+        public var model: String
+        public var group: String
+
+        public static func < (left: SeriesName, right: SeriesName) -> Bool {
+            (left.model, left.group) < (right.model, right.group)
+        }
+    }
+
+    public struct Decision: Sendable, Equatable {
+        public var reason: String
+        public var count: UInt64
+    }
+
+    public struct FailureName: Hashable, Sendable {
+        public var group: String
+        public var kind: UpstreamFailure
+
+        public init(group: String, kind: UpstreamFailure) {
+            self.group = group
+            self.kind = kind
+        }
+    }
+
+    public internal(set) var series: [SeriesName: SeriesCounters] = [:]
+    /// In the order of the reasons' table, unused ones included.
+    public internal(set) var decisions: [Decision] = []
+    public internal(set) var upstreamFailures: [FailureName: UInt64] = [:]
+    public internal(set) var overhead = LatencyHistogram(scale: .overhead)
+    public internal(set) var counters = LoopCounters()
+
+    /// The sum of nothing.
+    public init() {}
+
+    public static func + (left: MetricsSnapshot, right: MetricsSnapshot) -> MetricsSnapshot {
+        var sum = left
+        sum.merge(right)
+        return sum
+    }
+
+    public mutating func merge(_ other: MetricsSnapshot) {
+        for (name, counters) in other.series { merge(counters, name: name) }
+        for decision in other.decisions {
+            if let place = decisions.firstIndex(where: { $0.reason == decision.reason }) {
+                decisions[place].count &+= decision.count
+            } else {
+                decisions.append(decision)
+            }
+        }
+        upstreamFailures.merge(other.upstreamFailures) { $0 &+ $1 }
+        overhead.merge(other.overhead)
+        counters = counters + other.counters
+    }
+
+    mutating func merge(_ added: SeriesCounters, name: SeriesName) {
+        series[name, default: SeriesCounters()].merge(added)
+    }
+}
