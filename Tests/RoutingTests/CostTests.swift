@@ -5,7 +5,7 @@ import Testing
 @Suite struct CostTests {
     private func load() -> GroupLoad {
         var load = GroupLoad(generation: 1, holder: 1, identity: 1)
-        load.prefill = LineFit(intercept: 0.01, slope: 1 / 20_000)
+        load.secondsPerToken = 1 / 40_000
         load.decodeStepSeconds = 0.02
         load.kvCapacityTokens = 500_000
         load.reuse = 0.1
@@ -13,7 +13,10 @@ import Testing
     }
 
     private func inputs(horizonSeconds: Double = 0.5) -> CostInputs {
-        CostInputs(promptBytes: 25_600, chunkBytes: 256, outputTokens: 256, arrivalsPerGroup: 2, horizonSeconds: horizonSeconds)
+        CostInputs(
+            promptTokens: 6_400, tokensPerChunk: 64, outputTokens: 256, arrivalsPerGroup: 2, horizonSeconds: horizonSeconds,
+            prefillScale: 2,
+            overheadSeconds: 0.01)
     }
 
     @Test func timeToFirstTokenIsQueueAndOwnWorkOverTheRate() {

@@ -6,7 +6,7 @@ import Testing
     @Test(arguments: [200.0, 5_000.0, 80_000.0])
     func learnsTheRealPrefillRate(rate: Double) {
         var random = SeededGenerator(seed: 3)
-        var fit = LineFit(intercept: 0, slope: 1 / 20_000)
+        var fit = LineFit(intercept: 0, slope: 1 / 20_000, priorX: 2_048)
         for _ in 0..<300 {
             let tokens = Double.random(in: 50...6_000, using: &random)
             fit.observe(x: tokens, y: (0.01 + tokens / rate) * Double.random(in: 0.9...1.1, using: &random))
@@ -15,7 +15,7 @@ import Testing
     }
 
     @Test func aStallDoesNotMoveTheRateFar() {
-        var fit = LineFit(intercept: 0, slope: 1 / 20_000)
+        var fit = LineFit(intercept: 0, slope: 1 / 20_000, priorX: 2_048)
         for step in 0..<200 { fit.observe(x: Double(500 + 37 * (step % 100)), y: 0.01 + Double(500 + 37 * (step % 100)) / 20_000) }
         let before = fit.slope
         fit.observe(x: 2_000, y: 30)
@@ -23,7 +23,7 @@ import Testing
     }
 
     @Test func observationsOfNonsenseStayFinite() {
-        var fit = LineFit(intercept: 0, slope: 1 / 20_000)
+        var fit = LineFit(intercept: 0, slope: 1 / 20_000, priorX: 2_048)
         for step in 0..<1_000 { fit.observe(x: step.isMultiple(of: 2) ? 0 : 1e9, y: step.isMultiple(of: 3) ? 0 : 1e6) }
         #expect(fit.slope.isFinite && fit.slope > 0 && fit.intercept >= 0)
     }
@@ -53,6 +53,36 @@ import Testing
         }
         let share = Double(booked[slow] ?? 0) / 300
         #expect(share > 0.02 && share < 0.35)
+    }
+
+    @Test func aGroupWithoutTrafficIsJudgedByWhatTheOthersShowed() throws {
+        // Real engines five times faster than the prior: were each group to learn alone, only the first ever used would be.
+        let table = RoutingTable(equalGroups(4))
+        let shared = Array(0..<8)
+        for number in 0..<100 {
+            try table.serve(Prompt(shared + [1_000 + number]), seconds: 0.006, now: UInt64(number) * second)
+        }
+        let rates = table.groups(now: 0).map(\.prefillTokensPerSecond)
+        #expect((rates.max() ?? 0) / (rates.min() ?? 1) < 2)
+        #expect(table.groups(now: 0).map(\.decisions).max() == 100, "the prefix keeps them together, so three groups are unobserved")
+    }
+
+    @Test func aGroupThatWasSlowGetsAnotherChance() throws {
+        let table = RoutingTable(equalGroups(2))
+        // g0 stalls on whatever it gets, then it is well again.
+        var chosen: [Int] = [0, 0]
+        for number in 0..<1_000 {
+            let now = UInt64(number) * 200 * millisecond
+            let isSlow = number < 200
+            let decision = try table.pick(.distinct(number, chunkCount: 20), now: now).get()
+            let isFirst = table.name(of: decision.group) == "g0"
+            let delay = (isSlow && isFirst ? 1_000 : 64) * millisecond
+            table.firstToken(decision.lease, now: now + delay)
+            table.settle(decision.lease, usage: nil, now: now + delay)
+            if isFirst && (isSlow || number >= 800) { chosen[isSlow ? 0 : 1] += 1 }
+        }
+        #expect(chosen[0] < 30)
+        #expect(chosen[1] > 50)
     }
 
     @Test func tokensPerByteFollowUsage() throws {

@@ -188,7 +188,7 @@ private func randomPath(_ random: inout SeededGenerator) -> [UInt64] {
         for round in 0..<600 { insert(round % 20, into: &index) }
         let rescued = index.reuse(of: holder)
         #expect(rescued > 0.9)
-        for name in 0..<2_000 { insert(100 + name, into: &index) }
+        for name in 0..<8_000 { insert(100 + name, into: &index) }
         #expect(index.reuse(of: holder) < 0.05)
     }
 }
