@@ -54,6 +54,12 @@ public struct TLSFiles: Sendable, Equatable {
 /// swift-log's levels by their own names.
 public enum LogLevel: String, CaseIterable, Sendable {
     case trace, debug, info, notice, warning, error, critical
+
+    /// Whether lines of `other` are written at this level.
+    public func includes(_ other: LogLevel) -> Bool {
+        let order = Self.allCases
+        return (order.firstIndex(of: self) ?? 0) <= (order.firstIndex(of: other) ?? 0)
+    }
 }
 
 /// The bounds on what others may make the process hold. Sizes are bytes.

@@ -54,6 +54,12 @@ public final class EventLoop {
         readBuffer.deallocate()
     }
 
+    /// The monotonic clock as it stands now, where `now` is not fresh enough.
+    public func clock() -> UInt64 { swl_monotonic_nanoseconds() }
+
+    /// Nanoseconds since 1970, UTC.
+    public func wallClock() -> UInt64 { swl_wall_nanoseconds() }
+
     /// Serves events until `stop()`.
     public func run() {
         while running { turn() }

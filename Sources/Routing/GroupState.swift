@@ -73,7 +73,7 @@ extension RoutingState {
         return (nil, 0)
     }
 
-    func hasReadyGroup(now: UInt64) -> Bool {
-        order.contains { loads[$0].isReady && !loads[$0].isEjected(now: now) }
+    func hasReadyGroup(excluding tried: TriedGroups, now: UInt64) -> Bool {
+        order.contains { loads[$0].isReady && !loads[$0].isEjected(now: now) && !tried.contains(GroupID(slot: $0, generation: loads[$0].generation)) }
     }
 }

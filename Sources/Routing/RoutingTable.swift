@@ -46,8 +46,10 @@ public final class RoutingTable: Sendable {
     /// Names of all models that some group lists, sorted.
     public func models() -> [String] { state.withLock { $0.catalog.names } }
 
-    /// Whether any group could take a request.
-    public func hasReadyGroup(now: UInt64) -> Bool { state.withLock { $0.hasReadyGroup(now: now) } }
+    /// Whether any group but these could take a request.
+    public func hasReadyGroup(excluding tried: TriedGroups = .init(), now: UInt64) -> Bool {
+        state.withLock { $0.hasReadyGroup(excluding: tried, now: now) }
+    }
 
     // MARK: Requests
 

@@ -205,8 +205,12 @@ public struct ChunkedDecoder {
 }
 
 extension UnsafeRawBufferPointer {
-    /// Whether a comma-separated list (RFC 9110, 5.6.1) holds this lower-case item, letter case aside.
+    /// Whether a comma-separated list (RFC 9110, 5.6.1) holds this item, letter case aside.
     public func containsListItem(_ item: StaticString) -> Bool {
+        containsListItem(UnsafeRawBufferPointer(start: item.utf8Start, count: item.utf8CodeUnitCount))
+    }
+
+    public func containsListItem(_ item: UnsafeRawBufferPointer) -> Bool {
         var start = 0
         while start <= count {
             var end = start
@@ -215,7 +219,11 @@ extension UnsafeRawBufferPointer {
             var last = end
             while first < last, self[first] == 32 || self[first] == 9 { first &+= 1 }
             while last > first, self[last &- 1] == 32 || self[last &- 1] == 9 { last &-= 1 }
-            if UnsafeRawBufferPointer(rebasing: self[first..<last]).equalsIgnoringCase(item) { return true }
+            if last &- first == item.count,
+                item.isEmpty || strncasecmp(baseAddress! + first, item.baseAddress!, item.count) == 0
+            {
+                return true
+            }
             start = end &+ 1
         }
         return false

@@ -55,6 +55,19 @@ extension UnsafeRawBufferPointer {
         count >= text.utf8CodeUnitCount && memcmp(baseAddress!, text.utf8Start, text.utf8CodeUnitCount) == 0
     }
 
+    /// Whether `text`, which is not empty, occurs in these bytes.
+    public func contains(_ text: StaticString) -> Bool {
+        let length = text.utf8CodeUnitCount
+        var index = 0
+        while let base = baseAddress, index &+ length <= count,
+            let found = memchr(base + index, CInt(text.utf8Start[0]), count &- index &- length &+ 1)
+        {
+            if memcmp(found, text.utf8Start, length) == 0 { return true }
+            index = UnsafeRawPointer(found) - base + 1
+        }
+        return false
+    }
+
     public func hasPrefixIgnoringCase(_ text: StaticString) -> Bool {
         count >= text.utf8CodeUnitCount && UnsafeRawBufferPointer(rebasing: self[..<text.utf8CodeUnitCount]).equalsIgnoringCase(text)
     }

@@ -1,0 +1,22 @@
+import HTTPTransport
+import Routing
+import Wire
+
+/// One try of an exchange at one backend. Hands all on to its exchange, unless that has moved to another try.
+final class Attempt: UpstreamExchange {
+    private unowned let exchange: Exchange
+    let group: GroupID
+
+    init(exchange: Exchange, group: GroupID) {
+        self.exchange = exchange
+        self.group = group
+    }
+
+    private var isCurrent: Bool { exchange.attempt === self }
+
+    override func headReceived() { if isCurrent { exchange.upstreamHeadReceived(response) } }
+    override func bodyReceived(_ bytes: UnsafeRawBufferPointer) { if isCurrent { exchange.upstreamBodyReceived(bytes) } }
+    override func responseEnded(trailers: HeaderBlock?) { if isCurrent { exchange.upstreamResponseEnded(trailers: trailers) } }
+    override func failed(_ failure: UpstreamFailure) { if isCurrent { exchange.upstreamFailed(failure) } }
+    override func requestDrained() { if isCurrent { exchange.upstreamDrained() } }
+}

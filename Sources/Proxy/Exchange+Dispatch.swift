@@ -1,0 +1,129 @@
+import EventLoop
+import HTTPTransport
+import Routing
+import Telemetry
+import Wire
+
+extension Exchange {
+    /// Bytes of a collected body handed to the transport at once.
+    private static let sliceBytes = 256 << 10
+
+    // MARK: Choice
+
+    /// Picks a group, books the request on it and sends it there.
+    func dispatch() {
+        let probe = worker.probe
+        probeBody()
+        let routing = RoutingRequest(
+            model: probe.model, prefixHashes: probe.prefixHashes, chunkBytes: 256, promptBytes: probe.promptBytes,
+            maxOutputTokens: probe.maxTokens, needsHTTP2: isGRPC, isStreamed: probe.stream)
+        switch worker.table.pick(routing, excluding: tried, now: worker.loop.now) {
+        case .success(let decision):
+            self.decision = decision
+            record(decision)
+            send(to: decision)
+            worker.metrics.overheadMeasured(nanoseconds: worker.loop.clock() &- worker.loop.now)
+        case .failure(let failure):
+            fail(after: failure)
+        }
+    }
+
+    private func fail(after failure: RoutingFailure) {
+        switch failure {
+        case .modelNotFound: fail(.modelNotFound)
+        // Every group that there was has been tried: what the last one did is the truer answer.
+        case .noReadyGroup: fail(failureKind ?? .noReadyGroup)
+        case .leasesExhausted: fail(.queueFull)
+        }
+    }
+
+    private func send(to decision: Decision, freshConnection: Bool = false) {
+        guard let pool = worker.pool(for: decision.endpoint) else { return upstreamFailed(.connectFailed) }
+        attemptsMade &+= 1
+        bodyBytesSent = 0
+        let attempt = Attempt(exchange: self, group: decision.group)
+        self.attempt = attempt
+        let isComplete = isRequestComplete
+        let upstream = UpstreamRequest(
+            head: request, bodyLength: mode == .collected || isComplete ? declaredLength : request.contentLength,
+            hasBody: hasBody, acceptsTrailers: acceptsTrailers || isGRPC)
+        pool.start(attempt, upstream, freshConnection: freshConnection)
+        feed(attempt)
+    }
+
+    private var hasBody: Bool { mode == .collected ? !body.isEmpty : bodyBytesReceived > 0 || !isRequestComplete }
+
+    /// The length to declare; nil for none, as on a request whose method has no body.
+    private var declaredLength: Int? {
+        if !body.isEmpty { return body.count }
+        return request.method == .get || request.method == .head ? nil : request.contentLength == nil ? nil : 0
+    }
+
+    // MARK: Body
+
+    /// Gives the attempt what it has not had of the body, until it is full.
+    private func feed(_ attempt: Attempt) {
+        while self.attempt === attempt, bodyBytesSent < body.count {
+            let end = min(body.count, bodyBytesSent &+ Self.sliceBytes)
+            let slice = UnsafeRawBufferPointer(rebasing: body.readable[bodyBytesSent..<end])
+            bodyBytesSent = end
+            guard attempt.send(slice) else { return }
+        }
+        guard self.attempt === attempt, isRequestComplete else { return }
+        attempt.finishRequest()
+    }
+
+    /// Bytes of a body that is not collected.
+    func forward(_ bytes: UnsafeRawBufferPointer) {
+        if isReplayable, body.count &+ bytes.count <= worker.settings.replayBytes {
+            body.append(bytes)
+        } else if isReplayable {
+            // Too long to keep. All of it that the present attempt has not had is in these bytes.
+            isReplayable = false
+            if attempt != nil { body.removeAll() }
+        }
+        if attempt == nil, decision == nil {
+            dispatch()
+            if isReplayable { return }
+        }
+        guard let attempt else { return }
+        if isReplayable { bodyBytesSent &+= bytes.count }
+        if !attempt.send(bytes) { pauseBody() }
+    }
+
+    func upstreamDrained() {
+        guard let attempt else { return }
+        if mode == .collected { feed(attempt) } else { resumeBody() }
+    }
+
+    // MARK: Failure
+
+    func upstreamFailed(_ failure: HTTPTransport.UpstreamFailure) {
+        let now = worker.loop.now
+        attempt = nil
+        guard let decision else { return }
+        record(failure, in: decision.group)
+        failureKind = FailureKind(failure)
+        if isResponseStarted { return endBrokenResponse() }
+        isHeadHeld = false
+        isInspecting = false
+        heldBytes.removeAll()
+        if failure == .connectFailed { worker.table.reportUnreachable(decision.group, now: now) }
+        guard isReplayable, failure != .timeout, attemptsMade < worker.settings.attempts else { return fail(failureKind ?? .upstreamReset) }
+        worker.metrics.counters.retries &+= 1
+        if failure == .staleConnection || failure == .refusedStream {
+            // The group is well; the connection was not. The booking stands.
+            return send(to: decision, freshConnection: true)
+        }
+        retryElsewhere()
+    }
+
+    /// Gives the booking back and chooses again among the groups not tried.
+    func retryElsewhere() {
+        guard let decision else { return }
+        worker.table.cancel(decision.lease, now: worker.loop.now)
+        tried.insert(decision.group)
+        self.decision = nil
+        dispatch()
+    }
+}

@@ -1,0 +1,174 @@
+import EventLoop
+import HTTPTransport
+import Routing
+import Telemetry
+import Wire
+
+extension Exchange {
+    /// Bytes of a 500's body that are looked at before it is passed on.
+    private static let inspectedBytes = 4 << 10
+
+    // MARK: Head
+
+    func upstreamHeadReceived(_ response: ResponseHead) {
+        responseStatus = response.status
+        if isGRPC {
+            scanner = ResponseScanner(kind: .other)
+            return releaseHead()
+        }
+        let pushesBack = response.status == 503 || response.status == 429 || response.status == 529
+        if pushesBack, let decision {
+            // Full, not broken (vLLM answers so in 3 ms when its queue is bounded): elsewhere there may be room.
+            worker.table.reportSaturated(decision.group, now: worker.loop.now)
+            recordFailure(.saturated, in: decision.group)
+            if canTryElsewhere {
+                attempt?.cancel()
+                attempt = nil
+                failureKind = .saturated
+                worker.metrics.counters.retries &+= 1
+                return retryElsewhere()
+            }
+        }
+        let type = response.headers.value(.contentType)
+        isEventStream = type?.hasPrefixIgnoringCase("text/event-stream") ?? false
+        let isJSON = type?.hasPrefixIgnoringCase("application/json") ?? false
+        scanner = ResponseScanner(kind: isEventStream ? .eventStream : isJSON && response.status < 300 ? .json : .other)
+        // Until a byte of its body is here the answer has not begun, and another backend can still give it.
+        isHeadHeld = true
+        isInspecting = response.status == 500 && canTryElsewhere
+        worker.holds.add(self)
+    }
+
+    private var canTryElsewhere: Bool {
+        guard isReplayable, isRequestComplete, attemptsMade < worker.settings.attempts, let decision else { return false }
+        var without = tried
+        without.insert(decision.group)
+        return worker.table.hasReadyGroup(excluding: without, now: worker.loop.now)
+    }
+
+    /// Sends the head on, and what was held behind it.
+    func releaseHead() {
+        guard let attempt, isOpen, !isResponseStarted else { return }
+        isHeadHeld = false
+        let headers = attempt.response.headers
+        removeConnectionFields(headers)
+        headers.remove(.requestID)
+        headers.append("x-request-id", requestID)
+        let hasNoBody = request.method == .head
+        respond(status: responseStatus, headers: headers, ended: hasNoBody && request.version == .http2)
+        // The request will not be sent again.
+        body.removeAll()
+        isReplayable = false
+        if !heldBytes.isEmpty {
+            pass(heldBytes.readable)
+            heldBytes.removeAll()
+        }
+    }
+
+    // MARK: Body
+
+    func upstreamBodyReceived(_ bytes: UnsafeRawBufferPointer) {
+        if isInspecting { return inspect(bytes) }
+        scanner.consume(bytes)
+        if isHeadHeld {
+            if isEventStream, !scanner.firstEventSeen {
+                // Comments keep a connection alive; they are no answer yet.
+                if heldBytes.count < 64 << 10 { heldBytes.append(bytes) }
+                return
+            }
+            // An engine core that dies in prefill says so in a first event of a well-formed stream.
+            if isEventStream, scanner.errorSeen, scanner.dataEvents <= 1, canTryElsewhere {
+                attempt?.cancel()
+                return upstreamFailed(.reset)
+            }
+            noteFirstToken()
+            releaseHead()
+        }
+        pass(bytes)
+    }
+
+    private func noteFirstToken() {
+        guard firstTokenAt == 0 else { return }
+        firstTokenAt = worker.loop.now
+        if let series { worker.metrics.firstToken(series, afterNanoseconds: firstTokenAt &- startedAt) }
+        guard isEventStream, let decision else { return }
+        worker.table.firstToken(decision.lease, now: firstTokenAt)
+    }
+
+    private func pass(_ bytes: UnsafeRawBufferPointer) {
+        guard bytes.count > 0 else { return }
+        if isEventStream, firstTokenAt == 0, scanner.firstEventSeen { noteFirstToken() }
+        responseBytes &+= bytes.count
+        lastByte = bytes[bytes.count &- 1]
+        if !write(bytes) { attempt?.pauseResponse() }
+    }
+
+    // MARK: End
+
+    func upstreamResponseEnded(trailers: HeaderBlock?) {
+        if isInspecting {
+            isInspecting = false
+            if isEngineGone(heldBytes.readable) { return leaveDyingEngine() }
+        }
+        scanner.finish()
+        if !isResponseStarted {
+            if firstTokenAt == 0 { firstTokenAt = worker.loop.now }
+            releaseHead()
+        }
+        attempt = nil
+        if let trailers { removeConnectionFields(trailers) }
+        finish(trailers: trailers)
+        let broke = isEventStream && scanner.errorSeen
+        settle(broke ? .engineError : .completed)
+    }
+
+    // MARK: A backend that says 500
+
+    private func inspect(_ bytes: UnsafeRawBufferPointer) {
+        heldBytes.append(bytes)
+        guard heldBytes.count >= Self.inspectedBytes else { return }
+        isInspecting = false
+        releaseHead()
+    }
+
+    /// vLLM while it drains, and after its engine core has died: every request fails, though its health check may say 200.
+    private func isEngineGone(_ body: UnsafeRawBufferPointer) -> Bool {
+        body.contains("cannot schedule new futures after shutdown") || body.contains("EngineCore encountered an issue")
+    }
+
+    private func leaveDyingEngine() {
+        guard let decision else { return }
+        attempt = nil
+        isHeadHeld = false
+        heldBytes.removeAll()
+        failureKind = .upstreamReset
+        recordFailure(.draining, in: decision.group)
+        worker.table.reportUnreachable(decision.group, now: worker.loop.now)
+        worker.metrics.counters.retries &+= 1
+        retryElsewhere()
+    }
+
+    // MARK: A backend that dies in the middle
+
+    /// The client has part of an answer: it must not take it for the whole.
+    func endBrokenResponse() {
+        let kind = failureKind ?? .upstreamReset
+        if isGRPC {
+            let trailers = HeaderBlock(byteCapacity: 128, fieldCapacity: 4)
+            kind.appendGRPCStatus(to: trailers)
+            finish(trailers: trailers)
+        } else if isEventStream {
+            // An event of its own, also when the last one was cut in two.
+            if lastByte != 10 { writeText("\n\n") }
+            writeText("data: ")
+            kind.withJSON { _ = write($0) }
+            writeText("\n\n")
+            finish()
+        } else {
+            abort()
+        }
+        settle(.upstreamReset)
+    }
+
+    private func writeText(_ text: StaticString) { write(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)) }
+}

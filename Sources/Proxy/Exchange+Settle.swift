@@ -1,0 +1,151 @@
+import EventLoop
+import HTTPTransport
+import Routing
+import Telemetry
+import Wire
+
+extension Exchange {
+    /// Ends the exchange's account, whatever its end was: gives the booking back, learns, records. Once.
+    func settle(_ outcome: ExchangeOutcome) {
+        guard !isSettled else { return }
+        isSettled = true
+        worker.exchangesInFlight -= 1
+        release(outcome)
+        record(outcome)
+        body.removeAll()
+        heldBytes.removeAll()
+    }
+
+    private func release(_ outcome: ExchangeOutcome) {
+        guard let decision else { return }
+        let now = worker.loop.now
+        if outcome == .completed, responseStatus < 400 {
+            let usage = scanner.usage.map {
+                Usage(promptTokens: $0.promptTokens, cachedTokens: $0.cachedTokens, completionTokens: $0.completionTokens)
+            }
+            worker.table.settle(decision.lease, usage: usage, now: now)
+        } else {
+            worker.table.cancel(decision.lease, now: now, prefixHeld: firstTokenAt != 0)
+        }
+    }
+
+    // MARK: Recording
+
+    /// Counts the exchange under its model and its group; a retry moves it.
+    func record(_ decision: Decision) {
+        let metrics = worker.metrics
+        metrics.decided(decision.reason.index)
+        let model = worker.probe.model.map { metrics.models.intern($0) } ?? LabelTable.other
+        let series = metrics.series(SeriesKey(model: modelLabel ?? model, group: worker.label(of: decision.group)))
+        modelLabel = modelLabel ?? model
+        if let old = self.series { metrics.requestMoved(from: old, to: series) } else { metrics.requestStarted(series) }
+        self.series = series
+    }
+
+    func record(_ failure: HTTPTransport.UpstreamFailure, in group: GroupID) {
+        let kind: Telemetry.UpstreamFailure =
+            switch failure {
+            case .connectFailed: .connectRefused
+            case .timeout: .timeout
+            case .protocolError: .protocolError
+            case .staleConnection, .refusedStream: .resetBeforeAnswer
+            case .reset: isResponseStarted ? .resetDuringAnswer : .resetBeforeAnswer
+            }
+        recordFailure(kind, in: group)
+    }
+
+    func recordFailure(_ kind: Telemetry.UpstreamFailure, in group: GroupID) {
+        worker.metrics.upstreamFailed(kind, group: worker.label(of: group))
+    }
+
+    private func record(_ outcome: ExchangeOutcome) {
+        let metrics = worker.metrics
+        let duration = worker.loop.now &- startedAt
+        let status = isResponseStarted ? responseStatus : 0
+        metrics.counters.downstreamBytesReceived &+= UInt64(bodyBytesReceived)
+        metrics.counters.downstreamBytesSent &+= UInt64(responseBytes)
+        let series: SeriesIndex
+        if let counted = self.series {
+            series = counted
+        } else {
+            series = metrics.series(SeriesKey(model: LabelTable.other, group: LabelTable.other))
+            metrics.requestStarted(series)
+        }
+        metrics.requestFinished(series, status: status, outcome: outcome, durationNanoseconds: duration)
+        let usage = scanner.usage
+        if let usage {
+            metrics.tokens(
+                series, prompt: usage.promptTokens, cached: usage.cachedTokens ?? 0,
+                predictedCached: decision?.predictedCachedTokens ?? 0, completion: usage.completionTokens)
+        }
+        if let log = worker.accessLog { write(outcome, status: status, duration: duration, to: log) }
+    }
+
+    private func write(_ outcome: ExchangeOutcome, status: Int, duration: UInt64, to log: AccessLog) {
+        let metrics = worker.metrics
+        var record = AccessRecord()
+        record.wallClockNanoseconds = worker.loop.wallClock()
+        record.requestID = requestID
+        record.method = request.methodBytes
+        record.path = request.path
+        record.protocolName = isGRPC ? "gRPC" : request.version == .http2 ? "HTTP/2" : request.version == .http11 ? "HTTP/1.1" : "HTTP/1.0"
+        record.status = status
+        if let modelLabel, modelLabel != LabelTable.other { record.model = metrics.models.bytes(of: modelLabel) }
+        record.attempts = attemptsMade
+        record.isStream = isStreamRequested
+        record.bytesIn = UInt64(bodyBytesReceived)
+        record.bytesOut = UInt64(responseBytes)
+        if let usage = scanner.usage {
+            record.promptTokens = usage.promptTokens
+            record.cachedTokens = usage.cachedTokens
+            record.completionTokens = usage.completionTokens
+        }
+        if firstTokenAt != 0 { record.timeToFirstTokenNanoseconds = firstTokenAt &- startedAt }
+        record.durationNanoseconds = duration
+        record.outcome = outcome
+        var client = clientAddress
+        var endpoint = ""
+        if let decision {
+            record.group = metrics.groups.bytes(of: worker.label(of: decision.group))
+            record.reason = decision.reason.label
+            endpoint = decision.endpoint.description
+        }
+        client.withUTF8 { client in
+            endpoint.withUTF8 { endpoint in
+                record.client = UnsafeRawBufferPointer(client)
+                record.endpoint = UnsafeRawBufferPointer(endpoint)
+                log.append(record)
+            }
+        }
+    }
+}
+
+extension DecisionReason {
+    /// Its place in `allCases`, which is the order of the counters.
+    var index: Int {
+        switch self {
+        case .onlyGroup: 0
+        case .cost: 1
+        case .prefix: 2
+        case .roundRobin: 3
+        case .random: 4
+        case .leastRequest: 5
+        case .cold: 6
+        case .saturated: 7
+        }
+    }
+
+    /// Its raw value, without a String.
+    var label: StaticString {
+        switch self {
+        case .onlyGroup: "only_group"
+        case .cost: "cost"
+        case .prefix: "prefix"
+        case .roundRobin: "round_robin"
+        case .random: "random"
+        case .leastRequest: "least_request"
+        case .cold: "cold"
+        case .saturated: "saturated"
+        }
+    }
+}

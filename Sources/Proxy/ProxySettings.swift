@@ -1,0 +1,33 @@
+public import EventLoop
+public import HTTPTransport
+public import Routing
+
+/// What the proxy is told once, before it starts. Times in nanoseconds.
+public struct ProxySettings: Sendable {
+    public var transport = TransportLimits()
+    /// Bytes of a request's body at most.
+    public var bodyBytes = 64 << 20
+    /// Bytes of a body that is forwarded as it comes, kept for another try elsewhere.
+    public var replayBytes = 64 << 10
+    /// Groups that one request is sent to at most.
+    public var attempts = 3
+    /// How long the head of an answer waits for its first event.
+    public var headHoldNanoseconds: UInt64 = 30_000_000_000
+    /// Seeds the prefix hashes; equal in all replicas, so that they place alike.
+    public var hashSeed: UInt64 = 1
+    public var writesAccessLog = true
+    public var version = "0.1.0"
+    /// Seconds since 1970 that `/v1/models` reports as the models' birth.
+    public var startedAtSeconds = 0
+
+    public init() {}
+}
+
+/// Where the hosts of the endpoints are, resolved before they are used.
+public struct EndpointAddresses: Sendable {
+    private var addresses: [Endpoint: SocketAddress]
+    public init(_ addresses: [Endpoint: SocketAddress]) { self.addresses = addresses }
+
+    /// Nil for an endpoint that was never resolved.
+    public subscript(endpoint: Endpoint) -> SocketAddress? { addresses[endpoint] ?? SocketAddress(host: endpoint.host, port: endpoint.port) }
+}

@@ -1,0 +1,148 @@
+public import EventLoop
+public import HTTPTransport
+public import Routing
+public import Telemetry
+import Wire
+
+/// The proxy on one loop: makes an `Exchange` of every request and holds what exchanges share, which is all confined to the loop
+/// but for the routing table.
+///
+/// Reading order of this folder is the life of a request: `Exchange` (head, probe), `Exchange+Dispatch` (choice, forwarding, retry),
+/// `Attempt` (one try at one backend), `Exchange+Response` (streaming back), `Exchange+Settle` (release, learn, record).
+public final class ProxyWorker: DownstreamApplication {
+    public let loop: EventLoop
+    public let table: RoutingTable
+    public let metrics: LoopMetrics
+    let settings: ProxySettings
+    let addresses: EndpointAddresses
+    let probe: RequestProbe
+    let holds: HeadHolds
+    let accessLog: AccessLog?
+    var requestIDs: RequestIDGenerator
+    private var pools: [Endpoint: UpstreamPool] = [:]
+    private var groupLabels: [GroupID: UInt16] = [:]
+    /// Exchanges that have not ended.
+    public internal(set) var exchangesInFlight = 0
+
+    public init(
+        loop: EventLoop, table: RoutingTable, settings: ProxySettings, addresses: EndpointAddresses, metrics: LoopMetrics,
+        accessLogDescriptor: Int32?, requestIDs: RequestIDGenerator
+    ) {
+        self.loop = loop
+        self.table = table
+        self.settings = settings
+        self.addresses = addresses
+        self.metrics = metrics
+        accessLog = accessLogDescriptor.map { AccessLog(loop: loop, descriptor: $0) }
+        probe = RequestProbe()
+        holds = HeadHolds(loop: loop, nanoseconds: settings.headHoldNanoseconds)
+        self.requestIDs = requestIDs
+        super.init()
+    }
+
+    public override func makeExchange() -> DownstreamExchange { Exchange(worker: self) }
+
+    public override func connectionCountChanged(by change: Int) {
+        metrics.counters.downstreamConnectionsOpen &+= Int64(change)
+        if change > 0 { metrics.counters.downstreamConnectionsAccepted &+= UInt64(change) }
+    }
+
+    public override func requestRefused(status: Int) {
+        let series = metrics.series(SeriesKey(model: LabelTable.other, group: LabelTable.other))
+        metrics.requestStarted(series)
+        metrics.requestFinished(series, status: status, outcome: .rejected, durationNanoseconds: 0)
+    }
+
+    public func flushAccessLog() { accessLog?.flush() }
+
+    /// Numbers as of now, for the admin port.
+    public func snapshot() -> MetricsSnapshot {
+        metrics.counters.upstreamConnectionsOpen = Int64(pools.values.reduce(0) { $0 + $1.openConnections })
+        metrics.counters.accessLogLinesDropped = accessLog?.linesDropped ?? 0
+        return metrics.snapshot()
+    }
+
+    /// Nil when the endpoint's host could not be resolved.
+    func pool(for endpoint: Endpoint) -> UpstreamPool? {
+        if let pool = pools[endpoint] { return pool }
+        guard let address = addresses[endpoint] else { return nil }
+        let pool = UpstreamPool(
+            loop: loop, address: address, authority: endpoint.description, speaksHTTP2: endpoint.protocol == .http2,
+            limits: settings.transport)
+        pools[endpoint] = pool
+        return pool
+    }
+
+    /// The label under which a group is counted.
+    func label(of group: GroupID) -> UInt16 {
+        if let label = groupLabels[group] { return label }
+        if groupLabels.count > 4_096 { groupLabels.removeAll(keepingCapacity: true) }
+        for state in table.groups(now: loop.now) { groupLabels[state.id] = metrics.groups.intern(state.name) }
+        return groupLabels[group] ?? LabelTable.other
+    }
+}
+
+/// Gathers log lines for a moment, so that many of them leave in one write.
+final class AccessLog: EventHandler {
+    private static let gatheringNanoseconds: UInt64 = 20_000_000
+    private let writer: AccessLogWriter
+    private var isArmed = false
+
+    init(loop: EventLoop, descriptor: Int32) {
+        writer = AccessLogWriter(descriptor: descriptor)
+        super.init(loop: loop)
+    }
+
+    var linesDropped: UInt64 { writer.linesDropped }
+
+    func append(_ record: borrowing AccessRecord) {
+        writer.append(record)
+        guard !isArmed else { return }
+        isArmed = true
+        setDeadline(loop.now &+ Self.gatheringNanoseconds)
+    }
+
+    override func deadlineReached() {
+        isArmed = false
+        writer.flush()
+    }
+
+    func flush() { writer.flush() }
+}
+
+/// Deadlines of heads that wait for their first event: one grace for all, so a queue in order of arrival and one timer.
+final class HeadHolds: EventHandler {
+    private struct Entry {
+        var deadline: UInt64
+        weak var exchange: Exchange?
+    }
+    private var entries: [Entry] = []
+    private var first = 0
+    private let nanoseconds: UInt64
+
+    init(loop: EventLoop, nanoseconds: UInt64) {
+        self.nanoseconds = nanoseconds
+        super.init(loop: loop)
+    }
+
+    func add(_ exchange: Exchange) {
+        entries.append(Entry(deadline: loop.now &+ nanoseconds, exchange: exchange))
+        if entries.count - first == 1 { setDeadline(entries[first].deadline) }
+    }
+
+    override func deadlineReached() {
+        while first < entries.count {
+            let entry = entries[first]
+            if let exchange = entry.exchange, exchange.isHeadHeld {
+                guard entry.deadline <= loop.now else { break }
+                exchange.releaseHead()
+            }
+            first &+= 1
+        }
+        if first == entries.count || first > 1_024 {
+            entries.removeFirst(first)
+            first = 0
+        }
+        if first < entries.count { setDeadline(max(entries[first].deadline, loop.now &+ 1_000_000)) }
+    }
+}
