@@ -71,14 +71,14 @@ public struct Limits: Sendable, Equatable {
     public var bodyBytes = 64 << 20
     /// Concurrent HTTP/2 streams of one downstream connection.
     public var streamsPerConnection = 256
-    /// Downstream connections of the whole process.
+    /// Downstream connections of one listener.
     public var connections = 16_384
-    /// HTTP/1.1 connections to one endpoint, busy and idle, of the whole process.
-    public var upstreamConnectionsPerEndpoint = 4_096
+    /// Idle HTTP/1.1 connections that one loop keeps to one endpoint.
+    public var idleUpstreamConnections = 256
+    /// Requests given to groups and not yet ended, of the whole process.
+    public var requests = 65_536
     /// What one exchange may hold for a slow reader before its upstream is no longer read.
     public var streamBufferBytes = 256 << 10
-    /// RST_STREAM frames of one downstream connection per second, beyond which it is closed.
-    public var resetsPerSecond = 200
 
     public init() {}
 }
