@@ -72,9 +72,9 @@ extension Limits {
             .scalar("body_bytes", \.bodyBytes, .size((1 << 10)...(1 << 30))),
             .scalar("streams_per_connection", \.streamsPerConnection, .count(1...65_536)),
             .scalar("connections", \.connections, .count(1...1_000_000)),
-            .scalar("upstream_connections_per_endpoint", \.upstreamConnectionsPerEndpoint, .count(1...65_536)),
+            .scalar("idle_upstream_connections", \.idleUpstreamConnections, .count(0...65_536)),
+            .scalar("requests", \.requests, .count(1...(1 << 24))),
             .scalar("stream_buffer_bytes", \.streamBufferBytes, .size((16 << 10)...(64 << 20))),
-            .scalar("resets_per_second", \.resetsPerSecond, .count(1...1_000_000)),
         ]
     }
 }

@@ -54,6 +54,12 @@ public struct TLSFiles: Sendable, Equatable {
 /// swift-log's levels by their own names.
 public enum LogLevel: String, CaseIterable, Sendable {
     case trace, debug, info, notice, warning, error, critical
+
+    /// Whether lines of `other` are written at this level.
+    public func includes(_ other: LogLevel) -> Bool {
+        let order = Self.allCases
+        return (order.firstIndex(of: self) ?? 0) <= (order.firstIndex(of: other) ?? 0)
+    }
 }
 
 /// The bounds on what others may make the process hold. Sizes are bytes.
@@ -65,14 +71,14 @@ public struct Limits: Sendable, Equatable {
     public var bodyBytes = 64 << 20
     /// Concurrent HTTP/2 streams of one downstream connection.
     public var streamsPerConnection = 256
-    /// Downstream connections of the whole process.
+    /// Downstream connections of one listener.
     public var connections = 16_384
-    /// HTTP/1.1 connections to one endpoint, busy and idle, of the whole process.
-    public var upstreamConnectionsPerEndpoint = 4_096
+    /// Idle HTTP/1.1 connections that one loop keeps to one endpoint.
+    public var idleUpstreamConnections = 256
+    /// Requests given to groups and not yet ended, of the whole process.
+    public var requests = 65_536
     /// What one exchange may hold for a slow reader before its upstream is no longer read.
     public var streamBufferBytes = 256 << 10
-    /// RST_STREAM frames of one downstream connection per second, beyond which it is closed.
-    public var resetsPerSecond = 200
 
     public init() {}
 }

@@ -7,7 +7,11 @@ import Wire
 /// Answers may be given from inside any of them or later, until `finish`, `abort` or `cancelled`.
 open class DownstreamExchange {
     public final let request: RequestHead
-    final var connection: DownstreamConnection?
+    final var connection: DownstreamConnection? {
+        didSet { if let connection { origin = connection } }
+    }
+    /// The connection that brought the request, also after the exchange has ended.
+    private final var origin: DownstreamConnection?
     final var stream: DownstreamStream?
     /// The whole request has been received.
     public internal(set) final var isRequestComplete = false
@@ -37,7 +41,7 @@ open class DownstreamExchange {
     /// Neither finished nor cancelled.
     public final var isOpen: Bool { connection != nil && !isResponseFinished }
     /// The client's address, without its port.
-    public final var clientAddress: String { connection?.peerAddress.host ?? "" }
+    public final var clientAddress: String { origin?.peerAddress.host ?? "" }
     public final var isTLS: Bool { connection?.isTLS ?? false }
 
     /// Sends the final head. Framing is the transport's: `headers` may hold a content-length, which is kept, and fields of one

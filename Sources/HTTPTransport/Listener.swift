@@ -45,6 +45,16 @@ public final class Listener: EventHandler {
         }
     }
 
+    /// Throws when something else listens there: SO_REUSEPORT, which our loops need among themselves, would share it in silence.
+    public static func checkAvailable(_ address: SocketAddress) throws(SocketError) {
+        guard address.port != 0 else { return }
+        let probe = swl_stream_socket(address.family)
+        guard probe >= 0 else { throw SocketError(call: "socket", code: errno) }
+        defer { Glibc.close(probe) }
+        _ = swl_set_option(probe, SOL_SOCKET, SO_REUSEADDR, 1)
+        guard address.withSockaddr({ bind(probe, $0, $1) }) == 0 else { throw SocketError(call: "bind \(address)", code: errno) }
+    }
+
     public var port: UInt16 { address.port }
     public var connectionCount: Int { connections.count }
 

@@ -53,6 +53,8 @@ public final class ProxyWorker: DownstreamApplication {
         metrics.requestFinished(series, status: status, outcome: .rejected, durationNanoseconds: 0)
     }
 
+    public func flushAccessLog() { accessLog?.flush() }
+
     /// Numbers as of now, for the admin port.
     public func snapshot() -> MetricsSnapshot {
         metrics.counters.upstreamConnectionsOpen = Int64(pools.values.reduce(0) { $0 + $1.openConnections })

@@ -43,7 +43,7 @@ public struct LatencyHistogram: Sendable {
             if bounds[middle] < nanoseconds { low = middle &+ 1 } else { high = middle }
         }
         counts[low] &+= 1
-        sumSeconds += Double(nanoseconds) * 1e-9
+        sumSeconds += Double(nanoseconds) / 1e9
     }
 
     /// Adds the counts of a histogram of the same scale.

@@ -62,6 +62,8 @@ public final class RequestHead {
         method = HTTPMethod.identify(bytes)
         methodRange = headers.store(bytes)
     }
+    public func setMethod(_ text: StaticString) { setMethod(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)) }
+    public func setTarget(_ text: StaticString) { setTarget(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)) }
     public func setTarget(_ bytes: UnsafeRawBufferPointer) { targetRange = headers.store(bytes) }
     public func setAuthority(_ bytes: UnsafeRawBufferPointer) { authorityRange = headers.store(bytes) }
     public func appendTrailer(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) {

@@ -129,7 +129,7 @@ private func object(_ line: String) throws -> [String: Any] {
             let date = Date(timeIntervalSince1970: Double(seconds) + 0.007)
             let text = String(decoding: buffer.bytes, as: UTF8.self)
             #expect(text == formatter.string(from: date))
-            seconds += 9_999_991
+            seconds += 39_999_983
         }
     }
 }
@@ -221,10 +221,6 @@ private final class Descriptors {
         for id in 0..<10 { append(writer, id) }
         writer.flush()
         #expect(writer.linesDropped == 10 && writer.pendingBytes == 0)
-        let closed = AccessLogWriter(descriptor: -1)
-        append(closed, 1)
-        closed.flush()
-        #expect(closed.linesDropped == 1 && closed.pendingBytes == 0)
     }
 
     @Test func aFileTakesEverything() throws {

@@ -1,0 +1,107 @@
+# make demo and make test are all that a newcomer needs; both install what is missing first. `make` alone lists the rest.
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+VENV := .build/venv
+REQUIREMENTS := Tests/EndToEnd/requirements.txt
+BINARY := .build/release/swiftlet
+# Linked statically, the program needs no Swift on the machine where it runs, and starts without loading Foundation's libraries.
+BUILD_FLAGS := -c release --static-swift-stdlib --product swiftlet
+LINTED := Package.swift Sources Tests
+# Passed to the demo: --exit ends it after its table.
+DEMO_FLAGS ?=
+# Passed to pytest: -k NAME, -x.
+PYTEST_FLAGS ?=
+BENCH ?= ../shared/bench
+BENCH_ROWS ?= R1 R3 R5 R6h1 R7
+BENCH_RUNS ?= 5
+
+# Build: C libraries, and what Swift's own clang takes from Debian to compile C++ and to link. Tests: clients and tools.
+APT_BUILD := libc6-dev libstdc++-12-dev binutils pkg-config git ca-certificates tzdata libnghttp2-dev libssl-dev libhttp-parser-dev \
+	libsimdjson-dev libxxhash-dev libprotobuf-c-dev protobuf-c-compiler
+APT_TESTS := python3 python3-venv curl openssl nghttp2-client
+
+.PHONY: help deps deps-system deps-python build demo test lint format proto bench clean
+
+help: ## Lists the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+deps: deps-system deps-python ## Installs what is missing: Debian packages, Python clients under .build/venv
+
+deps-system:
+	@missing=""
+	for package in $(APT_BUILD) $(APT_TESTS); do
+		[[ "$$(dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null)" == installed ]] || missing+=" $$package"
+	done
+	if [[ -n "$$missing" ]]; then
+		echo "== deps: installing Debian packages:$$missing"
+		root=""
+		if [[ $$(id -u) != 0 ]]; then
+			command -v sudo >/dev/null || { echo "make deps: run as root, or install by hand:$$missing" >&2; exit 1; }
+			root=sudo
+		fi
+		$$root apt-get update -q
+		$$root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing
+	else
+		echo "== deps: Debian packages are there"
+	fi
+	command -v swift >/dev/null || { echo "make deps: Swift 6.3 is missing; see https://www.swift.org/install/linux" >&2; exit 1; }
+
+deps-python: $(VENV)/.ready
+	@echo "== deps: Python clients are there ($(VENV))"
+
+# Debian's python3 knows venv by now; another one that comes first in PATH may be too old, or lack it.
+$(VENV)/.ready: $(REQUIREMENTS) | deps-system
+	@echo "== deps: Python clients into $(VENV)"
+	for python in python3 /usr/bin/python3; do
+		if "$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi
+	done
+	rm -rf $(VENV)
+	"$$python" -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
+	touch $@
+
+build: ## Makes the release binary, .build/release/swiftlet
+	@echo "== build: swift build $(BUILD_FLAGS)"
+	swift build $(BUILD_FLAGS)
+
+demo: deps build ## Routes a conversation workload over four simulated groups, round robin against least cost
+	@$(BINARY) demo $(DEMO_FLAGS)
+
+test: ## Everything that must hold: build, lint, unit tests, end-to-end tests with real clients
+	@step=start
+	trap '[[ $$? == 0 ]] || echo "make test: FAILED in step: $$step"' EXIT
+	step="deps"; $(MAKE) --no-print-directory deps
+	step="build"; $(MAKE) --no-print-directory build
+	step="lint"; $(MAKE) --no-print-directory lint
+	mkdir -p .build/logs
+	step="unit tests"; echo "== test: unit tests"
+	swift build --build-tests
+	swift test --skip-build 2>&1 | tee .build/logs/unit.log | grep -vE '^◇|^[^✔✘↳]*started\.$$'
+	step="end-to-end tests"; echo "== test: end to end, with real clients"
+	SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python -m pytest -q Tests/EndToEnd $(PYTEST_FLAGS) 2>&1 | tee .build/logs/end-to-end.log
+	unit=$$(sed -nE 's/.*Test run with ([0-9]+) tests?.* passed.*/\1/p' .build/logs/unit.log | tail -1)
+	clients=$$(sed -nE 's/.*[^0-9]?([0-9]+) passed.*/\1/p' .build/logs/end-to-end.log | tail -1)
+	step="counting the tests"; [[ "$${unit:-0}" -gt 0 && "$${clients:-0}" -gt 0 ]]
+	echo "make test: everything holds ($$unit unit tests, $$clients end-to-end tests)"
+	echo "total: $$((unit + clients)) passed, 0 failed"
+
+lint: ## Checks the formatting
+	@echo "== lint: swift format lint --strict"
+	swift format lint --strict --parallel --recursive $(LINTED)
+
+format: ## Formats in place
+	@swift format format --in-place --parallel --recursive $(LINTED)
+
+proto: ## Regenerates Sources/Protos from proto/
+	@proto/generate
+
+bench: build ## Compares with other proxies on this machine: BENCH_ROWS, BENCH_RUNS
+	@[[ -x $(BENCH)/run.sh ]] || { echo "make bench: $(BENCH)/run.sh is not there; BENCH names its folder" >&2; exit 1; }
+	for row in $(BENCH_ROWS); do SWIFTLET="$(CURDIR)/$(BINARY)" $(BENCH)/run.sh "$$row" "" $(BENCH_RUNS); done
+
+clean: ## Removes everything that was built, .build/venv included
+	@rm -rf .build

@@ -1,0 +1,101 @@
+public import EventLoop
+import Foundation
+public import HTTPTransport
+public import Routing
+import Wire
+
+/// Learns which models the groups serve, where no configuration says so: asks each leader for `/v1/models` (OpenAI's list), soon
+/// after start and now and then. A group that does not answer stays able to serve anything. Runs on a control loop of its own.
+public final class ModelListing: EventHandler {
+    private struct Target {
+        var endpoint: Endpoint
+        var pool: UpstreamPool
+        var nextQueryAt: UInt64
+        var failures = 0
+    }
+
+    private let table: RoutingTable
+    private var targets: [String: Target] = [:]
+
+    static let refreshNanoseconds: UInt64 = 60_000_000_000
+    static let firstRetryNanoseconds: UInt64 = 250_000_000
+    static let answerBytes = 4 << 20
+
+    /// `groups` without models are asked; `address` tells where an endpoint is, or nil when that is not known.
+    public init(
+        loop: EventLoop, table: RoutingTable, groups: [GroupDescription], address: (Endpoint) -> SocketAddress?, limits: TransportLimits
+    ) {
+        self.table = table
+        super.init(loop: loop)
+        var limits = limits
+        limits.upstreamSilenceTimeoutNanoseconds = 5_000_000_000
+        for group in groups where group.models.isEmpty {
+            guard let socketAddress = address(group.leader) else { continue }
+            let pool = UpstreamPool(
+                loop: loop, address: socketAddress, authority: group.leader.description,
+                speaksHTTP2: group.leader.protocol == .http2, limits: limits)
+            targets[group.name] = Target(endpoint: group.leader, pool: pool, nextQueryAt: loop.now)
+        }
+        if !targets.isEmpty { setDeadline(loop.now) }
+    }
+
+    public override func deadlineReached() {
+        for (name, target) in targets where target.nextQueryAt <= loop.now {
+            targets[name]?.nextQueryAt = loop.now &+ Self.refreshNanoseconds
+            let query = ModelQuery(group: name, listing: self)
+            let head = RequestHead()
+            head.setMethod("GET")
+            head.setTarget("/v1/models")
+            head.headers.append("accept", "application/json")
+            target.pool.start(query, UpstreamRequest(head: head, bodyLength: nil, hasBody: false))
+        }
+        scheduleNext()
+    }
+
+    private func scheduleNext() {
+        if let next = targets.values.map(\.nextQueryAt).min() { setDeadline(max(next, loop.now &+ 1_000_000)) }
+    }
+
+    /// `models` is nil when the engine gave no list.
+    fileprivate func answered(group: String, reachable: Bool, models: [String]?) {
+        guard var target = targets[group] else { return }
+        target.failures = reachable ? 0 : min(target.failures + 1, 7)
+        if !reachable { target.nextQueryAt = loop.now &+ min(Self.firstRetryNanoseconds << UInt64(target.failures), 30_000_000_000) }
+        targets[group] = target
+        if let models, let state = table.groups(now: loop.now).first(where: { $0.name == group && $0.leader == target.endpoint }) {
+            table.setModels(models, of: state.id)
+        }
+        scheduleNext()
+    }
+}
+
+private final class ModelQuery: UpstreamExchange {
+    private let group: String
+    private weak var listing: ModelListing?
+    private var body = Data()
+
+    init(group: String, listing: ModelListing) {
+        self.group = group
+        self.listing = listing
+    }
+
+    override func bodyReceived(_ bytes: UnsafeRawBufferPointer) {
+        guard body.count + bytes.count <= ModelListing.answerBytes else { return }
+        body.append(contentsOf: bytes)
+    }
+
+    override func responseEnded(trailers: HeaderBlock?) {
+        listing?.answered(group: group, reachable: true, models: response.status == 200 ? models() : nil)
+    }
+
+    override func failed(_ failure: UpstreamFailure) { listing?.answered(group: group, reachable: false, models: nil) }
+
+    /// Names in OpenAI's list: `{"data":[{"id":…}]}`. Nil when it is not one.
+    private func models() -> [String]? {
+        struct List: Decodable {
+            struct Model: Decodable { var id: String }
+            var data: [Model]
+        }
+        return try? JSONDecoder().decode(List.self, from: body).data.map(\.id)
+    }
+}

@@ -1,0 +1,62 @@
+import ArgumentParser
+import Configuration
+import Foundation
+
+/// The flags that say what to serve; a file says the rest, and flags win.
+struct ConfigurationFlags: ParsableArguments {
+    @Option(name: .long, help: ArgumentHelp("YAML file; see config/swiftlet.yaml.", valueName: "file"))
+    var config: String?
+    @Option(name: .long, help: ArgumentHelp("Address to serve on; repeatable.", valueName: "addr:port"))
+    var listen: [String] = []
+    @Option(name: .long, help: ArgumentHelp("A group of one: http://HOST:PORT, or h2c://HOST:PORT for HTTP/2 and gRPC; repeatable.", valueName: "url"))
+    var backend: [String] = []
+    @Option(name: .long, help: "least-cost, round-robin, random, least-request or prefix-affinity.")
+    var policy: String?
+    @Option(name: .long, help: "Event loops; 0 is one per core.")
+    var loops: Int?
+    @Option(name: .long, help: ArgumentHelp("Address of the admin port.", valueName: "addr:port"))
+    var admin: String?
+    @Option(name: .customLong("tls-cert"), help: ArgumentHelp("PEM certificate chain.", valueName: "file"))
+    var tlsCertificate: String?
+    @Option(name: .customLong("tls-key"), help: ArgumentHelp("PEM private key.", valueName: "file"))
+    var tlsKey: String?
+    @Option(name: .customLong("log-level"), help: "trace, debug, info, notice, warning, error or critical; the access log is written from info on.")
+    var logLevel: String?
+
+    /// Exits with 64 (EX_USAGE) and what is wrong where, before anything is opened.
+    func effective() throws -> SwiftletConfiguration {
+        do {
+            var base = SwiftletConfiguration()
+            if let config {
+                guard let data = FileManager.default.contents(atPath: config) else {
+                    throw ValidationError("--config: cannot read \(config)")
+                }
+                base = try SwiftletConfiguration.load(text: String(decoding: data, as: UTF8.self), file: config)
+            }
+            var flags = FlagOverrides()
+            flags.listen = listen
+            flags.backends = backend
+            flags.policy = policy
+            flags.loops = loops
+            flags.admin = admin
+            flags.tlsCertificateFile = tlsCertificate
+            flags.tlsKeyFile = tlsKey
+            flags.logLevel = logLevel
+            return try base.applying(flags)
+        } catch let error as ConfigurationError {
+            throw ValidationError(error.description)
+        }
+    }
+}
+
+struct CheckCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "check", abstract: "Validate a configuration and print what it comes to, defaults included.")
+    @OptionGroup var flags: ConfigurationFlags
+
+    func run() throws {
+        let configuration = try flags.effective()
+        for warning in configuration.warnings { FileHandle.standardError.write(Data("warning: \(warning)\n".utf8)) }
+        print(configuration.effectiveYAML(), terminator: "")
+    }
+}

@@ -1,0 +1,180 @@
+import Admin
+import Configuration
+import Discovery
+import EventLoop
+import Foundation
+import HTTPTransport
+import Logging
+import Proxy
+import Routing
+import Telemetry
+
+/// A running router: its proxying loops, and a control loop with the admin port and discovery.
+final class Router: Sendable {
+    let table: RoutingTable
+    /// What was bound, in the configuration's order, with the ports that the kernel chose.
+    let addresses: [SocketAddress]
+    let adminAddress: SocketAddress?
+    private let workers: [LoopThread]
+    private let control: LoopThread
+    private let drainNanoseconds: UInt64
+
+    /// Binds and serves. Throws what cannot be: an address in use, a name that does not resolve, a certificate that cannot be read.
+    init(_ configuration: SwiftletConfiguration, accessLogDescriptor: Int32?, logger: Logger) throws {
+        let endpoints = try Self.resolve(configuration.groups)
+        var listeners = try configuration.listeners.map { listener in
+            BoundListener(
+                address: try Self.address(listener.address),
+                tls: try listener.tls.map { try TLSServerContext(certificateFile: $0.certificateFile, keyFile: $0.keyFile) })
+        }
+        for listener in listeners { try Listener.checkAvailable(listener.address) }
+        let settings = Self.settings(configuration)
+        let table = RoutingTable(
+            policy: configuration.policy, seed: configuration.routing.hashSeed,
+            limits: RoutingLimits(indexBlocks: configuration.routing.indexBlocks))
+        table.replaceGroups(configuration.groups, now: DispatchTime.now().uptimeNanoseconds)
+        let count = configuration.loops > 0 ? configuration.loops : max(1, ProcessInfo.processInfo.activeProcessorCount)
+        let idSeed = UInt64.random(in: 0 ... .max)
+        var started: [LoopThread] = []
+        for index in 0..<count {
+            let bound = listeners
+            let ports = Answer<[SocketAddress]>([])
+            let thread = try LoopThread.start(label: "swiftlet.proxy.\(index)") { loop in
+                let worker = ProxyWorker(
+                    loop: loop, table: table, settings: settings, addresses: endpoints,
+                    metrics: LoopMetrics(decisionReasons: DecisionReason.allCases.map(\.rawValue)),
+                    accessLogDescriptor: accessLogDescriptor, requestIDs: RequestIDGenerator(seed: idSeed, loop: index))
+                let service = ListenerService()
+                for listener in bound {
+                    service.listeners.append(
+                        try Listener(
+                            loop: loop, address: listener.address, tls: listener.tls, application: worker, limits: settings.transport))
+                }
+                ports.give(service.listeners.map(\.address))
+                loop.addService(worker)
+                loop.addService(service)
+            }
+            // The first loop has the kernel choose the ports; the others share them.
+            if index == 0 { for (place, address) in ports.wait().enumerated() { listeners[place].address = address } }
+            started.append(thread)
+        }
+        self.table = table
+        workers = started
+        addresses = listeners.map(\.address)
+        drainNanoseconds = configuration.timeouts.drainNanoseconds
+        let adminRequest = try configuration.admin.map(Self.address)
+        if let adminRequest { try Listener.checkAvailable(adminRequest) }
+        let adminPorts = Answer<[SocketAddress]>([])
+        let mailboxes = started.map(\.mailbox)
+        let groups = configuration.groups
+        control = try LoopThread.start(label: "swiftlet.control") { loop in
+            let service = ListenerService()
+            if let adminRequest {
+                let application = AdminApplication(loop: loop, table: table, workers: mailboxes)
+                service.listeners.append(
+                    try Listener(loop: loop, address: adminRequest, tls: nil, application: application, limits: settings.transport))
+            }
+            adminPorts.give(service.listeners.map(\.address))
+            loop.addService(service)
+            loop.addService(
+                ModelListing(loop: loop, table: table, groups: groups, address: { endpoints[$0] }, limits: settings.transport))
+        }
+        adminAddress = adminPorts.wait().first
+    }
+
+    /// Takes nothing new, lets requests under way finish for as long as configured, and stops.
+    func drain() {
+        for worker in workers {
+            worker.mailbox.post { loop in
+                loop.service(ListenerService.self)?.drain()
+            }
+        }
+        let deadline = DispatchTime.now().uptimeNanoseconds &+ drainNanoseconds
+        while inFlight() > 0, DispatchTime.now().uptimeNanoseconds < deadline { usleep(5_000) }
+        for worker in workers {
+            worker.mailbox.post { loop in
+                loop.service(ListenerService.self)?.closeAll()
+                loop.service(ProxyWorker.self)?.flushAccessLog()
+            }
+            worker.stopAndWait()
+        }
+        control.mailbox.post { $0.service(ListenerService.self)?.closeAll() }
+        control.stopAndWait()
+    }
+
+    private func inFlight() -> Int {
+        workers.reduce(0) { sum, worker in
+            let answer = Answer(0)
+            worker.mailbox.post { loop in answer.give(loop.service(ListenerService.self)?.connectionCount ?? 0) }
+            return sum + answer.wait()
+        }
+    }
+
+    // MARK: From configuration
+
+    private struct BoundListener: Sendable {
+        var address: SocketAddress
+        var tls: TLSServerContext?
+    }
+
+    private static func address(_ text: SocketAddressText) throws -> SocketAddress {
+        try SocketAddress.resolve(host: text.host, port: text.port)
+    }
+
+    private static func resolve(_ groups: [GroupDescription]) throws -> EndpointAddresses {
+        var addresses: [Endpoint: SocketAddress] = [:]
+        for group in groups { addresses[group.leader] = try SocketAddress.resolve(host: group.leader.host, port: group.leader.port) }
+        return EndpointAddresses(addresses)
+    }
+
+    private static func settings(_ configuration: SwiftletConfiguration) -> ProxySettings {
+        var settings = ProxySettings()
+        let limits = configuration.limits
+        let timeouts = configuration.timeouts
+        settings.bodyBytes = limits.bodyBytes
+        settings.attempts = configuration.retries.attempts
+        settings.headHoldNanoseconds = timeouts.headHoldNanoseconds
+        settings.hashSeed = configuration.routing.hashSeed
+        settings.version = Swiftlet.release
+        settings.startedAtSeconds = Int(Date().timeIntervalSince1970)
+        settings.transport.headBytes = limits.headerBytes
+        settings.transport.headFields = limits.headerFields
+        settings.transport.streamsPerConnection = limits.streamsPerConnection
+        settings.transport.connections = limits.connections
+        settings.transport.outputHighWaterBytes = limits.streamBufferBytes
+        settings.transport.outputLowWaterBytes = limits.streamBufferBytes / 4
+        settings.transport.requestHeadTimeoutNanoseconds = timeouts.requestHeaderNanoseconds
+        settings.transport.downstreamIdleTimeoutNanoseconds = timeouts.downstreamIdleNanoseconds
+        settings.transport.upstreamIdleTimeoutNanoseconds = timeouts.upstreamIdleNanoseconds
+        settings.transport.connectTimeoutNanoseconds = timeouts.connectNanoseconds
+        settings.transport.upstreamSilenceTimeoutNanoseconds = timeouts.responseNanoseconds
+        return settings
+    }
+}
+
+/// The listeners of one loop.
+final class ListenerService {
+    var listeners: [Listener] = []
+    var connectionCount: Int { listeners.reduce(0) { $0 + $1.connectionCount } }
+    func drain() { for listener in listeners { listener.drain() } }
+    func closeAll() { for listener in listeners { listener.closeAll() } }
+}
+
+/// Carries an answer from a loop to the thread that waits for it.
+// @unchecked: written before `signal()`, read after `wait()`.
+private final class Answer<Value: Sendable>: @unchecked Sendable {
+    private let ready = DispatchSemaphore(value: 0)
+    private var value: Value
+
+    init(_ initial: Value) { value = initial }
+
+    func give(_ value: Value) {
+        self.value = value
+        ready.signal()
+    }
+
+    func wait() -> Value {
+        ready.wait()
+        return value
+    }
+}

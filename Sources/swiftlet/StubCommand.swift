@@ -1,0 +1,2 @@
+import ArgumentParser
+struct StubCommand: ParsableCommand { static let configuration = CommandConfiguration(commandName: "stub") }
