@@ -48,12 +48,24 @@ struct CompletionRequest {
     private static func decode(_ json: Data) throws(WireError) -> CompletionBody {
         guard !json.isEmpty else { throw .validation(kind: "missing", location: "body", reason: "Field required") }
         do {
-            return try JSONDecoder().decode(CompletionBody.self, from: json)
+            return try JSONDecoder().decode(CompletionBody.self, from: lastKeysWin(json))
         } catch let error as DecodingError {
             throw explain(error)
         } catch {
             throw .validation(kind: "json_invalid", location: "body", reason: "JSON decode error")
         }
+    }
+
+    /// Of equal keys the last one counts, as in Python; `JSONDecoder` takes the first, `JSONSerialization` the last. A key's bytes,
+    /// quotes included, cannot occur inside a string, so finding one twice is rare and only then costs a second pass.
+    private static func lastKeysWin(_ json: Data) throws -> Data {
+        let repeated = [#""model""#, #""prompt""#, #""messages""#, #""stream""#, #""max_tokens""#].contains { key in
+            let key = Data(key.utf8)
+            guard let first = json.range(of: key) else { return false }
+            return json.range(of: key, in: first.upperBound..<json.endIndex) != nil
+        }
+        guard repeated else { return json }
+        return try JSONSerialization.data(withJSONObject: JSONSerialization.jsonObject(with: json))
     }
 
     private static func explain(_ error: DecodingError) -> WireError {

@@ -155,7 +155,11 @@ final class GRPCCall {
             generation = try start(request, isStreamed: method == .modelStreamInfer)
         } catch {
             // One bad request does not end a stream that others may share.
-            if method == .modelStreamInfer { send(InferenceMessages.failure(error.message)) } else { end(error.status, error.message) }
+            if method == .modelStreamInfer {
+                send(InferenceMessages.failure(of: request, error.message))
+            } else {
+                end(error.status, error.message)
+            }
         }
     }
 

@@ -91,9 +91,14 @@ enum InferenceMessages {
     }
 
     /// A `ModelStreamInferResponse` that says what went wrong with one request; the stream goes on.
-    static func failure(_ message: String) -> [UInt8] {
-        guard let wrapper = allocate(Inference__ModelStreamInferResponse.self) else { return [] }
+    static func failure(of request: InferenceRequest, _ message: String) -> [UInt8] {
+        guard let wrapper = allocate(Inference__ModelStreamInferResponse.self),
+            let response = allocate(Inference__ModelInferResponse.self)
+        else { return [] }
+        inference__model_infer_response__init(response)
+        response.pointee.id = strdup(request.id)
         inference__model_stream_infer_response__init(wrapper)
+        wrapper.pointee.infer_response = response
         wrapper.pointee.error_message = strdup(message)
         defer { inference__model_stream_infer_response__free_unpacked(wrapper, nil) }
         return pack(wrapper)
