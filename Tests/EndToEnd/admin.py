@@ -5,16 +5,16 @@ import re
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-# What the tests need to know of a group, and the spellings under which it may stand.
+# What the tests need to know of a group, and the spellings under which it may stand, the most telling first.
 SPELLINGS = {
     "name": ("name",),
     "ready": ("ready", "isready"),
-    "running": ("running", "inflight", "runningrequests", "requestsinflight"),
+    "in_flight": ("inflight", "requestsinflight", "running"),
 }
 
 
 def groups(program):
-    """State of every group: dicts with `name`, `ready`, `running` and everything as it came under `raw`."""
+    """State of every group: dicts with `name`, `ready`, `in_flight`, `blamed`, and all of it as it came under `raw`."""
     answer = httpx.get(f"{program.admin_url}/groups", timeout=5)
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("application/json")
@@ -29,12 +29,19 @@ def _normal(group):
         found = [plain[spelling] for spelling in spellings if spelling in plain]
         assert found, f"a group without {key}: {group}"
         result[key] = found[0]
+    # A failure that is held against a group, in whichever way it is told.
+    result["blamed"] = (
+        not result["ready"]
+        or plain.get("ejected") is True
+        or bool(plain.get("consecutivefailures"))
+        or any(plain.get(key) in ("ejected", "probing") for key in ("obstacle", "reason", "state", "status"))
+    )
     return result
 
 
-def running(program):
-    """Requests in flight per group, read from one answer."""
-    return [group["running"] for group in groups(program)]
+def in_flight(program):
+    """Requests booked and not ended, per group, read from one answer."""
+    return [group["in_flight"] for group in groups(program)]
 
 
 def metrics(program):

@@ -43,6 +43,10 @@ _MESSAGES = {
         ("outputs", 5, "InferTensor", True),
         ("raw_output_contents", 6, "bytes", True),
     ],
+    "ModelStreamInferResponse": [
+        ("error_message", 1, "string", False),
+        ("infer_response", 2, "ModelInferResponse", False),
+    ],
     "HealthCheckRequest": [("service", 1, "string", False)],
     "HealthCheckResponse": [("status", 1, "int32", False)],
 }

@@ -8,6 +8,7 @@ import subprocess
 from types import SimpleNamespace
 
 import pytest
+
 from scripted_backend import answer_ok, answer_stream
 
 CHAT = json.dumps({"model": "stub-model", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 3})

@@ -4,9 +4,11 @@ import threading
 from concurrent import futures
 
 import grpc
+import pytest
+
+import admin
 import kserve
 import processes
-import pytest
 from kserve import MESSAGES
 from waiting import wait_until
 
@@ -73,6 +75,18 @@ def test_health_watch_is_a_server_stream(channel):
     stream = call(MESSAGES["HealthCheckRequest"](), timeout=5)
     assert next(stream).status == kserve.SERVING
     stream.cancel()
+
+
+def test_model_stream_infer(channel):
+    """Triton's bidirectional call: answers to the requests in their order."""
+    call = kserve.method(
+        channel, f"{INFERENCE}/ModelStreamInfer", "ModelInferRequest", "ModelStreamInferResponse", "stream_stream"
+    )
+    requests = [kserve.infer_request(f"question {number}", identifier=str(number)) for number in range(3)]
+    answers = list(call(iter(requests), timeout=5))
+    assert [answer.error_message for answer in answers] == [""] * len(answers)
+    order = [answer.infer_response.id for answer in answers]
+    assert sorted(set(order)) == ["0", "1", "2"] and order == sorted(order)
 
 
 @pytest.mark.parametrize("path", [f"{INFERENCE}/NoSuchMethod", "/no.such.Service/Method"])
@@ -338,14 +352,12 @@ def test_killed_engine_is_replaced_for_calls_that_have_not_begun(start):
     """Unary calls in prefill survive the death of their engine."""
     engines = [start(processes.stub, prefill_us=500, decode_ms=1) for _ in range(2)]
     program = start(processes.serve, *(f"h2c://127.0.0.1:{engine.port}" for engine in engines), admin=True)
-    import admin
-
     with channel_to(program) as channel:
         call = kserve.method(channel, f"{INFERENCE}/ModelInfer", "ModelInferRequest", "ModelInferResponse")
         pending = [
             call.future(kserve.infer_request(f"{number} " + "word " * 800, identifier=str(number)), timeout=20)
             for number in range(4)
         ]
-        wait_until(lambda: min(admin.running(program)) >= 1, what="a call on each engine")
+        wait_until(lambda: min(admin.in_flight(program)) >= 1, what="a call on each engine")
         engines[0].kill()
         assert [future.result().id for future in pending] == ["0", "1", "2", "3"]

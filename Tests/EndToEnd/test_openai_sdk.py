@@ -2,11 +2,12 @@
 
 import asyncio
 
-import admin
 import httpx
 import openai
-import processes
 import pytest
+
+import admin
+import processes
 from waiting import wait_until
 from wire_clients import HTTP1Client
 
@@ -117,7 +118,7 @@ def test_leaving_a_stream_early(router, client):
         next(iter(stream))
         stream.close()
     assert client.chat.completions.create(model="stub-model", messages=MESSAGES, max_tokens=1).choices
-    wait_until(lambda: sum(admin.running(router)) == 0, what="no request in flight")
+    wait_until(lambda: sum(admin.in_flight(router)) == 0, what="no request in flight")
 
 
 def test_head_and_body_in_separate_segments(router):

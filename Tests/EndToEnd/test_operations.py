@@ -4,11 +4,12 @@ import json
 import re
 import signal
 
-import admin
 import httpx
-import processes
 import pytest
-from scripted_backend import answer_as_asked, answer_ok, answer_stream
+
+import admin
+import processes
+from scripted_backend import ScriptedBackend, answer_as_asked, answer_ok, answer_stream
 from waiting import wait_until
 from wire_clients import HTTP1Client, HTTP2Client, ask, assert_openai_error, sse_payloads
 
@@ -57,8 +58,6 @@ def test_no_ready_group_is_a_503_with_retry_after(serve):
 
 @pytest.fixture(scope="module")
 def logged(hub):
-    from scripted_backend import ScriptedBackend
-
     backend = ScriptedBackend(hub, answer_as_asked, "logged")
     program = processes.serve(backend.url)
     yield program, backend
@@ -187,9 +186,7 @@ def test_metrics(serve, scripted):
         f for name, f in families.items()
         if f.type == "histogram" and re.search("ttft|time_to_first_token|first_token", name)
     )  # fmt: skip
-    latency = next(
-        f for name, f in families.items() if f.type == "histogram" and re.search("duration|latency", name)
-    )
+    latency = next(f for name, f in families.items() if f.type == "histogram" and re.search("duration|latency", name))
     for histogram in (ttft, latency):
         assert all({"model", "group"} <= set(sample.labels) for sample in histogram.samples)
     assert admin.total(latency, "_count") == 7
@@ -234,10 +231,10 @@ def test_groups(serve, scripted, gate):
     assert all(f"127.0.0.1:{backend.port}" in json.dumps([g["raw"] for g in groups]) for backend in backends)
     with HTTP1Client(program.port) as client:
         client.request(body=CHAT)
-        wait_until(lambda: sum(admin.running(program)) == 1, what="the request to be booked")
+        wait_until(lambda: sum(admin.in_flight(program)) == 1, what="the request to be booked")
         gate.open()
         assert client.response().status == 200
-    wait_until(lambda: sum(admin.running(program)) == 0, what="the booking to be released")
+    wait_until(lambda: sum(admin.in_flight(program)) == 0, what="the booking to be released")
 
 
 def test_admin_paths_are_not_on_the_data_port(serve, scripted):

@@ -1,10 +1,11 @@
 """What a real engine put on the wire arrives as it was: status, header fields, and every byte of the body."""
 
 import httpx
-import processes
 import pytest
+
+import processes
 import recordings
-from scripted_backend import FOR_THE_SCRIPT
+from scripted_backend import FOR_THE_SCRIPT, ScriptedBackend
 from wire_clients import HTTP1Client
 
 FIT, UNFIT = recordings.load_all()
@@ -34,8 +35,6 @@ async def replay(exchange):
 
 @pytest.fixture(scope="module")
 def replayer(hub):
-    from scripted_backend import ScriptedBackend
-
     backend = ScriptedBackend(hub, replay, "replayer")
     program = processes.serve(backend.url)
     yield program

@@ -5,13 +5,14 @@ import json
 import threading
 from collections import Counter
 
-import admin
 import httpx
-import processes
 import pytest
+
+import admin
+import processes
 from scripted_backend import answer_ok
 from waiting import wait_until
-from wire_clients import HTTP1Client, ask
+from wire_clients import HTTP1Client, ask, assert_openai_error
 
 
 def chat(*turns, **extra):
@@ -35,7 +36,7 @@ def holding(gate):
 async def arrive_at_once(port, bodies, arrived):
     """Sends all requests at the same moment on connections opened before; returns the heads' first lines."""
     pairs = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", port) for _ in bodies))
-    for (_, writer), body in zip(pairs, bodies):
+    for (_, writer), body in zip(pairs, bodies, strict=True):
         writer.write(
             b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
@@ -58,18 +59,18 @@ def test_a_thousand_simultaneous_arrivals(serve, scripted, gate):
     samples = []
 
     def all_held():
-        samples.append(admin.running(program))
+        samples.append(admin.in_flight(program))
         return sum(backend.in_flight for backend in backends) == 1_000
 
     wait_until(all_held, 20, "all requests at the backends")
-    samples.append(admin.running(program))
+    samples.append(admin.in_flight(program))
     gate.open()
     client.join(20)
     assert all(line.startswith(b"HTTP/1.1 200") for line in answers) and len(answers) == 1_000
     assert [len(backend.requests) for backend in backends] == [250] * 4
     assert samples[-1] == [250] * 4
     assert all(max(sample) - min(sample) <= 1 for sample in samples), samples
-    wait_until(lambda: admin.running(program) == [0] * 4, what="every booking to be released")
+    wait_until(lambda: admin.in_flight(program) == [0] * 4, what="every booking to be released")
 
 
 def test_requests_without_a_prompt_spread_too(serve, scripted):
@@ -127,9 +128,7 @@ def test_conversation_leaves_its_group_when_the_queue_costs_more(serve, scripted
     async def script(exchange):
         if exchange.request.values(b"x-hold"):
             await gate.wait()
-        await exchange.answer(
-            200, b'{"usage":{"prompt_tokens":16500,"completion_tokens":4,"total_tokens":16504}}'
-        )
+        await exchange.answer(200, b'{"usage":{"prompt_tokens":16500,"completion_tokens":4,"total_tokens":16504}}')
 
     backends = [scripted(script) for _ in range(2)]
     program = serve(*backends, admin=True, arguments=["--policy", "least-cost"])
@@ -156,10 +155,10 @@ def test_conversation_leaves_its_group_when_the_queue_costs_more(serve, scripted
     for client in held:
         assert client.response().status == 200
         client.close()
-    assert order[0] == home, order
-    away = [place for place in order if place != home]
-    assert away, f"all twelve queued where the cache is: {order}"
-    assert order.count(home) >= 2, order
+    # The second finds one branch queued at home and nobody elsewhere: waiting for a quarter of the prefix is cheaper
+    # than computing all of it. Placement by a hash alone would go home with the first and leave with the second.
+    assert order[:2] == [home, home], order
+    assert order.count(home) < 12, f"all twelve queued where the cache is: {order}"
 
 
 def test_model_and_cache_salt_separate_caches(router):
@@ -193,9 +192,9 @@ def test_least_request_counts_what_is_in_flight(serve, scripted, gate):
     backends = [scripted(holding(gate)) for _ in range(3)]
     program = serve(*backends, arguments=["--policy", "least-request"])
     clients = []
-    for number in range(9):
+    for _ in range(9):
         clients.append(HTTP1Client(program.port).request(body=chat("the same words")))
-        wait_until(lambda: sum(len(b.requests) for b in backends) == number + 1, what="the request at a backend")
+        wait_until(lambda: sum(len(b.requests) for b in backends) == len(clients), what="the request at a backend")
         counts = [len(backend.requests) for backend in backends]
         assert max(counts) - min(counts) <= 1
     gate.open()
@@ -246,8 +245,6 @@ def test_last_of_duplicate_model_keys_counts(two_models):
 
 
 def test_unknown_model(two_models):
-    from wire_clients import assert_openai_error
-
     program, backends = two_models
     assert_openai_error(ask(program.port, chat("x") | {"model": "gamma"}), 404, "model_not_found")
     assert_openai_error(ask(program.port, target="/v1/models/gamma", method="GET"), 404, "model_not_found")
@@ -273,6 +270,6 @@ def test_two_routers_place_a_cold_prompt_alike(start, fleet):
     first, second = (start(processes.serve, *urls) for _ in range(2))
     bodies = [chat(f"{number} the same for both " * 80) for number in range(12)]
     placed = [[ask(program.port, body).served_by for body in bodies] for program in (first, second)]
-    agreeing = sum(a == b for a, b in zip(*placed))
+    agreeing = sum(a == b for a, b in zip(*placed, strict=True))
     # Four groups: chance alone gives three of twelve; nine by chance has a probability under 0.0004.
     assert agreeing >= 9, placed

@@ -1,7 +1,10 @@
 """Hostile and sloppy bytes: what must be refused is refused before any backend hears of it; what is legal passes."""
 
 import pytest
-from wire_clients import HTTP1Client, HTTP2Client, ConnectionEnded, ask, assert_openai_error
+
+import processes
+from scripted_backend import ScriptedBackend, answer_ok
+from wire_clients import ConnectionEnded, HTTP1Client, HTTP2Client, ask, assert_openai_error
 
 POST = b"POST /v1/chat/completions HTTP/1.1\r\n"
 HOST = b"Host: x\r\n"
@@ -48,7 +51,8 @@ REFUSED = {
     "chunk size not a number": POST + HOST + b"Transfer-Encoding: chunked\r\n\r\nG\r\n\r\n0\r\n\r\n",
     "chunk size with a sign": POST + HOST + b"Transfer-Encoding: chunked\r\n\r\n+2\r\n{}\r\n0\r\n\r\n",
     "chunk size with a prefix": POST + HOST + b"Transfer-Encoding: chunked\r\n\r\n0x2\r\n{}\r\n0\r\n\r\n",
-    "chunk size beyond 64 bits": POST + HOST + b"Transfer-Encoding: chunked\r\n\r\n10000000000000002\r\n{}\r\n0\r\n\r\n",
+    "chunk size beyond 64 bits": POST + HOST
+    + b"Transfer-Encoding: chunked\r\n\r\n10000000000000002\r\n{}\r\n0\r\n\r\n",
     "chunk without its end": POST + HOST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}XX0\r\n\r\n",
     "chunk line ended by bare LF": POST + HOST + b"Transfer-Encoding: chunked\r\n\r\n2\n{}\r\n0\r\n\r\n",
     "garbage": b"GARBAGE\r\n\r\n",
@@ -62,9 +66,6 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def guarded(hub):
-    import processes
-    from scripted_backend import ScriptedBackend, answer_ok
-
     backend = ScriptedBackend(hub, answer_ok, "guarded")
     program = processes.serve(backend.url)
     yield program, backend
@@ -178,7 +179,7 @@ def test_chunk_extensions_and_trailers(guarded):
     program, backend = guarded
     with HTTP1Client(program.port) as client:
         client.send(
-            POST + HOST + b"Transfer-Encoding: Chunked\r\n\r\n1;a=b\r\n{\r\n1;c=\"d\"\r\n}\r\n0\r\nX-After: 1\r\n\r\n"
+            POST + HOST + b'Transfer-Encoding: Chunked\r\n\r\n1;a=b\r\n{\r\n1;c="d"\r\n}\r\n0\r\nX-After: 1\r\n\r\n'
         )
         assert client.response().status == 200
         client.request(body={})
@@ -263,7 +264,8 @@ def test_body_and_fields_pass_unchanged(guarded):
     "body",
     [b"", b"{", b"null", b"[1,2]", b"\xef\xbb\xbf{}", b"\xff\xfe\x00", b"[" * 100_000, b'{"messages":' * 20_000,
      b'{"prompt":"\\ud800"}', b'{"prompt":"' + b"a" * 100_000, b'{"max_tokens":' + b"9" * 5_000 + b"}"],
-    ids=["empty", "cut", "null", "array", "bom", "not-utf8", "deep", "deep-object", "surrogate", "unclosed", "huge-number"],
+    ids=["empty", "cut", "null", "array", "bom", "not-utf8", "deep", "deep-object", "surrogate", "unclosed",
+         "huge-number"],
 )  # fmt: skip
 def test_bodies_that_are_no_good_json_are_the_engines_business(guarded, body):
     program, backend = guarded

@@ -2,13 +2,15 @@
 
 import socket
 import ssl
+import subprocess
 
 import grpc
 import httpx
-import kserve
 import openai
-import processes
 import pytest
+
+import kserve
+import processes
 from test_curl import curl
 from wire_clients import sse_payloads
 
@@ -80,21 +82,11 @@ def test_old_version_is_refused(secured, trusting):
         connect(secured, trusting)
 
 
-def test_openai_sdk(secured, certificate):
-    import os
-
+def test_openai_sdk(secured, certificate, monkeypatch):
     # The client library builds its own context; it honours this variable whichever HTTP library it brings.
-    previous = os.environ.get("SSL_CERT_FILE")
-    os.environ["SSL_CERT_FILE"] = str(certificate[0])
-    try:
-        with openai.OpenAI(base_url=f"{https(secured)}/v1", api_key="unused", max_retries=0, timeout=10) as client:
-            answer = client.chat.completions.create(**CHAT)
-    finally:
-        if previous is None:
-            del os.environ["SSL_CERT_FILE"]
-        else:
-            os.environ["SSL_CERT_FILE"] = previous
-    assert answer.usage.completion_tokens == 3
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    with openai.OpenAI(base_url=f"{https(secured)}/v1", api_key="unused", max_retries=0, timeout=10) as client:
+        assert client.chat.completions.create(**CHAT).usage.completion_tokens == 3
 
 
 def test_grpc(secured, certificate):
@@ -145,8 +137,6 @@ def test_client_that_leaves_in_its_handshake(secured, trusting):
 
 
 def test_certificate_and_key_that_do_not_match(certificate, tmp_path):
-    import subprocess
-
     other = tmp_path / "other.pem"
     subprocess.run(
         ["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-out", other],

@@ -228,7 +228,7 @@ class HTTP2Client:
         head = [(b":method", method.encode()), (b":scheme", b"http"), (b":authority", b"test"),
                 (b":path", target.encode()), *fields]  # fmt: skip
         self.connection.send_headers(stream, head, end_stream=end and not body)
-        self.responses[stream] = Response()
+        self.responses[stream] = Response(body=bytearray())
         self.flush()
         view = memoryview(body)
         while len(view):
