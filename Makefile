@@ -1,5 +1,5 @@
 # make demo and make test are all that a newcomer needs; both install what is missing first. `make` alone lists the rest.
-SHELL := /usr/bin/env bash
+SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .NOTPARALLEL:
@@ -83,9 +83,10 @@ test: ## Everything that must hold: build, lint, unit tests, end-to-end tests wi
 	swift test --skip-build 2>&1 | tee .build/logs/unit.log | grep -vE '^◇|^[^✔✘↳]*started\.$$'
 	step="end-to-end tests"; echo "== test: end to end, with real clients"
 	SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python -m pytest -q Tests/EndToEnd $(PYTEST_FLAGS) 2>&1 | tee .build/logs/end-to-end.log
-	unit=$$(sed -nE 's/.*Test run with ([0-9]+) tests?.* passed.*/\1/p' .build/logs/unit.log | tail -1)
-	clients=$$(sed -nE 's/.*[^0-9]?([0-9]+) passed.*/\1/p' .build/logs/end-to-end.log | tail -1)
-	step="counting the tests"; [[ "$${unit:-0}" -gt 0 && "$${clients:-0}" -gt 0 ]]
+	step="counting the tests"
+	unit=$$(grep -oE 'Test run with [0-9]+ tests? .*passed' .build/logs/unit.log | tail -1 | grep -oE '[0-9]+' | head -1)
+	clients=$$(grep -oE '[0-9]+ passed' .build/logs/end-to-end.log | tail -1 | grep -oE '[0-9]+')
+	[[ "$$unit" -gt 0 && "$$clients" -gt 0 ]]
 	echo "make test: everything holds ($$unit unit tests, $$clients end-to-end tests)"
 	echo "total: $$((unit + clients)) passed, 0 failed"
 
