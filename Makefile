@@ -19,9 +19,10 @@ BENCH ?= ../shared/bench
 BENCH_ROWS ?= R1 R3 R5 R6h1 R7
 BENCH_RUNS ?= 5
 
-# Build: C libraries, and what Swift's own clang takes from Debian to compile C++ and to link. Tests: clients and tools.
-APT_BUILD := libc6-dev libstdc++-12-dev binutils pkg-config git ca-certificates tzdata libnghttp2-dev libssl-dev libhttp-parser-dev \
-	libsimdjson-dev libxxhash-dev libprotobuf-c-dev protobuf-c-compiler
+# What the Swift toolchain itself runs on, what it needs to compile C and C++ and to link, and our C libraries.
+APT_SWIFT := libncurses6 libsqlite3-0 libcurl4 libxml2 binutils libc6-dev libstdc++-12-dev pkg-config git ca-certificates tzdata
+APT_BUILD := libnghttp2-dev libssl-dev libhttp-parser-dev libsimdjson-dev libxxhash-dev libprotobuf-c-dev protobuf-c-compiler
+# Clients and tools of the tests.
 APT_TESTS := python3 python3-venv curl openssl nghttp2-client
 
 .PHONY: help deps deps-system deps-python build demo test lint format proto bench clean
@@ -33,7 +34,7 @@ deps: deps-system deps-python ## Installs what is missing: Debian packages, Pyth
 
 deps-system:
 	@missing=""
-	for package in $(APT_BUILD) $(APT_TESTS); do
+	for package in $(APT_SWIFT) $(APT_BUILD) $(APT_TESTS); do
 		[[ "$$(dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null)" == installed ]] || missing+=" $$package"
 	done
 	if [[ -n "$$missing" ]]; then
