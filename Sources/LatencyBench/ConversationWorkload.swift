@@ -4,18 +4,18 @@ import Foundation
 /// of words of four to seven letters; times are nanoseconds.
 public struct ConversationWorkload: Sendable {
     public struct Parameters: Sendable {
-        public var conversations = 32
-        public var turns = 5
+        public var conversations = 48
+        public var turns = 6
         /// Words of the instructions that some of the conversations share.
-        public var systemWords = 400
+        public var systemWords = 600
         /// Different instructions; conversation `i` has number `i % systems`.
-        public var systems = 4
-        public var userWords = 120
+        public var systems = 12
+        public var userWords = 150
         public var outputTokens = 16
         /// Mean of the exponential gaps between the starts of conversations.
-        public var meanStartGapNanoseconds: UInt64 = 120_000_000
+        public var meanStartGapNanoseconds: UInt64 = 60_000_000
         /// Pause of the user between an answer and the next turn: between half and one and a half of it.
-        public var thinkNanoseconds: UInt64 = 300_000_000
+        public var thinkNanoseconds: UInt64 = 250_000_000
         public var model = "demo"
         public var seed: UInt64 = 1
         public init() {}
