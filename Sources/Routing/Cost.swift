@@ -37,16 +37,19 @@ public struct CostTerms: Sendable, Equatable {
 
 /// What the cost depends on besides the group: the request and the fleet.
 struct CostInputs {
-    /// Bytes of the prompt.
-    var promptBytes: Double
-    /// Bytes that one matched chunk stands for.
-    var chunkBytes: Double
+    /// Expected tokens of the prompt, at least one block.
+    var promptTokens: Double
+    /// Expected tokens that one matched chunk stands for.
+    var tokensPerChunk: Double
     /// Expected output tokens, already capped by the client's claim.
     var outputTokens: Double
     /// Arrivals per second that one of the candidate groups may expect.
     var arrivalsPerGroup: Double
     /// How long a difference in batch size lasts, in seconds: later arrivals fill the emptier groups.
     var horizonSeconds: Double
+    /// What the fleet's answers taught of prefill: the factor on every group's seconds per token, and the fixed part of TTFT.
+    var prefillScale: Double
+    var overheadSeconds: Double
 
     /// Decode is a matter of the whole answer, first token one of its start; routers are judged by the start, so a second of
     /// decode counts as a quarter.
@@ -61,23 +64,16 @@ struct CostInputs {
     /// Bursts make the arrival rate an overestimate of who will really wait.
     static let mostExpectedBehind = 8.0
 
-    /// Prompt tokens on this group, at least one block.
-    @inline(__always)
-    func promptTokens(on group: borrowing GroupLoad) -> Double {
-        max(promptBytes * group.tokensPerByte, leastRequestTokens)
-    }
-
     /// Prompt tokens that `depth` matched chunks save on this group; the last block is always computed anew.
     @inline(__always)
-    func cachedTokens(on group: borrowing GroupLoad, depth: Int, promptTokens: Double) -> Double {
-        min(Double(depth) * chunkBytes * group.tokensPerByte, promptTokens - leastRequestTokens) * group.hitYield
+    func cachedTokens(on group: borrowing GroupLoad, depth: Int) -> Double {
+        min(Double(depth) * tokensPerChunk, promptTokens - leastRequestTokens) * group.hitYield
     }
 
     @inline(__always)
     func terms(on group: borrowing GroupLoad, depth: Int) -> CostTerms {
-        let prompt = promptTokens(on: group)
-        let uncached = prompt - cachedTokens(on: group, depth: depth, promptTokens: prompt)
-        let perToken = group.prefill.slope
+        let uncached = promptTokens - cachedTokens(on: group, depth: depth)
+        let perToken = group.secondsPerToken * prefillScale
         let capacity = group.kvCapacityTokens
         let step = group.decodeStepSeconds
         let running = Double(group.inFlight)
@@ -86,13 +82,13 @@ struct CostInputs {
         let contextGrowth = Self.stepGrowthAtFullCache / capacity
 
         var terms = CostTerms()
-        terms.overhead = group.prefill.intercept
+        terms.overhead = overheadSeconds
         terms.queueWait = group.queuedTokens * perToken
         terms.prefill = uncached * perToken
-        let growth = Self.stepGrowthPerSequence * (running + 1) + contextGrowth * (group.activeTokens + prompt)
+        let growth = Self.stepGrowthPerSequence * (running + 1) + contextGrowth * (group.activeTokens + promptTokens)
         terms.decode = Self.decodeWeight * step * (outputTokens + feltTokens * growth)
         terms.stall = Self.decodeWeight * Double(group.inFlight - group.awaitingFirstToken) * terms.prefill
-        terms.slowdown = Self.decodeWeight * feltTokens * running * step * (Self.stepGrowthPerSequence + contextGrowth * prompt)
+        terms.slowdown = Self.decodeWeight * feltTokens * running * step * (Self.stepGrowthPerSequence + contextGrowth * promptTokens)
         let behind = min(arrivalsPerGroup * terms.timeToFirstToken, Self.mostExpectedBehind)
         terms.queueBehind = behind * terms.prefill
         let demand = uncached + outputTokens

@@ -19,10 +19,11 @@ struct LineFit: BitwiseCopyable {
     /// Each observation weighs this much less when the next one comes: a memory of about 50.
     private static let forgetting = 0.98
     /// Where the second pseudo-observation lies on the x axis; the first lies at 0.
-    private static let priorX = 2_048.0
+    private let priorX: Double
     private static let priorWeight = 0.25
 
-    init(intercept: Double, slope: Double) {
+    init(intercept: Double, slope: Double, priorX: Double) {
+        self.priorX = priorX
         self.intercept = intercept
         self.slope = slope
         priorIntercept = intercept
@@ -41,12 +42,12 @@ struct LineFit: BitwiseCopyable {
     }
 
     private mutating func solve() {
-        let priorY = priorIntercept + priorSlope * Self.priorX
+        let priorY = priorIntercept + priorSlope * priorX
         let w = weight + 2 * Self.priorWeight
-        let x = sumX + Self.priorWeight * Self.priorX
+        let x = sumX + Self.priorWeight * priorX
         let y = sumY + Self.priorWeight * (priorIntercept + priorY)
-        let xx = sumXX + Self.priorWeight * Self.priorX * Self.priorX
-        let xy = sumXY + Self.priorWeight * Self.priorX * priorY
+        let xx = sumXX + Self.priorWeight * priorX * priorX
+        let xy = sumXY + Self.priorWeight * priorX * priorY
         let determinant = w * xx - x * x
         guard determinant > 1e-9 * w * xx else { return }
         let fitted = (w * xy - x * y) / determinant

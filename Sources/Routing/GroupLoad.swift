@@ -27,10 +27,12 @@ struct GroupLoad: BitwiseCopyable {
     var heldTokens: Double
     var reuse: Double
 
-    /// TTFT in seconds over uncached tokens queued ahead and own; its slope is seconds per prefill token.
-    var prefill: LineFit
-    var tokensPerByteRatio: RatioEstimate
-    var tokensPerByte: Double
+    /// Seconds per prefill token by the description and by what was learned of this group, both before the fleet's factor.
+    var describedSecondsPerToken: Double
+    var secondsPerToken: Double
+    /// Natural logarithm of the ratio of the two, and when it was last drawn towards the mean.
+    var prefillDeviation: Double
+    var deviationFadedAt: UInt64
     var decodeStepSeconds: Double
     var kvCapacityTokens: Double
     /// Actual over predicted cached tokens, at most 1: 0 for an engine without prefix caching.
@@ -58,8 +60,8 @@ extension GroupLoad {
         self.init(
             generation: generation, isUsed: true, isReady: false, speaksHTTP2: false, isProbing: false, failures: 0, holder: holder,
             saturatedUntil: 0, ejectedUntil: 0, inFlight: 0, awaitingFirstToken: 0, queuedTokens: 0, activeTokens: 0,
-            activeOutputTokens: 0, heldTokens: 0, reuse: 0, prefill: LineFit(intercept: 0, slope: 1),
-            tokensPerByteRatio: RatioEstimate(numerator: 4_096, denominator: 16_384), tokensPerByte: 0.25, decodeStepSeconds: 0,
+            activeOutputTokens: 0, heldTokens: 0, reuse: 0, describedSecondsPerToken: 0, secondsPerToken: 0,
+            prefillDeviation: 0, deviationFadedAt: 0, decodeStepSeconds: 0,
             kvCapacityTokens: 0, hitYield: 1, shadowScale: 1, lastChosen: 0, decisions: 0, identity: identity, firstUnstreamed: 0,
             lastUnstreamed: 0, presumedPrefilledAt: .max, prefilledStamp: 0)
     }
@@ -69,8 +71,8 @@ extension GroupLoad {
     func isEjected(now: UInt64) -> Bool { failures > 0 && (now < ejectedUntil || isProbing) }
 
     /// Blocks that its shadow LRU may hold.
-    func shadowBlocks(chunkBytes: Int) -> UInt32 {
-        let blocks = kvCapacityTokens * shadowScale / (tokensPerByte * Double(max(chunkBytes, 1)))
+    func shadowBlocks(tokensPerChunk: Double) -> UInt32 {
+        let blocks = kvCapacityTokens * shadowScale / max(tokensPerChunk, 1e-3)
         return UInt32(min(max(blocks, 1), Double(UInt32.max >> 1)))
     }
 }

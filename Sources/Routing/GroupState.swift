@@ -60,8 +60,8 @@ extension RoutingState {
             obstacle: obstacle.0, obstacleSeconds: obstacle.1, consecutiveFailures: Int(load.failures), inFlight: Int(load.inFlight),
             awaitingFirstToken: Int(load.awaitingFirstToken), queuedUncachedTokens: Int(load.queuedTokens),
             activeKVTokens: Int(load.activeTokens), kvCapacityTokens: Int(load.kvCapacityTokens),
-            prefillTokensPerSecond: 1 / load.prefill.slope, overheadSeconds: load.prefill.intercept,
-            decodeStepSeconds: load.decodeStepSeconds, tokensPerByte: load.tokensPerByte, indexBlocks: index.count(of: load.holder),
+            prefillTokensPerSecond: 1 / (load.secondsPerToken * prefillFit.slope), overheadSeconds: prefillFit.intercept,
+            decodeStepSeconds: load.decodeStepSeconds, tokensPerByte: tokensPerByte, indexBlocks: index.count(of: load.holder),
             hitYield: load.hitYield, reuse: index.reuse(of: load.holder), decisions: load.decisions)
     }
 

@@ -152,8 +152,7 @@ extension PrefixIndex {
     private func refresh(_ deepest: UInt32, stamp: UInt32, isFull: Bool) -> UInt32 {
         let holder = Int(blocks[deepest].holder)
         let span = stamp &- blocks[holders[holder].oldest].stamp
-        // The tail: the oldest tenth of the LRU list, by touches.
-        let tailAge = span - span / 10
+        let tailAge = span - span / UInt32(Self.tailParts)
         var index = deepest
         var rootStamp: UInt32 = 0
         while index != 0 {

@@ -121,7 +121,7 @@ struct PrefixIndex: ~Copyable {
         let clock = holders[Int(holder)].clock &+ 1
         holders[Int(holder)] = Holder(
             newest: 0, oldest: 0, count: 0, clock: clock, matchEpoch: epoch &- 1, matchDepth: 0, matchBlock: 0, nextRetired: 0,
-            isLive: true, rescued: 1, evicted: 20)
+            isLive: true, rescued: 1, evicted: 200)
         liveHolders += 1
         return holder
     }
@@ -137,12 +137,16 @@ struct PrefixIndex: ~Copyable {
     /// Blocks that the holder holds.
     func count(of holder: UInt16) -> Int { Int(holders[Int(holder)].count) }
 
-    /// The share of blocks about to be evicted that a request asks for once more: how likely evicting one costs a recompute.
-    /// Starts near 0.05 and follows what is seen.
+    /// The chance that the holder's oldest block would be used again within one more residence time, 0...1: how likely its
+    /// eviction costs a recompute. Blocks spend a tenth of their residence in the tail, so ten times the share that is touched
+    /// again there. Starts near 0.05.
     func reuse(of holder: UInt16) -> Double {
         let record = holders[Int(holder)]
-        return Double(record.rescued / (record.rescued + record.evicted))
+        return min(Double(Self.tailParts * record.rescued / (record.rescued + record.evicted)), 1)
     }
+
+    /// The tail is the oldest tenth of a holder's LRU list, by touches.
+    static var tailParts: Float { 10 }
 
     private mutating func drainOneRetiredHolder() {
         let holder = retiredHolder
@@ -199,9 +203,9 @@ struct PrefixIndex: ~Copyable {
         free(oldest)
     }
 
-    /// Halves the counters now and then, so that `reuse` follows the last thousand blocks rather than all of them.
+    /// Halves the counters now and then, so that `reuse` follows the last few thousand blocks rather than all of them.
     func forgetOldReuse(of holder: UInt16) {
-        guard holders[Int(holder)].rescued + holders[Int(holder)].evicted > 2_048 else { return }
+        guard holders[Int(holder)].rescued + holders[Int(holder)].evicted > 8_192 else { return }
         holders[Int(holder)].rescued *= 0.5
         holders[Int(holder)].evicted *= 0.5
     }

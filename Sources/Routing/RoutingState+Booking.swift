@@ -15,12 +15,11 @@ extension RoutingState {
         var matchIsPrefilled = false
         if !hashes.isEmpty {
             depth = index.depth(of: holder)
-            insertion = index.insert(hashes, holder: holder, quota: loads[slot].shadowBlocks(chunkBytes: request.chunkBytes))
+            insertion = index.insert(hashes, holder: holder, quota: loads[slot].shadowBlocks(tokensPerChunk: inputs.tokensPerChunk))
             matchIsPrefilled = depth > 0 && Int32(bitPattern: loads[slot].prefilledStamp &- insertion.matchStamp) >= 0
         }
-        let prompt = inputs.promptTokens(on: loads[slot])
-        let cached = inputs.cachedTokens(on: loads[slot], depth: depth, promptTokens: prompt).rounded()
-        let uncached = (prompt - cached).rounded()
+        let cached = inputs.cachedTokens(on: loads[slot], depth: depth).rounded()
+        let uncached = (inputs.promptTokens - cached).rounded()
         let output = inputs.outputTokens.rounded()
         let ttft = inputs.terms(on: loads[slot], depth: depth).timeToFirstToken
 
@@ -30,8 +29,8 @@ extension RoutingState {
             awaitsFirstToken: true, isProbe: loads[slot].failures > 0, isStreamed: request.isStreamed,
             matchIsPrefilled: matchIsPrefilled, olderUnstreamed: 0, newerUnstreamed: 0, sequence: sequence, bookedAt: now,
             presumedPrefilledAt: now &+ UInt64(min(2 * ttft, 3_600) * 1e9), uncachedTokens: uncached, outputTokens: output,
-            queuedTokensAtBooking: loads[slot].queuedTokens, promptBytes: inputs.promptBytes,
-            matchedBytes: min(Double(depth) * inputs.chunkBytes, inputs.promptBytes), insertion: insertion)
+            queuedTokensAtBooking: loads[slot].queuedTokens, promptBytes: Double(max(request.promptBytes, 0)),
+            matchedBytes: Double(min(max(depth &* request.chunkBytes, 0), max(request.promptBytes, 0))), insertion: insertion)
         if !request.isStreamed { appendUnstreamed(index, slot: slot) }
 
         loads[slot].isProbing = loads[slot].failures > 0
@@ -42,7 +41,7 @@ extension RoutingState {
         loads[slot].activeOutputTokens += output
         loads[slot].lastChosen = sequence
         loads[slot].decisions += 1
-        if !hashes.isEmpty { refreshShadow(slot, chunkBytes: inputs.chunkBytes) }
+        if !hashes.isEmpty { refreshShadow(slot, tokensPerChunk: inputs.tokensPerChunk) }
         return Decision(
             group: GroupID(slot: slot, generation: loads[slot].generation), endpoint: endpoint(of: slot),
             lease: Lease(index: index, generation: leases.bookings[index].generation), reason: reason,
@@ -53,9 +52,9 @@ extension RoutingState {
         records[Int(slot)]?.description.leader ?? Endpoint(host: "", port: 0)
     }
 
-    private func refreshShadow(_ slot: UInt32, chunkBytes: Double) {
+    private func refreshShadow(_ slot: UInt32, tokensPerChunk: Double) {
         let holder = loads[slot].holder
-        loads[slot].heldTokens = Double(index.count(of: holder)) * chunkBytes * loads[slot].tokensPerByte
+        loads[slot].heldTokens = Double(index.count(of: holder)) * tokensPerChunk
         loads[slot].reuse = index.reuse(of: holder)
     }
 
@@ -67,8 +66,8 @@ extension RoutingState {
         guard let slot = liveSlot(of: index) else { return }
         let booking = leases.bookings[index]
         if booking.isStreamed && booking.promptBytes > 0 {
-            loads[slot].prefill.observe(
-                x: booking.queuedTokensAtBooking + booking.uncachedTokens, y: now.seconds(since: booking.bookedAt))
+            let tokens = booking.queuedTokensAtBooking + booking.uncachedTokens
+            learnPrefill(slot, tokens: tokens, seconds: now.seconds(since: booking.bookedAt))
         }
         leaveQueue(index, slot: slot)
         // Engines prefill in the order of arrival, so what was booked before is prefilled too.

@@ -12,6 +12,7 @@ extension RoutingState {
 
         sequence &+= 1
         arrivals.observe(now: now)
+        fadeOneDeviation(now: now)
         let hashes = usableHashes(of: request)
         if policy.usesPrefixIndex { index.match(hashes) }
         let inputs = costInputs(of: request, candidateCount: eligible.count, now: now)
@@ -59,14 +60,15 @@ extension RoutingState {
             most = max(most, inFlight)
         }
         let arrivalRate = arrivals.perSecond(now: now)
-        let promptBytes = Double(max(request.promptBytes, 0))
         // What clients claim may only lower the expectation: a claim that is too high would charge others for nothing.
-        let expected = promptBytes > 0 ? outputTokensExpected : leastRequestTokens
+        let expected = request.promptBytes > 0 ? outputTokensExpected : leastRequestTokens
         return CostInputs(
-            promptBytes: promptBytes, chunkBytes: Double(max(request.chunkBytes, 0)),
+            promptTokens: max(Double(request.promptBytes) * tokensPerByte, leastRequestTokens),
+            tokensPerChunk: Double(max(request.chunkBytes, 0)) * tokensPerByte,
             outputTokens: request.maxOutputTokens.map { min(Double(max($0, 1)), expected) } ?? expected,
             arrivalsPerGroup: arrivalRate / Double(candidateCount),
-            horizonSeconds: max(0.05, Double(most - fewest) / max(arrivalRate, 1e-3)))
+            horizonSeconds: max(0.05, Double(most - fewest) / max(arrivalRate, 1e-3)), prefillScale: prefillFit.slope,
+            overheadSeconds: prefillFit.intercept)
     }
 
     private mutating func choose(

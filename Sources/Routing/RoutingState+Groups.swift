@@ -62,7 +62,8 @@ extension RoutingState {
 
     private mutating func takePriors(_ slot: UInt32, of group: GroupDescription) {
         let rate = group.prefillTokensPerSecond
-        loads[slot].prefill = LineFit(intercept: 0, slope: 1 / (rate.isFinite && rate > 0 ? max(rate, 1) : 20_000))
+        loads[slot].describedSecondsPerToken = 1 / (rate.isFinite && rate > 0 ? max(rate, 1) : 20_000)
+        setPrefillDeviation(slot, meanDeviation)
         let step = group.decodeStepSeconds
         loads[slot].decodeStepSeconds = step.isFinite && step > 0 ? min(max(step, 1e-6), 60) : 0.02
         if records[Int(slot)]?.knowsCapacity != true { loads[slot].kvCapacityTokens = Double(max(group.kvCapacityTokens, 16)) }

@@ -3,6 +3,45 @@ import Glibc
 extension RoutingState {
     // MARK: Learning from answers
 
+    /// Learns the prefill rate from one time to first token, with `tokens` uncached ahead and own.
+    ///
+    /// The fleet learns one factor and one overhead, so that a group without traffic is judged by what the others showed: were
+    /// each to learn alone, a prior that is too slow would keep all traffic where it first fell. A group learns only by how much
+    /// it deviates.
+    mutating func learnPrefill(_ slot: UInt32, tokens: Double, seconds: Double) {
+        let expected = tokens * loads[slot].secondsPerToken
+        prefillFit.observe(x: expected, y: seconds)
+        let work = prefillFit.slope * expected
+        let predicted = prefillFit.intercept + work
+        guard work > 0 else { return }
+        // A short prompt's time is mostly overhead and says little of the rate.
+        let surprise = min(max(log(max(seconds, 1e-6) / predicted), -Self.greatestSurprise), Self.greatestSurprise)
+        setPrefillDeviation(slot, loads[slot].prefillDeviation + 0.1 * (work / predicted) * surprise)
+        meanDeviation += 0.02 * (loads[slot].prefillDeviation - meanDeviation)
+    }
+
+    /// One observation counts as at most a factor of four.
+    private static var greatestSurprise: Double { 1.386 }
+
+    func setPrefillDeviation(_ slot: UInt32, _ deviation: Double) {
+        // A group is at most 32 times slower or faster than described.
+        loads[slot].prefillDeviation = min(max(deviation, -3.466), 3.466)
+        loads[slot].secondsPerToken = loads[slot].describedSecondsPerToken * exp(loads[slot].prefillDeviation)
+    }
+
+    /// Draws one group's deviation towards the mean of those that answer, a group per decision: after half a minute of silence
+    /// a group is taken to be like the others, whether it was slow or never seen.
+    mutating func fadeOneDeviation(now: UInt64) {
+        guard !order.isEmpty else { return }
+        fadeCursor = fadeCursor + 1 < order.count ? fadeCursor + 1 : 0
+        let slot = order[fadeCursor]
+        let elapsed = now.seconds(since: loads[slot].deviationFadedAt)
+        loads[slot].deviationFadedAt = now
+        let distance = meanDeviation - loads[slot].prefillDeviation
+        guard abs(distance) > 0.005 else { return }
+        setPrefillDeviation(slot, loads[slot].prefillDeviation + distance * min(elapsed / 30, 1))
+    }
+
     /// Learns tokens per byte and output length, and corrects the shadow of the engine's cache.
     mutating func learn(from usage: Usage, booking: Booking, slot: UInt32) {
         if usage.completionTokens > 0 {
@@ -10,8 +49,7 @@ extension RoutingState {
         }
         guard booking.promptBytes > 0, usage.promptTokens > 0 else { return }
         let promptTokens = Double(min(usage.promptTokens, 1 << 30))
-        loads[slot].tokensPerByteRatio.observe(numerator: min(promptTokens, booking.promptBytes * 4), denominator: booking.promptBytes)
-        loads[slot].tokensPerByte = min(max(loads[slot].tokensPerByteRatio.value, 0.01), 4)
+        tokensPerByteRatio.observe(numerator: min(promptTokens, booking.promptBytes * 4), denominator: booking.promptBytes)
         if let cached = usage.cachedTokens {
             correctShadow(slot, cachedTokens: Double(min(max(cached, 0), 1 << 30)), promptTokens: promptTokens, booking: booking)
         }

@@ -35,6 +35,15 @@ struct RoutingState: ~Copyable {
     var sequence: UInt64 = 0
     var randomState: UInt64
     var arrivals = ArrivalRate()
+    /// TTFT in seconds over the seconds that the groups' own rates predict for the uncached tokens ahead and own.
+    var prefillFit = LineFit(intercept: 0, slope: 1, priorX: 0.1)
+    /// Mean of the groups' deviations, weighted by their answers.
+    var meanDeviation = 0.0
+    /// Whose deviation fades next, as a position in `order`.
+    var fadeCursor = 0
+    /// One ratio for all: the text decides it more than the tokeniser, and in a comparison of groups it cancels out.
+    var tokensPerByteRatio = RatioEstimate(numerator: 4_096, denominator: 16_384)
+    var tokensPerByte: Double { min(max(tokensPerByteRatio.value, 0.01), 4) }
     /// Mean of the logarithm of output lengths, in tokens; outputs are heavy-tailed, and one long answer must not count for all.
     var outputLogMean = 5.545
 

@@ -1,1 +1,4 @@
+// The protobuf-c code that proto/generate makes from proto/*.proto, as one module.
 #pragma once
+#include "health.pb-c.h"
+#include "inference.pb-c.h"

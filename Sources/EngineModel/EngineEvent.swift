@@ -1,0 +1,87 @@
+/// Names one sequence of one engine; chosen by the caller, unique among the live ones.
+public typealias SequenceID = UInt64
+
+/// One reply wanted from the engine.
+public struct SequenceRequest: Sendable {
+    public var id: SequenceID
+    public var prompt: Prompt
+    /// What the reply says; equal seeds say the same.
+    public var replySeed: UInt64
+    /// Whether the reply's text goes on from the prompt's, and so starts with a space.
+    public var continuesText: Bool
+    /// Tokens after which the sequence ends, at least 1.
+    public var outputTokens: Int
+    /// Whether the last of those is the end of the turn (`finish_reason` "stop") or the reply is cut ("length").
+    public var endsTurn: Bool
+
+    public init(
+        id: SequenceID, prompt: Prompt, replySeed: UInt64 = 0, continuesText: Bool = false, outputTokens: Int, endsTurn: Bool = false
+    ) {
+        self.id = id
+        self.prompt = prompt
+        self.replySeed = replySeed
+        self.continuesText = continuesText
+        self.outputTokens = outputTokens
+        self.endsTurn = endsTurn
+    }
+}
+
+/// Why a request was not taken.
+public enum SubmitError: Error, Sendable, Equatable {
+    /// No prompt token or no output token was asked for.
+    case empty
+    /// Prompt and reply do not fit into the KV cache, even alone.
+    case tooLong
+    /// As many sequences wait as may.
+    case queueFull
+    /// A live sequence has this id.
+    case duplicate
+}
+
+/// What is known of a sequence when it has ended. Times are on the caller's clock, ns.
+public struct SequenceSummary: Sendable, Equatable {
+    public var promptTokens: Int
+    /// Prompt tokens found in the cache when the sequence was first scheduled.
+    public var cachedTokens: Int
+    public var outputTokens: Int
+    public var endsTurn: Bool
+    public var preemptions: Int
+    public var arrivalNanoseconds: UInt64
+    /// Start of the first step that computed a token of it.
+    public var scheduledNanoseconds: UInt64
+    public var firstTokenNanoseconds: UInt64
+    public var endNanoseconds: UInt64
+}
+
+/// What a step did.
+public enum EngineEvent: Sendable, Equatable {
+    /// A sequence got its place in the batch for the first time, with this many prompt tokens from the cache.
+    case scheduled(SequenceID, cachedTokens: Int)
+    /// A sequence got its next token.
+    case token(SequenceID, ReplyToken)
+    /// A sequence is complete; its last token came just before.
+    case finished(SequenceID, SequenceSummary)
+    /// A sequence lost its blocks to others and will be recomputed.
+    case preempted(SequenceID)
+    /// A block became reusable. `parent` is the hash of the block before it, nil for the first of a prompt.
+    case blockStored(hash: UInt64, parent: UInt64?)
+    /// A copy of a block is no longer reusable.
+    case blockRemoved(hash: UInt64)
+}
+
+/// Totals since the engine began.
+public struct EngineCounters: Sendable, Equatable {
+    public var steps: UInt64 = 0
+    /// Prompt tokens looked up in the prefix cache, and those found there.
+    public var prefixQueryTokens: UInt64 = 0
+    public var prefixHitTokens: UInt64 = 0
+    /// Prompt tokens of sequences whose prefill is complete, cached ones included.
+    public var promptTokens: UInt64 = 0
+    public var generatedTokens: UInt64 = 0
+    public var preemptions: UInt64 = 0
+    public var finishedByStop: UInt64 = 0
+    public var finishedByLength: UInt64 = 0
+    public var aborted: UInt64 = 0
+
+    public init() {}
+}

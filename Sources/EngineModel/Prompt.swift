@@ -1,0 +1,45 @@
+/// A prompt as the engine sees it: how many tokens, and the chained hashes of the blocks that they fill.
+///
+/// The tokens themselves are gone, except for those behind the last full block: the reply's first tokens join them there.
+public struct Prompt: Sendable {
+    /// Length in tokens, at least 1.
+    public let tokenCount: Int
+    /// One hash per full block, first to last; `tokenCount / blockSize` of them.
+    public let blockHashes: [UInt64]
+    /// Names the text alone, whatever the salt or the adapter: the same words give the same value.
+    public let contentHash: UInt64
+    let root: UInt64
+    let tail: [UInt32]
+
+    /// Hashes `tokens` into blocks of `blockSize`. `root` is ``BlockHash/root(cacheSalt:adapter:)``.
+    public init(tokens: [UInt32], blockSize: Int, root: UInt64) {
+        let size = max(1, blockSize)
+        var hashes: [UInt64] = []
+        hashes.reserveCapacity(tokens.count / size)
+        var parent = root
+        var start = 0
+        (contentHash, tail) = tokens.withUnsafeBufferPointer { buffer in
+            while buffer.count - start >= size {
+                parent = BlockHash.next(after: parent, tokens: UnsafeBufferPointer(rebasing: buffer[start..<(start + size)]))
+                hashes.append(parent)
+                start += size
+            }
+            return (BlockHash.hash(of: UnsafeRawBufferPointer(buffer), seed: 0), Array(buffer[start...]))
+        }
+        tokenCount = tokens.count
+        blockHashes = hashes
+        self.root = root
+    }
+
+    /// A prompt of which only the block hashes are known, as in a published trace. Tokens behind the last full block are
+    /// taken to be unlike anything else: `uniqueness` sets them apart.
+    public init(tokenCount: Int, blockHashes: [UInt64], blockSize: Int, uniqueness: UInt64) {
+        let full = tokenCount / max(1, blockSize)
+        self.tokenCount = tokenCount
+        self.blockHashes = Array(blockHashes.prefix(full))
+        contentHash = uniqueness
+        root = BlockHash.root()
+        let rest = tokenCount - full * max(1, blockSize)
+        tail = (0..<max(0, rest)).map { UInt32(truncatingIfNeeded: uniqueness &+ UInt64($0) &* 0x9e37_79b9_7f4a_7c15) }
+    }
+}

@@ -1,0 +1,169 @@
+import Testing
+
+@testable import Routing
+
+@Suite struct AvailabilityTests {
+    @Test func modelsDecideWhoMayServe() throws {
+        var groups = equalGroups(3)
+        groups[0].models = ["a", "b"]
+        groups[1].models = ["b"]
+        groups[2].models = ["c"]
+        let table = RoutingTable(groups)
+        #expect(table.models() == ["a", "b", "c"])
+        for _ in 0..<10 { #expect(try table.name(of: table.pick(nil, model: "a").get().group) == "g0") }
+        let servingB = try Set((0..<20).map { _ in try table.pick(nil, model: "b").get().group.slot })
+        #expect(servingB == [0, 1])
+        #expect(throws: RoutingFailure.modelNotFound) { try table.pick(nil, model: "d").get() }
+        let any = try Set((0..<40).map { _ in try table.pick(nil).get().group.slot })
+        #expect(any == [0, 1, 2])
+    }
+
+    @Test func aGroupThatDoesNotSayServesAnything() throws {
+        var groups = equalGroups(2)
+        groups[0].models = ["a"]
+        let table = RoutingTable(groups)
+        for _ in 0..<5 { #expect(try table.name(of: table.pick(nil, model: "x").get().group) == "g1") }
+        #expect(try Set((0..<10).map { _ in try table.pick(nil, model: "a").get().group.slot }) == [0, 1])
+        let silent = try #require(table.state("g1")?.id)
+        table.setModels(["y"], of: silent)
+        #expect(throws: RoutingFailure.modelNotFound) { try table.pick(nil, model: "x").get() }
+        #expect(table.models() == ["a", "y"])
+        // The same description again must not undo what the engine told.
+        table.replaceGroups(groups, now: 1)
+        #expect(table.models() == ["a", "y"])
+    }
+
+    @Test func aModelWhoseGroupsAreDownIsNotUnknown() throws {
+        var groups = equalGroups(2)
+        groups[0].models = ["a"]
+        groups[0].isReady = false
+        groups[1].models = ["b"]
+        let table = RoutingTable(groups)
+        #expect(throws: RoutingFailure.noReadyGroup) { try table.pick(nil, model: "a").get() }
+        #expect(table.hasReadyGroup(now: 0))
+    }
+
+    @Test func onlyHTTP2GroupsGetGRPC() throws {
+        var groups = equalGroups(3)
+        groups[1].leader = Endpoint(host: "10.0.0.1", port: 8_000, protocol: .http2)
+        let table = RoutingTable(groups)
+        for _ in 0..<10 { #expect(try table.name(of: table.pick(nil, needsHTTP2: true).get().group) == "g1") }
+        groups[1].isReady = false
+        table.replaceGroups(groups, now: 1)
+        #expect(throws: RoutingFailure.noReadyGroup) { try table.pick(nil, needsHTTP2: true).get() }
+    }
+
+    @Test func triedGroupsAreNotChosenAgain() throws {
+        let table = RoutingTable(equalGroups(3))
+        var tried = TriedGroups()
+        var seen: Set<GroupID> = []
+        for _ in 0..<3 {
+            let decision = try table.pick(.distinct(0, chunkCount: 4), excluding: tried).get()
+            seen.insert(decision.group)
+            tried.insert(decision.group)
+        }
+        #expect(seen.count == 3)
+        #expect(throws: RoutingFailure.noReadyGroup) { try table.pick(nil, excluding: tried).get() }
+    }
+
+    @Test(arguments: Policy.allCases)
+    func aSaturatedGroupIsAvoidedForASecondAndUsedWhenAllAre(policy: Policy) throws {
+        let table = RoutingTable(equalGroups(2), policy: policy)
+        let ids = table.groups(now: 0).map(\.id)
+        table.reportSaturated(ids[0], now: 0)
+        for _ in 0..<20 { #expect(try table.pick(nil, now: 1).get().group == ids[1]) }
+        #expect(table.state("g0", now: 1)?.obstacle == .saturated)
+        table.reportSaturated(ids[1], now: 0)
+        let decision = try table.pick(nil, now: 1).get()
+        #expect(decision.reason == .saturated)
+        let later = try Set((0..<50).map { _ in try table.pick(nil, now: second + 1).get().group })
+        #expect(later.contains(ids[0]))
+        #expect(table.state("g0", now: second + 1)?.obstacle == nil)
+    }
+
+    @Test func anUnreachableGroupIsOutForLongerEachTimeAndThenProbedOnce() throws {
+        let table = RoutingTable(equalGroups(1))
+        let id = try #require(table.state("g0")?.id)
+        var now: UInt64 = 0
+        for expected in [1, 2, 4, 8, 16, 30, 30] as [UInt64] {
+            table.reportUnreachable(id, now: now)
+            // The others that were in flight fail as well; that is the same failure.
+            for _ in 0..<20 { table.reportUnreachable(id, now: now + 1) }
+            #expect(throws: RoutingFailure.noReadyGroup) { try table.pick(nil, now: now + expected * second - 1).get() }
+            now += expected * second
+            let probe = try table.pick(nil, now: now).get()
+            #expect(throws: RoutingFailure.noReadyGroup) { try table.pick(nil, now: now).get() }
+            #expect(table.state("g0", now: now)?.obstacle == .probing)
+            table.cancel(probe.lease, now: now)
+        }
+        let probe = try table.pick(nil, now: now).get()
+        table.settle(probe.lease, usage: nil, now: now)
+        _ = try table.pick(nil, now: now).get()
+        _ = try table.pick(nil, now: now).get()
+        #expect(table.state("g0", now: now)?.consecutiveFailures == 0)
+    }
+
+    @Test func anOldStreamThatEndsWellDoesNotEndAnEjection() throws {
+        let table = RoutingTable(equalGroups(1))
+        let old = try table.pick(nil).get()
+        table.reportUnreachable(old.group, now: second)
+        table.settle(old.lease, usage: nil, now: second + 1)
+        table.reportReachable(old.group, now: second + 1)
+        #expect(throws: RoutingFailure.noReadyGroup) { try table.pick(nil, now: second + 2).get() }
+    }
+
+    @Test func aGroupThatStaysAwayLosesItsCacheAndOneResetDoesNot() throws {
+        let table = RoutingTable(equalGroups(1))
+        let prompt = Prompt.distinct(0, chunkCount: 10)
+        let id = try table.serve(prompt).group
+        table.reportUnreachable(id, now: 0)
+        #expect(table.state("g0")?.indexBlocks == 10)
+        table.reportUnreachable(id, now: 2 * second)
+        #expect(table.state("g0")?.indexBlocks == 0)
+        #expect(try table.pick(prompt, now: 10 * second).get().predictedCachedTokens == 0)
+    }
+
+    @Test func updatesKeepTheStateOfTheSameGroupOnly() throws {
+        var groups = equalGroups(2)
+        let table = RoutingTable(groups)
+        let prompt = Prompt.distinct(0, chunkCount: 10)
+        let home = try table.serve(prompt)
+        groups.reverse()
+        for position in groups.indices { groups[position].members = [Endpoint(host: "10.1.0.1", port: 1)] }
+        table.replaceGroups(groups, now: 1)
+        #expect(try table.pick(prompt, now: 1).get().group == home.group)
+        #expect(table.groups(now: 1).map(\.name) == ["g1", "g0"])
+        #expect(table.groups(now: 1).allSatisfy { $0.members.count == 1 })
+        // A new leader is another engine with another cache.
+        for position in groups.indices { groups[position].leader = Endpoint(host: "10.2.0.\(position)", port: 8_000) }
+        table.replaceGroups(groups, now: 2)
+        let decision = try table.pick(prompt, now: 2).get()
+        #expect(decision.predictedCachedTokens == 0)
+        #expect(decision.reason == .cold)
+        #expect(decision.endpoint.host.hasPrefix("10.2."))
+    }
+
+    @Test func groupsComingAndGoingStayWithinTheirBounds() throws {
+        let table = RoutingTable(equalGroups(0), limits: RoutingLimits(groups: 4, indexBlocks: 100))
+        var identifiers: Set<GroupID> = []
+        for round in 0..<200 {
+            let groups = (0..<6).map { GroupDescription(name: "r\(round)-\($0)", leader: Endpoint(host: "h", port: 1)) }
+            table.replaceGroups(groups + groups, now: UInt64(round))
+            let states = table.groups(now: 0)
+            #expect(states.count == 4)
+            for state in states { #expect(identifiers.insert(state.id).inserted) }
+            for number in 0..<5 { try table.serve(.distinct(number, chunkCount: 30)) }
+            #expect(table.groups(now: 0).map(\.indexBlocks).reduce(0, +) <= 100)
+        }
+    }
+
+    @Test func nobodyIsReadyOrEverybodyTellsWhy() throws {
+        var groups = equalGroups(1)
+        let table = RoutingTable(groups)
+        #expect(try table.pick(nil).get().reason == .onlyGroup)
+        groups[0].isReady = false
+        table.replaceGroups(groups, now: 1)
+        #expect(!table.hasReadyGroup(now: 1))
+        #expect(table.state("g0")?.obstacle == .notReady)
+    }
+}

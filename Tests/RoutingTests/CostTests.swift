@@ -1,0 +1,68 @@
+import Testing
+
+@testable import Routing
+
+@Suite struct CostTests {
+    private func load() -> GroupLoad {
+        var load = GroupLoad(generation: 1, holder: 1, identity: 1)
+        load.secondsPerToken = 1 / 40_000
+        load.decodeStepSeconds = 0.02
+        load.kvCapacityTokens = 500_000
+        load.reuse = 0.1
+        return load
+    }
+
+    private func inputs(horizonSeconds: Double = 0.5) -> CostInputs {
+        CostInputs(
+            promptTokens: 6_400, tokensPerChunk: 64, outputTokens: 256, arrivalsPerGroup: 2, horizonSeconds: horizonSeconds,
+            prefillScale: 2,
+            overheadSeconds: 0.01)
+    }
+
+    @Test func timeToFirstTokenIsQueueAndOwnWorkOverTheRate() {
+        var load = load()
+        load.queuedTokens = 2_000
+        let terms = inputs().terms(on: load, depth: 40)
+        #expect(abs(terms.queueWait - 0.1) < 1e-9)
+        #expect(abs(terms.prefill - (6_400 - 2_560) / 20_000) < 1e-9)
+        #expect(abs(terms.timeToFirstToken - 0.302) < 1e-9)
+    }
+
+    @Test func theLastBlockIsNeverFree() {
+        let terms = inputs().terms(on: load(), depth: 100)
+        #expect(abs(terms.prefill - 16 / 20_000.0) < 1e-9)
+    }
+
+    /// More of any load never makes a group look better; a deeper match never makes it look worse.
+    @Test(arguments: 1...20 as ClosedRange<UInt64>)
+    func everyTermGrowsWithLoadAndShrinksWithTheMatch(seed: UInt64) {
+        var random = SeededGenerator(seed: seed)
+        let inputs = inputs(horizonSeconds: .random(in: 0.05...10, using: &random))
+        var load = load()
+        load.inFlight = .random(in: 0...200, using: &random)
+        load.queuedTokens = .random(in: 0...200_000, using: &random)
+        load.activeTokens = .random(in: 0...600_000, using: &random)
+        load.heldTokens = .random(in: 0...500_000, using: &random)
+        let depth = Int.random(in: 0...99, using: &random)
+        let base = inputs.terms(on: load, depth: depth)
+        func expectNoTermBelowBase(_ change: (inout GroupLoad) -> Void) {
+            var heavier = load
+            change(&heavier)
+            let terms = inputs.terms(on: heavier, depth: depth)
+            for (more, less) in zip(values(terms), values(base)) { #expect(more >= less && more.isFinite) }
+        }
+        expectNoTermBelowBase { $0.inFlight += 1 }
+        expectNoTermBelowBase { $0.queuedTokens += 500 }
+        expectNoTermBelowBase { $0.activeTokens += 500 }
+        expectNoTermBelowBase { $0.heldTokens += 500 }
+        expectNoTermBelowBase { $0.reuse += 0.1 }
+        for (more, less) in zip(values(base), values(inputs.terms(on: load, depth: depth + 1))) { #expect(more >= less) }
+    }
+
+    private func values(_ terms: CostTerms) -> [Double] {
+        [
+            terms.overhead, terms.queueWait, terms.prefill, terms.decode, terms.stall, terms.slowdown, terms.queueBehind, terms.eviction,
+            terms.memoryPressure, terms.total,
+        ]
+    }
+}

@@ -1,0 +1,176 @@
+import Testing
+
+@testable import Routing
+
+@Suite struct LearningTests {
+    @Test(arguments: [200.0, 5_000.0, 80_000.0])
+    func learnsTheRealPrefillRate(rate: Double) {
+        var random = SeededGenerator(seed: 3)
+        var fit = LineFit(intercept: 0, slope: 1 / 20_000, priorX: 2_048)
+        for _ in 0..<300 {
+            let tokens = Double.random(in: 50...6_000, using: &random)
+            fit.observe(x: tokens, y: (0.01 + tokens / rate) * Double.random(in: 0.9...1.1, using: &random))
+        }
+        #expect((0.85...1.15).contains(1 / fit.slope / rate))
+    }
+
+    @Test func aStallDoesNotMoveTheRateFar() {
+        var fit = LineFit(intercept: 0, slope: 1 / 20_000, priorX: 2_048)
+        for step in 0..<200 { fit.observe(x: Double(500 + 37 * (step % 100)), y: 0.01 + Double(500 + 37 * (step % 100)) / 20_000) }
+        let before = fit.slope
+        fit.observe(x: 2_000, y: 30)
+        #expect(fit.slope < before * 1.5 && fit.slope > before / 1.5)
+    }
+
+    @Test func observationsOfNonsenseStayFinite() {
+        var fit = LineFit(intercept: 0, slope: 1 / 20_000, priorX: 2_048)
+        for step in 0..<1_000 { fit.observe(x: step.isMultiple(of: 2) ? 0 : 1e9, y: step.isMultiple(of: 3) ? 0 : 1e6) }
+        #expect(fit.slope.isFinite && fit.slope > 0 && fit.intercept >= 0)
+    }
+
+    @Test func aSlowGroupGetsLessOfTheWork() throws {
+        var random = SeededGenerator(seed: 9)
+        let table = RoutingTable(equalGroups(2))
+        let slow = try #require(table.state("g0")?.id)
+        var booked: [GroupID: Int] = [:]
+        // Both prefill in order of arrival, g0 four times slower; arrivals keep both busy.
+        var busyUntil: [GroupID: UInt64] = [:]
+        var pending: [(at: UInt64, lease: Lease)] = []
+        for arrival in 0..<600 {
+            let now = UInt64(arrival) * 60 * millisecond
+            for due in pending.filter({ $0.at <= now }) {
+                table.firstToken(due.lease, now: due.at)
+                table.settle(due.lease, usage: nil, now: due.at)
+            }
+            pending.removeAll { $0.at <= now }
+            let chunks = Int.random(in: 20...40, using: &random)
+            let decision = try table.pick(.distinct(arrival, chunkCount: chunks), now: now).get()
+            if arrival >= 300 { booked[decision.group, default: 0] += 1 }
+            let work = UInt64(chunks * 64) * (decision.group == slow ? 200_000 : 50_000)
+            let done = max(busyUntil[decision.group] ?? 0, now) + work
+            busyUntil[decision.group] = done
+            pending.append((done, decision.lease))
+        }
+        let share = Double(booked[slow] ?? 0) / 300
+        #expect(share > 0.02 && share < 0.35)
+    }
+
+    @Test func aGroupWithoutTrafficIsJudgedByWhatTheOthersShowed() throws {
+        // Real engines five times faster than the prior: were each group to learn alone, only the first ever used would be.
+        let table = RoutingTable(equalGroups(4))
+        let shared = Array(0..<8)
+        for number in 0..<100 {
+            try table.serve(Prompt(shared + [1_000 + number]), seconds: 0.006, now: UInt64(number) * second)
+        }
+        let rates = table.groups(now: 0).map(\.prefillTokensPerSecond)
+        #expect((rates.max() ?? 0) / (rates.min() ?? 1) < 2)
+        #expect(table.groups(now: 0).map(\.decisions).max() == 100, "the prefix keeps them together, so three groups are unobserved")
+    }
+
+    @Test func aGroupThatWasSlowGetsAnotherChance() throws {
+        let table = RoutingTable(equalGroups(2))
+        // g0 stalls on whatever it gets, then it is well again.
+        var chosen: [Int] = [0, 0]
+        for number in 0..<1_000 {
+            let now = UInt64(number) * 200 * millisecond
+            let isSlow = number < 200
+            let decision = try table.pick(.distinct(number, chunkCount: 20), now: now).get()
+            let isFirst = table.name(of: decision.group) == "g0"
+            let delay = (isSlow && isFirst ? 1_000 : 64) * millisecond
+            table.firstToken(decision.lease, now: now + delay)
+            table.settle(decision.lease, usage: nil, now: now + delay)
+            if isFirst && (isSlow || number >= 800) { chosen[isSlow ? 0 : 1] += 1 }
+        }
+        #expect(chosen[0] < 30)
+        #expect(chosen[1] > 50)
+    }
+
+    @Test func tokensPerByteFollowUsage() throws {
+        let table = RoutingTable(equalGroups(1))
+        for number in 0..<100 {
+            try table.serve(
+                .distinct(number, chunkCount: 10), usage: Usage(promptTokens: 1_280, cachedTokens: nil, completionTokens: 10))
+        }
+        let ratio = try #require(table.state("g0")?.tokensPerByte)
+        #expect((0.4...0.5).contains(ratio))
+    }
+
+    @Test func anEngineWithoutPrefixCachingEndsTheAffinity() throws {
+        let table = RoutingTable(equalGroups(1))
+        let prompt = Prompt.distinct(0, chunkCount: 20)
+        for turn in 0..<60 {
+            let usage = Usage(promptTokens: 1_280, cachedTokens: 0, completionTokens: 10)
+            try table.serve(prompt, usage: usage, now: UInt64(turn) * second)
+        }
+        let state = try #require(table.state("g0"))
+        #expect(state.hitYield < 0.05)
+        // And it comes back when the engine starts to cache.
+        for turn in 60..<100 {
+            let usage = Usage(promptTokens: 1_280, cachedTokens: 1_264, completionTokens: 10)
+            try table.serve(prompt, usage: usage, now: UInt64(turn) * second)
+        }
+        #expect(try #require(table.state("g0")).hitYield > 0.9)
+    }
+
+    @Test func aRestartedEngineIsForgottenByItsFirstMiss() throws {
+        let table = RoutingTable(equalGroups(1))
+        for name in 0..<50 { try table.serve(.distinct(name, chunkCount: 20), now: UInt64(name) * second) }
+        #expect(table.state("g0")?.indexBlocks == 1_000)
+        // The newest of all is asked for again and misses from the root on: everything older is lost, too.
+        let usage = Usage(promptTokens: 1_280, cachedTokens: 0, completionTokens: 10)
+        try table.serve(.distinct(49, chunkCount: 20), usage: usage, now: 60 * second)
+        #expect(table.state("g0")?.indexBlocks == 20)
+    }
+
+    @Test func aMissOfWhatIsStillPrefillingTeachesNothing() throws {
+        let table = RoutingTable(equalGroups(1))
+        try table.serve(.distinct(9, chunkCount: 20))
+        let prompt = Prompt.distinct(0, chunkCount: 20)
+        let first = try table.pick(prompt, now: second).get()
+        let sibling = try table.pick(prompt, now: second).get()
+        let usage = Usage(promptTokens: 1_280, cachedTokens: 0, completionTokens: 10)
+        for lease in [first.lease, sibling.lease] {
+            table.firstToken(lease, now: 2 * second)
+            table.settle(lease, usage: usage, now: 2 * second)
+        }
+        #expect(table.state("g0")?.hitYield == 1)
+        #expect(table.state("g0")?.indexBlocks == 40)
+    }
+
+    @Test func theEnginesOwnCapacityBoundsItsShadow() throws {
+        let table = RoutingTable(equalGroups(1))
+        let id = try #require(table.state("g0")?.id)
+        table.updateKVCapacity(tokens: 6_400, of: id)
+        for name in 0..<50 { try table.serve(.distinct(name, chunkCount: 20)) }
+        #expect(table.state("g0")?.indexBlocks == 100)
+        // A description with its prior does not undo what the engine told.
+        var groups = equalGroups(1)
+        groups[0].kvCapacityTokens = 400_000
+        table.replaceGroups(groups, now: 1)
+        #expect(table.state("g0")?.kvCapacityTokens == 6_400)
+    }
+
+    @Test func aClientThatLiesAboutItsOutputChangesNothingForOthers() throws {
+        func booked(claim: Int) throws -> Int? {
+            let table = RoutingTable(equalGroups(1))
+            _ = try table.pick(.distinct(0, chunkCount: 4), maxOutputTokens: claim).get()
+            return table.state("g0")?.activeKVTokens
+        }
+        #expect(try booked(claim: .max) == booked(claim: 100_000))
+        #expect(try booked(claim: 10) == 256 + 10)
+        #expect(try booked(claim: .min) == 256 + 1)
+    }
+
+    @Test func absurdUsageIsSurvived() throws {
+        let table = RoutingTable(equalGroups(2))
+        for (number, value) in [Int.max, .min, 0, -1, 1].enumerated() {
+            let usage = Usage(promptTokens: value, cachedTokens: value, completionTokens: value)
+            try table.serve(.distinct(0, chunkCount: 20), usage: usage, now: UInt64(number) * second)
+        }
+        for state in table.groups(now: 0) {
+            #expect(state.tokensPerByte.isFinite && state.tokensPerByte > 0)
+            #expect(state.prefillTokensPerSecond.isFinite)
+        }
+        _ = try table.pick(.distinct(1, chunkCount: 20)).get()
+    }
+}

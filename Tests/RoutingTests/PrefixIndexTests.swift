@@ -1,0 +1,194 @@
+import Testing
+
+@testable import Routing
+
+/// The obvious implementation: per holder a list of hashes, newest first.
+private struct NaiveHolder {
+    var held: [(hash: UInt64, operation: Int)] = []
+
+    func depth(_ path: [UInt64]) -> Int { path.prefix { hash in held.contains { $0.hash == hash } }.count }
+
+    mutating func insert(_ path: [UInt64], quota: Int, operation: Int) {
+        let kept = path.prefix(max(quota, depth(path)))
+        let rest = held.filter { block in !kept.contains(block.hash) }
+        held = kept.map { ($0, operation) } + rest
+        held = Array(held.prefix(max(quota, kept.count)))
+    }
+
+    /// Takes back the deepest `count` blocks of a path as far as they are untouched.
+    mutating func undo(_ path: [UInt64], count: Int, operation: Int) {
+        for hash in path.reversed().prefix(count) {
+            guard let position = held.firstIndex(where: { $0.hash == hash && $0.operation == operation }) else { return }
+            held.remove(at: position)
+        }
+    }
+}
+
+/// What must hold of every index at any time.
+private func expectSound(_ index: borrowing PrefixIndex, holders: [UInt16]) {
+    var total = 0
+    for holder in holders {
+        var seen: Set<UInt32> = []
+        var block = index.holders[Int(holder)].newest
+        var newer: UInt32 = 0
+        while block != 0 && seen.count <= index.blockLimit {
+            #expect(index.blocks[block].holder == holder)
+            #expect(index.blocks[block].newer == newer)
+            let parent = index.blocks[block].parent
+            #expect(parent == 0 || seen.contains(parent), "a parent must be held and newer than its child")
+            var sibling = index.head(of: index.blocks[block].hash)
+            #expect(sibling != 0)
+            while sibling != 0 && sibling != block { sibling = index.blocks[sibling].nextHolder }
+            #expect(sibling == block, "every block must be found by its hash")
+            seen.insert(block)
+            newer = block
+            block = index.blocks[block].older
+        }
+        #expect(index.holders[Int(holder)].oldest == newer)
+        #expect(seen.count == index.count(of: holder))
+        total += seen.count
+    }
+    #expect(total <= index.blocksInUse)
+    #expect(index.blocksInUse <= index.blockLimit)
+}
+
+/// A seeded family of prompts with much sharing: a path in a small tree of chunks.
+private func randomPath(_ random: inout SeededGenerator) -> [UInt64] {
+    Prompt((0..<Int.random(in: 1...24, using: &random)).map { _ in Int.random(in: 0..<2, using: &random) }).hashes
+}
+
+@Suite struct PrefixIndexTests {
+    @Test(arguments: 1...6 as ClosedRange<UInt64>)
+    func agreesWithTheNaiveIndex(seed: UInt64) {
+        var random = SeededGenerator(seed: seed)
+        var index = PrefixIndex(blockLimit: 4_096, holderLimit: 8, seed: seed)
+        var holders: [(id: UInt16, quota: Int, naive: NaiveHolder)] = []
+        for operation in 0..<800 {
+            if holders.count < 2 || (holders.count < 8 && Int.random(in: 0..<60, using: &random) == 0) {
+                holders.append((index.addHolder(), Int.random(in: 20...400, using: &random), NaiveHolder()))
+            }
+            if holders.count > 2 && Int.random(in: 0..<80, using: &random) == 0 {
+                index.removeHolder(holders.remove(at: Int.random(in: 0..<holders.count, using: &random)).id)
+            }
+            let path = randomPath(&random)
+            let chosen = Int.random(in: 0..<holders.count, using: &random)
+            path.withUnsafeBufferPointer { hashes in
+                let deepest = index.match(hashes)
+                for holder in holders { #expect(index.depth(of: holder.id) == holder.naive.depth(path)) }
+                #expect(deepest >= holders.map { $0.naive.depth(path) }.max() ?? 0)
+                let insertion = index.insert(hashes, holder: holders[chosen].id, quota: UInt32(holders[chosen].quota))
+                holders[chosen].naive.insert(path, quota: holders[chosen].quota, operation: operation)
+                if Int.random(in: 0..<4, using: &random) == 0 {
+                    let reached = Array(path.prefix(holders[chosen].naive.depth(path)))
+                    index.undo(insertion, holder: holders[chosen].id)
+                    holders[chosen].naive.undo(reached, count: Int(insertion.newBlocks), operation: operation)
+                }
+            }
+            for holder in holders { #expect(index.count(of: holder.id) == holder.naive.held.count) }
+            if operation.isMultiple(of: 100) { expectSound(index, holders: holders.map(\.id)) }
+        }
+        expectSound(index, holders: holders.map(\.id))
+    }
+
+    @Test func churnKeepsItsBoundAndDropsNothingNeedlessly() {
+        var random = SeededGenerator(seed: 7)
+        var index = PrefixIndex(blockLimit: 300, holderLimit: 6, seed: 7)
+        var holders: [UInt16] = []
+        for _ in 0..<5_000 {
+            if holders.count < 2 || (holders.count < 6 && Int.random(in: 0..<20, using: &random) == 0) { holders.append(index.addHolder()) }
+            if holders.count > 2 && Int.random(in: 0..<20, using: &random) == 0 {
+                index.removeHolder(holders.remove(at: Int.random(in: 0..<holders.count, using: &random)))
+            }
+            let path = Prompt.distinct(Int.random(in: 0..<50, using: &random), chunkCount: Int.random(in: 1...80, using: &random)).hashes
+            let holder = holders[Int.random(in: 0..<holders.count, using: &random)]
+            path.withUnsafeBufferPointer { hashes in
+                index.match(hashes)
+                let share = Int(index.fairShare)
+                _ = index.insert(hashes, holder: holder, quota: 1_000)
+                index.match(hashes)
+                #expect(index.depth(of: holder) >= min(path.count, share), "the newest prompt is held as far as the share goes")
+            }
+            #expect(index.blocksInUse <= 300)
+        }
+        expectSound(index, holders: holders)
+    }
+
+    @Test func aRemovedHolderIsForgottenAtOnceAndItsRoomIsUsedAgain() {
+        var index = PrefixIndex(blockLimit: 100, holderLimit: 2, seed: 1)
+        let first = index.addHolder()
+        let prompt = Prompt.distinct(0, chunkCount: 100).hashes
+        prompt.withUnsafeBufferPointer { hashes in
+            index.match(hashes)
+            _ = index.insert(hashes, holder: first, quota: 1_000)
+        }
+        index.removeHolder(first)
+        let next = index.addHolder()
+        prompt.withUnsafeBufferPointer { hashes in
+            index.match(hashes)
+            #expect(index.depth(of: next) == 0)
+            let insertion = index.insert(hashes, holder: next, quota: 1_000)
+            #expect(insertion.newBlocks == 100)
+            index.match(hashes)
+            #expect(index.depth(of: next) == 100)
+        }
+        expectSound(index, holders: [next])
+    }
+
+    @Test func creditsEveryHolderOfAPrefixThatAllShare() {
+        var index = PrefixIndex(blockLimit: 40_000, holderLimit: 300, seed: 3)
+        let holders = (0..<300).map { _ in index.addHolder() }
+        let shared = Array(0..<20)
+        for (number, holder) in holders.enumerated() {
+            Prompt(shared + [1_000 + number]).hashes.withUnsafeBufferPointer { hashes in
+                index.match(hashes)
+                _ = index.insert(hashes, holder: holder, quota: 100)
+            }
+        }
+        Prompt(shared + [1_007]).hashes.withUnsafeBufferPointer { hashes in
+            index.match(hashes)
+            #expect(index.depth(of: holders[7]) == 21)
+            for holder in holders where holder != holders[7] { #expect(index.depth(of: holder) == 20) }
+            // A holder that the search did not visit must not get a second copy of what it holds.
+            let insertion = index.insert(hashes, holder: holders[299], quota: 100)
+            #expect(insertion.newBlocks == 1)
+        }
+        expectSound(index, holders: holders)
+    }
+
+    @Test func forgetsWhatIsAsOldAsALostBlock() {
+        var index = PrefixIndex(blockLimit: 1_000, holderLimit: 1, seed: 3)
+        let holder = index.addHolder()
+        let prompts = (0..<3).map { Prompt.distinct($0, chunkCount: 10).hashes }
+        let stamps = prompts.map { prompt in
+            prompt.withUnsafeBufferPointer { hashes in
+                index.match(hashes)
+                return index.insert(hashes, holder: holder, quota: 1_000).stamp
+            }
+        }
+        index.forget(of: holder, upTo: stamps[1])
+        let depths = prompts.map { prompt in
+            prompt.withUnsafeBufferPointer { hashes in
+                index.match(hashes)
+                return index.depth(of: holder)
+            }
+        }
+        #expect(depths == [0, 0, 10])
+    }
+
+    @Test func reuseRisesWhenBlocksAreRescuedAndFallsWhenTheyAreNot() {
+        var index = PrefixIndex(blockLimit: 10_000, holderLimit: 1, seed: 3)
+        let holder = index.addHolder()
+        func insert(_ name: Int, into index: inout PrefixIndex) {
+            Prompt.distinct(name, chunkCount: 10).hashes.withUnsafeBufferPointer { hashes in
+                index.match(hashes)
+                _ = index.insert(hashes, holder: holder, quota: 200)
+            }
+        }
+        // Twenty prompts in turn fit exactly: each is touched again when it is the oldest.
+        for round in 0..<600 { insert(round % 20, into: &index) }
+        let rescued = index.reuse(of: holder)
+        #expect(rescued > 0.9)
+        for name in 0..<8_000 { insert(100 + name, into: &index) }
+        #expect(index.reuse(of: holder) < 0.05)
+    }
+}
