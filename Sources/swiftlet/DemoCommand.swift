@@ -24,7 +24,9 @@ struct DemoCommand: ParsableCommand {
     private static let groups = 4
 
     func validate() throws {
-        guard (1...10_000).contains(conversations) else { throw ValidationError("--conversations: expected 1 to 10000, found \(conversations)") }
+        guard (1...10_000).contains(conversations) else {
+            throw ValidationError("--conversations: expected 1 to 10000, found \(conversations)")
+        }
     }
 
     func run() throws {
@@ -119,7 +121,8 @@ struct DemoCommand: ParsableCommand {
         for outcome in outcomes {
             let report = outcome.report
             rows.append([
-                outcome.policy.rawValue, milliseconds(report, 50), milliseconds(report, 99), String(format: "%.1f %%", report.hitRate * 100),
+                outcome.policy.rawValue, milliseconds(report, 50), milliseconds(report, 99),
+                String(format: "%.1f %%", report.hitRate * 100),
                 outcome.names.map { String(report.requestsByBackend[$0] ?? 0) }.joined(separator: " "), String(report.errors),
             ])
         }
@@ -138,7 +141,8 @@ struct DemoCommand: ParsableCommand {
         let median = (before.timeToFirstTokenMilliseconds(percentile: 50), after.timeToFirstTokenMilliseconds(percentile: 50))
         let tail = (before.timeToFirstTokenMilliseconds(percentile: 99), after.timeToFirstTokenMilliseconds(percentile: 99))
         guard median.1 > 0, tail.1 > 0 else { return nil }
-        return String(format: "\nleast-cost against round-robin: TTFT p50 %.1f times, p99 %.1f times as fast.", median.0 / median.1, tail.0 / tail.1)
+        return String(
+            format: "\nleast-cost against round-robin: TTFT p50 %.1f times, p99 %.1f times as fast.", median.0 / median.1, tail.0 / tail.1)
     }
 
     // MARK: Afterwards
