@@ -1,6 +1,6 @@
 #pragma once
-// Each 256-byte chunk is hashed where it lies; only a chunk that straddles two slices is copied. xxHash is inlined so that
-// the chunk length is a constant to the compiler's eye and no second library is linked; the digests are the library's.
+// A chunk is hashed where it lies; only one that straddles two slices is copied. xxHash is inlined, so this target links
+// nothing for it; the digests are those of its library.
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 

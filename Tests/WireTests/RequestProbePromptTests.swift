@@ -89,6 +89,7 @@ import Testing
             #"{"messages":[{"role":"user","content":"x"}],"system":[{"type":"text","text":"TEXT","cache_control":{"type":"ephemeral"}}]}"#
         ),
         (#"{"instructions":"TEXT","input":"x"}"#, #"{"system":"TEXT","messages":[{"role":"user","content":"x"}]}"#),
+        (#"{"tools":[{"name":"TEXT"}]}"#, #"{"functions":[{"name":"TEXT"}]}"#),
         (#"{"prompt":"TEXT"}"#, #"{"prompt":["TEXT"]}"#),
         (#"{"prompt":[1,2,3,4,5,6,7,8]}"#, #"{"prompt":[[1,2,3,4,5,6,7,8]]}"#),
         (
