@@ -15,10 +15,14 @@ extension RoutingState {
         let predicted = prefillFit.intercept + work
         guard work > 0 else { return }
         // A short prompt's time is mostly overhead and says little of the rate.
-        let surprise = min(max(log(max(seconds, 1e-6) / predicted), -Self.greatestSurprise), Self.greatestSurprise)
+        let ratio = (max(seconds, 0) + Self.noiseSeconds) / (predicted + Self.noiseSeconds)
+        let surprise = min(max(log(ratio), -Self.greatestSurprise), Self.greatestSurprise)
         setPrefillDeviation(slot, loads[slot].prefillDeviation + 0.1 * (work / predicted) * surprise)
         meanDeviation += 0.02 * (loads[slot].prefillDeviation - meanDeviation)
     }
+
+    /// Steps of the engine and wakes of both processes move a time to first token by this much, whatever the rate.
+    private static var noiseSeconds: Double { 0.005 }
 
     /// One observation counts as at most a factor of four.
     private static var greatestSurprise: Double { 1.386 }
