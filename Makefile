@@ -1,5 +1,5 @@
 # make demo and make test are all that a newcomer needs; both install what is missing first. `make` alone lists the rest.
-SHELL := /usr/bin/env bash
+SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .NOTPARALLEL:
@@ -19,9 +19,10 @@ BENCH ?= ../shared/bench
 BENCH_ROWS ?= R1 R3 R5 R6h1 R7
 BENCH_RUNS ?= 5
 
-# Build: C libraries, and what Swift's own clang takes from Debian to compile C++ and to link. Tests: clients and tools.
-APT_BUILD := libc6-dev libstdc++-12-dev binutils pkg-config git ca-certificates tzdata libnghttp2-dev libssl-dev libhttp-parser-dev \
-	libsimdjson-dev libxxhash-dev libprotobuf-c-dev protobuf-c-compiler
+# What the Swift toolchain itself runs on, what it needs to compile C and C++ and to link, and our C libraries.
+APT_SWIFT := libncurses6 libsqlite3-0 libcurl4 libxml2 binutils libc6-dev libstdc++-12-dev pkg-config git ca-certificates tzdata
+APT_BUILD := libnghttp2-dev libssl-dev libhttp-parser-dev libsimdjson-dev libxxhash-dev libprotobuf-c-dev protobuf-c-compiler
+# Clients and tools of the tests.
 APT_TESTS := python3 python3-venv curl openssl nghttp2-client
 
 .PHONY: help deps deps-system deps-python build demo test lint format proto bench clean
@@ -33,7 +34,7 @@ deps: deps-system deps-python ## Installs what is missing: Debian packages, Pyth
 
 deps-system:
 	@missing=""
-	for package in $(APT_BUILD) $(APT_TESTS); do
+	for package in $(APT_SWIFT) $(APT_BUILD) $(APT_TESTS); do
 		[[ "$$(dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null)" == installed ]] || missing+=" $$package"
 	done
 	if [[ -n "$$missing" ]]; then
@@ -83,9 +84,10 @@ test: ## Everything that must hold: build, lint, unit tests, end-to-end tests wi
 	swift test --skip-build 2>&1 | tee .build/logs/unit.log | grep -vE '^◇|^[^✔✘↳]*started\.$$'
 	step="end-to-end tests"; echo "== test: end to end, with real clients"
 	SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python -m pytest -q Tests/EndToEnd $(PYTEST_FLAGS) 2>&1 | tee .build/logs/end-to-end.log
-	unit=$$(sed -nE 's/.*Test run with ([0-9]+) tests?.* passed.*/\1/p' .build/logs/unit.log | tail -1)
-	clients=$$(sed -nE 's/.*[^0-9]?([0-9]+) passed.*/\1/p' .build/logs/end-to-end.log | tail -1)
-	step="counting the tests"; [[ "$${unit:-0}" -gt 0 && "$${clients:-0}" -gt 0 ]]
+	step="counting the tests"
+	unit=$$(grep -oE 'Test run with [0-9]+ tests? .*passed' .build/logs/unit.log | tail -1 | grep -oE '[0-9]+' | head -1)
+	clients=$$(grep -oE '[0-9]+ passed' .build/logs/end-to-end.log | tail -1 | grep -oE '[0-9]+')
+	[[ "$$unit" -gt 0 && "$$clients" -gt 0 ]]
 	echo "make test: everything holds ($$unit unit tests, $$clients end-to-end tests)"
 	echo "total: $$((unit + clients)) passed, 0 failed"
 

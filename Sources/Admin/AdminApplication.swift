@@ -44,14 +44,17 @@ private final class AdminExchange: DownstreamExchange {
             let isReady = application.table.hasReadyGroup(now: application.loop.now)
             answer(isReady ? 200 : 503, "application/json", isReady ? #"{"status":"ready"}"# : #"{"status":"no_ready_group"}"#)
         } else if path.equals("/") {
-            answer(200, "text/plain; charset=utf-8", "/metrics    Prometheus text\n/groups     what the next decision would use\n/health\n/readiness\n")
+            answer(
+                200, "text/plain; charset=utf-8",
+                "/metrics    Prometheus text\n/groups     what the next decision would use\n/health\n/readiness\n")
         } else {
             answer(404, "application/json", #"{"error":{"message":"Not found.","type":"invalid_request_error"}}"#)
         }
     }
 
     private func collectMetrics() {
-        application.loop.service(MetricsCollections.self)?.collect(from: application.workers, replyTo: application.loop.mailbox) { [self] snapshot in
+        application.loop.service(MetricsCollections.self)?.collect(from: application.workers, replyTo: application.loop.mailbox) {
+            [self] snapshot in
             var bytes: [UInt8] = []
             snapshot.writePrometheus(into: &bytes)
             answer(200, "text/plain; version=0.0.4; charset=utf-8", bytes)

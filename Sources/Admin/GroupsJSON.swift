@@ -11,19 +11,19 @@ private struct GroupJSON: Encodable {
     var models: [String]
     var ready: Bool
     var obstacle: String?
-    var obstacle_seconds: Double
-    var consecutive_failures: Int
-    var in_flight: Int
-    var awaiting_first_token: Int
-    var queued_uncached_tokens: Int
-    var active_kv_tokens: Int
-    var kv_capacity_tokens: Int
-    var prefill_tokens_per_second: Double
-    var overhead_seconds: Double
-    var decode_step_seconds: Double
-    var tokens_per_byte: Double
-    var prefix_index_blocks: Int
-    var hit_yield: Double
+    var obstacleSeconds: Double
+    var consecutiveFailures: Int
+    var inFlight: Int
+    var awaitingFirstToken: Int
+    var queuedUncachedTokens: Int
+    var activeKVTokens: Int
+    var kvCapacityTokens: Int
+    var prefillTokensPerSecond: Double
+    var overheadSeconds: Double
+    var decodeStepSeconds: Double
+    var tokensPerByte: Double
+    var prefixIndexBlocks: Int
+    var hitYield: Double
     var decisions: UInt64
 
     init(_ state: GroupState) {
@@ -35,25 +35,26 @@ private struct GroupJSON: Encodable {
         models = state.models
         ready = state.isReady
         obstacle = state.obstacle?.rawValue
-        obstacle_seconds = state.obstacleSeconds
-        consecutive_failures = state.consecutiveFailures
-        in_flight = state.inFlight
-        awaiting_first_token = state.awaitingFirstToken
-        queued_uncached_tokens = state.queuedUncachedTokens
-        active_kv_tokens = state.activeKVTokens
-        kv_capacity_tokens = state.kvCapacityTokens
-        prefill_tokens_per_second = state.prefillTokensPerSecond
-        overhead_seconds = state.overheadSeconds
-        decode_step_seconds = state.decodeStepSeconds
-        tokens_per_byte = state.tokensPerByte
-        prefix_index_blocks = state.indexBlocks
-        hit_yield = state.hitYield
+        obstacleSeconds = state.obstacleSeconds
+        consecutiveFailures = state.consecutiveFailures
+        inFlight = state.inFlight
+        awaitingFirstToken = state.awaitingFirstToken
+        queuedUncachedTokens = state.queuedUncachedTokens
+        activeKVTokens = state.activeKVTokens
+        kvCapacityTokens = state.kvCapacityTokens
+        prefillTokensPerSecond = state.prefillTokensPerSecond
+        overheadSeconds = state.overheadSeconds
+        decodeStepSeconds = state.decodeStepSeconds
+        tokensPerByte = state.tokensPerByte
+        prefixIndexBlocks = state.indexBlocks
+        hitYield = state.hitYield
         decisions = state.decisions
     }
 }
 
 func groupsJSON(_ groups: [GroupState]) -> String {
     let encoder = JSONEncoder()
+    encoder.keyEncodingStrategy = .convertToSnakeCase
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
     guard let data = try? encoder.encode(["groups": groups.map(GroupJSON.init)]) else { return #"{"groups":[]}"# }
     return String(decoding: data, as: UTF8.self) + "\n"

@@ -1,4 +1,4 @@
-// Heads and chunked bodies through http_parser, collected in C so that one call crosses into Swift per head or read.
+// Heads through http_parser, collected in C so that one call crosses into Swift per head.
 #pragma once
 #include <http_parser.h>
 #include <stdint.h>
@@ -20,11 +20,6 @@ typedef struct {
     uint32_t target_offset, target_length;
     int problem;
     int in_value;
-    // Chunked bodies: data is moved down to `body`, over framing that has been read already.
-    char *body;
-    size_t body_length;
-    int message_complete;
-    uint32_t trailer_count;
 } swl_head_parser;
 
 static inline int swl_on_target(http_parser *parser, const char *at, size_t length) {
@@ -132,41 +127,4 @@ static inline int swl_head_is_strict(const char *bytes, size_t length) {
         return 0;
     }
     return 1;
-}
-
-static inline int swl_on_chunk_data(http_parser *parser, const char *at, size_t length) {
-    swl_head_parser *self = (swl_head_parser *)parser->data;
-    memmove(self->body + self->body_length, at, length);
-    self->body_length += length;
-    return 0;
-}
-static inline int swl_on_trailer(http_parser *parser, const char *at, size_t length) {
-    (void)at;
-    (void)length;
-    swl_head_parser *self = (swl_head_parser *)parser->data;
-    return ++self->trailer_count > 200;
-}
-static inline int swl_on_message_complete(http_parser *parser) {
-    ((swl_head_parser *)parser->data)->message_complete = 1;
-    http_parser_pause(parser, 1);
-    return 0;
-}
-static const http_parser_settings swl_chunk_settings = {
-    .on_body = swl_on_chunk_data, .on_header_field = swl_on_trailer, .on_message_complete = swl_on_message_complete};
-
-/// A chunked body, decoded in place: `state` is the parser as the head left it. Returns the bytes read (all but what follows the
-/// message's end), or -1. `body_length` bytes of data stand at the start of `bytes` afterwards.
-static inline int64_t swl_decode_chunked(swl_head_parser *self, http_parser *state, char *bytes, size_t length) {
-    self->body = bytes;
-    self->body_length = 0;
-    self->message_complete = 0;
-    self->trailer_count = 0;
-    state->data = self;
-    size_t taken = http_parser_execute(state, &swl_chunk_settings, bytes, length);
-    if (self->message_complete) {
-        // Paused on the message's last byte, which http_parser has not counted when it stops in the callback.
-        if (state->http_errno != HPE_PAUSED) return -1;
-        return (int64_t)taken;
-    }
-    return state->http_errno == HPE_OK && taken == length ? (int64_t)taken : -1;
 }

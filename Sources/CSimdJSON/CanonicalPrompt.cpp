@@ -49,14 +49,15 @@ void walk(const Tape &tape, size_t at, Sink &sink) noexcept {
     }
 }
 
-struct AppendSink {
-    swl_prompt_hasher &hasher;
-    void byte(uint8_t byte) noexcept { append(hasher, &byte, 1); }
-    void text(swl_text text) noexcept { append(hasher, text.bytes, text.length); }
+struct WriterSink {
+    PromptWriter &writer;
+    void byte(uint8_t byte) noexcept { writer.byte(byte); }
+    void text(swl_text text) noexcept { writer.text(text); }
     void scalar(char tag, uint64_t bits) noexcept {
-        uint8_t bytes[11] = {marker::value, marker::value, uint8_t(tag)};
-        std::memcpy(bytes + 3, &bits, sizeof bits);
-        append(hasher, bytes, sizeof bytes);
+        writer.byte(marker::value);
+        writer.byte(marker::value);
+        writer.byte(uint8_t(tag));
+        writer.number(bits);
     }
 };
 
@@ -88,16 +89,16 @@ void CanonicalPrompt::write(const PromptPlaces &places) noexcept {
     input(places.input);
 }
 
-uint64_t CanonicalPrompt::digest(size_t at) const noexcept {
+uint64_t CanonicalPrompt::digest(const Tape &tape, size_t at) noexcept {
     DigestSink sink;
-    walk(tape_, at, sink);
+    walk(tape, at, sink);
     return sink.digest;
 }
 
 void CanonicalPrompt::tools(size_t at) noexcept {
     if (at == 0 || tape_.tag(at) == 'n') { return; }
     const auto tool = [&](size_t place) {
-        put(marker::tool);
+        writer_.byte(marker::tool);
         tree(place);
     };
     if (tape_.tag(at) == '[') { tape_.each_element(at, tool); } else { tool(at); }
@@ -106,9 +107,9 @@ void CanonicalPrompt::tools(size_t at) noexcept {
 /// The same bytes as a first message with this role, since engines turn the one into the other.
 void CanonicalPrompt::system_message(size_t at) noexcept {
     if (at == 0 || tape_.tag(at) == 'n') { return; }
-    put(marker::message);
-    static constexpr uint8_t role[] = {'s', 'y', 's', 't', 'e', 'm', marker::content};
-    append(hasher_, role, sizeof role);
+    writer_.byte(marker::message);
+    writer_.literal("system");
+    writer_.byte(marker::content);
     content(at);
 }
 
@@ -116,13 +117,13 @@ void CanonicalPrompt::conversation(size_t at) noexcept {
     if (tape_.tag(at) == '[') {
         tape_.each_element(at, [&](size_t place) { message(place); });
     } else if (tape_.tag(at) != 'n') {
-        put(marker::message);
+        writer_.byte(marker::message);
         tree(at);
     }
 }
 
 void CanonicalPrompt::message(size_t at) noexcept {
-    put(marker::message);
+    writer_.byte(marker::message);
     size_t role = 0, name = 0, call_id = 0, body = 0, calls = 0, call = 0;
     if (tape_.tag(at) == '{') {
         tape_.each_member(at, [&](swl_text key, size_t value) {
@@ -140,20 +141,20 @@ void CanonicalPrompt::message(size_t at) noexcept {
     }
     // Items of /v1/responses other than messages (function calls, their outputs, reasoning) have no role.
     if (role == 0 || !tape_.is_text(role)) { return tree(at); }
-    put(tape_.text(role));
-    if (name != 0 && tape_.is_text(name)) { put(marker::name), put(tape_.text(name)); }
-    if (call_id != 0 && tape_.is_text(call_id)) { put(marker::tool_call_id), put(tape_.text(call_id)); }
-    put(marker::content);
+    writer_.text(tape_.text(role));
+    if (name != 0 && tape_.is_text(name)) { writer_.byte(marker::name), writer_.text(tape_.text(name)); }
+    if (call_id != 0 && tape_.is_text(call_id)) { writer_.byte(marker::tool_call_id), writer_.text(tape_.text(call_id)); }
+    writer_.byte(marker::content);
     if (body != 0) { content(body); }
     for (const size_t place : {calls, call}) {
-        if (place != 0 && tape_.tag(place) != 'n') { put(marker::tool_calls), tree(place); }
+        if (place != 0 && tape_.tag(place) != 'n') { writer_.byte(marker::tool_calls), tree(place); }
     }
 }
 
 void CanonicalPrompt::content(size_t at) noexcept {
     switch (tape_.tag(at)) {
         case 'n': return;
-        case '"': return put(tape_.text(at));
+        case '"': return writer_.text(tape_.text(at));
         case '[': {
             bool is_first = true;
             tape_.each_element(at, [&](size_t place) {
@@ -184,32 +185,32 @@ void CanonicalPrompt::part(size_t at, bool is_first) noexcept {
     }
     if (url != 0 && tape_.is_text(url)) {
         const swl_text address = tape_.text(url);
-        return put_digest(XXH3_64bits(address.bytes, address.length));
+        return medium(XXH3_64bits(address.bytes, address.length));
     }
-    if (type != 0 && tape_.is_text(type) && is_media(tape_.text(type))) { return put_digest(digest(at)); }
-    if (!is_first) { put(marker::part); }
-    if (text != 0 && tape_.is_text(text)) { put(tape_.text(text)); } else { tree(at); }
+    if (type != 0 && tape_.is_text(type) && is_media(tape_.text(type))) { return medium(digest(tape_, at)); }
+    if (!is_first) { writer_.byte(marker::part); }
+    if (text != 0 && tape_.is_text(text)) { writer_.text(tape_.text(text)); } else { tree(at); }
 }
 
 void CanonicalPrompt::completion_prompt(size_t at) noexcept {
     if (at == 0 || tape_.tag(at) == 'n') { return; }
     if (tape_.tag(at) != '[') {
-        put(marker::prompt);
-        return tape_.is_text(at) ? put(tape_.text(at)) : tree(at);
+        writer_.byte(marker::prompt);
+        return tape_.is_text(at) ? writer_.text(tape_.text(at)) : tree(at);
     }
     const size_t last = tape_.end(at);
     bool in_tokens = false;
     for (size_t place = at + 1; place < last; place = tape_.after(place)) {
         const char tag = tape_.tag(place);
         const bool is_token = tag == 'l' || tag == 'u';
-        if (!is_token || !in_tokens) { put(marker::prompt); }
+        if (!is_token || !in_tokens) { writer_.byte(marker::prompt); }
         in_tokens = is_token;
-        if (is_token) { put_token(place); }
-        else if (tag == '"') { put(tape_.text(place)); }
+        if (is_token) { token(place); }
+        else if (tag == '"') { writer_.text(tape_.text(place)); }
         else if (tag == '[') {
             tape_.each_element(place, [&](size_t inner) {
                 const char kind = tape_.tag(inner);
-                if (kind == 'l' || kind == 'u') { put_token(inner); } else { tree(inner); }
+                if (kind == 'l' || kind == 'u') { token(inner); } else { tree(inner); }
             });
         } else { tree(place); }
     }
@@ -219,30 +220,28 @@ void CanonicalPrompt::completion_prompt(size_t at) noexcept {
 void CanonicalPrompt::input(size_t at) noexcept {
     if (at == 0) { return; }
     if (tape_.is_text(at)) {
-        put(marker::message);
-        static constexpr uint8_t role[] = {'u', 's', 'e', 'r', marker::content};
-        append(hasher_, role, sizeof role);
-        return put(tape_.text(at));
+        writer_.byte(marker::message);
+        writer_.literal("user");
+        writer_.byte(marker::content);
+        return writer_.text(tape_.text(at));
     }
     const bool holds_items = tape_.tag(at) == '[' && tape_.tag(at + 1) == '{';
     if (holds_items) { conversation(at); } else { completion_prompt(at); }
 }
 
 void CanonicalPrompt::tree(size_t at) noexcept {
-    AppendSink sink{hasher_};
+    WriterSink sink{writer_};
     walk(tape_, at, sink);
 }
 
-void CanonicalPrompt::put_digest(uint64_t digest) noexcept {
-    uint8_t bytes[9] = {marker::media};
-    std::memcpy(bytes + 1, &digest, sizeof digest);
-    append(hasher_, bytes, sizeof bytes);
+void CanonicalPrompt::medium(uint64_t digest) noexcept {
+    writer_.byte(marker::media);
+    writer_.number(digest);
 }
 
 /// Four bytes a token: about what a token of text weighs, so byte-based estimates hold for both kinds of prompt.
-void CanonicalPrompt::put_token(size_t at) noexcept {
-    const uint32_t token = uint32_t(tape_.number_bits(at));
-    append(hasher_, reinterpret_cast<const uint8_t *>(&token), sizeof token);
+void CanonicalPrompt::token(size_t at) noexcept {
+    writer_.number(uint32_t(tape_.number_bits(at)));
 }
 
 }  // namespace swiftlet

@@ -14,12 +14,12 @@ struct PromptPlaces {
 /// begins with all bytes of the last: every part opens with a marker and none ends with one.
 class CanonicalPrompt {
   public:
-    CanonicalPrompt(const Tape &tape, swl_prompt_hasher &hasher) noexcept : tape_(tape), hasher_(hasher) {}
+    CanonicalPrompt(const Tape &tape, swl_prompt_hasher &hasher) noexcept : tape_(tape), writer_(hasher) {}
 
     void write(const PromptPlaces &places) noexcept;
 
     /// A fingerprint of any value, for what stands outside the prompt's text.
-    uint64_t digest(size_t at) const noexcept;
+    static uint64_t digest(const Tape &tape, size_t at) noexcept;
 
   private:
     void tools(size_t at) noexcept;
@@ -32,13 +32,11 @@ class CanonicalPrompt {
     void input(size_t at) noexcept;
     void tree(size_t at) noexcept;
 
-    void put(uint8_t byte) noexcept { append(hasher_, &byte, 1); }
-    void put(swl_text text) noexcept { append(hasher_, text.bytes, text.length); }
-    void put_digest(uint64_t digest) noexcept;
-    void put_token(size_t at) noexcept;
+    void token(size_t at) noexcept;
+    void medium(uint64_t digest) noexcept;
 
     const Tape &tape_;
-    swl_prompt_hasher &hasher_;
+    PromptWriter writer_;
 };
 
 }  // namespace swiftlet

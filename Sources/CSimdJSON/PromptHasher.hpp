@@ -1,6 +1,6 @@
 #pragma once
-// Each 256-byte chunk is hashed where it lies; only a chunk that straddles two slices is copied. xxHash is inlined so that
-// the chunk length is a constant to the compiler's eye and no second library is linked; the digests are the library's.
+// A chunk is hashed where it lies; only one that straddles two slices is copied. xxHash is inlined, so this target links
+// nothing for it; the digests are those of its library.
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -39,5 +39,66 @@ inline void append(swl_prompt_hasher &hasher, const uint8_t *bytes, size_t lengt
     std::memcpy(hasher.staging, bytes, length);
     hasher.staged = uint32_t(length);
 }
+
+/// Gathers small pieces (markers, keys, token ids) before they reach the hasher: a tool's schema is hundreds of pieces of a few
+/// bytes, and one append for each measured four times the parse.
+class PromptWriter {
+  public:
+    explicit PromptWriter(swl_prompt_hasher &hasher) noexcept : hasher_(hasher) {}
+    PromptWriter(const PromptWriter &) = delete;
+    PromptWriter &operator=(const PromptWriter &) = delete;
+    ~PromptWriter() noexcept { flush(); }
+
+    void byte(uint8_t byte) noexcept {
+        reserve(1);
+        buffer_[used_++] = byte;
+    }
+
+    /// A text of simdjson's string buffer, where 32 bytes may be read at any entry (its padding is 64).
+    void text(swl_text text) noexcept {
+        if (text.length > block) { return bytes(text.bytes, text.length); }
+        reserve(block);
+        std::memcpy(buffer_ + used_, text.bytes, block);
+        used_ += text.length;
+    }
+
+    template <typename Number>
+    void number(Number number) noexcept {
+        reserve(sizeof number);
+        std::memcpy(buffer_ + used_, &number, sizeof number);
+        used_ += sizeof number;
+    }
+
+    template <size_t size>
+    void literal(const char (&literal)[size]) noexcept {
+        bytes(reinterpret_cast<const uint8_t *>(literal), size - 1);
+    }
+
+  private:
+    static constexpr size_t block = 32;
+
+    void bytes(const uint8_t *bytes, size_t length) noexcept {
+        if (length > sizeof buffer_ / 2) {
+            flush();
+            return append(hasher_, bytes, length);
+        }
+        reserve(length);
+        std::memcpy(buffer_ + used_, bytes, length);
+        used_ += length;
+    }
+
+    void reserve(size_t length) noexcept {
+        if (used_ + length > sizeof buffer_) { flush(); }
+    }
+
+    void flush() noexcept {
+        append(hasher_, buffer_, used_);
+        used_ = 0;
+    }
+
+    swl_prompt_hasher &hasher_;
+    size_t used_ = 0;
+    uint8_t buffer_[512];
+};
 
 }  // namespace swiftlet

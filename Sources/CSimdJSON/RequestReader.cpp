@@ -128,13 +128,12 @@ void read_document(const Tape &tape, swl_prompt_hasher &hasher, swl_request_fact
     if (facts.cache_salt.length != 0) {
         swl_prompt_hasher_salt(&hasher, salt_cache, facts.cache_salt.bytes, facts.cache_salt.length);
     }
-    CanonicalPrompt prompt(tape, hasher);
     for (const size_t at : {places.lora, places.lora_name, places.lora_path}) {
         if (at == 0 || tape.tag(at) == 'n') { continue; }
-        const uint64_t digest = prompt.digest(at);
+        const uint64_t digest = CanonicalPrompt::digest(tape, at);
         swl_prompt_hasher_salt(&hasher, salt_lora, &digest, sizeof digest);
     }
-    prompt.write(places.prompt);
+    CanonicalPrompt(tape, hasher).write(places.prompt);
 }
 
 /// The parser's two stages apart, so that the tape is bounded between them.

@@ -1,4 +1,4 @@
-internal import Glibc
+import Glibc
 
 /// A host and a port as written. Nothing is resolved here: the host may be an IPv4 or IPv6 address or a name.
 public struct SocketAddressText: Hashable, Sendable, CustomStringConvertible {

@@ -1,4 +1,4 @@
-public import Routing
+import Routing
 
 /// Everything that an operator may choose, as one immutable, validated value: what the process reads once at start
 /// and never asks for again.

@@ -78,7 +78,7 @@ extension DownstreamConnection {
         case .length(let length): phase = .body(remaining: length)
         case .chunked:
             phase = .chunkedBody
-            chunkedDecoder = parser.makeChunkedDecoder()
+            chunkedDecoder = ChunkedDecoder()
         case .none, .untilClose: phase = .answering
         }
         let expectsContinue = framing != .none && request.headers.value(.expect)?.equalsIgnoringCase("100-continue") == true
@@ -132,7 +132,7 @@ extension DownstreamConnection {
     }
 
     func refuse(_ refusal: Refusal) {
-        application.requestRefused(status: refusal.status)
+        application.requestRefused(status: refusal.status, client: peerAddress)
         output.append("HTTP/1.1 ")
         output.append(decimal: refusal.status)
         output.append(" ")

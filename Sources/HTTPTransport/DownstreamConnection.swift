@@ -73,7 +73,6 @@ public final class DownstreamConnection: TransportConnection {
         guard bytes.count >= preface.utf8CodeUnitCount else { return false }
         phase = .http2
         http2 = HTTP2Session(role: .server, connection: self)
-        if isDraining { http2?.announceShutdown() }
         return true
     }
 
@@ -116,16 +115,13 @@ public final class DownstreamConnection: TransportConnection {
     func streamFinished() {
         guard !isClosed, let http2 else { return }
         touchIdleDeadline()
-        if isDraining, http2.streams.isEmpty {
-            closesAfterFlush = true
-            callAtTurnEnd()
-        }
+        if isDraining, http2.streams.isEmpty { sayGoodbye(http2) }
     }
 
     // MARK: Deadlines
 
     private func touchIdleDeadline() {
-        if http2?.streams.isEmpty ?? true { setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds) }
+        if !isDraining, http2?.streams.isEmpty ?? true { setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds) }
     }
 
     public override func deadlineReached() {
@@ -133,10 +129,8 @@ public final class DownstreamConnection: TransportConnection {
         case .head where !input.isEmpty: refuse(.headTimeout)
         case .answering: break
         case .http2:
-            guard let http2, http2.streams.isEmpty else { return }
-            http2.refuseNewStreams()
-            closesAfterFlush = true
-            callAtTurnEnd()
+            guard let http2 else { return }
+            if http2.streams.isEmpty { sayGoodbye(http2) } else if isDraining { http2.refuseNewStreams() }
         default: close()
         }
     }
@@ -148,14 +142,25 @@ public final class DownstreamConnection: TransportConnection {
         guard !isDraining else { return }
         isDraining = true
         if let http2 {
-            http2.announceShutdown()
-            http2.refuseNewStreams()
-            if http2.streams.isEmpty { closesAfterFlush = true }
-            callAtTurnEnd()
+            if http2.streams.isEmpty { return sayGoodbye(http2) }
+            // Some clients (Python's h2, and httpx above it) drop their open streams at the first GOAWAY. gRPC's rely on it to
+            // take new calls elsewhere. So: at once for gRPC; for others once their streams are through, or after a while.
+            if http2.carriesGRPC {
+                http2.announceShutdown()
+                http2.refuseNewStreams()
+            } else {
+                setDeadline(loop.now &+ limits.goawayDelayNanoseconds)
+            }
         } else if exchange == nil {
             closesAfterFlush = true
             callAtTurnEnd()
         }
+    }
+
+    private func sayGoodbye(_ http2: HTTP2Session) {
+        http2.refuseNewStreams()
+        closesAfterFlush = true
+        callAtTurnEnd()
     }
 
     var keepsAliveAllowed: Bool { !isDraining }

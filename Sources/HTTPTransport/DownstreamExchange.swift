@@ -100,7 +100,7 @@ open class DownstreamApplication {
     /// A connection was accepted, or closed.
     open func connectionCountChanged(by change: Int) {}
     /// A request was refused by the transport before an exchange could be made of it.
-    open func requestRefused(status: Int) {}
+    open func requestRefused(status: Int, client: SocketAddress) {}
 }
 
 /// The HTTP/2 stream of a downstream exchange.
@@ -146,6 +146,7 @@ final class DownstreamStream: HTTP2Stream {
         headComplete = true
         guard !isTooLarge else { return refuse(.tooManyFields) }
         guard exchange.request.method != .connect else { return refuse(.malformed) }
+        if exchange.request.isGRPC { session.carriesGRPC = true }
         exchange.headReceived()
     }
 
@@ -162,7 +163,9 @@ final class DownstreamStream: HTTP2Stream {
 
     private func refuse(_ defect: HTTP1Defect) {
         let refusal = Refusal(defect)
-        (session.connection as? DownstreamConnection)?.application.requestRefused(status: refusal.status)
+        if let connection = exchange.connection {
+            connection.application.requestRefused(status: refusal.status, client: connection.peerAddress)
+        }
         let headers = HeaderBlock()
         headers.append("content-type", "application/json")
         headers.append("content-length", decimal: refusal.body.utf8CodeUnitCount)

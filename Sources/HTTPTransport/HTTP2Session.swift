@@ -13,6 +13,8 @@ final class HTTP2Session {
     private var session: OpaquePointer?
     private(set) var streams: [Int32: HTTP2Stream] = [:]
     private(set) var peerIsGoingAway = false
+    /// A gRPC call has come over this connection.
+    var carriesGRPC = false
     private var stalled: [HTTP2Stream] = []
     private(set) var isInsideLibrary = false
 
@@ -253,6 +255,7 @@ final class HTTP2Session {
         switch UInt32(header.type) {
         case NGHTTP2_HEADERS.rawValue:
             guard let stream = stream(header.stream_id) else { return }
+            stream.endsWithHead = ended && !stream.headComplete
             if !stream.headComplete { stream.headReceived() }
             if ended { finishReceiving(stream) }
         case NGHTTP2_DATA.rawValue where ended:

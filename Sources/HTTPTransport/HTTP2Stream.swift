@@ -17,6 +17,8 @@ class HTTP2Stream {
     var isPaused = false
     /// HEADERS that come now are trailers.
     var headComplete = false
+    /// The frame of the head was the last one.
+    var endsWithHead = false
 
     init(id: Int32, session: HTTP2Session) {
         self.id = id

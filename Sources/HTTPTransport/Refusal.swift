@@ -8,29 +8,40 @@ struct Refusal {
     init(_ defect: HTTP1Defect) {
         switch defect {
         case .malformed:
-            self.init(400, #"{"error":{"message":"Malformed HTTP request.","type":"invalid_request_error","param":null,"code":"invalid_request"}}"#)
+            self.init(
+                400,
+                #"{"error":{"message":"Malformed HTTP request.","type":"invalid_request_error","param":null,"code":"invalid_request"}}"#)
         case .missingHost:
             self.init(
-                400, #"{"error":{"message":"Exactly one Host header is required.","type":"invalid_request_error","param":null,"code":"invalid_request"}}"#)
+                400,
+                #"{"error":{"message":"Exactly one Host header is required.","type":"invalid_request_error","param":null,"code":"invalid_request"}}"#
+            )
         case .ambiguousFraming:
             self.init(
-                400, #"{"error":{"message":"Ambiguous message framing.","type":"invalid_request_error","param":null,"code":"invalid_request"}}"#)
+                400,
+                #"{"error":{"message":"Ambiguous message framing.","type":"invalid_request_error","param":null,"code":"invalid_request"}}"#)
         case .unsupportedTransferCoding:
             self.init(
                 400,
-                #"{"error":{"message":"Transfer-Encoding must be exactly chunked.","type":"invalid_request_error","param":null,"code":"invalid_request"}}"#)
+                #"{"error":{"message":"Transfer-Encoding must be exactly chunked.","type":"invalid_request_error","param":null,"code":"invalid_request"}}"#
+            )
         case .unsupportedVersion:
             self.init(
-                505, #"{"error":{"message":"HTTP version not supported.","type":"invalid_request_error","param":null,"code":"invalid_request"}}"#)
+                505,
+                #"{"error":{"message":"HTTP version not supported.","type":"invalid_request_error","param":null,"code":"invalid_request"}}"#
+            )
         case .headTooLarge, .tooManyFields:
             self.init(
                 431,
-                #"{"error":{"message":"Request header fields too large.","type":"invalid_request_error","param":null,"code":"request_too_large"}}"#)
+                #"{"error":{"message":"Request header fields too large.","type":"invalid_request_error","param":null,"code":"request_too_large"}}"#
+            )
         }
     }
 
     static let headTimeout = Refusal(
-        408, #"{"error":{"message":"The request did not arrive in time.","type":"invalid_request_error","param":null,"code":"request_timeout"}}"#)
+        408,
+        #"{"error":{"message":"The request did not arrive in time.","type":"invalid_request_error","param":null,"code":"request_timeout"}}"#
+    )
 
     private init(_ status: Int, _ body: StaticString) {
         self.status = status

@@ -18,6 +18,8 @@ open class TransportConnection: EventHandler {
     final var isWriteBlocked = false
     /// Bytes may wait in the kernel that we were told of and did not read.
     final var hasUnreadInput = false
+    /// `input` may hold a whole message.
+    private final var hasUnparsedInput = false
     final var peerHasClosed = false
     final var isClosed = false
     /// Close once the output is written.
@@ -84,6 +86,8 @@ open class TransportConnection: EventHandler {
                 processInput(pending &+ count, pending: pending)
                 if drained && !peerHasClosed { return }
             case .wouldBlock:
+                // Nothing new, but what was left over may be a whole message that had to wait for its turn.
+                if hasUnparsedInput { processInput(pending, pending: pending) }
                 return
             case .endOfStream:
                 peerHasClosed = true
@@ -98,6 +102,8 @@ open class TransportConnection: EventHandler {
     }
 
     private func processInput(_ count: Int, pending: Int) {
+        hasUnparsedInput = false
+        guard count > 0 else { return }
         if pending > 0 { input.removeAll() }
         let taken = process(UnsafeMutableRawBufferPointer(rebasing: loop.readBuffer[..<count]))
         guard !isClosed, taken < count else { return }
@@ -106,15 +112,8 @@ open class TransportConnection: EventHandler {
 
     /// Looks again at bytes that were left when `wantsInput` was false. In a turn of its own, so that no parser is entered twice.
     final func resumeInput() {
-        if hasUnreadInput || peerHasClosed || !input.isEmpty { callAgain() }
-    }
-
-    /// Parses what was left in `input`, without a read.
-    final func processPendingInput() {
-        let pending = input.count
-        guard pending > 0 else { return }
-        memcpy(loop.readBuffer.baseAddress!, input.readable.baseAddress!, pending)
-        processInput(pending, pending: pending)
+        hasUnparsedInput = !input.isEmpty
+        if hasUnreadInput || peerHasClosed || hasUnparsedInput { callAgain() }
     }
 
     // MARK: Writing
@@ -143,7 +142,8 @@ open class TransportConnection: EventHandler {
             hasStalledSource = false
             outputDrained()
         }
-        if output.isEmpty, closesAfterFlush, !isClosed { finishClosing() }
+        guard output.isEmpty, !isClosed else { return }
+        if closesAfterFlush || http2?.isFinished ?? false { finishClosing() }
     }
 
     /// Called when the last output has left and `closesAfterFlush` was set.

@@ -27,6 +27,9 @@ public struct TransportLimits: Sendable, Equatable {
     /// How long a refused client's remaining bytes are read and thrown away, so that it can read our answer.
     public var lingerNanoseconds: UInt64 = 1_000_000_000
 
+    /// How long a draining HTTP/2 connection with open streams goes without its GOAWAY.
+    public var goawayDelayNanoseconds: UInt64 = 5_000_000_000
+
     public init() {}
 
     /// An idle connection is probed for end of file before reuse when it has been idle longer than this.

@@ -212,7 +212,7 @@ final class UpstreamConnection: TransportConnection {
             case .length(let count): phase = .body(remaining: count)
             case .chunked:
                 phase = .chunkedBody
-                chunkedDecoder = pool.parser.makeChunkedDecoder()
+                chunkedDecoder = ChunkedDecoder()
             case .untilClose: phase = .bodyUntilClose
             }
             exchange.headReceived()

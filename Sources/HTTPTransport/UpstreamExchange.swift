@@ -61,6 +61,9 @@ open class UpstreamExchange {
     /// The output that `send` found too long has been taken.
     open func requestDrained() {}
 
+    /// Whether the head is all there is of the answer (gRPC's "trailers only"); known from `headReceived()` on, HTTP/2 only.
+    public final var endsWithHead: Bool { stream?.endsWithHead ?? false }
+
     // MARK: Sending
 
     public final var isAttached: Bool { connection != nil }

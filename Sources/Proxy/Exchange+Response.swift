@@ -54,7 +54,7 @@ extension Exchange {
         removeConnectionFields(headers)
         headers.remove(.requestID)
         headers.append("x-request-id", requestID)
-        let hasNoBody = request.method == .head
+        let hasNoBody = request.method == .head || attempt.endsWithHead
         respond(status: responseStatus, headers: headers, ended: hasNoBody && request.version == .http2)
         // The request will not be sent again.
         body.removeAll()

@@ -29,5 +29,7 @@ public struct EndpointAddresses: Sendable {
     public init(_ addresses: [Endpoint: SocketAddress]) { self.addresses = addresses }
 
     /// Nil for an endpoint that was never resolved.
-    public subscript(endpoint: Endpoint) -> SocketAddress? { addresses[endpoint] ?? SocketAddress(host: endpoint.host, port: endpoint.port) }
+    public subscript(endpoint: Endpoint) -> SocketAddress? {
+        addresses[endpoint] ?? SocketAddress(host: endpoint.host, port: endpoint.port)
+    }
 }

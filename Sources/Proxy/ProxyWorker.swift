@@ -47,10 +47,20 @@ public final class ProxyWorker: DownstreamApplication {
         if change > 0 { metrics.counters.downstreamConnectionsAccepted &+= UInt64(change) }
     }
 
-    public override func requestRefused(status: Int) {
+    public override func requestRefused(status: Int, client: SocketAddress) {
         let series = metrics.series(SeriesKey(model: LabelTable.other, group: LabelTable.other))
         metrics.requestStarted(series)
         metrics.requestFinished(series, status: status, outcome: .rejected, durationNanoseconds: 0)
+        guard let accessLog else { return }
+        var record = AccessRecord()
+        record.wallClockNanoseconds = loop.wallClock()
+        record.status = status
+        record.outcome = .rejected
+        var client = client.host
+        client.withUTF8 { client in
+            record.client = UnsafeRawBufferPointer(client)
+            accessLog.append(record)
+        }
     }
 
     public func flushAccessLog() { accessLog?.flush() }

@@ -74,6 +74,8 @@ extension RoutingState {
     }
 
     func hasReadyGroup(excluding tried: TriedGroups, now: UInt64) -> Bool {
-        order.contains { loads[$0].isReady && !loads[$0].isEjected(now: now) && !tried.contains(GroupID(slot: $0, generation: loads[$0].generation)) }
+        order.contains {
+            loads[$0].isReady && !loads[$0].isEjected(now: now) && !tried.contains(GroupID(slot: $0, generation: loads[$0].generation))
+        }
     }
 }

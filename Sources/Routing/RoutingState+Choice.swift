@@ -103,8 +103,28 @@ extension RoutingState {
         // A band below the cost of one such request: a tie may go either way, an imbalance of one request may not.
         let group = candidates[best]
         let prefill = inputs.terms(on: loads[group], depth: index.depth(of: loads[group].holder)).prefill
+        levelEquallyLoaded(count, with: best, within: Self.learnedNoiseShare * prefill + Self.learnedNoiseSeconds)
         let slot = tieBreak(count, limit: costs[best] + 0.05 * prefill, hashes: hashes)
         return (slot, reason(of: slot, deepest: deepest, hashes: hashes))
+    }
+
+    /// What learned rates of like groups may differ by from noise alone.
+    private static var learnedNoiseShare: Double { 0.25 }
+    private static var learnedNoiseSeconds: Double { 0.005 }
+
+    /// Groups that carry no more than the best and differ from it by what they were learned to be, not by what they have to do,
+    /// count as equal when the difference is small: or the group that looks fastest would take all the prompts of a quiet fleet,
+    /// and replicas of the router, which learn different noise, would place alike prompts apart.
+    private func levelEquallyLoaded(_ count: Int, with best: Int, within band: Double) {
+        let reference = candidates[best]
+        let leastCost = costs[best]
+        for position in 0..<count where costs[position] <= leastCost + band {
+            let slot = candidates[position]
+            guard loads[slot].inFlight <= loads[reference].inFlight, loads[slot].queuedTokens <= loads[reference].queuedTokens else {
+                continue
+            }
+            costs[position] = leastCost
+        }
     }
 
     private func deepestMatch(

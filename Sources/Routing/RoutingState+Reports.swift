@@ -15,18 +15,29 @@ extension RoutingState {
         let predicted = prefillFit.intercept + work
         guard work > 0 else { return }
         // A short prompt's time is mostly overhead and says little of the rate.
-        let surprise = min(max(log(max(seconds, 1e-6) / predicted), -Self.greatestSurprise), Self.greatestSurprise)
+        let ratio = (max(seconds, 0) + Self.noiseSeconds) / (predicted + Self.noiseSeconds)
+        let surprise = min(max(log(ratio), -Self.greatestSurprise), Self.greatestSurprise)
         setPrefillDeviation(slot, loads[slot].prefillDeviation + 0.1 * (work / predicted) * surprise)
         meanDeviation += 0.02 * (loads[slot].prefillDeviation - meanDeviation)
     }
 
+    /// Steps of the engine and wakes of both processes move a time to first token by this much, whatever the rate.
+    private static var noiseSeconds: Double { 0.005 }
+
     /// One observation counts as at most a factor of four.
     private static var greatestSurprise: Double { 1.386 }
+
+    /// Natural logarithm of the factor by which a group may differ from the fleet without consequence.
+    private static var deviationTolerance: Double { 0.25 }
 
     func setPrefillDeviation(_ slot: UInt32, _ deviation: Double) {
         // A group is at most 32 times slower or faster than described.
         loads[slot].prefillDeviation = min(max(deviation, -3.466), 3.466)
-        loads[slot].secondsPerToken = loads[slot].describedSecondsPerToken * exp(loads[slot].prefillDeviation)
+        // Within a quarter groups count as alike: differences that small come from the hosts' noise, and acting on them would
+        // send every cold prompt of a quiet fleet to one group, and make replicas of the router disagree.
+        let beyond = max(0, abs(loads[slot].prefillDeviation) - Self.deviationTolerance)
+        let counted = loads[slot].prefillDeviation < 0 ? -beyond : beyond
+        loads[slot].secondsPerToken = loads[slot].describedSecondsPerToken * exp(counted)
     }
 
     /// Draws one group's deviation towards the mean of those that answer, a group per decision: after half a minute of silence

@@ -1,4 +1,4 @@
-internal import Glibc
+import Glibc
 
 /// Writes one JSON line per exchange to a descriptor that several loops and programs may share. Confined to one loop.
 ///

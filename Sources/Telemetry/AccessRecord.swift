@@ -39,44 +39,39 @@ extension LineBuffer {
         append("{\"time\":\"")
         appendTimestamp(record.wallClockNanoseconds)
         append("\"")
-        appendField("request_id", record.requestID, atMost: 128)
-        appendField("method", record.method, atMost: 32)
-        appendField("path", record.path, atMost: 1_536)
-        appendField("protocol", UnsafeRawBufferPointer(record.protocolName), atMost: 16)
-        appendField("status", UInt64(max(0, record.status)))
-        appendField("model", record.model, atMost: 256)
-        appendField("group", record.group, atMost: 256)
-        appendField("endpoint", record.endpoint, atMost: 288)
-        appendField("reason", UnsafeRawBufferPointer(record.reason), atMost: 32)
-        appendField("attempts", UInt64(max(0, record.attempts)))
+        appendField(",\"request_id\":", record.requestID, atMost: 128)
+        appendField(",\"method\":", record.method, atMost: 32)
+        appendField(",\"path\":", record.path, atMost: 1_536)
+        appendField(",\"protocol\":", UnsafeRawBufferPointer(record.protocolName), atMost: 16)
+        appendField(",\"status\":", UInt64(max(0, record.status)))
+        appendField(",\"model\":", record.model, atMost: 256)
+        appendField(",\"group\":", record.group, atMost: 256)
+        appendField(",\"endpoint\":", record.endpoint, atMost: 288)
+        appendField(",\"reason\":", UnsafeRawBufferPointer(record.reason), atMost: 32)
+        appendField(",\"attempts\":", UInt64(max(0, record.attempts)))
         append(record.isStream ? ",\"stream\":true" : ",\"stream\":false")
-        appendField("bytes_in", record.bytesIn)
-        appendField("bytes_out", record.bytesOut)
-        appendField("prompt_tokens", record.promptTokens.map { UInt64(max(0, $0)) })
-        appendField("cached_tokens", record.cachedTokens.map { UInt64(max(0, $0)) })
-        appendField("completion_tokens", record.completionTokens.map { UInt64(max(0, $0)) })
-        appendKey("ttft_ms")
+        appendField(",\"bytes_in\":", record.bytesIn)
+        appendField(",\"bytes_out\":", record.bytesOut)
+        appendField(",\"prompt_tokens\":", record.promptTokens.map { UInt64(max(0, $0)) })
+        appendField(",\"cached_tokens\":", record.cachedTokens.map { UInt64(max(0, $0)) })
+        appendField(",\"completion_tokens\":", record.completionTokens.map { UInt64(max(0, $0)) })
+        append(",\"ttft_ms\":")
         appendMilliseconds(record.timeToFirstTokenNanoseconds)
-        appendKey("duration_ms")
+        append(",\"duration_ms\":")
         appendMilliseconds(record.durationNanoseconds)
-        appendField("client", record.client, atMost: 64)
-        appendField("outcome", UnsafeRawBufferPointer(record.outcome.label), atMost: 32)
+        appendField(",\"client\":", record.client, atMost: 64)
+        appendField(",\"outcome\":", UnsafeRawBufferPointer(record.outcome.label), atMost: 32)
         append("}\n")
     }
 
-    private mutating func appendKey(_ key: StaticString) {
-        append(",\"")
-        append(key)
-        append("\":")
-    }
-
+    /// `key` with the comma before it and the colon behind it, as one literal to copy.
     private mutating func appendField(_ key: StaticString, _ value: UnsafeRawBufferPointer, atMost limit: Int) {
-        appendKey(key)
+        append(key)
         if value.isEmpty { append("null") } else { appendJSONString(value, atMost: limit) }
     }
 
     private mutating func appendField(_ key: StaticString, _ value: UInt64?) {
-        appendKey(key)
+        append(key)
         if let value { append(decimal: value) } else { append("null") }
     }
 
@@ -89,7 +84,7 @@ extension LineBuffer {
 }
 
 extension UnsafeRawBufferPointer {
-    /// All our static strings are plain ASCII literals.
+    /// The bytes of a string literal, which are UTF-8 and never move.
     init(_ text: StaticString) {
         self.init(start: text.utf8Start, count: text.utf8CodeUnitCount)
     }

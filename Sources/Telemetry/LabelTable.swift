@@ -1,3 +1,5 @@
+import Glibc
+
 /// Names of one kind (models, groups) as small integers: a name is looked at once, and everything after is an index.
 ///
 /// Bounded in number and in length, since a label costs a monitoring system a series for as long as it keeps data. What
@@ -33,7 +35,7 @@ public final class LabelTable {
         let hash = hasher.finalize()
         if let index = indexByHash[hash] {
             // Two names of one hash would have to be shown as one: the later is `other`.
-            return labels[Int(index)].elementsEqual(name) ? index : Self.other
+            return isEqual(labels[Int(index)], name) ? index : Self.other
         }
         guard labels.count <= maximumLabels else { return Self.other }
         let index = UInt16(truncatingIfNeeded: labels.count)
@@ -55,6 +57,12 @@ public final class LabelTable {
     /// The same as text, ill-formed UTF-8 repaired.
     public func name(of index: UInt16) -> String {
         String(decoding: bytes(of: index), as: UTF8.self)
+    }
+
+    private func isEqual(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer) -> Bool {
+        guard left.count == right.count else { return false }
+        guard let leftBase = left.baseAddress, let rightBase = right.baseAddress else { return true }
+        return memcmp(leftBase, rightBase, left.count) == 0
     }
 
     private func append(_ name: UnsafeRawBufferPointer) {

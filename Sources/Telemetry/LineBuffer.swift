@@ -1,4 +1,4 @@
-internal import Glibc
+import Glibc
 
 /// A fixed block of bytes that text is appended to and whole lines are taken from. What does not fit is not written:
 /// `isOverfull` says so, until `rollBack`.
@@ -119,21 +119,20 @@ struct LineBuffer: ~Copyable {
         append("\"")
         var index = 0
         var left = limit
-        while index < text.count {
-            let byte = text[index]
-            let isPlain = byte >= 0x20 && byte < 0x7F && byte != UInt8(ascii: "\"") && byte != UInt8(ascii: "\\")
-            let length = isPlain ? 1 : wellFormedLength(text, at: index)
-            let written = isPlain ? 1 : length > 1 ? length : length == 0 ? 3 : Self.escapedLength(byte)
+        while true {
+            let run = plainLength(text, from: index, atMost: left)
+            append(UnsafeRawBufferPointer(rebasing: text[index..<index + run]))
+            index += run
+            left -= run
+            guard index < text.count else { break }
+            let length = wellFormedLength(text, at: index)
+            let written = length > 1 ? length : length == 0 ? 3 : Self.escapedLength(text[index])
             guard written <= left else { break }
             left -= written
-            if isPlain {
-                append(byte)
-            } else if length > 1 {
-                append(UnsafeRawBufferPointer(rebasing: text[index..<index + length]))
-            } else if length == 0 {
-                append("\u{FFFD}")
-            } else {
-                appendEscaped(byte)
+            switch length {
+            case 0: append("\u{FFFD}")
+            case 1: appendEscaped(text[index])
+            default: append(UnsafeRawBufferPointer(rebasing: text[index..<index + length]))
             }
             index += max(1, length)
         }
@@ -167,6 +166,18 @@ struct LineBuffer: ~Copyable {
 func hexadecimalDigit(_ value: UInt8) -> UInt8 {
     let nibble = value & 0xF
     return nibble < 10 ? UInt8(ascii: "0") + nibble : UInt8(ascii: "a") + nibble - 10
+}
+
+/// Bytes from `start` on that JSON takes as they are, at most `limit`.
+private func plainLength(_ text: UnsafeRawBufferPointer, from start: Int, atMost limit: Int) -> Int {
+    let end = min(text.count, start + limit)
+    var index = start
+    while index < end {
+        let byte = text[index]
+        guard byte >= 0x20 && byte < 0x7F && byte != UInt8(ascii: "\"") && byte != UInt8(ascii: "\\") else { break }
+        index += 1
+    }
+    return index - start
 }
 
 /// Bytes of the well-formed UTF-8 sequence that begins at `index` (Unicode 15, table 3-7); 0: there is none.

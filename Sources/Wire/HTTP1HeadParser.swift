@@ -14,7 +14,7 @@ public enum HTTP1Defect: Error, Sendable {
     case malformed, headTooLarge, tooManyFields, missingHost, ambiguousFraming, unsupportedVersion, unsupportedTransferCoding
 }
 
-/// Parses HTTP/1 heads and chunked bodies: http_parser, and above it the rules that it leaves open. One per loop, reused:
+/// Parses HTTP/1 heads: http_parser, and above it the rules that it leaves open. One per loop, reused:
 /// a head is parsed in one go, out of contiguous bytes.
 public final class HTTP1HeadParser {
     private var state = swl_head_parser()
@@ -43,7 +43,7 @@ public final class HTTP1HeadParser {
         return length == 0 ? nil : Int(length)
     }
 
-    /// Parses a request head of exactly these bytes into `head`, and says how its body ends. The chunked decoder is ready after it.
+    /// Parses a request head of exactly these bytes into `head`, and says how its body ends.
     public func parseRequest(_ input: UnsafeRawBufferPointer, into head: RequestHead) throws(HTTP1Defect) -> BodyFraming {
         try parse(input, type: HTTP_REQUEST, into: head.headers)
         let parser = state.parser
@@ -92,9 +92,6 @@ public final class HTTP1HeadParser {
         }
         return persists
     }
-
-    /// The decoder of the chunked body that follows the head parsed last.
-    public func makeChunkedDecoder() -> ChunkedDecoder { ChunkedDecoder(parser: state.parser) }
 
     // MARK: The rules above http_parser
 
@@ -177,30 +174,6 @@ public final class HTTP1HeadParser {
 
     private func declaredLength() -> Int? {
         state.parser.flags & F_CONTENTLENGTH.rawValue == 0 ? nil : Int(exactly: state.parser.content_length)
-    }
-}
-
-/// Decodes a chunked body in place (RFC 9112, 7.1); extensions and trailers are read over. One per message.
-public struct ChunkedDecoder {
-    private var parser: http_parser
-
-    init(parser: http_parser) { self.parser = parser }
-
-    public struct Progress {
-        /// Bytes of body, moved to the start of the input.
-        public var bodyBytes: Int
-        /// Bytes of input that belong to this message.
-        public var inputBytes: Int
-        public var isComplete: Bool
-    }
-
-    /// `input` is overwritten. Throws on a broken chunk.
-    public mutating func decode(_ input: UnsafeMutableRawBufferPointer) throws(HTTP1Defect) -> Progress {
-        guard let base = input.baseAddress else { return Progress(bodyBytes: 0, inputBytes: 0, isComplete: false) }
-        var collector = swl_head_parser()
-        let taken = swl_decode_chunked(&collector, &parser, base.assumingMemoryBound(to: CChar.self), input.count)
-        guard taken >= 0 else { throw .malformed }
-        return Progress(bodyBytes: collector.body_length, inputBytes: Int(taken), isComplete: collector.message_complete != 0)
     }
 }
 

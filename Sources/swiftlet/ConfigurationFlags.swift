@@ -8,7 +8,9 @@ struct ConfigurationFlags: ParsableArguments {
     var config: String?
     @Option(name: .long, help: ArgumentHelp("Address to serve on; repeatable.", valueName: "addr:port"))
     var listen: [String] = []
-    @Option(name: .long, help: ArgumentHelp("A group of one: http://HOST:PORT, or h2c://HOST:PORT for HTTP/2 and gRPC; repeatable.", valueName: "url"))
+    @Option(
+        name: .long,
+        help: ArgumentHelp("A group of one: http://HOST:PORT, or h2c://HOST:PORT for HTTP/2 and gRPC; repeatable.", valueName: "url"))
     var backend: [String] = []
     @Option(name: .long, help: "least-cost, round-robin, random, least-request or prefix-affinity.")
     var policy: String?
@@ -20,7 +22,9 @@ struct ConfigurationFlags: ParsableArguments {
     var tlsCertificate: String?
     @Option(name: .customLong("tls-key"), help: ArgumentHelp("PEM private key.", valueName: "file"))
     var tlsKey: String?
-    @Option(name: .customLong("log-level"), help: "trace, debug, info, notice, warning, error or critical; the access log is written from info on.")
+    @Option(
+        name: .customLong("log-level"),
+        help: "trace, debug, info, notice, warning, error or critical; the access log is written from info on.")
     var logLevel: String?
 
     /// Exits with 64 (EX_USAGE) and what is wrong where, before anything is opened.

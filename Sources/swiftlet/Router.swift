@@ -162,7 +162,7 @@ final class ListenerService {
 
 /// Carries an answer from a loop to the thread that waits for it.
 // @unchecked: written before `signal()`, read after `wait()`.
-private final class Answer<Value: Sendable>: @unchecked Sendable {
+final class Answer<Value: Sendable>: @unchecked Sendable {
     private let ready = DispatchSemaphore(value: 0)
     private var value: Value
 

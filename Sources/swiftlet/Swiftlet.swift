@@ -8,7 +8,8 @@ struct Swiftlet: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "swiftlet",
         abstract: "A featherweight, low-latency router for LLM inference.",
-        discussion: "Sends each request to the tensor-parallel group that will answer it soonest: KV-cache affinity and queue depth, in microseconds.",
+        discussion:
+            "Sends each request to the tensor-parallel group that will answer it soonest: KV-cache affinity and queue depth, in microseconds.",
         version: release,
         subcommands: [ServeCommand.self, CheckCommand.self, StubCommand.self, DemoCommand.self, VersionCommand.self])
 }

@@ -1,0 +1,111 @@
+import Glibc
+
+/// Decodes a chunked body in place (RFC 9112, 7.1): strict in its framing, which Debian's http_parser is not; extensions and trailers
+/// are read over. One per message; a value, so that it can be tried at every split.
+public struct ChunkedDecoder: Sendable {
+    private enum State {
+        case size, extensions, sizeLineFeed, data, dataReturn, dataLineFeed, trailerStart, trailer, trailerLineFeed, lastLineFeed, complete
+    }
+
+    /// Bytes of chunk extensions or of trailers in one message at most: more is an attack, for nobody uses them.
+    static let overheadBytes = 16 << 10
+    static let sizeDigits = 15
+
+    private var state = State.size
+    private var remaining = 0
+    private var digits = 0
+    private var overhead = 0
+
+    public init() {}
+
+    public struct Progress: Sendable, Equatable {
+        /// Bytes of body, moved to the start of the input.
+        public var bodyBytes: Int
+        /// Bytes of input that belong to this message.
+        public var inputBytes: Int
+        public var isComplete: Bool
+    }
+
+    /// `input` is overwritten. Throws on a broken chunk; the decoder is of no use after that.
+    public mutating func decode(_ input: UnsafeMutableRawBufferPointer) throws(HTTP1Defect) -> Progress {
+        var read = 0
+        var written = 0
+        while read < input.count, state != .complete {
+            if state == .data {
+                let count = min(remaining, input.count &- read)
+                if written != read { memmove(input.baseAddress! + written, input.baseAddress! + read, count) }
+                read &+= count
+                written &+= count
+                remaining &-= count
+                if remaining == 0 { state = .dataReturn }
+                continue
+            }
+            try advance(over: input[read])
+            read &+= 1
+        }
+        return Progress(bodyBytes: written, inputBytes: read, isComplete: state == .complete)
+    }
+
+    private mutating func advance(over byte: UInt8) throws(HTTP1Defect) {
+        switch state {
+        case .size: try readSize(byte)
+        case .extensions:
+            if byte == 13 { state = .sizeLineFeed } else { try countOverhead(byte) }
+        case .sizeLineFeed:
+            try expect(byte, 10)
+            digits = 0
+            state = remaining == 0 ? .trailerStart : .data
+        case .dataReturn:
+            try expect(byte, 13)
+            state = .dataLineFeed
+        case .dataLineFeed:
+            try expect(byte, 10)
+            state = .size
+        case .trailerStart:
+            if byte == 13 {
+                state = .lastLineFeed
+            } else {
+                try countOverhead(byte)
+                state = .trailer
+            }
+        case .trailer:
+            if byte == 13 { state = .trailerLineFeed } else { try countOverhead(byte) }
+        case .trailerLineFeed:
+            try expect(byte, 10)
+            state = .trailerStart
+        case .lastLineFeed:
+            try expect(byte, 10)
+            state = .complete
+        case .data, .complete: break
+        }
+    }
+
+    private mutating func readSize(_ byte: UInt8) throws(HTTP1Defect) {
+        let digit: UInt8
+        switch byte {
+        case 48...57: digit = byte - 48
+        case 65...70: digit = byte - 55
+        case 97...102: digit = byte - 87
+        case 13 where digits > 0:
+            state = .sizeLineFeed
+            return
+        case 59 where digits > 0, 32 where digits > 0, 9 where digits > 0:
+            // RFC 9112, 7.1.1 lets white space stand before the semicolon.
+            state = .extensions
+            return
+        default: throw .malformed
+        }
+        digits += 1
+        guard digits <= Self.sizeDigits else { throw .malformed }
+        remaining = remaining << 4 | Int(digit)
+    }
+
+    private func expect(_ byte: UInt8, _ expected: UInt8) throws(HTTP1Defect) {
+        guard byte == expected else { throw .malformed }
+    }
+
+    private mutating func countOverhead(_ byte: UInt8) throws(HTTP1Defect) {
+        overhead += 1
+        guard overhead <= Self.overheadBytes, byte >= 32 || byte == 9, byte != 127 else { throw .malformed }
+    }
+}

@@ -1,0 +1,68 @@
+"""Reading the admin port: group states as JSON and metrics as Prometheus text."""
+
+import re
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+# What the tests need to know of a group, and the spellings under which it may stand, the most telling first.
+SPELLINGS = {
+    "name": ("name",),
+    "ready": ("ready", "isready"),
+    "in_flight": ("inflight", "requestsinflight", "running"),
+}
+
+
+def groups(program):
+    """State of every group: dicts with `name`, `ready`, `in_flight`, `blamed`, and all of it as it came under `raw`."""
+    answer = httpx.get(f"{program.admin_url}/groups", timeout=5)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("application/json")
+    listed = answer.json()
+    return [_normal(group) for group in (listed["groups"] if isinstance(listed, dict) else listed)]
+
+
+def _normal(group):
+    plain = {re.sub(r"[^a-z0-9]", "", key.lower()): value for key, value in group.items()}
+    result = {"raw": group}
+    for key, spellings in SPELLINGS.items():
+        found = [plain[spelling] for spelling in spellings if spelling in plain]
+        assert found, f"a group without {key}: {group}"
+        result[key] = found[0]
+    # A failure that is held against a group, in whichever way it is told.
+    result["blamed"] = (
+        not result["ready"]
+        or plain.get("ejected") is True
+        or bool(plain.get("consecutivefailures"))
+        or any(plain.get(key) in ("ejected", "probing") for key in ("obstacle", "reason", "state", "status"))
+    )
+    return result
+
+
+def in_flight(program):
+    """Requests booked and not ended, per group, read from one answer."""
+    return [group["in_flight"] for group in groups(program)]
+
+
+def metrics(program):
+    """Metric families by name, parsed by Prometheus' own parser."""
+    answer = httpx.get(f"{program.admin_url}/metrics", timeout=5)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain")
+    return {family.name: family for family in text_string_to_metric_families(answer.text)}
+
+
+def family(families, kind, *words):
+    """The one family of that type whose name holds all the words; several: the shortest name."""
+    found = [name for name, f in families.items() if f.type == kind and all(word in name for word in words)]
+    assert found, f"no {kind} with {words} among {sorted(families)}"
+    return families[min(found, key=len)]
+
+
+def total(metric, suffix="", **labels):
+    """Sum of the samples of a family whose name ends with `suffix` and that carry these labels."""
+    return sum(
+        sample.value
+        for sample in metric.samples
+        if sample.name.endswith(suffix) and all(sample.labels.get(key) == value for key, value in labels.items())
+    )

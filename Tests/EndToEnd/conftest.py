@@ -1,0 +1,116 @@
+"""Fixtures of the end-to-end tests. The program under test is `$SWIFTLET`, default `.build/release/swiftlet`."""
+
+import os
+import resource
+import subprocess
+
+import pytest
+
+import processes
+from scripted_backend import Gate, Hub, ScriptedBackend, answer_ok
+
+
+def pytest_configure(config):
+    if not os.access(processes.BINARY, os.X_OK):
+        pytest.exit(f"{processes.BINARY} is missing: build it with `make build` or set SWIFTLET", returncode=2)
+    # A thousand clients, their answers and two ends of each upstream connection live in this one process.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 20_000) if hard > 0 else 20_000, hard))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Adds what the programs of a failed test wrote to stderr."""
+    report = (yield).get_result()
+    if report.failed:
+        for program in getattr(item, "programs", []):
+            text = "\n".join(program.stderr_lines[-40:])
+            report.sections.append((f"stderr of swiftlet {' '.join(program.arguments)[:200]}", text))
+
+
+@pytest.fixture(scope="session")
+def hub():
+    """The loop on which scripted backends live."""
+    hub = Hub()
+    yield hub
+    hub.stop()
+
+
+@pytest.fixture
+def gate(hub):
+    """A gate that is opened at the end at the latest, so that no script outlives its test."""
+    gate = Gate(hub)
+    yield gate
+    gate.open()
+
+
+@pytest.fixture
+def scripted(hub):
+    """Makes scripted backends and fails the test when one of their scripts did."""
+    backends = []
+
+    def make(script=answer_ok, name=None, **options):
+        backend = ScriptedBackend(hub, script, name or f"scripted-{len(backends)}", **options)
+        backends.append(backend)
+        return backend
+
+    yield make
+    for backend in backends:
+        backend.stop()
+    errors = [error for backend in backends for error in backend.errors]
+    assert not errors, errors
+
+
+@pytest.fixture
+def start(request):
+    """Starts programs that end with the test: `start(processes.serve, ...)`, `start(processes.stub, ...)`."""
+    programs = request.node.programs = []
+
+    def make(maker, *positional, **named):
+        program = maker(*positional, **named)
+        programs.append(program)
+        return program
+
+    yield make
+    for program in programs:
+        program.stop()
+
+
+@pytest.fixture
+def serve(start):
+    """Starts a router over backends (objects with a `url`, or URLs)."""
+
+    def make(*backends, **named):
+        return start(processes.serve, *(getattr(backend, "url", backend) for backend in backends), **named)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def fleet():
+    """Four fast stub engines in one process."""
+    program = processes.stub(replicas=4)
+    yield program
+    program.stop()
+
+
+@pytest.fixture(scope="session")
+def router(fleet):
+    """A router over the fast fleet, for tests that change nothing in it."""
+    program = processes.serve(*(f"http://127.0.0.1:{port}" for port in fleet.ports), admin=True)
+    yield program
+    program.stop()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """A self-signed certificate for localhost: (certificate file, key file)."""
+    folder = tmp_path_factory.mktemp("tls")
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return certificate, key
