@@ -31,7 +31,7 @@ final class Router: Sendable {
         let settings = Self.settings(configuration)
         let table = RoutingTable(
             policy: configuration.policy, seed: configuration.routing.hashSeed,
-            limits: RoutingLimits(indexBlocks: configuration.routing.indexBlocks))
+            limits: RoutingLimits(indexBlocks: configuration.routing.indexBlocks, leases: configuration.limits.requests))
         table.replaceGroups(configuration.groups, now: DispatchTime.now().uptimeNanoseconds)
         let count = configuration.loops > 0 ? configuration.loops : max(1, ProcessInfo.processInfo.activeProcessorCount)
         let idSeed = UInt64.random(in: 0 ... .max)
@@ -141,6 +141,7 @@ final class Router: Sendable {
         settings.transport.headFields = limits.headerFields
         settings.transport.streamsPerConnection = limits.streamsPerConnection
         settings.transport.connections = limits.connections
+        settings.transport.idleUpstreamConnections = limits.idleUpstreamConnections
         settings.transport.outputHighWaterBytes = limits.streamBufferBytes
         settings.transport.outputLowWaterBytes = limits.streamBufferBytes / 4
         settings.transport.requestHeadTimeoutNanoseconds = timeouts.requestHeaderNanoseconds
