@@ -31,7 +31,7 @@ open class EventHandler {
     open func socketReady(_ readiness: Readiness) {}
     /// The deadline that was set last has passed; none is set now.
     open func deadlineReached() {}
-    /// The event that `callAtTurnEnd()` was called in has been served.
+    /// The event that `callAtTurnEnd()`, or the batch of events that `callAtBatchEnd()`, was called in has been served.
     open func turnEnded() {}
 
     /// Starts watching `descriptor`, which stays the caller's to close, after `detach()`.
@@ -63,6 +63,13 @@ open class EventHandler {
         guard !awaitsTurnEnd else { return }
         awaitsTurnEnd = true
         loop.callAtTurnEnd(self)
+    }
+
+    /// Asks for `turnEnded()` once all events of the present wake have been served.
+    public final func callAtBatchEnd() {
+        guard !awaitsTurnEnd else { return }
+        awaitsTurnEnd = true
+        loop.callAtBatchEnd(self)
     }
 
     /// Asks for `socketReady(.readable)` in the next turn, after others had theirs: for a reader that stopped before the end.

@@ -31,6 +31,7 @@ public final class EventLoop {
     private var freeSlots: [UInt32] = []
     private var timers = Heap<TimerEntry>()
     private var turnEnds: [EventHandler] = []
+    private var batchEnds: [EventHandler] = []
     private var again: [EventHandler] = []
     private var running = true
     private var services: [ObjectIdentifier: AnyObject] = [:]
@@ -78,6 +79,7 @@ public final class EventLoop {
         }
         if !again.isEmpty { callAgain() }
         fireTimers()
+        finishBatch()
     }
 
     private func deliver(key: UInt64, flags: UInt32) {
@@ -103,6 +105,19 @@ public final class EventLoop {
             index &+= 1
         }
         if index > 0 { turnEnds.removeAll(keepingCapacity: true) }
+    }
+
+    /// Handlers whose output gains from being gathered over all events of one wake, as that of many HTTP/2 streams does.
+    private func finishBatch() {
+        var index = 0
+        while index < batchEnds.count {
+            let handler = batchEnds[index]
+            handler.awaitsTurnEnd = false
+            handler.turnEnded()
+            finishTurn()
+            index &+= 1
+        }
+        if index > 0 { batchEnds.removeAll(keepingCapacity: true) }
     }
 
     private func callAgain() {
@@ -153,6 +168,7 @@ public final class EventLoop {
     }
 
     func callAtTurnEnd(_ handler: EventHandler) { turnEnds.append(handler) }
+    func callAtBatchEnd(_ handler: EventHandler) { batchEnds.append(handler) }
     func callAgain(_ handler: EventHandler) { again.append(handler) }
 
     // MARK: Deadlines

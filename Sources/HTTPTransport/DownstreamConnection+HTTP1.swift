@@ -88,7 +88,7 @@ extension DownstreamConnection {
             endRequest()
         } else if expectsContinue, !exchange.isResponseStarted, request.version == .http11 {
             output.append("HTTP/1.1 100 Continue\r\n\r\n")
-            callAtTurnEnd()
+            flushLater()
         }
     }
 
@@ -143,7 +143,7 @@ extension DownstreamConnection {
         output.append(refusal.body)
         phase = .lingering
         closesAfterFlush = true
-        callAtTurnEnd()
+        flushLater()
     }
 
     // MARK: Responses
@@ -185,7 +185,7 @@ extension DownstreamConnection {
             output.append("connection: keep-alive\r\n")
         }
         output.append("\r\n")
-        callAtTurnEnd()
+        flushLater()
     }
 
     func writeHTTP1Body(_ bytes: UnsafeRawBufferPointer) -> Bool {
@@ -213,7 +213,7 @@ extension DownstreamConnection {
         if !response.hasNoBody, let remaining = response.remaining, remaining > 0 { return abortHTTP1Response() }
         self.exchange = nil
         exchange.connection = nil
-        callAtTurnEnd()
+        flushLater()
         if !response.keepsAlive || !keepsAliveAllowed || closesAfterFlush {
             phase = exchange.isRequestComplete ? .answering : .lingering
             closesAfterFlush = true

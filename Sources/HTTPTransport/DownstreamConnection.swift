@@ -55,7 +55,7 @@ public final class DownstreamConnection: TransportConnection {
             if !http2.receive(bytes) { closesAfterFlush = true }
             if http2.isFinished {
                 closesAfterFlush = true
-                callAtTurnEnd()
+                flushLater()
             }
             return bytes.count
         }
@@ -90,7 +90,7 @@ public final class DownstreamConnection: TransportConnection {
         // A half-closed client is gone, as for the engines behind us. Answers already written still leave.
         if http2 == nil, exchange == nil, !output.isEmpty, !isClosed {
             closesAfterFlush = true
-            callAtTurnEnd()
+            flushLater()
         } else {
             close()
         }
@@ -153,14 +153,14 @@ public final class DownstreamConnection: TransportConnection {
             }
         } else if exchange == nil {
             closesAfterFlush = true
-            callAtTurnEnd()
+            flushLater()
         }
     }
 
     private func sayGoodbye(_ http2: HTTP2Session) {
         http2.refuseNewStreams()
         closesAfterFlush = true
-        callAtTurnEnd()
+        flushLater()
     }
 
     var keepsAliveAllowed: Bool { !isDraining }

@@ -86,7 +86,7 @@ final class HTTP2Session {
         isInsideLibrary = true
         let taken = nghttp2_session_mem_recv(session, bytes.baseAddress?.assumingMemoryBound(to: UInt8.self), bytes.count)
         isInsideLibrary = false
-        connection.callAtTurnEnd()
+        connection.flushLater()
         return taken == bytes.count
     }
 
@@ -140,7 +140,7 @@ final class HTTP2Session {
                 }
             }
         }
-        connection.callAtTurnEnd()
+        connection.flushLater()
     }
 
     /// Sends a request; the stream made by `makeStream` from the new id gets its answer. Nil when no stream can be opened.
@@ -166,14 +166,14 @@ final class HTTP2Session {
             streams[id] = stream
             result = stream
         }
-        connection.callAtTurnEnd()
+        connection.flushLater()
         return result
     }
 
     func reset(_ stream: HTTP2Stream, errorCode: UInt32) {
         guard let session else { return }
         nghttp2_submit_rst_stream(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream.id, errorCode)
-        connection.callAtTurnEnd()
+        connection.flushLater()
     }
 
     func credit(_ stream: HTTP2Stream, _ bytes: Int) {
@@ -196,7 +196,7 @@ final class HTTP2Session {
     func announceShutdown() {
         guard let session else { return }
         nghttp2_submit_shutdown_notice(session)
-        connection.callAtTurnEnd()
+        connection.flushLater()
     }
 
     /// Second GOAWAY: with the last stream that was taken.
@@ -205,7 +205,7 @@ final class HTTP2Session {
         nghttp2_submit_goaway(
             session, UInt8(NGHTTP2_FLAG_NONE.rawValue), nghttp2_session_get_last_proc_stream_id(session),
             UInt32(NGHTTP2_NO_ERROR.rawValue), nil, 0)
-        connection.callAtTurnEnd()
+        connection.flushLater()
     }
 
     // MARK: Fields

@@ -57,7 +57,7 @@ class HTTP2Stream {
             isDeferred = false
             session.resumeData(self)
         }
-        session.connection.callAtTurnEnd()
+        session.connection.flushLater()
     }
 
     // MARK: Receiving
@@ -74,7 +74,7 @@ class HTTP2Stream {
         if uncredited > 0 {
             session.credit(self, uncredited)
             uncredited = 0
-            session.connection.callAtTurnEnd()
+            session.connection.flushLater()
         }
     }
 }

@@ -62,7 +62,7 @@ open class TransportConnection: EventHandler {
             guard connected() else { return }
             if isWriteBlocked {
                 isWriteBlocked = false
-                callAtTurnEnd()
+                flushLater()
             }
         }
         if !readiness.intersection([.peerClosed, .hungUp, .failed]).isEmpty { peerHasClosed = true }
@@ -120,7 +120,11 @@ open class TransportConnection: EventHandler {
 
     public final override func turnEnded() { flush() }
 
-    /// Writes what waits. Called once per event at its end, through `callAtTurnEnd()`.
+    /// Has the output written soon: HTTP/1.1 at the end of the present event, for nothing else will join it; HTTP/2 at the end of the
+    /// wake, so that the frames of all streams leave together.
+    final func flushLater() { if http2 == nil { callAtTurnEnd() } else { callAtBatchEnd() } }
+
+    /// Writes what waits. Called once per event at its end, through `flushLater()`.
     final func flush() {
         guard !isClosed, !isInsideHTTP2 else { return }
         if closesWhenOutsideHTTP2 { return close() }
@@ -159,12 +163,12 @@ open class TransportConnection: EventHandler {
                 let ofOutput = min(count, output.count)
                 output.consume(ofOutput)
                 output.append(UnsafeRawBufferPointer(rebasing: bytes[(count &- ofOutput)...]))
-                callAtTurnEnd()
+                flushLater()
                 return
             }
         }
         output.append(bytes)
-        callAtTurnEnd()
+        flushLater()
     }
 
     private final var isInsideHTTP2: Bool { http2?.isInsideLibrary ?? false }
@@ -185,7 +189,7 @@ open class TransportConnection: EventHandler {
         guard !isInsideHTTP2 else {
             // nghttp2 must not lose its session under its feet: the turn's end closes.
             closesWhenOutsideHTTP2 = true
-            callAtTurnEnd()
+            flushLater()
             return
         }
         isClosed = true

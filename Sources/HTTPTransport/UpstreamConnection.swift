@@ -120,7 +120,7 @@ final class UpstreamConnection: TransportConnection {
             output.append("\r\n")
         }
         output.append("\r\n")
-        callAtTurnEnd()
+        flushLater()
     }
 
     func writeHTTP1Body(_ bytes: UnsafeRawBufferPointer) -> Bool {
@@ -138,7 +138,7 @@ final class UpstreamConnection: TransportConnection {
     func finishHTTP1Request() {
         guard isChunkedRequest else { return }
         output.append("0\r\n\r\n")
-        callAtTurnEnd()
+        flushLater()
     }
 
     override func outputDrained() {
@@ -161,7 +161,7 @@ final class UpstreamConnection: TransportConnection {
             if !isSound || http2.isFinished {
                 if !isSound { failure = .protocolError }
                 closesAfterFlush = true
-                callAtTurnEnd()
+                flushLater()
             } else if http2.peerIsGoingAway {
                 pool.forget(self)
             }
@@ -278,7 +278,7 @@ final class UpstreamConnection: TransportConnection {
         setDeadline(loop.now &+ max(limits.upstreamIdleTimeoutNanoseconds, 60_000_000_000))
         if http2.peerIsGoingAway {
             closesAfterFlush = true
-            callAtTurnEnd()
+            flushLater()
         }
     }
 
