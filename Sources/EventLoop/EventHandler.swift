@@ -18,7 +18,9 @@ public struct Readiness: OptionSet, Sendable {
 ///
 /// A class hierarchy rather than a protocol, because a virtual call is cheaper than one through an existential.
 open class EventHandler {
-    public final unowned let loop: EventLoop
+    /// Unowned and unchecked: a loop owns its handlers and calls them, so it outlives every use; the check was 4 % of all
+    /// instructions of a proxied request.
+    public final unowned(unsafe) let loop: EventLoop
     final var slot: UInt32?
     final var deadline: UInt64 = .max
     final var armedDeadline: UInt64 = .max
