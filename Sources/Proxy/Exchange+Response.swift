@@ -56,9 +56,9 @@ extension Exchange {
         headers.append("x-request-id", requestID)
         let hasNoBody = request.method == .head || attempt.endsWithHead
         respond(status: responseStatus, headers: headers, ended: hasNoBody && request.version == .http2)
-        // The request will not be sent again.
-        body.removeAll()
+        // The request will not be sent again; what the backend has not taken of it yet must still go there.
         isReplayable = false
+        if bodyBytesSent >= body.count { body.removeAll() }
         if !heldBytes.isEmpty {
             pass(heldBytes.readable)
             heldBytes.removeAll()
