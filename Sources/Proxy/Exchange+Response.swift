@@ -52,6 +52,7 @@ extension Exchange {
     func releaseHead() {
         guard let attempt, isOpen, !isResponseStarted else { return }
         isHeadHeld = false
+        isInspecting = false
         let headers = attempt.response.headers
         removeConnectionFields(headers)
         headers.remove(.requestID)
