@@ -22,7 +22,8 @@ extension DownstreamConnection {
             let rest = UnsafeMutableRawBufferPointer(rebasing: bytes[taken...])
             switch phase {
             case .head:
-                guard let length = processHead(rest) else { return taken }
+                // A client that sends requests and reads no answers waits here.
+                guard !isAboveHighWater, let length = processHead(rest) else { return taken }
                 taken &+= length
             case .body(let remaining):
                 guard !(exchange?.isBodyPaused ?? false) else { return taken }

@@ -80,8 +80,7 @@ public final class DownstreamConnection: TransportConnection {
         switch phase {
         case .answering: false
         case .body, .chunkedBody: !(exchange?.isBodyPaused ?? false)
-        // The input of frames goes on while output is short; beyond that the peer's own window stops it.
-        case .http2: output.count < limits.outputHighWaterBytes * 2
+        case .head: !isAboveHighWater
         default: true
         }
     }
@@ -100,7 +99,7 @@ public final class DownstreamConnection: TransportConnection {
 
     override func outputDrained() {
         exchange?.outputDrained()
-        if http2 != nil { resumeInput() }
+        resumeInput()
     }
 
     // MARK: HTTP/2
