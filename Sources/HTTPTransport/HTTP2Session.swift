@@ -86,6 +86,8 @@ final class HTTP2Session {
         isInsideLibrary = true
         let taken = nghttp2_session_mem_recv(session, bytes.baseAddress?.assumingMemoryBound(to: UInt8.self), bytes.count)
         isInsideLibrary = false
+        // Each broken or refused stream costs the peer ten bytes and us a queued RST_STREAM: a flood ends the connection.
+        if nghttp2_session_get_outbound_queue_size(session) > TransportLimits.queuedFrames { connection.close() }
         connection.flushLater()
         return taken == bytes.count
     }
