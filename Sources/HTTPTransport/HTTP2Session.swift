@@ -183,6 +183,23 @@ final class HTTP2Session {
         nghttp2_session_consume(session, stream.id, bytes)
     }
 
+    /// Bytes that came for a paused stream. A backend's connection carries many clients: there only the stream's window stays used up,
+    /// or a few slow readers would hold up all others. A client's own connection as a whole may wait for it.
+    func holdBack(_ bytes: Int, of stream: HTTP2Stream) {
+        stream.uncredited &+= bytes
+        if role == .client { creditConnection(bytes) }
+    }
+
+    func creditHeldBack(of stream: HTTP2Stream) {
+        guard let session else { return }
+        if role == .client {
+            nghttp2_session_consume_stream(session, stream.id, stream.uncredited)
+        } else {
+            nghttp2_session_consume(session, stream.id, stream.uncredited)
+        }
+        stream.uncredited = 0
+    }
+
     /// Bytes that no stream will take any more still count against the connection's window.
     fileprivate func creditConnection(_ bytes: Int) {
         guard let session, bytes > 0 else { return }
@@ -277,7 +294,7 @@ final class HTTP2Session {
 
     fileprivate func streamClosed(_ id: Int32, errorCode: UInt32) {
         guard let stream = streams.removeValue(forKey: id) else { return }
-        creditConnection(stream.uncredited)
+        if role == .server { creditConnection(stream.uncredited) }
         stream.closed(errorCode: errorCode)
     }
 
