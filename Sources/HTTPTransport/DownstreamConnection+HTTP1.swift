@@ -70,6 +70,7 @@ extension DownstreamConnection {
     private func begin(_ exchange: DownstreamExchange, framing: BodyFraming) {
         let request = exchange.request
         exchange.connection = self
+        exchange.isRequestComplete = framing == .none
         self.exchange = exchange
         response = HTTP1Response()
         response.requestKeepsAlive =
