@@ -53,7 +53,9 @@ extension DownstreamConnection {
         do throws(HTTP1Defect) {
             let view = UnsafeRawBufferPointer(bytes)
             guard let length = try parser.measureHead(view) else {
-                if input.isEmpty { setDeadline(loop.now &+ limits.requestHeadTimeoutNanoseconds) }
+                // From the first byte on: a byte now and then moves nothing.
+                if !isHeadTimed { setDeadline(loop.now &+ limits.requestHeadTimeoutNanoseconds) }
+                isHeadTimed = true
                 return nil
             }
             let exchange = application.makeExchange()
@@ -69,6 +71,7 @@ extension DownstreamConnection {
 
     private func begin(_ exchange: DownstreamExchange, framing: BodyFraming) {
         let request = exchange.request
+        isHeadTimed = false
         exchange.connection = self
         exchange.isRequestComplete = framing == .none
         self.exchange = exchange

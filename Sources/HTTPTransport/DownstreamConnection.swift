@@ -27,6 +27,8 @@ public final class DownstreamConnection: TransportConnection {
     var chunkedDecoder: ChunkedDecoder?
     var exchange: DownstreamExchange?
     var response = HTTP1Response()
+    /// The deadline of a head that has begun stands.
+    var isHeadTimed = false
     private var isDraining = false
 
     init(socket: consuming ByteSocket, peer: SocketAddress, listener: Listener) throws(SocketError) {
