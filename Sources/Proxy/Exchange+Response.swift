@@ -57,8 +57,8 @@ extension Exchange {
         removeConnectionFields(headers)
         headers.remove(.requestID)
         headers.append("x-request-id", requestID)
-        let hasNoBody = request.method == .head || attempt.endsWithHead
-        respond(status: responseStatus, headers: headers, ended: hasNoBody && request.version == .http2)
+        // Not ended for a HEAD alone: the client's stream would close, and this exchange with it, before the backend's end is here.
+        respond(status: responseStatus, headers: headers, ended: attempt.endsWithHead && request.version == .http2)
         // The request will not be sent again; what the backend has not taken of it yet must still go there.
         isReplayable = false
         if bodyBytesSent >= body.count { body.removeAll() }

@@ -64,6 +64,9 @@ final class Exchange: DownstreamExchange {
         worker.exchangesInFlight += 1
     }
 
+    /// An attempt does not keep its exchange, so none may outlive it.
+    deinit { attempt?.cancel() }
+
     // MARK: Head
 
     override func headReceived() {

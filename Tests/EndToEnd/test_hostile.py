@@ -9,6 +9,7 @@ import time
 import h2.events
 import pytest
 
+import admin
 from frame_backend import FrameBackend
 from scripted_backend import answer_ok
 from waiting import wait_until
@@ -84,6 +85,28 @@ def test_credit_after_an_early_answer(serve):
         connection.open_windows(asked[0], 1_000_000)
     for _ in range(5):
         assert ask(program.port, target="/health", method="GET").status == 200
+
+
+def test_head_request_whose_answer_ends_late(serve):
+    asked = []
+
+    def answer(connection, event):
+        if isinstance(event, h2.events.RequestReceived):
+            connection.h2.send_headers(event.stream_id, GRPC_HEAD)
+            asked.append(event.stream_id)
+
+    backend = FrameBackend(answer)
+    program = serve(backend, admin=True)
+    with HTTP2Client(program.port) as client:
+        stream = client.request(b"", "/s/m", method="HEAD", fields=GRPC)
+        while not client.responses[stream].status:
+            client.pump()
+        connection = backend.connections[-1]
+        with connection.lock:
+            connection.h2.end_stream(asked[0])
+            connection.flush()
+        assert client.response(stream).complete
+    wait_until(lambda: admin.groups(program)[0]["in_flight"] == 0, 5, "the booking to be given back")
 
 
 def test_slow_grpc_readers_do_not_hold_up_their_neighbours(serve):
