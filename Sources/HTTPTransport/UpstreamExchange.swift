@@ -163,7 +163,7 @@ final class UpstreamStream: HTTP2Stream {
         connection?.touch()
     }
 
-    override func sendQueueDrained() { exchange.requestDrained() }
+    override func sendQueueDrained() { if !exchange.isFinished { exchange.requestDrained() } }
 
     override func closed(errorCode: UInt32) {
         let connection = exchange.connection
