@@ -22,7 +22,8 @@ extension DownstreamConnection {
             let rest = UnsafeMutableRawBufferPointer(rebasing: bytes[taken...])
             switch phase {
             case .head:
-                guard let length = processHead(rest) else { return taken }
+                // A client that sends requests and reads no answers waits here.
+                guard !isAboveHighWater, let length = processHead(rest) else { return taken }
                 taken &+= length
             case .body(let remaining):
                 guard !(exchange?.isBodyPaused ?? false) else { return taken }
@@ -52,7 +53,9 @@ extension DownstreamConnection {
         do throws(HTTP1Defect) {
             let view = UnsafeRawBufferPointer(bytes)
             guard let length = try parser.measureHead(view) else {
-                if input.isEmpty { setDeadline(loop.now &+ limits.requestHeadTimeoutNanoseconds) }
+                // From the first byte on: a byte now and then moves nothing.
+                if !isHeadTimed { setDeadline(loop.now &+ limits.requestHeadTimeoutNanoseconds) }
+                isHeadTimed = true
                 return nil
             }
             let exchange = application.makeExchange()
@@ -68,7 +71,9 @@ extension DownstreamConnection {
 
     private func begin(_ exchange: DownstreamExchange, framing: BodyFraming) {
         let request = exchange.request
+        isHeadTimed = false
         exchange.connection = self
+        exchange.isRequestComplete = framing == .none
         self.exchange = exchange
         response = HTTP1Response()
         response.requestKeepsAlive =

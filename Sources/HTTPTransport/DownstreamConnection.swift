@@ -27,6 +27,8 @@ public final class DownstreamConnection: TransportConnection {
     var chunkedDecoder: ChunkedDecoder?
     var exchange: DownstreamExchange?
     var response = HTTP1Response()
+    /// The deadline of a head that has begun stands.
+    var isHeadTimed = false
     private var isDraining = false
 
     init(socket: consuming ByteSocket, peer: SocketAddress, listener: Listener) throws(SocketError) {
@@ -80,8 +82,7 @@ public final class DownstreamConnection: TransportConnection {
         switch phase {
         case .answering: false
         case .body, .chunkedBody: !(exchange?.isBodyPaused ?? false)
-        // The input of frames goes on while output is short; beyond that the peer's own window stops it.
-        case .http2: output.count < limits.outputHighWaterBytes * 2
+        case .head: !isAboveHighWater
         default: true
         }
     }
@@ -100,7 +101,7 @@ public final class DownstreamConnection: TransportConnection {
 
     override func outputDrained() {
         exchange?.outputDrained()
-        if http2 != nil { resumeInput() }
+        resumeInput()
     }
 
     // MARK: HTTP/2

@@ -86,6 +86,8 @@ final class HTTP2Session {
         isInsideLibrary = true
         let taken = nghttp2_session_mem_recv(session, bytes.baseAddress?.assumingMemoryBound(to: UInt8.self), bytes.count)
         isInsideLibrary = false
+        // Each broken or refused stream costs the peer ten bytes and us a queued RST_STREAM: a flood ends the connection.
+        if nghttp2_session_get_outbound_queue_size(session) > TransportLimits.queuedFrames { connection.close() }
         connection.flushLater()
         return taken == bytes.count
     }
@@ -179,6 +181,23 @@ final class HTTP2Session {
     func credit(_ stream: HTTP2Stream, _ bytes: Int) {
         guard let session else { return }
         nghttp2_session_consume(session, stream.id, bytes)
+    }
+
+    /// Bytes that came for a paused stream. A backend's connection carries many clients: there only the stream's window stays used up,
+    /// or a few slow readers would hold up all others. A client's own connection as a whole may wait for it.
+    func holdBack(_ bytes: Int, of stream: HTTP2Stream) {
+        stream.uncredited &+= bytes
+        if role == .client { creditConnection(bytes) }
+    }
+
+    func creditHeldBack(of stream: HTTP2Stream) {
+        guard let session else { return }
+        if role == .client {
+            nghttp2_session_consume_stream(session, stream.id, stream.uncredited)
+        } else {
+            nghttp2_session_consume(session, stream.id, stream.uncredited)
+        }
+        stream.uncredited = 0
     }
 
     /// Bytes that no stream will take any more still count against the connection's window.
@@ -275,7 +294,7 @@ final class HTTP2Session {
 
     fileprivate func streamClosed(_ id: Int32, errorCode: UInt32) {
         guard let stream = streams.removeValue(forKey: id) else { return }
-        creditConnection(stream.uncredited)
+        if role == .server { creditConnection(stream.uncredited) }
         stream.closed(errorCode: errorCode)
     }
 

@@ -64,7 +64,7 @@ class HTTP2Stream {
 
     /// Takes received bytes: credited at once, or when the receiver goes on.
     final func received(_ bytes: UnsafeRawBufferPointer) {
-        if isPaused { uncredited &+= bytes.count } else { session.credit(self, bytes.count) }
+        if isPaused { session.holdBack(bytes.count, of: self) } else { session.credit(self, bytes.count) }
         dataReceived(bytes)
     }
 
@@ -72,8 +72,7 @@ class HTTP2Stream {
         guard isPaused else { return }
         isPaused = false
         if uncredited > 0 {
-            session.credit(self, uncredited)
-            uncredited = 0
+            session.creditHeldBack(of: self)
             session.connection.flushLater()
         }
     }

@@ -34,6 +34,8 @@ public struct TransportLimits: Sendable, Equatable {
 
     /// An idle connection is probed for end of file before reuse when it has been idle longer than this.
     static let staleCheckAfterNanoseconds: UInt64 = 20_000_000
+    /// Frames that HTTP/2 queues for a peer that does not read. In good order some hundreds: a few for each stream.
+    static let queuedFrames = 4_096
     /// Reads in one wake before others have their turn.
     static let readsPerWake = 4
 }

@@ -159,11 +159,15 @@ final class UpstreamStream: HTTP2Stream {
         let connection = exchange.connection
         exchange.responseEnded(trailers: responseTrailers)
         // An answer that is whole before its request is: the rest of the request is of no use (RFC 9113, 8.1).
-        if !sendEnded { session.reset(self, errorCode: 0) }
+        if !sendEnded || !sendQueue.isEmpty { session.reset(self, errorCode: 0) }
         connection?.touch()
     }
 
-    override func sendQueueDrained() { if !exchange.isFinished { exchange.requestDrained() } }
+    override func sendQueueDrained() {
+        // Whoever asked may be gone once its answer was whole, while the stream lives on for the rest of the request.
+        guard !exchange.isFinished else { return }
+        exchange.requestDrained()
+    }
 
     override func closed(errorCode: UInt32) {
         let connection = exchange.connection

@@ -69,7 +69,9 @@ extension Exchange {
             bodyBytesSent = end
             guard attempt.send(slice) else { return }
         }
-        guard self.attempt === attempt, isRequestComplete else { return }
+        guard self.attempt === attempt else { return }
+        if !isReplayable { body.removeAll() }
+        guard isRequestComplete else { return }
         attempt.finishRequest()
     }
 
@@ -93,7 +95,8 @@ extension Exchange {
 
     func upstreamDrained() {
         guard let attempt else { return }
-        if mode == .collected { feed(attempt) } else { resumeBody() }
+        feed(attempt)
+        resumeBody()
     }
 
     // MARK: Failure

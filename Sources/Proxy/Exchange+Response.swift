@@ -7,6 +7,8 @@ import Wire
 extension Exchange {
     /// Bytes of a 500's body that are looked at before it is passed on.
     private static let inspectedBytes = 4 << 10
+    /// Bytes before the end of the first event that are held back; a longer beginning is passed on.
+    private static let heldBytesMaximum = 64 << 10
 
     // MARK: Head
 
@@ -56,9 +58,9 @@ extension Exchange {
         headers.append("x-request-id", requestID)
         let hasNoBody = request.method == .head || attempt.endsWithHead
         respond(status: responseStatus, headers: headers, ended: hasNoBody && request.version == .http2)
-        // The request will not be sent again.
-        body.removeAll()
+        // The request will not be sent again; what the backend has not taken of it yet must still go there.
         isReplayable = false
+        if bodyBytesSent >= body.count { body.removeAll() }
         if !heldBytes.isEmpty {
             pass(heldBytes.readable)
             heldBytes.removeAll()
@@ -72,9 +74,10 @@ extension Exchange {
         scanner.consume(bytes)
         if isHeadHeld {
             if isEventStream, !scanner.firstEventSeen {
-                // Comments keep a connection alive; they are no answer yet.
-                if heldBytes.count < 64 << 10 { heldBytes.append(bytes) }
-                return
+                // Comments keep a connection alive; they are no answer yet. What is too long to hold is (a first event may tell all tools).
+                guard heldBytes.count &+ bytes.count > Self.heldBytesMaximum else { return heldBytes.append(bytes) }
+                releaseHead()
+                return pass(bytes)
             }
             // An engine core that dies in prefill says so in a first event of a well-formed stream.
             if isEventStream, scanner.errorSeen, scanner.dataEvents <= 1, canTryElsewhere {
