@@ -131,7 +131,7 @@ extension DownstreamConnection {
             return
         }
         phase = .answering
-        setDeadline(nil)
+        setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds)
         exchange.isRequestComplete = true
         exchange.requestEnded()
     }
@@ -148,6 +148,7 @@ extension DownstreamConnection {
         output.append(refusal.body)
         phase = .lingering
         closesAfterFlush = true
+        setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds)
         flushLater()
     }
 

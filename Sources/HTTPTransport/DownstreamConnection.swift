@@ -29,6 +29,7 @@ public final class DownstreamConnection: TransportConnection {
     var response = HTTP1Response()
     /// The deadline of a head that has begun stands.
     var isHeadTimed = false
+    private var bytesSentAtDeadline: UInt64?
     private var isDraining = false
 
     init(socket: consuming ByteSocket, peer: SocketAddress, listener: Listener) throws(SocketError) {
@@ -109,7 +110,6 @@ public final class DownstreamConnection: TransportConnection {
     override func makeStream(in session: HTTP2Session, id: Int32) -> HTTP2Stream? {
         let exchange = application.makeExchange()
         exchange.connection = self
-        setDeadline(nil)
         return DownstreamStream(id: id, session: session, exchange: exchange)
     }
 
@@ -126,14 +126,33 @@ public final class DownstreamConnection: TransportConnection {
     }
 
     public override func deadlineReached() {
+        if case .http2 = phase { return http2DeadlineReached() }
+        guard output.isEmpty else {
+            if readerHasStopped() { close() } else { setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds) }
+            return
+        }
         switch phase {
         case .head where !input.isEmpty: refuse(.headTimeout)
-        case .answering: break
-        case .http2:
-            guard let http2 else { return }
-            if http2.streams.isEmpty { sayGoodbye(http2) } else if isDraining { http2.refuseNewStreams() }
+        // The backend's silence has a limit of its own.
+        case .answering where exchange != nil: setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds)
         default: close()
         }
+    }
+
+    private func http2DeadlineReached() {
+        guard let http2 else { return }
+        if http2.streams.isEmpty { return sayGoodbye(http2) }
+        if isDraining { return http2.refuseNewStreams() }
+        if !output.isEmpty, readerHasStopped() { return close() }
+        http2.resetStoppedStreams()
+        setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds)
+    }
+
+    /// Whether output waits of which the client has taken nothing since this was asked last.
+    private func readerHasStopped() -> Bool {
+        let stopped = bytesSentAtDeadline == bytesSent
+        bytesSentAtDeadline = bytesSent
+        return stopped
     }
 
     // MARK: Closing

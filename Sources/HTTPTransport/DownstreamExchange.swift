@@ -179,6 +179,11 @@ final class DownstreamStream: HTTP2Stream {
 
     override func sendQueueDrained() { exchange.outputDrained() }
 
+    /// A gRPC call may stay open in silence: its client sends when it likes.
+    override var waitsForPeer: Bool {
+        super.waitsForPeer || !headComplete || (!receivedEnd && !isPaused && !exchange.request.isGRPC)
+    }
+
     override func closed(errorCode: UInt32) {
         let connection = exchange.connection
         exchange.stream = nil

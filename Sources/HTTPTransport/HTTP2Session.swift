@@ -178,6 +178,15 @@ final class HTTP2Session {
         connection.flushLater()
     }
 
+    /// Resets the streams whose peer has done nothing since the last call though it was its turn.
+    func resetStoppedStreams() {
+        for stream in streams.values {
+            let waits = stream.waitsForPeer
+            if waits, stream.progressSeen == stream.progress { reset(stream, errorCode: 8 /* CANCEL, RFC 9113 section 7 */) }
+            stream.progressSeen = waits ? stream.progress : nil
+        }
+    }
+
     func credit(_ stream: HTTP2Stream, _ bytes: Int) {
         guard let session else { return }
         nghttp2_session_consume(session, stream.id, bytes)
@@ -304,6 +313,7 @@ final class HTTP2Session {
     ) -> Int {
         let count = min(capacity, stream.sendQueue.count)
         if count > 0 {
+            stream.progress &+= 1
             memcpy(buffer, stream.sendQueue.readable.baseAddress!, count)
             stream.sendQueue.consume(count)
             if stream.hasStalledSource, stream.sendQueue.count <= connection.limits.outputLowWaterBytes { stalled.append(stream) }

@@ -12,6 +12,9 @@ class HTTP2Stream {
     var isDeferred = false
     var hasStalledSource = false
     var receivedEnd = false
+    /// Counts what the peer does for this stream; `progressSeen` is what it was at the connection's last deadline.
+    var progress: UInt32 = 0
+    var progressSeen: UInt32?
     /// Bytes received while the receiver was paused.
     var uncredited = 0
     var isPaused = false
@@ -34,6 +37,8 @@ class HTTP2Stream {
     /// The stream is gone; `errorCode` as in RFC 9113, section 7.
     func closed(errorCode: UInt32) {}
     func sendQueueDrained() {}
+    /// It is the peer's turn: to read, or to send what it began.
+    var waitsForPeer: Bool { !sendQueue.isEmpty }
 
     // MARK: Sending
 
@@ -64,6 +69,7 @@ class HTTP2Stream {
 
     /// Takes received bytes: credited at once, or when the receiver goes on.
     final func received(_ bytes: UnsafeRawBufferPointer) {
+        progress &+= 1
         if isPaused { session.holdBack(bytes.count, of: self) } else { session.credit(self, bytes.count) }
         dataReceived(bytes)
     }

@@ -25,6 +25,8 @@ open class TransportConnection: EventHandler {
     /// Close once the output is written.
     final var closesAfterFlush = false
     private final var closesWhenOutsideHTTP2 = false
+    /// Bytes that the kernel has taken: what a deadline looks at to tell a slow reader from one that has stopped.
+    final var bytesSent: UInt64 = 0
     /// Output went above the high-water mark; a source waits for the low-water mark.
     final var hasStalledSource = false
 
@@ -132,6 +134,7 @@ open class TransportConnection: EventHandler {
         while !output.isEmpty, !isWriteBlocked {
             switch socket!.write(output.readable) {
             case .moved(let count, let all):
+                bytesSent &+= UInt64(truncatingIfNeeded: count)
                 output.consume(count)
                 if !all && !isTLS { isWriteBlocked = true }
                 if output.count < limits.outputLowWaterBytes { http2?.pullOutput() }
@@ -160,6 +163,7 @@ open class TransportConnection: EventHandler {
         {
             if case .moved(let count, let all) = socket!.write(output.readable, bytes) {
                 if !all { isWriteBlocked = true }
+                bytesSent &+= UInt64(truncatingIfNeeded: count)
                 let ofOutput = min(count, output.count)
                 output.consume(ofOutput)
                 output.append(UnsafeRawBufferPointer(rebasing: bytes[(count &- ofOutput)...]))

@@ -1,0 +1,54 @@
+"""An HTTP/2 backend whose test decides every frame."""
+
+import socket
+import threading
+
+import h2.config
+import h2.connection
+import h2.events
+from hyperframe.frame import WindowUpdateFrame
+
+
+class FrameBackend:
+    """Calls `answer(connection, event)` for every event of a request that is not the router's own probing (which are GETs)."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.connections = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"h2c://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            accepted, _ = self._listener.accept()
+            connection = FrameConnection(accepted)
+            self.connections.append(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection):
+        while data := connection.socket.recv(1 << 16):
+            with connection.lock:
+                for event in connection.h2.receive_data(data):
+                    if isinstance(event, h2.events.RequestReceived) and dict(event.headers)[b":method"] == b"GET":
+                        connection.h2.send_headers(event.stream_id, [(b":status", b"404")], end_stream=True)
+                    else:
+                        self.answer(connection, event)
+                connection.flush()
+
+
+class FrameConnection:
+    def __init__(self, accepted):
+        self.socket = accepted
+        self.lock = threading.Lock()
+        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
+        self.h2.initiate_connection()
+        self.flush()
+
+    def flush(self):
+        self.socket.sendall(self.h2.data_to_send())
+
+    def open_windows(self, stream, size):
+        """Credits past what the library counts, so that it may be done after the stream has been answered."""
+        frames = [WindowUpdateFrame(stream_id=number, window_increment=size) for number in (stream, 0)]
+        self.socket.sendall(b"".join(frame.serialize() for frame in frames))
