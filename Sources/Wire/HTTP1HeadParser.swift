@@ -68,7 +68,7 @@ public final class HTTP1HeadParser {
         head.status = Int(parser.status_code)
         guard head.status >= 100 else { throw .malformed }
         let isChunked = try hasChunkedCoding(head.headers)
-        head.contentLength = isChunked ? nil : declaredLength()
+        head.contentLength = isChunked ? nil : try declaredLength()
         var framing: BodyFraming
         if toHead || head.status < 200 || head.status == 204 || head.status == 304 {
             framing = .none
@@ -156,7 +156,7 @@ public final class HTTP1HeadParser {
             guard head.version == .http11 else { throw .ambiguousFraming }
             return .chunked
         }
-        head.contentLength = declaredLength()
+        head.contentLength = try declaredLength()
         guard let length = head.contentLength, length > 0 else { return .none }
         return .length(length)
     }
@@ -172,8 +172,11 @@ public final class HTTP1HeadParser {
         }
     }
 
-    private func declaredLength() -> Int? {
-        state.parser.flags & F_CONTENTLENGTH.rawValue == 0 ? nil : Int(exactly: state.parser.content_length)
+    private func declaredLength() throws(HTTP1Defect) -> Int? {
+        guard state.parser.flags & F_CONTENTLENGTH.rawValue != 0 else { return nil }
+        // http_parser counts without a sign: a length that no Int holds must not pass for none, or its body would be the next message.
+        guard let length = Int(exactly: state.parser.content_length) else { throw .malformed }
+        return length
     }
 }
 
