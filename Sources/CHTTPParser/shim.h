@@ -69,6 +69,17 @@ static const unsigned char swl_token_bytes[256] = {
     ['!'] = 1, ['#'] = 1, ['$'] = 1, ['%'] = 1, ['&'] = 1, ['\''] = 1, ['*'] = 1, ['+'] = 1, ['-'] = 1, ['.'] = 1, ['^'] = 1,
     ['_'] = 1, ['`'] = 1, ['|'] = 1, ['~'] = 1, ['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1};
 
+/// What http_parser without its strict mode lets pass in a start line: any letters for those of HTTP, and a tab in the target.
+static inline int swl_start_line_is_strict(const swl_head_parser *self, int type, const char *bytes, size_t length) {
+    const char *version = bytes, *end = bytes + length;
+    if (type == HTTP_REQUEST) {
+        const char *target = bytes + self->target_offset;
+        if (memchr(target, '\t', self->target_length)) return 0;
+        for (version = target + self->target_length; version < end && *version == ' '; version++) {}
+    }
+    return end - version >= 5 && memcmp(version, "HTTP/", 5) == 0;
+}
+
 /// Parses one head of exactly `length` bytes, blank line included. `type` is HTTP_REQUEST or HTTP_RESPONSE.
 static inline int swl_parse_head(swl_head_parser *self, int type, const char *bytes, size_t length) {
     http_parser_init(&self->parser, (enum http_parser_type)type);
@@ -82,6 +93,7 @@ static inline int swl_parse_head(swl_head_parser *self, int type, const char *by
     size_t taken = http_parser_execute(&self->parser, &swl_head_settings, bytes, length);
     if (self->problem != SWL_HEAD_OK) return self->problem;
     if (self->parser.http_errno != HPE_OK || taken != length) return SWL_HEAD_MALFORMED;
+    if (!swl_start_line_is_strict(self, type, bytes, length)) return SWL_HEAD_MALFORMED;
     // Debian builds http_parser without its strict mode: names are checked as tokens (RFC 9110, 5.6.2) here, and the optional
     // white space after a value (RFC 9112, 5) is cut off.
     for (uint32_t index = 0; index < self->field_count; index++) {

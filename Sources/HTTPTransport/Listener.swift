@@ -3,7 +3,7 @@ import EventLoop
 import Glibc
 import Wire
 
-/// A listening socket of one loop and the connections accepted on it. Several loops listen on one port by SO_REUSEPORT.
+/// A listening socket of one loop and the connections accepted on it.
 public final class Listener: EventHandler {
     let application: DownstreamApplication
     let limits: TransportLimits
@@ -17,8 +17,11 @@ public final class Listener: EventHandler {
 
     static let acceptsPerWake = 64
 
+    /// - Parameter sharesPort: other loops listen on the same port (SO_REUSEPORT). Ask `checkAvailable` before the first does, for
+    ///   whatever else listens there would share it too, in silence.
     public init(
-        loop: EventLoop, address: SocketAddress, tls: TLSServerContext?, application: DownstreamApplication, limits: TransportLimits
+        loop: EventLoop, address: SocketAddress, tls: TLSServerContext?, application: DownstreamApplication, limits: TransportLimits,
+        sharesPort: Bool = false
     ) throws(SocketError) {
         self.application = application
         self.limits = limits
@@ -30,7 +33,7 @@ public final class Listener: EventHandler {
         do throws(SocketError) {
             guard descriptor >= 0 else { throw SocketError(call: "socket", code: errno) }
             _ = swl_set_option(descriptor, SOL_SOCKET, SO_REUSEADDR, 1)
-            _ = swl_set_option(descriptor, SOL_SOCKET, SO_REUSEPORT, 1)
+            if sharesPort { _ = swl_set_option(descriptor, SOL_SOCKET, SO_REUSEPORT, 1) }
             // Accepted sockets inherit it, which spares a call per connection.
             _ = swl_no_delay(descriptor)
             guard address.withSockaddr({ bind(descriptor, $0, $1) }) == 0 else {
@@ -45,7 +48,7 @@ public final class Listener: EventHandler {
         }
     }
 
-    /// Throws when something else listens there: SO_REUSEPORT, which our loops need among themselves, would share it in silence.
+    /// Throws when something listens there.
     public static func checkAvailable(_ address: SocketAddress) throws(SocketError) {
         guard address.port != 0 else { return }
         let probe = swl_stream_socket(address.family)

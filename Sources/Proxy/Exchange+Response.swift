@@ -38,7 +38,6 @@ extension Exchange {
         // Until a byte of its body is here the answer has not begun, and another backend can still give it.
         isHeadHeld = true
         isInspecting = response.status == 500 && canTryElsewhere
-        worker.holds.add(self)
     }
 
     private var canTryElsewhere: Bool {
@@ -50,9 +49,9 @@ extension Exchange {
 
     /// Sends the head on, and what was held behind it.
     func releaseHead() {
-        guard let attempt, isOpen, !isResponseStarted else { return }
         isHeadHeld = false
         isInspecting = false
+        guard let attempt, isOpen, !isResponseStarted else { return }
         let headers = attempt.response.headers
         removeConnectionFields(headers)
         headers.remove(.requestID)

@@ -9,6 +9,7 @@ extension Exchange {
     func settle(_ outcome: ExchangeOutcome) {
         guard !isSettled else { return }
         isSettled = true
+        isHeadHeld = false
         worker.exchangesInFlight -= 1
         release(outcome)
         record(outcome)

@@ -41,7 +41,13 @@ final class Exchange: DownstreamExchange {
     var attemptsMade = 0
 
     // Its answer
-    var isHeadHeld = false
+    var isHeadHeld = false {
+        didSet {
+            guard isHeadHeld != oldValue else { return }
+            if isHeadHeld { worker.holds.add(self) } else { worker.holds.remove(self) }
+        }
+    }
+    var headHold = HeadHold()
     /// Bytes that came before the first event, or a 500's body that is being looked at.
     var heldBytes: ByteBuffer
     var isInspecting = false

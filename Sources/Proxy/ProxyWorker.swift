@@ -120,14 +120,11 @@ final class AccessLog: EventHandler {
     func flush() { writer.flush() }
 }
 
-/// Deadlines of heads that wait for their first event: one grace for all, so a queue in order of arrival and one timer.
+/// Deadlines of heads that wait for their first event: one grace for all, so a list in order of arrival, linked through the exchanges
+/// themselves, and one timer.
 final class HeadHolds: EventHandler {
-    private struct Entry {
-        var deadline: UInt64
-        weak var exchange: Exchange?
-    }
-    private var entries: [Entry] = []
-    private var first = 0
+    private var first: Exchange?
+    private unowned(unsafe) var last: Exchange?
     private let nanoseconds: UInt64
 
     init(loop: EventLoop, nanoseconds: UInt64) {
@@ -136,23 +133,30 @@ final class HeadHolds: EventHandler {
     }
 
     func add(_ exchange: Exchange) {
-        entries.append(Entry(deadline: loop.now &+ nanoseconds, exchange: exchange))
-        if entries.count - first == 1 { setDeadline(entries[first].deadline) }
+        exchange.headHold.deadline = loop.now &+ nanoseconds
+        exchange.headHold.previous = last
+        if let last { last.headHold.next = exchange } else { first = exchange }
+        last = exchange
+        if first === exchange { setDeadline(exchange.headHold.deadline) }
+    }
+
+    func remove(_ exchange: Exchange) {
+        let (previous, next) = (exchange.headHold.previous, exchange.headHold.next)
+        if let next { next.headHold.previous = previous } else { last = previous }
+        if let previous { previous.headHold.next = next } else { first = next }
+        exchange.headHold = HeadHold()
     }
 
     override func deadlineReached() {
-        while first < entries.count {
-            let entry = entries[first]
-            if let exchange = entry.exchange, exchange.isHeadHeld {
-                guard entry.deadline <= loop.now else { break }
-                exchange.releaseHead()
-            }
-            first &+= 1
-        }
-        if first == entries.count || first > 1_024 {
-            entries.removeFirst(first)
-            first = 0
-        }
-        if first < entries.count { setDeadline(max(entries[first].deadline, loop.now &+ 1_000_000)) }
+        while let exchange = first, exchange.headHold.deadline <= loop.now { exchange.releaseHead() }
+        if let first { setDeadline(first.headHold.deadline) }
     }
+}
+
+/// An exchange's place among the heads that are held.
+struct HeadHold {
+    var deadline: UInt64 = 0
+    var next: Exchange?
+    /// Unchecked: the list holds every exchange in it strongly, from the first on.
+    unowned(unsafe) var previous: Exchange?
 }

@@ -48,7 +48,8 @@ final class Router: Sendable {
                 for listener in bound {
                     service.listeners.append(
                         try Listener(
-                            loop: loop, address: listener.address, tls: listener.tls, application: worker, limits: settings.transport))
+                            loop: loop, address: listener.address, tls: listener.tls, application: worker, limits: settings.transport,
+                            sharesPort: true))
                 }
                 ports.give(service.listeners.map(\.address))
                 loop.addService(worker)
@@ -63,7 +64,6 @@ final class Router: Sendable {
         addresses = listeners.map(\.address)
         drainNanoseconds = configuration.timeouts.drainNanoseconds
         let adminRequest = try configuration.admin.map(Self.address)
-        if let adminRequest { try Listener.checkAvailable(adminRequest) }
         let adminPorts = Answer<[SocketAddress]>([])
         let mailboxes = started.map(\.mailbox)
         let groups = configuration.groups
