@@ -36,7 +36,6 @@ let package = Package(
         .systemLibrary(name: "CLinux"),
         .systemLibrary(name: "CNghttp2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
-        .systemLibrary(name: "CHTTPParser", providers: [.apt(["libhttp-parser-dev"])]),
         .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
         .systemLibrary(name: "CProtobufC", pkgConfig: "libprotobuf-c", providers: [.apt(["libprotobuf-c-dev"])]),
         .target(name: "CSimdJSON", linkerSettings: [.linkedLibrary("simdjson")]),
@@ -44,7 +43,7 @@ let package = Package(
 
         // Pure: no I/O, no clock.
         .target(name: "Routing", dependencies: ["CXXHash"], swiftSettings: hot),
-        .target(name: "Wire", dependencies: ["CHTTPParser", "CNghttp2", "CSimdJSON", "CXXHash"], swiftSettings: hot),
+        .target(name: "Wire", dependencies: ["CNghttp2", "CSimdJSON", "CXXHash"], swiftSettings: hot),
         .target(name: "EngineModel", dependencies: ["CXXHash", deque], swiftSettings: swift),
 
         // Mechanism.
@@ -73,7 +72,9 @@ let package = Package(
             ], swiftSettings: swift),
 
         .testTarget(name: "RoutingTests", dependencies: ["Routing"], swiftSettings: swift),
-        .testTarget(name: "WireTests", dependencies: ["Wire"], swiftSettings: swift),
+        // A second opinion on every head that our parser takes.
+        .systemLibrary(name: "CHTTPParser", path: "Tests/CHTTPParser", providers: [.apt(["libhttp-parser-dev"])]),
+        .testTarget(name: "WireTests", dependencies: ["CHTTPParser", "Wire"], swiftSettings: swift),
         .testTarget(name: "EngineModelTests", dependencies: ["EngineModel"], swiftSettings: swift),
         .testTarget(name: "EventLoopTests", dependencies: ["EventLoop"], swiftSettings: swift),
         .testTarget(name: "TelemetryTests", dependencies: ["Telemetry"], swiftSettings: swift),

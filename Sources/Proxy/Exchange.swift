@@ -105,7 +105,7 @@ final class Exchange: DownstreamExchange {
     private func settleRequestID() {
         let headers = request.headers
         let given =
-            headers.value(.requestID) ?? headers.value("x-correlation-id") ?? headers.value("x-trace-id") ?? headers.value("request-id")
+            headers.value(.requestID) ?? headers.value(.correlationID) ?? headers.value(.traceID) ?? headers.value(.bareRequestID)
         if let given, !given.isEmpty, given.count <= 256 {
             if headers.value(.requestID) != nil, headers.occurrences(of: .requestID) == 1 { return }
             withUnsafeTemporaryAllocation(byteCount: given.count, alignment: 1) { copy in
@@ -174,19 +174,15 @@ final class Exchange: DownstreamExchange {
 
 /// Drops the fields of one connection: the known ones, and those that `Connection` names (RFC 9110, 7.6.1).
 func removeConnectionFields(_ headers: HeaderBlock) {
-    var hasHopFields = false
+    guard headers.hasHopByHop else { return }
+    guard headers.has(.connection) else { return headers.removeFields { headers.known(at: $0).isHopByHop } }
     var nominated: [UInt8] = []
-    for index in 0..<headers.count {
-        let known = headers.known(at: index)
-        if known.isHopByHop { hasHopFields = true }
-        guard known == .connection else { continue }
+    for index in 0..<headers.count where headers.known(at: index) == .connection {
         let value = headers.value(at: index)
-        if !value.equalsIgnoringCase("close"), !value.equalsIgnoringCase("keep-alive") {
-            nominated.append(contentsOf: value)
-            nominated.append(44)
-        }
+        if value.equalsIgnoringCase("close") || value.equalsIgnoringCase("keep-alive") { continue }
+        nominated.append(contentsOf: value)
+        nominated.append(44)
     }
-    guard hasHopFields else { return }
     nominated.withUnsafeBytes { nominated in
         headers.removeFields { index in
             let known = headers.known(at: index)

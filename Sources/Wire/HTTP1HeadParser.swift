@@ -1,4 +1,3 @@
-import CHTTPParser
 import Glibc
 
 /// How a HTTP/1 message's body ends (RFC 9112, 6.3).
@@ -14,11 +13,8 @@ public enum HTTP1Defect: Error, Sendable {
     case malformed, headTooLarge, tooManyFields, missingHost, ambiguousFraming, unsupportedVersion, unsupportedTransferCoding
 }
 
-/// Parses HTTP/1 heads: http_parser, and above it the rules that it leaves open. One per loop, reused:
-/// a head is parsed in one go, out of contiguous bytes.
-public final class HTTP1HeadParser {
-    private var state = swl_head_parser()
-    private let fields: UnsafeMutablePointer<swl_head_field>
+/// Parses HTTP/1 heads, each in one go out of contiguous bytes (`HTTP1HeadScanner`), and applies the rules about what the fields mean.
+public struct HTTP1HeadParser: Sendable {
     /// Fields in a head at most.
     public let maximumFields: Int
     /// Bytes in a head at most, its blank line included.
@@ -27,33 +23,42 @@ public final class HTTP1HeadParser {
     public init(maximumHeadBytes: Int, maximumFields: Int) {
         self.maximumFields = maximumFields
         self.maximumHeadBytes = maximumHeadBytes
-        fields = .allocate(capacity: maximumFields)
-        state.fields = fields
-        state.field_capacity = UInt32(maximumFields)
     }
-
-    deinit { fields.deallocate() }
 
     /// Looks for the end of a head at the start of `input`: its length with the blank line, nil when more bytes are needed.
     public func measureHead(_ input: UnsafeRawBufferPointer) throws(HTTP1Defect) -> Int? {
         guard let base = input.baseAddress else { return nil }
-        let length = swl_measure_head(base.assumingMemoryBound(to: CChar.self), input.count, 0)
-        if length < 0 { throw .malformed }
-        if length > maximumHeadBytes || (length == 0 && input.count >= maximumHeadBytes) { throw .headTooLarge }
-        return length == 0 ? nil : Int(length)
+        var at = 0
+        while at < input.count, let found = memchr(base + at, 10, input.count &- at) {
+            let newline = UnsafeRawPointer(found) - base
+            // RFC 9112, 2.2: a bare LF ends a line for some and not for others.
+            guard newline > 0, input[newline &- 1] == 13 else { throw .malformed }
+            if newline >= 3, input[newline &- 2] == 10 {
+                guard newline < maximumHeadBytes else { throw .headTooLarge }
+                return newline &+ 1
+            }
+            at = newline &+ 1
+        }
+        if input.count >= maximumHeadBytes { throw .headTooLarge }
+        return nil
     }
 
     /// Parses a request head of exactly these bytes into `head`, and says how its body ends.
     public func parseRequest(_ input: UnsafeRawBufferPointer, into head: RequestHead) throws(HTTP1Defect) -> BodyFraming {
-        try parse(input, type: HTTP_REQUEST, into: head.headers)
-        let parser = state.parser
-        guard parser.http_major == 1, parser.http_minor <= 1 else { throw .unsupportedVersion }
-        head.version = parser.http_minor == 0 ? .http10 : .http11
-        let methodLength = input.firstIndex(of: 32) ?? 0
-        let methodBytes = UnsafeRawBufferPointer(rebasing: input[..<methodLength])
-        head.setRanges(
-            method: HTTPMethod.identify(methodBytes), methodRange: .init(offset: 0, length: methodLength),
-            target: .init(offset: Int(state.target_offset), length: Int(state.target_length)))
+        guard !input.isEmpty else { throw .malformed }
+        head.headers.adopt(input)
+        var scanner = HTTP1HeadScanner(input)
+        let method = try scanner.method()
+        try scanner.blank()
+        let target = try scanner.target()
+        try scanner.blank()
+        let version = try scanner.version()
+        try scanner.lineEnd()
+        guard version.major == 1, version.minor <= 1 else { throw .unsupportedVersion }
+        try scanner.fields(into: head.headers, atMost: maximumFields)
+        head.version = version.minor == 0 ? .http10 : .http11
+        head.contentLength = nil
+        head.setRanges(method: HTTPMethod.identify(head.headers[method]), methodRange: method, target: target)
         try adoptHost(into: head)
         return try requestFraming(of: head)
     }
@@ -62,13 +67,17 @@ public final class HTTP1HeadParser {
     public func parseResponse(
         _ input: UnsafeRawBufferPointer, into head: ResponseHead, toHead: Bool
     ) throws(HTTP1Defect) -> (framing: BodyFraming, keepsAlive: Bool) {
-        try parse(input, type: HTTP_RESPONSE, into: head.headers)
-        let parser = state.parser
-        guard parser.http_major == 1 else { throw .unsupportedVersion }
-        head.status = Int(parser.status_code)
+        guard !input.isEmpty else { throw .malformed }
+        head.headers.adopt(input)
+        var scanner = HTTP1HeadScanner(input)
+        let version = try scanner.version()
+        guard version.major == 1 else { throw .unsupportedVersion }
+        try scanner.blank()
+        head.status = try scanner.status()
         guard head.status >= 100 else { throw .malformed }
+        try scanner.fields(into: head.headers, atMost: maximumFields)
         let isChunked = try hasChunkedCoding(head.headers)
-        head.contentLength = isChunked ? nil : try declaredLength()
+        head.contentLength = isChunked ? nil : try declaredLength(head.headers)
         var framing: BodyFraming
         if toHead || head.status < 200 || head.status == 204 || head.status == 304 {
             framing = .none
@@ -79,13 +88,14 @@ public final class HTTP1HeadParser {
         } else {
             framing = .untilClose
         }
-        let keepsAlive = framing != .untilClose && connectionPersists(head.headers, isHTTP10: parser.http_minor == 0)
+        let keepsAlive = framing != .untilClose && connectionPersists(head.headers, isHTTP10: version.minor == 0)
         return (framing, keepsAlive)
     }
 
     /// Whether the connection outlives this message (RFC 9112, 9.3).
     public func connectionPersists(_ headers: HeaderBlock, isHTTP10: Bool) -> Bool {
         var persists = !isHTTP10
+        guard headers.has(.connection) else { return persists }
         for index in 0..<headers.count where headers.known(at: index) == .connection {
             if headers.value(at: index).containsListItem("close") { return false }
             if headers.value(at: index).containsListItem("keep-alive") { persists = true }
@@ -93,38 +103,18 @@ public final class HTTP1HeadParser {
         return persists
     }
 
-    // MARK: The rules above http_parser
-
-    private func parse(_ input: UnsafeRawBufferPointer, type: http_parser_type, into headers: HeaderBlock) throws(HTTP1Defect) {
-        guard let base = input.baseAddress?.assumingMemoryBound(to: CChar.self) else { throw .malformed }
-        guard swl_head_is_strict(base, input.count) == 1 else { throw .malformed }
-        switch Int(swl_parse_head(&state, CInt(bitPattern: type.rawValue), base, input.count)) {
-        case Int(SWL_HEAD_OK): break
-        case Int(SWL_HEAD_TOO_MANY_FIELDS): throw .tooManyFields
-        default:
-            switch state.parser.http_errno {
-            case HPE_UNEXPECTED_CONTENT_LENGTH.rawValue: throw .ambiguousFraming
-            case HPE_INVALID_TRANSFER_ENCODING.rawValue: throw .unsupportedTransferCoding
-            default: throw .malformed
-            }
-        }
-        headers.adopt(input)
-        for index in 0..<Int(state.field_count) {
-            let field = fields[index]
-            var value = HeaderBlock.Range()
-            value.offset = field.value_offset
-            value.length = field.value_length
-            headers.addField(nameOffset: field.name_offset, nameLength: field.name_length, value: value)
-        }
-    }
+    // MARK: What the fields mean
 
     /// RFC 9112, 3.2: exactly one Host in HTTP/1.1, at most one in 1.0; an absolute target's authority stands for it.
     private func adoptHost(into head: RequestHead) throws(HTTP1Defect) {
-        let hosts = head.headers.occurrences(of: .host)
-        guard hosts <= 1, hosts == 1 || head.version == .http10 else { throw .missingHost }
+        var hosts = 0
+        head.setAuthority(range: .init())
         for index in 0..<head.headers.count where head.headers.known(at: index) == .host {
-            head.setAuthority(range: .init(offset: Int(fields[index].value_offset), length: Int(fields[index].value_length)))
+            hosts &+= 1
+            head.setAuthority(range: head.headers.valueRange(at: index))
         }
+        guard hosts <= 1, hosts == 1 || head.version == .http10 else { throw .missingHost }
+        guard head.authority.isAuthority else { throw .malformed }
         try makeOriginForm(head)
     }
 
@@ -149,6 +139,7 @@ public final class HTTP1HeadParser {
         range.length &-= UInt32(scheme &+ slash)
         head.targetRangeForRewriting = range
         head.setAuthority(range: authority)
+        guard head.authority.isAuthority else { throw .malformed }
     }
 
     private func requestFraming(of head: RequestHead) throws(HTTP1Defect) -> BodyFraming {
@@ -156,32 +147,38 @@ public final class HTTP1HeadParser {
             guard head.version == .http11 else { throw .ambiguousFraming }
             return .chunked
         }
-        head.contentLength = try declaredLength()
+        head.contentLength = try declaredLength(head.headers)
         guard let length = head.contentLength, length > 0 else { return .none }
         return .length(length)
     }
 
     private func hasChunkedCoding(_ headers: HeaderBlock) throws(HTTP1Defect) -> Bool {
-        switch headers.occurrences(of: .transferEncoding) {
-        case 0: return false
-        case 1:
-            guard headers.occurrences(of: .contentLength) == 0 else { throw .ambiguousFraming }
-            guard headers.value(.transferEncoding)?.equalsIgnoringCase("chunked") == true else { throw .unsupportedTransferCoding }
-            return true
-        default: throw .unsupportedTransferCoding
-        }
+        guard headers.has(.transferEncoding) else { return false }
+        guard headers.occurrences(of: .transferEncoding) == 1 else { throw .unsupportedTransferCoding }
+        guard !headers.has(.contentLength) else { throw .ambiguousFraming }
+        guard headers.value(.transferEncoding)?.equalsIgnoringCase("chunked") == true else { throw .unsupportedTransferCoding }
+        return true
     }
 
-    /// Nil when none was declared.
-    private func declaredLength() throws(HTTP1Defect) -> Int? {
-        guard state.parser.flags & F_CONTENTLENGTH.rawValue != 0 else { return nil }
-        // More than fits must not pass for none: the body would be read as the next message.
-        guard let length = Int(exactly: state.parser.content_length) else { throw .malformed }
+    /// Nil when none was declared. A length that no number here holds must not pass for none: the body would be read as the next message.
+    private func declaredLength(_ headers: HeaderBlock) throws(HTTP1Defect) -> Int? {
+        guard let value = headers.value(.contentLength) else { return nil }
+        guard headers.occurrences(of: .contentLength) == 1 else { throw .ambiguousFraming }
+        guard let length = value.decimalValue else { throw .malformed }
         return length
     }
 }
 
 extension UnsafeRawBufferPointer {
+    /// Whether these are bytes that a host with its port is made of (RFC 3986, 3.2; without user information, RFC 9110, 4.2.4).
+    public var isAuthority: Bool {
+        for byte in self {
+            let set: UInt64 = byte < 64 ? 0x2fff_7ff2_0000_0000 : 0x47ff_fffe_afff_fffe
+            guard byte < 128, set >> UInt64(byte & 63) & 1 == 1 else { return false }
+        }
+        return true
+    }
+
     /// Whether a comma-separated list (RFC 9110, 5.6.1) holds this item, letter case aside.
     public func containsListItem(_ item: StaticString) -> Bool {
         containsListItem(UnsafeRawBufferPointer(start: item.utf8Start, count: item.utf8CodeUnitCount))

@@ -28,6 +28,8 @@ public final class HeaderBlock {
     private var fields: UnsafeMutablePointer<Field>
     private var fieldCapacity: Int
     public private(set) var count = 0
+    /// A bit for each known name that occurs.
+    private var present: UInt32 = 0
 
     public init(byteCapacity: Int = 512, fieldCapacity: Int = 16) {
         capacity = max(64, byteCapacity)
@@ -47,9 +49,16 @@ public final class HeaderBlock {
     public func removeAll() {
         used = 0
         count = 0
+        present = 0
     }
 
     // MARK: Reading
+
+    /// Whether a known field occurs.
+    public func has(_ known: KnownHeader) -> Bool { present & known.bit != 0 }
+
+    /// Whether any field occurs that belongs to one connection.
+    public var hasHopByHop: Bool { present & KnownHeader.hopByHopBits != 0 }
 
     public func name(at index: Int) -> UnsafeRawBufferPointer {
         let field = fields[index]
@@ -65,6 +74,7 @@ public final class HeaderBlock {
 
     /// The first value of a known field.
     public func value(_ known: KnownHeader) -> UnsafeRawBufferPointer? {
+        guard has(known) else { return nil }
         for index in 0..<count where fields[index].known == known { return value(at: index) }
         return nil
     }
@@ -77,9 +87,14 @@ public final class HeaderBlock {
 
     /// How often a known field occurs.
     public func occurrences(of known: KnownHeader) -> Int {
+        guard has(known) else { return 0 }
         var result = 0
         for index in 0..<count where fields[index].known == known { result &+= 1 }
         return result
+    }
+
+    func valueRange(at index: Int) -> Range {
+        .init(offset: Int(fields[index].valueOffset), length: Int(fields[index].valueLength))
     }
 
     public subscript(range: Range) -> UnsafeRawBufferPointer {
@@ -141,22 +156,18 @@ public final class HeaderBlock {
     }
 
     /// Drops every occurrence of a known field; the bytes stay until `removeAll()`.
-    public func remove(_ known: KnownHeader) { removeFields { $0.known == known } }
+    public func remove(_ known: KnownHeader) {
+        guard has(known) else { return }
+        removeFields { fields[$0].known == known }
+    }
 
     /// Drops the fields that `isDropped` names by index.
     public func removeFields(at isDropped: (Int) -> Bool) {
         var kept = 0
+        present = 0
         for index in 0..<count where !isDropped(index) {
             fields[kept] = fields[index]
-            kept &+= 1
-        }
-        count = kept
-    }
-
-    private func removeFields(where isDropped: (Field) -> Bool) {
-        var kept = 0
-        for index in 0..<count where !isDropped(fields[index]) {
-            fields[kept] = fields[index]
+            present |= fields[kept].known.bit
             kept &+= 1
         }
         count = kept
@@ -168,12 +179,11 @@ public final class HeaderBlock {
         _ = store(head)
     }
 
-    func addField(nameOffset: UInt32, nameLength: UInt16, value: Range, known: KnownHeader? = nil) {
+    func addField(nameOffset: UInt32, nameLength: UInt16, value: Range, known: KnownHeader) {
         if count == fieldCapacity { growFields() }
-        let name = UnsafeRawBufferPointer(start: bytes + Int(nameOffset), count: Int(nameLength))
         fields[count] = Field(
-            nameOffset: nameOffset, valueOffset: value.offset, valueLength: value.length, nameLength: nameLength,
-            known: known ?? KnownHeader.identify(name))
+            nameOffset: nameOffset, valueOffset: value.offset, valueLength: value.length, nameLength: nameLength, known: known)
+        present |= known.bit
         count &+= 1
     }
 

@@ -1,9 +1,16 @@
 import Glibc
 
 /// Field names that the proxy acts upon, as integers; every other name is carried as bytes alone.
-public enum KnownHeader: UInt8, Sendable {
+public enum KnownHeader: UInt8, Sendable, CaseIterable {
     case other, connection, contentLength, transferEncoding, host, keepAlive, te, trailer, upgrade, proxyConnection, expect,
-        contentType, contentEncoding, http2Settings, requestID, cookie, retryAfter, retryCount
+        contentType, contentEncoding, http2Settings, requestID, correlationID, traceID, bareRequestID, cookie, retryAfter, retryCount
+
+    var bit: UInt32 { self == .other ? 0 : 1 << UInt32(rawValue) }
+
+    /// The bits of all that `isHopByHop`.
+    static let hopByHopBits =
+        connection.bit | transferEncoding.bit | keepAlive.bit | te.bit | trailer.bit | upgrade.bit | proxyConnection.bit
+        | http2Settings.bit
 
     /// Fields that belong to one connection and never travel on (RFC 9110, 7.6.1).
     public var isHopByHop: Bool {
@@ -15,33 +22,64 @@ public enum KnownHeader: UInt8, Sendable {
 
     /// Compares without regard to case; `name` is any slice.
     public static func identify(_ name: UnsafeRawBufferPointer) -> KnownHeader {
-        switch name.count {
-        case 2: name.isEqual(to: "te", .te)
-        case 4: name.isEqual(to: "host", .host)
-        case 6: name.isEqual(to: "expect", .expect, or: "cookie", .cookie)
-        case 7: name.isEqual(to: "upgrade", .upgrade, or: "trailer", .trailer)
-        case 10: name.isEqual(to: "connection", .connection, or: "keep-alive", .keepAlive)
-        case 11: name.isEqual(to: "retry-after", .retryAfter)
-        case 12: name.isEqual(to: "content-type", .contentType, or: "x-request-id", .requestID)
-        case 14: name.isEqual(to: "content-length", .contentLength, or: "http2-settings", .http2Settings)
-        case 16: name.isEqual(to: "content-encoding", .contentEncoding, or: "proxy-connection", .proxyConnection)
-        case 17: name.isEqual(to: "transfer-encoding", .transferEncoding)
-        case 23: name.isEqual(to: "x-stainless-retry-count", .retryCount)
+        func isName(_ text: StaticString) -> Bool { name.equalsIgnoringCase(text) }
+        return switch name.count {
+        case 2: isName("te") ? .te : .other
+        case 4: isName("host") ? .host : .other
+        case 6: isName("expect") ? .expect : isName("cookie") ? .cookie : .other
+        case 7: isName("upgrade") ? .upgrade : isName("trailer") ? .trailer : .other
+        case 10:
+            isName("connection")
+                ? .connection
+                : isName("keep-alive")
+                    ? .keepAlive : isName("request-id") ? .bareRequestID : isName("x-trace-id") ? .traceID : .other
+        case 11: isName("retry-after") ? .retryAfter : .other
+        case 12: isName("content-type") ? .contentType : isName("x-request-id") ? .requestID : .other
+        case 14: isName("content-length") ? .contentLength : isName("http2-settings") ? .http2Settings : .other
+        case 16:
+            isName("content-encoding")
+                ? .contentEncoding : isName("proxy-connection") ? .proxyConnection : isName("x-correlation-id") ? .correlationID : .other
+        case 17: isName("transfer-encoding") ? .transferEncoding : .other
+        case 23: isName("x-stainless-retry-count") ? .retryCount : .other
         default: .other
         }
     }
 }
 
 extension UnsafeRawBufferPointer {
-    /// Whether these are the bytes of `text`, letter case aside. `text` is lower-case ASCII.
+    /// Whether these are the bytes of `text`, letter case aside. `text` is lower-case ASCII without any of `` `{|}~ ``.
+    @inline(__always)
     public func equalsIgnoringCase(_ text: StaticString) -> Bool {
         guard count == text.utf8CodeUnitCount else { return false }
-        let expected = text.utf8Start
+        guard count >= 4, let base = baseAddress else { return equalsShortIgnoringCase(text) }
+        let expected = UnsafeRawPointer(text.utf8Start)
+        if count < 8 {
+            return Self.matches(base, expected, at: 0, as: UInt32.self) && Self.matches(base, expected, at: count &- 4, as: UInt32.self)
+        }
+        var at = 0
+        while at &+ 8 < count {
+            guard Self.matches(base, expected, at: at, as: UInt64.self) else { return false }
+            at &+= 8
+        }
+        return Self.matches(base, expected, at: count &- 8, as: UInt64.self)
+    }
+
+    /// Compares a word of bytes: they may differ in the bit of letter case, and only where `expected` has a letter (bits 5 and 6 set).
+    @inline(__always)
+    private static func matches<Word: FixedWidthInteger>(
+        _ base: UnsafeRawPointer, _ expected: UnsafeRawPointer, at offset: Int, as type: Word.Type
+    ) -> Bool {
+        let wanted = expected.loadUnaligned(fromByteOffset: offset, as: Word.self)
+        let letters = wanted & (wanted >> 1) & (Word.max / 255 &* 0x20)
+        return (base.loadUnaligned(fromByteOffset: offset, as: Word.self) ^ wanted) & ~letters == 0
+    }
+
+    private func equalsShortIgnoringCase(_ text: StaticString) -> Bool {
         var index = 0
         while index < count {
             var byte = self[index]
             if byte >= 65, byte <= 90 { byte |= 0x20 }
-            if byte != expected[index] { return false }
+            if byte != text.utf8Start[index] { return false }
             index &+= 1
         }
         return true
@@ -81,15 +119,5 @@ extension UnsafeRawBufferPointer {
             value = value &* 10 &+ Int(byte &- 48)
         }
         return value
-    }
-
-    fileprivate func isEqual(to text: StaticString, _ known: KnownHeader) -> KnownHeader {
-        equalsIgnoringCase(text) ? known : .other
-    }
-
-    fileprivate func isEqual(
-        to text: StaticString, _ known: KnownHeader, or second: StaticString, _ knownSecond: KnownHeader
-    ) -> KnownHeader {
-        equalsIgnoringCase(text) ? known : equalsIgnoringCase(second) ? knownSecond : .other
     }
 }

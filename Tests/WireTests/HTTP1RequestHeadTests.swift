@@ -191,6 +191,17 @@ import Testing
         #expect(parseRequest(head) == .failure(.missingHost))
     }
 
+    @Test(arguments: ["a b", "a\tb", "a@b", "a\"", "\u{e9}", "a?b", "a#b", "a\\b", "<a>", "a|b", "{a}", "a^b", "a`b"])
+    func aHostHasOnlyBytesOfAHost(host: String) {
+        #expect(parseRequest("GET / HTTP/1.1\r\nHost: \(host)\r\n\r\n") == .failure(.malformed))
+        #expect(throws: HTTP1Defect.self) { try parseRequest("GET http://\(host)/ HTTP/1.1\r\nHost: h\r\n\r\n").get() }
+    }
+
+    @Test(arguments: ["a", "a.b-c_d~e:80", "[::1]:80", "%41", "!$&'()*+,;=", ""])
+    func aHostMayHaveAllBytesOfAHost(host: String) throws {
+        #expect(try parseRequest("GET / HTTP/1.1\r\nHost: \(host)\r\n\r\n").get().authority == host)
+    }
+
     @Test func http10NeedsNoHost() throws {
         #expect(try parseRequest("GET / HTTP/1.0\r\n\r\n").get().authority == "")
         #expect(try parseRequest("GET / HTTP/1.0\r\nHost: a:1\r\n\r\n").get().authority == "a:1")
