@@ -20,6 +20,53 @@ public final class ChunkPool {
     }
 }
 
+/// Writes forward through memory that is known to be large enough.
+public struct ByteWriter {
+    public fileprivate(set) var at: UnsafeMutableRawPointer
+
+    @inline(__always)
+    public mutating func write(_ bytes: UnsafeRawBufferPointer) {
+        guard let base = bytes.baseAddress else { return }
+        memcpy(at, base, bytes.count)
+        at += bytes.count
+    }
+
+    /// Short texts only: their length is known where this is inlined, and the copy becomes a move or two.
+    @inline(__always)
+    public mutating func write(_ text: StaticString) {
+        memcpy(at, text.utf8Start, text.utf8CodeUnitCount)
+        at += text.utf8CodeUnitCount
+    }
+
+    /// Takes 19 bytes at most. A negative number is written as 0.
+    public mutating func write(decimal value: Int) {
+        let room = at.assumingMemoryBound(to: UInt8.self)
+        var digits = 1
+        var bound = 10
+        while digits < 19, value >= bound {
+            digits &+= 1
+            bound &*= 10
+        }
+        var rest = max(0, value)
+        var index = digits &- 1
+        while index >= 0 {
+            room[index] = UInt8(truncatingIfNeeded: 48 &+ rest % 10)
+            rest /= 10
+            index &-= 1
+        }
+        at += digits
+    }
+
+    /// One line of a HTTP/1 head.
+    @inline(__always)
+    public mutating func write(field name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) {
+        write(name)
+        write(": ")
+        write(value)
+        write("\r\n")
+    }
+}
+
 /// A queue of bytes: appended at the end, consumed at the start. Holds no memory while it is empty.
 /// Confined to the loop whose pool it borrows from.
 public struct ByteBuffer: ~Copyable {
@@ -52,7 +99,19 @@ public struct ByteBuffer: ~Copyable {
         return storage! + end
     }
 
-    public mutating func commit(_ count: Int) { end &+= count }
+    public mutating func commit(_ count: Int) {
+        assert(count >= 0 && end &+ count <= capacity)
+        end &+= count
+    }
+
+    /// Appends what `write` writes, `bound` bytes at most: many small pieces for the price of one check.
+    @inline(__always)
+    public mutating func append(atMost bound: Int, _ write: (inout ByteWriter) -> Void) {
+        let room = reserve(bound)
+        var writer = ByteWriter(at: room)
+        write(&writer)
+        commit(writer.at - room)
+    }
 
     public mutating func append(_ bytes: UnsafeRawBufferPointer) {
         guard let base = bytes.baseAddress, bytes.count > 0 else { return }
@@ -74,23 +133,7 @@ public struct ByteBuffer: ~Copyable {
         text.withUTF8 { append(UnsafeRawBufferPointer($0)) }
     }
 
-    public mutating func append(decimal value: Int) {
-        let room = reserve(20).assumingMemoryBound(to: UInt8.self)
-        var digits = 1
-        var bound = 10
-        while digits < 19, value >= bound {
-            digits &+= 1
-            bound &*= 10
-        }
-        var rest = value
-        var index = digits &- 1
-        while index >= 0 {
-            room[index] = UInt8(truncatingIfNeeded: 48 &+ rest % 10)
-            rest /= 10
-            index &-= 1
-        }
-        end &+= digits
-    }
+    public mutating func append(decimal value: Int) { append(atMost: 20) { $0.write(decimal: value) } }
 
     public mutating func append(hexadecimal value: Int) {
         let room = reserve(16).assumingMemoryBound(to: UInt8.self)

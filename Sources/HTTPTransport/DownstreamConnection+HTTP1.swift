@@ -156,41 +156,35 @@ extension DownstreamConnection {
 
     func writeHTTP1Head(status: Int, headers: HeaderBlock, of exchange: DownstreamExchange, ended: Bool) {
         let request = exchange.request
-        output.append("HTTP/1.1 ")
-        output.append(decimal: status)
-        output.append(" ")
-        output.append(reasonPhrase(status))
-        output.append("\r\n")
-        var declared: Int?
-        for index in 0..<headers.count {
-            let known = headers.known(at: index)
-            if known.isHopByHop { continue }
-            if known == .contentLength { declared = headers.value(at: index).decimalValue }
-            output.append(headers.name(at: index))
-            output.append(": ")
-            output.append(headers.value(at: index))
-            output.append("\r\n")
-        }
+        let declared = headers.value(.contentLength)?.decimalValue
         response.hasNoBody = request.method == .head || status == 204 || status == 304
         response.remaining = declared
-        if declared == nil, !response.hasNoBody {
-            if ended {
-                output.append("content-length: 0\r\n")
-            } else if request.version == .http11 {
-                response.isChunked = true
-                output.append("transfer-encoding: chunked\r\n")
-            } else {
-                // HTTP/1.0 knows no chunks: the end of the body is the end of the connection.
-                response.requestKeepsAlive = false
-            }
-        }
+        let isFramed = declared != nil || response.hasNoBody
+        response.isChunked = !isFramed && !ended && request.version == .http11
+        // HTTP/1.0 knows no chunks: the end of the body is the end of the connection.
+        if !isFramed, !ended, !response.isChunked { response.requestKeepsAlive = false }
         response.keepsAlive = response.requestKeepsAlive && exchange.isRequestComplete && keepsAliveAllowed
-        if !response.keepsAlive {
-            output.append("connection: close\r\n")
-        } else if request.version == .http10 {
-            output.append("connection: keep-alive\r\n")
+        // The block holds every byte of the fields.
+        output.append(atMost: headers.byteCount &+ headers.count &* 4 &+ 160) { line in
+            line.write("HTTP/1.1 ")
+            line.write(decimal: status)
+            line.write(" ")
+            line.write(reasonPhrase(status))
+            line.write("\r\n")
+            for index in 0..<headers.count {
+                let known = headers.known(at: index)
+                if known.isHopByHop || (known == .contentLength && declared == nil) { continue }
+                line.write(field: headers.name(at: index), headers.value(at: index))
+            }
+            if !isFramed, ended { line.write("content-length: 0\r\n") }
+            if response.isChunked { line.write("transfer-encoding: chunked\r\n") }
+            if !response.keepsAlive {
+                line.write("connection: close\r\n")
+            } else if request.version == .http10 {
+                line.write("connection: keep-alive\r\n")
+            }
+            line.write("\r\n")
         }
-        output.append("\r\n")
         flushLater()
     }
 

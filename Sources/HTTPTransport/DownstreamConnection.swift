@@ -19,7 +19,8 @@ public final class DownstreamConnection: TransportConnection {
 
     let application: DownstreamApplication
     let peerAddress: SocketAddress
-    private unowned let listener: Listener
+    /// Unchecked: a listener closes its connections before it goes.
+    private unowned(unsafe) let listener: Listener
     /// Where the listener keeps us.
     var listIndex = 0
     var phase = Phase.detecting

@@ -8,7 +8,9 @@ import Wire
 open class DownstreamExchange {
     public final let request: RequestHead
     final var connection: DownstreamConnection? {
-        didSet { if let connection { origin = connection } }
+        didSet {
+            if let connection { origin = connection } else if oldValue != nil { released() }
+        }
     }
     /// The connection that brought the request, also after the exchange has ended.
     private final var origin: DownstreamConnection?
@@ -22,6 +24,19 @@ open class DownstreamExchange {
 
     public init() { request = RequestHead() }
 
+    /// Lets go of the connection that brought the request.
+    public final func forgetOrigin() { origin = nil }
+
+    /// Makes an ended exchange that nobody else holds as good as new.
+    public final func renew() {
+        request.removeAll()
+        isRequestComplete = false
+        isResponseStarted = false
+        isResponseFinished = false
+        isBodyPaused = false
+        stream = nil
+    }
+
     // MARK: To be overridden
 
     /// The head is here. A body follows unless `requestEnded()` is next.
@@ -34,6 +49,8 @@ open class DownstreamExchange {
     open func cancelled() {}
     /// The output that `write` found too long has been read by the client.
     open func outputDrained() {}
+    /// The transport is done with the exchange.
+    open func released() {}
 
     // MARK: Answering
 

@@ -8,7 +8,8 @@ import Wire
 final class HTTP2Session {
     enum Role { case server, client }
 
-    unowned let connection: TransportConnection
+    /// Unchecked: a connection holds its session and invalidates it when it closes.
+    unowned(unsafe) let connection: TransportConnection
     let role: Role
     private var session: OpaquePointer?
     private(set) var streams: [Int32: HTTP2Stream] = [:]

@@ -4,7 +4,8 @@ import Wire
 /// One HTTP/2 stream: what waits to be sent on it, and what was received and not yet credited to the peer.
 class HTTP2Stream {
     let id: Int32
-    unowned let session: HTTP2Session
+    /// Unchecked: a session ends its streams before it goes.
+    unowned(unsafe) let session: HTTP2Session
     var sendQueue: ByteBuffer
     var sendEnded = false
     var trailers: HeaderBlock?

@@ -48,6 +48,8 @@ public final class Listener: EventHandler {
         }
     }
 
+    deinit { closeAll() }
+
     /// Throws when something listens there.
     public static func checkAvailable(_ address: SocketAddress) throws(SocketError) {
         guard address.port != 0 else { return }

@@ -14,7 +14,8 @@ final class UpstreamConnection: TransportConnection {
         case http2
     }
 
-    private unowned let pool: UpstreamPool
+    /// Unchecked: a pool closes its connections before it goes.
+    private unowned(unsafe) let pool: UpstreamPool
     private var phase = Phase.connecting
     private(set) var exchange: UpstreamExchange?
     private var chunkedDecoder: ChunkedDecoder?
@@ -97,29 +98,31 @@ final class UpstreamConnection: TransportConnection {
         let head = request.head
         isHeadRequest = head.method == .head
         isChunkedRequest = request.hasBody && request.bodyLength == nil
-        output.append(head.methodBytes)
-        output.append(" ")
-        output.append(head.target)
-        output.append(" HTTP/1.1\r\nhost: ")
-        if head.authority.isEmpty { output.append(pool.authority) } else { output.append(head.authority) }
-        output.append("\r\n")
         let headers = head.headers
-        for index in 0..<headers.count {
-            let known = headers.known(at: index)
-            if known.isHopByHop || known == .host || known == .contentLength || known == .expect { continue }
-            output.append(headers.name(at: index))
-            output.append(": ")
-            output.append(headers.value(at: index))
-            output.append("\r\n")
+        let authority = head.authority
+        let poolAuthority = pool.authority
+        // The block holds every byte of the head but those that are added here.
+        output.append(atMost: headers.byteCount &+ headers.count &* 4 &+ poolAuthority.count &+ 128) { line in
+            line.write(head.methodBytes)
+            line.write(" ")
+            line.write(head.target)
+            line.write(" HTTP/1.1\r\nhost: ")
+            line.write(authority.isEmpty ? poolAuthority.bytes : authority)
+            line.write("\r\n")
+            for index in 0..<headers.count {
+                let known = headers.known(at: index)
+                if known.isHopByHop || known == .host || known == .contentLength || known == .expect { continue }
+                line.write(field: headers.name(at: index), headers.value(at: index))
+            }
+            if isChunkedRequest {
+                line.write("transfer-encoding: chunked\r\n")
+            } else if let length = request.bodyLength {
+                line.write("content-length: ")
+                line.write(decimal: length)
+                line.write("\r\n")
+            }
+            line.write("\r\n")
         }
-        if isChunkedRequest {
-            output.append("transfer-encoding: chunked\r\n")
-        } else if let length = request.bodyLength {
-            output.append("content-length: ")
-            output.append(decimal: length)
-            output.append("\r\n")
-        }
-        output.append("\r\n")
         flushLater()
     }
 

@@ -48,6 +48,16 @@ open class UpstreamExchange {
 
     public init() {}
 
+    /// Makes an ended exchange that nobody else holds as good as new.
+    public final func renew() {
+        response.removeAll()
+        connection = nil
+        stream = nil
+        isFinished = false
+        isRequestSent = false
+        isResponsePaused = false
+    }
+
     // MARK: To be overridden
 
     /// The connection carries the request now.

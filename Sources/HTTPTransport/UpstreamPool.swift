@@ -10,7 +10,7 @@ public final class UpstreamPool {
     let limits: TransportLimits
     let parser: HTTP1HeadParser
     /// `host:port`, for clients that named no host.
-    let authority: String
+    let authority: StoredBytes
     public let speaksHTTP2: Bool
     private var idle: [UpstreamConnection] = []
     private var multiplexed: [UpstreamConnection] = []
@@ -20,12 +20,14 @@ public final class UpstreamPool {
     public init(loop: EventLoop, address: SocketAddress, authority: String, speaksHTTP2: Bool, limits: TransportLimits) {
         self.loop = loop
         self.address = address
-        self.authority = authority
+        self.authority = StoredBytes(authority)
         self.speaksHTTP2 = speaksHTTP2
         self.limits = limits
         // Engines may answer with large heads (a metadata field grows with an embedding batch), hence twice the room.
         parser = HTTP1HeadParser(maximumHeadBytes: limits.headBytes, maximumFields: limits.headFields * 2)
     }
+
+    deinit { closeAll() }
 
     public var openConnections: Int { open.count }
 

@@ -4,13 +4,10 @@ import Wire
 
 /// One try of an exchange at one backend. Hands all on to its exchange, unless that has moved to another try.
 final class Attempt: UpstreamExchange {
-    private unowned let exchange: Exchange
-    let group: GroupID
+    /// Unchecked: an exchange cancels its attempt before it goes, and a cancelled one gets no calls.
+    private unowned(unsafe) let exchange: Exchange
 
-    init(exchange: Exchange, group: GroupID) {
-        self.exchange = exchange
-        self.group = group
-    }
+    init(exchange: Exchange) { self.exchange = exchange }
 
     private var isCurrent: Bool { exchange.attempt === self }
 

@@ -38,10 +38,10 @@ extension Exchange {
     }
 
     private func send(to decision: Decision, freshConnection: Bool = false) {
-        guard let pool = worker.pool(for: decision.endpoint) else { return upstreamFailed(.connectFailed) }
+        guard let pool = worker.pool(for: decision) else { return upstreamFailed(.connectFailed) }
         attemptsMade &+= 1
         bodyBytesSent = 0
-        let attempt = Attempt(exchange: self, group: decision.group)
+        let attempt = makeAttempt()
         self.attempt = attempt
         let isComplete = isRequestComplete
         let upstream = UpstreamRequest(

@@ -10,11 +10,11 @@ extension Exchange {
         guard !isSettled else { return }
         isSettled = true
         isHeadHeld = false
-        worker.exchangesInFlight -= 1
         release(outcome)
         record(outcome)
         body.removeAll()
         heldBytes.removeAll()
+        recycleIfEnded()
     }
 
     private func release(_ outcome: ExchangeOutcome) {

@@ -18,8 +18,9 @@ final class Exchange: DownstreamExchange {
         case local
     }
 
-    let worker: ProxyWorker
-    let startedAt: UInt64
+    /// Unchecked: a worker outlives the connections of its loop, and they their exchanges.
+    unowned(unsafe) let worker: ProxyWorker
+    var startedAt: UInt64
     var mode = Mode.local
     var isGRPC = false
     var acceptsTrailers = false
@@ -36,7 +37,10 @@ final class Exchange: DownstreamExchange {
 
     // Its way
     var decision: Decision?
-    var attempt: Attempt?
+    var attempt: Attempt? {
+        didSet { if let oldValue, attempt !== oldValue { spareAttempt = oldValue } }
+    }
+    private var spareAttempt: Attempt?
     var tried = TriedGroups()
     var attemptsMade = 0
 
@@ -60,6 +64,7 @@ final class Exchange: DownstreamExchange {
     var failureKind: FailureKind?
     var series: SeriesIndex?
     var isSettled = false
+    private var isReleased = false
 
     init(worker: ProxyWorker) {
         self.worker = worker
@@ -67,11 +72,63 @@ final class Exchange: DownstreamExchange {
         body = ByteBuffer(pool: worker.loop.chunks)
         heldBytes = ByteBuffer(pool: worker.loop.chunks)
         super.init()
-        worker.exchangesInFlight += 1
     }
 
     /// An attempt does not keep its exchange, so none may outlive it.
     deinit { attempt?.cancel() }
+
+    // MARK: Reuse
+
+    /// Settled and released by the transport, in whichever order: may carry another request once nobody holds it.
+    func recycleIfEnded() {
+        guard isSettled, isReleased else { return }
+        attempt?.cancel()
+        attempt = nil
+        forgetOrigin()
+        worker.spareExchanges.keep(self)
+    }
+
+    override func released() {
+        isReleased = true
+        recycleIfEnded()
+    }
+
+    /// Begins anew, as an exchange just made would.
+    func restart() {
+        renew()
+        startedAt = worker.loop.now
+        mode = .local
+        isGRPC = false
+        acceptsTrailers = false
+        bodyBytesReceived = 0
+        bodyBytesSent = 0
+        isReplayable = true
+        isStreamRequested = false
+        modelLabel = nil
+        decision = nil
+        tried = TriedGroups()
+        attemptsMade = 0
+        isInspecting = false
+        scanner = ResponseScanner(kind: .other)
+        isEventStream = false
+        responseStatus = 0
+        responseBytes = 0
+        firstTokenAt = 0
+        lastByte = 10
+        failureKind = nil
+        series = nil
+        isSettled = false
+        isReleased = false
+    }
+
+    /// A try at a backend: the object of an earlier one when that has been let go of.
+    func makeAttempt() -> Attempt {
+        if var spare = spareAttempt.take(), isKnownUniquelyReferenced(&spare) {
+            spare.renew()
+            return spare
+        }
+        return Attempt(exchange: self)
+    }
 
     // MARK: Head
 

@@ -20,9 +20,9 @@ public final class ProxyWorker: DownstreamApplication {
     let accessLog: AccessLog?
     var requestIDs: RequestIDGenerator
     private var pools: [Endpoint: UpstreamPool] = [:]
-    private var groupLabels: [GroupID: UInt16] = [:]
-    /// Exchanges that have not ended.
-    public internal(set) var exchangesInFlight = 0
+    /// What is known of a group by its slot, so that no decision hashes a name.
+    private var groupShortcuts: [GroupShortcut] = []
+    var spareExchanges = SpareExchanges()
 
     public init(
         loop: EventLoop, table: RoutingTable, settings: ProxySettings, addresses: EndpointAddresses, metrics: LoopMetrics,
@@ -40,7 +40,11 @@ public final class ProxyWorker: DownstreamApplication {
         super.init()
     }
 
-    public override func makeExchange() -> DownstreamExchange { Exchange(worker: self) }
+    public override func makeExchange() -> DownstreamExchange {
+        guard let exchange = spareExchanges.take() else { return Exchange(worker: self) }
+        exchange.restart()
+        return exchange
+    }
 
     public override func connectionCountChanged(by change: Int) {
         metrics.counters.downstreamConnectionsOpen &+= Int64(change)
@@ -73,7 +77,15 @@ public final class ProxyWorker: DownstreamApplication {
     }
 
     /// Nil when the endpoint's host could not be resolved.
-    func pool(for endpoint: Endpoint) -> UpstreamPool? {
+    func pool(for decision: Decision) -> UpstreamPool? {
+        let place = shortcut(to: decision.group)
+        if let pool = groupShortcuts[place].pool { return pool }
+        let pool = pool(for: decision.endpoint)
+        groupShortcuts[place].pool = pool
+        return pool
+    }
+
+    private func pool(for endpoint: Endpoint) -> UpstreamPool? {
         if let pool = pools[endpoint] { return pool }
         guard let address = addresses[endpoint] else { return nil }
         let pool = UpstreamPool(
@@ -85,10 +97,46 @@ public final class ProxyWorker: DownstreamApplication {
 
     /// The label under which a group is counted.
     func label(of group: GroupID) -> UInt16 {
-        if let label = groupLabels[group] { return label }
-        if groupLabels.count > 4_096 { groupLabels.removeAll(keepingCapacity: true) }
-        for state in table.groups(now: loop.now) { groupLabels[state.id] = metrics.groups.intern(state.name) }
-        return groupLabels[group] ?? LabelTable.other
+        let place = shortcut(to: group)
+        if let label = groupShortcuts[place].label { return label }
+        let state = table.groups(now: loop.now).first { $0.id == group }
+        let label = state.map { metrics.groups.intern($0.name) } ?? LabelTable.other
+        groupShortcuts[place].label = label
+        return label
+    }
+
+    /// Where the group's shortcut is; an empty one when another group had the slot before.
+    private func shortcut(to group: GroupID) -> Int {
+        let place = Int(group.slot)
+        while groupShortcuts.count <= place { groupShortcuts.append(GroupShortcut()) }
+        if groupShortcuts[place].group != group { groupShortcuts[place] = GroupShortcut(group: group) }
+        return place
+    }
+}
+
+/// A loop's own view of a group. Slots are few (`RoutingLimits.groups`).
+private struct GroupShortcut {
+    var group: GroupID?
+    var pool: UpstreamPool?
+    var label: UInt16?
+}
+
+/// Ended exchanges with their buffers, for the requests to come.
+struct SpareExchanges {
+    /// About 3 KiB each.
+    private static let kept = 256
+    private var exchanges: [Exchange] = []
+
+    init() { exchanges.reserveCapacity(Self.kept) }
+
+    mutating func keep(_ exchange: Exchange) {
+        if exchanges.count < Self.kept { exchanges.append(exchange) }
+    }
+
+    /// One that nobody else holds: a caller further up the stack may still look at the exchange that ended last.
+    mutating func take() -> Exchange? {
+        guard var exchange = exchanges.popLast() else { return nil }
+        return isKnownUniquelyReferenced(&exchange) ? exchange : nil
     }
 }
 

@@ -12,6 +12,8 @@ public final class LabelTable {
 
     private let maximumLabels: Int
     private var labels: [UnsafeRawBufferPointer] = []
+    /// What was interned last.
+    private var latest = LabelTable.other
     /// By a 64-bit hash under the process's random key; `labels` has the last word on a hit.
     private var indexByHash: [Int: UInt16] = [:]
 
@@ -30,6 +32,13 @@ public final class LabelTable {
 
     public func intern(_ name: UnsafeRawBufferPointer) -> UInt16 {
         guard name.count <= Self.maximumLabelBytes else { return Self.other }
+        // The same name over and over needs no hash.
+        if isEqual(labels[Int(latest)], name) { return latest }
+        latest = findOrAdd(name)
+        return latest
+    }
+
+    private func findOrAdd(_ name: UnsafeRawBufferPointer) -> UInt16 {
         var hasher = Hasher()
         hasher.combine(bytes: name)
         let hash = hasher.finalize()

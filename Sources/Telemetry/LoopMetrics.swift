@@ -13,6 +13,8 @@ public final class LoopMetrics {
     private var keys: [SeriesKey] = []
     private var series: [SeriesCounters] = []
     private var indexByKey: [SeriesKey: SeriesIndex] = [:]
+    /// The series used last by groups of each place; a power of two of them.
+    private var recent: [(key: SeriesKey, index: SeriesIndex)]
     private var decisions: [UInt64]
     /// `UpstreamFailure.allCases.count` counts for each group label.
     private var failures: [UInt64] = []
@@ -27,11 +29,22 @@ public final class LoopMetrics {
         self.decisionReasons = decisionReasons
         self.maximumSeries = max(1, maximumSeries)
         decisions = Array(repeating: 0, count: decisionReasons.count)
-        _ = series(SeriesKey(model: LabelTable.other, group: LabelTable.other))
+        let other = SeriesKey(model: LabelTable.other, group: LabelTable.other)
+        recent = Array(repeating: (other, SeriesIndex(value: 0)), count: 64)
+        _ = findOrAddSeries(other)
     }
 
     /// The place of a series, made at its first use. It stays valid, so an exchange looks it up once.
     public func series(_ key: SeriesKey) -> SeriesIndex {
+        // Most requests follow one of the same model to the same group: no hash for those.
+        let place = Int(key.group) & (recent.count - 1)
+        if recent[place].key == key { return recent[place].index }
+        let index = findOrAddSeries(key)
+        recent[place] = (key, index)
+        return index
+    }
+
+    private func findOrAddSeries(_ key: SeriesKey) -> SeriesIndex {
         if let index = indexByKey[key] { return index }
         guard series.count < maximumSeries else { return SeriesIndex(value: 0) }
         let index = SeriesIndex(value: Int32(truncatingIfNeeded: series.count))
