@@ -69,13 +69,16 @@ static const unsigned char swl_token_bytes[256] = {
     ['!'] = 1, ['#'] = 1, ['$'] = 1, ['%'] = 1, ['&'] = 1, ['\''] = 1, ['*'] = 1, ['+'] = 1, ['-'] = 1, ['.'] = 1, ['^'] = 1,
     ['_'] = 1, ['`'] = 1, ['|'] = 1, ['~'] = 1, ['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1};
 
-/// What http_parser without its strict mode lets pass in a start line: any letters for those of HTTP, and a tab in the target.
+/// What http_parser without its strict mode lets pass in a start line: any letters for those of HTTP, a tab in the target, and more
+/// than one blank between its parts.
 static inline int swl_start_line_is_strict(const swl_head_parser *self, int type, const char *bytes, size_t length) {
     const char *version = bytes, *end = bytes + length;
     if (type == HTTP_REQUEST) {
         const char *target = bytes + self->target_offset;
         if (memchr(target, '\t', self->target_length)) return 0;
-        for (version = target + self->target_length; version < end && *version == ' '; version++) {}
+        const char *blank = (const char *)memchr(bytes, ' ', length);
+        if (!blank || blank + 1 != target) return 0;
+        version = target + self->target_length + 1;
     }
     return end - version >= 5 && memcmp(version, "HTTP/", 5) == 0;
 }

@@ -55,6 +55,7 @@ public final class HTTP1HeadParser {
             method: HTTPMethod.identify(methodBytes), methodRange: .init(offset: 0, length: methodLength),
             target: .init(offset: Int(state.target_offset), length: Int(state.target_length)))
         try adoptHost(into: head)
+        guard head.hasStrictAddress else { throw .malformed }
         return try requestFraming(of: head)
     }
 
