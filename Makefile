@@ -25,7 +25,7 @@ APT_BUILD := libnghttp2-dev libssl-dev libsimdjson-dev libxxhash-dev libprotobuf
 # Clients and tools of the tests.
 APT_TESTS := libhttp-parser-dev python3 python3-venv curl openssl nghttp2-client
 
-.PHONY: help deps deps-system deps-python build demo test lint format proto bench clean
+.PHONY: help deps deps-system deps-python build demo test lint format proto bench compare-strictness clean
 
 help: ## Lists the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -104,6 +104,9 @@ proto: ## Regenerates Sources/Protos from proto/
 bench: build ## Compares with other proxies on this machine: BENCH_ROWS, BENCH_RUNS
 	@[[ -x $(BENCH)/run.sh ]] || { echo "make bench: $(BENCH)/run.sh is not there; BENCH names its folder" >&2; exit 1; }
 	for row in $(BENCH_ROWS); do SWIFTLET="$(CURDIR)/$(BINARY)" $(BENCH)/run.sh "$$row" "" $(BENCH_RUNS); done
+
+compare-strictness: build ## What this router, nginx and HAProxy (both of Debian) make of smuggled requests, as a table
+	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python -m pytest -q -s Tests/EndToEnd/test_compare_strictness.py
 
 clean: ## Removes everything that was built, .build/venv included
 	@rm -rf .build

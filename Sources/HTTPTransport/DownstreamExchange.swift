@@ -165,7 +165,7 @@ final class DownstreamStream: HTTP2Stream {
         let request = exchange.request
         // RFC 9113, 8.3.1. nghttp2 asks for it under the schemes http and https only, and what HTTP/1.1 makes of another is anybody's guess.
         let hasOriginForm = request.target.first == 47 || (request.method == .options && request.target.equals("*"))
-        guard request.method != .connect, hasOriginForm, request.authority.isAuthority else { return refuse(.malformed) }
+        guard request.method != .connect, hasOriginForm, request.hasStrictAddress else { return refuse(.malformed) }
         if exchange.request.isGRPC { session.carriesGRPC = true }
         exchange.headReceived()
     }

@@ -4,7 +4,8 @@ import Glibc
 /// are read over. One per message; a value, so that it can be tried at every split.
 public struct ChunkedDecoder: Sendable {
     private enum State {
-        case size, extensions, sizeLineFeed, data, dataReturn, dataLineFeed, trailerStart, trailer, trailerLineFeed, lastLineFeed, complete
+        case size, blanks, extensions, sizeLineFeed, data, dataReturn, dataLineFeed
+        case trailerStart, trailerName, trailerValue, trailerLineFeed, lastLineFeed, complete
     }
 
     /// Bytes of chunk extensions or of trailers in one message at most: more is an attack, for nobody uses them.
@@ -49,6 +50,14 @@ public struct ChunkedDecoder: Sendable {
     private mutating func advance(over byte: UInt8) throws(HTTP1Defect) {
         switch state {
         case .size: try readSize(byte)
+        case .blanks:
+            // RFC 9112, 7.1.1 lets white space stand before the semicolon; a second number behind it is one too many.
+            switch byte {
+            case 13: state = .sizeLineFeed
+            case 59: state = .extensions
+            case 32, 9: try countOverhead(byte)
+            default: throw .malformed
+            }
         case .extensions:
             if byte == 13 { state = .sizeLineFeed } else { try countOverhead(byte) }
         case .sizeLineFeed:
@@ -65,10 +74,16 @@ public struct ChunkedDecoder: Sendable {
             if byte == 13 {
                 state = .lastLineFeed
             } else {
+                // Without its last line the body would take the next request for trailers: their names are tokens and end in a colon.
+                guard byte.isTokenByte else { throw .malformed }
                 try countOverhead(byte)
-                state = .trailer
+                state = .trailerName
             }
-        case .trailer:
+        case .trailerName:
+            guard byte == 58 || byte.isTokenByte else { throw .malformed }
+            try countOverhead(byte)
+            if byte == 58 { state = .trailerValue }
+        case .trailerValue:
             if byte == 13 { state = .trailerLineFeed } else { try countOverhead(byte) }
         case .trailerLineFeed:
             try expect(byte, 10)
@@ -89,9 +104,11 @@ public struct ChunkedDecoder: Sendable {
         case 13 where digits > 0:
             state = .sizeLineFeed
             return
-        case 59 where digits > 0, 32 where digits > 0, 9 where digits > 0:
-            // RFC 9112, 7.1.1 lets white space stand before the semicolon.
+        case 59 where digits > 0:
             state = .extensions
+            return
+        case 32 where digits > 0, 9 where digits > 0:
+            state = .blanks
             return
         default: throw .malformed
         }
@@ -107,5 +124,13 @@ public struct ChunkedDecoder: Sendable {
     private mutating func countOverhead(_ byte: UInt8) throws(HTTP1Defect) {
         overhead += 1
         guard overhead <= Self.overheadBytes, byte >= 32 || byte == 9, byte != 127 else { throw .malformed }
+    }
+}
+
+extension UInt8 {
+    /// RFC 9110, 5.6.2: `tchar`, as two sets of 64 bits.
+    var isTokenByte: Bool {
+        let set: UInt64 = self < 64 ? 0x03ff_6cfa_0000_0000 : 0x57ff_ffff_c7ff_fffe
+        return self < 128 && set >> UInt64(self & 63) & 1 == 1
     }
 }

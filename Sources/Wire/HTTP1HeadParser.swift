@@ -60,6 +60,7 @@ public struct HTTP1HeadParser: Sendable {
         head.contentLength = nil
         head.setRanges(method: HTTPMethod.identify(head.headers[method]), methodRange: method, target: target)
         try adoptHost(into: head)
+        guard head.hasStrictAddress else { throw .malformed }
         return try requestFraming(of: head)
     }
 
@@ -114,7 +115,6 @@ public struct HTTP1HeadParser: Sendable {
             head.setAuthority(range: head.headers.valueRange(at: index))
         }
         guard hosts <= 1, hosts == 1 || head.version == .http10 else { throw .missingHost }
-        guard head.authority.isAuthority else { throw .malformed }
         try makeOriginForm(head)
     }
 
@@ -139,7 +139,6 @@ public struct HTTP1HeadParser: Sendable {
         range.length &-= UInt32(scheme &+ slash)
         head.targetRangeForRewriting = range
         head.setAuthority(range: authority)
-        guard head.authority.isAuthority else { throw .malformed }
     }
 
     private func requestFraming(of head: RequestHead) throws(HTTP1Defect) -> BodyFraming {
@@ -170,15 +169,6 @@ public struct HTTP1HeadParser: Sendable {
 }
 
 extension UnsafeRawBufferPointer {
-    /// Whether these are bytes that a host with its port is made of (RFC 3986, 3.2; without user information, RFC 9110, 4.2.4).
-    public var isAuthority: Bool {
-        for byte in self {
-            let set: UInt64 = byte < 64 ? 0x2fff_7ff2_0000_0000 : 0x47ff_fffe_afff_fffe
-            guard byte < 128, set >> UInt64(byte & 63) & 1 == 1 else { return false }
-        }
-        return true
-    }
-
     /// Whether a comma-separated list (RFC 9110, 5.6.1) holds this item, letter case aside.
     public func containsListItem(_ item: StaticString) -> Bool {
         containsListItem(UnsafeRawBufferPointer(start: item.utf8Start, count: item.utf8CodeUnitCount))

@@ -81,7 +81,7 @@ struct HTTP1HeadScanner {
         while at < end, base[at] != 13 {
             guard block.count < maximum else { throw .tooManyFields }
             let name = at
-            while at < end, Self.isToken(base[at]) { at &+= 1 }
+            while at < end, base[at].isTokenByte { at &+= 1 }
             let nameLength = at &- name
             guard nameLength > 0, nameLength <= Self.longestName, at < end, base[at] == 58 else { throw .malformed }
             at &+= 1
@@ -121,11 +121,5 @@ struct HTTP1HeadScanner {
             at &+= 1
         }
         while at < end, (base[at] >= 0x20 && base[at] != 0x7f) || base[at] == 9 { at &+= 1 }
-    }
-
-    /// RFC 9110, 5.6.2: `tchar`, as two sets of 64 bits.
-    static func isToken(_ byte: UInt8) -> Bool {
-        let set: UInt64 = byte < 64 ? 0x03ff_6cfa_0000_0000 : 0x57ff_ffff_c7ff_fffe
-        return byte < 128 && set >> UInt64(byte & 63) & 1 == 1
     }
 }

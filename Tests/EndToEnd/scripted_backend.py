@@ -57,6 +57,8 @@ class Received:
     body: bytes = b""
     connection: int = 0
     index: int = 0
+    head: bytes = field(default=b"", repr=False)  # as it stood on the wire
+    trailers: list = field(default_factory=list)
     backend: object = field(default=None, repr=False)
 
     def values(self, name):
@@ -242,26 +244,26 @@ class ScriptedBackend:
         request_line, *lines = head[:-4].split(b"\r\n")
         method, target, version = request_line.split(b" ", 2)
         fields = [tuple(part.strip() for part in line.split(b":", 1)) for line in lines]
-        request = Received(method, target, version, fields)
+        request = Received(method, target, version, fields, head=head)
         if request.values(b"expect"):
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         lengths, codings = request.values(b"content-length"), request.values(b"transfer-encoding")
         assert len(lengths) + len(codings) <= 1, f"ambiguous framing reached the backend: {head!r}"
         if codings:
             assert codings == [b"chunked"], codings
-            request.body = await self._read_chunked(reader)
+            request.body = await self._read_chunked(reader, request.trailers)
         elif lengths:
             request.body = await reader.readexactly(int(lengths[0]))
         return request
 
     @staticmethod
-    async def _read_chunked(reader):
+    async def _read_chunked(reader, trailers):
         body = bytearray()
-        while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
+        while size := int((await reader.readuntil(b"\r\n"))[:-2], 16):
             body += await reader.readexactly(size)
             assert await reader.readexactly(2) == b"\r\n"
-        while await reader.readuntil(b"\r\n") != b"\r\n":
-            pass
+        while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
+            trailers.append(tuple(part.strip() for part in line.split(b":", 1)))
         return bytes(body)
 
 

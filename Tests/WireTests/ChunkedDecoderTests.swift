@@ -69,7 +69,9 @@ import Testing
         "5\nhello\r\n", "5\r\rhello", "5\rhello", "5\r\nhelloX\r\n", "5\r\nhello\n0\r\n\r\n", "5\r\nhello\rX", "5\r\nhello\r\n\r\n",
         "5\r\nhello0\r\n\r\n", "4\r\nhello\r\n0\r\n\r\n", "5,\r\nhello\r\n", "5;a\nb\r\nhello\r\n", "5;\0\r\nhello\r\n", "5;a\u{7f}\r\n",
         "5;a\rb\r\nhello\r\n", "0\r\n\n", "0\r\n\rX", "0\r\nTrailer: a\n\r\n", "0\r\nTrailer: \0\r\n\r\n", "0\r\nTrailer: a\rb\r\n\r\n",
-        "0\nx", "ffffffffffffffff\r\n", "1000000000000000\r\n", "0000000000000000\r\n\r\n", "\0", "\u{e9}\r\n",
+        "5 5\r\nhello\r\n", "5\t;\0\r\n", "5 x\r\n", "0\r\nGET /next HTTP/1.1\r\n", "0\r\nt : a\r\n\r\n", "0\r\n: a\r\n\r\n",
+        "0\r\nt\r\n\r\n", "0\r\n t: a\r\n\r\n", "0\r\nt: a\r\n b\r\n\r\n", "0\nx", "ffffffffffffffff\r\n", "1000000000000000\r\n",
+        "0000000000000000\r\n\r\n", "\0", "\u{e9}\r\n",
     ])
     func brokenChunksAreRefusedAtEverySplit(input: String) {
         let bytes = Array(input.utf8)
@@ -92,13 +94,13 @@ import Testing
         func extended(_ count: Int) -> String { "1;\(String(repeating: "x", count: count))\r\na\r\n0\r\n\r\n" }
         #expect(decode(extended(bound)).isComplete)
         #expect(decode(extended(bound + 1)).isBroken)
-        func trailed(_ count: Int) -> String { "0\r\n\(String(repeating: "t", count: count))\r\n\r\n" }
+        func trailed(_ count: Int) -> String { "0\r\n\(String(repeating: "t", count: count - 1)):\r\n\r\n" }
         #expect(decode(trailed(bound)).isComplete)
         #expect(decode(trailed(bound + 1)).isBroken)
         // Spread over chunks and trailers it is the same sum.
         let half = String(repeating: "x", count: bound / 2)
-        #expect(decode("1;\(half)\r\na\r\n0\r\n\(half)\r\n\r\n").isComplete)
-        #expect(decode("1;\(half)\r\na\r\n0\r\n\(half)y\r\n\r\n").isBroken)
+        #expect(decode("1;\(half)\r\na\r\n0\r\n\(half.dropLast()):\r\n\r\n").isComplete)
+        #expect(decode("1;\(half)\r\na\r\n0\r\n\(half):\r\n\r\n").isBroken)
         #expect(decode("1;\(half)\r\na\r\n1;\(half)y\r\n").isBroken)
     }
 
