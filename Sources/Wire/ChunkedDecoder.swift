@@ -1,13 +1,13 @@
 import Glibc
 
-/// Decodes a chunked body in place (RFC 9112, 7.1): strict in its framing, which Debian's http_parser is not; extensions and trailers
-/// are read over. One per message; a value, so that it can be tried at every split.
+/// Decodes a chunked body in place (RFC 9112, 7.1), up to its last chunk: the trailer section that follows is the head parser's
+/// (`measureTrailers`). Strict in its framing; extensions are read over. One per message; a value, so that it can be tried at every split.
 public struct ChunkedDecoder: Sendable {
     private enum State {
-        case size, extensions, sizeLineFeed, data, dataReturn, dataLineFeed, trailerStart, trailer, trailerLineFeed, lastLineFeed, complete
+        case size, extensions, sizeLineFeed, data, dataReturn, dataLineFeed, complete
     }
 
-    /// Bytes of chunk extensions or of trailers in one message at most: more is an attack, for nobody uses them.
+    /// Bytes of chunk extensions in one message at most: more is an attack, for nobody uses them.
     static let overheadBytes = 16 << 10
     static let sizeDigits = 15
 
@@ -21,8 +21,9 @@ public struct ChunkedDecoder: Sendable {
     public struct Progress: Sendable, Equatable {
         /// Bytes of body, moved to the start of the input.
         public var bodyBytes: Int
-        /// Bytes of input that belong to this message.
+        /// Bytes of input that belong to the chunks.
         public var inputBytes: Int
+        /// The last chunk, which is empty, has come; the trailer section follows.
         public var isComplete: Bool
     }
 
@@ -54,28 +55,13 @@ public struct ChunkedDecoder: Sendable {
         case .sizeLineFeed:
             try expect(byte, 10)
             digits = 0
-            state = remaining == 0 ? .trailerStart : .data
+            state = remaining == 0 ? .complete : .data
         case .dataReturn:
             try expect(byte, 13)
             state = .dataLineFeed
         case .dataLineFeed:
             try expect(byte, 10)
             state = .size
-        case .trailerStart:
-            if byte == 13 {
-                state = .lastLineFeed
-            } else {
-                try countOverhead(byte)
-                state = .trailer
-            }
-        case .trailer:
-            if byte == 13 { state = .trailerLineFeed } else { try countOverhead(byte) }
-        case .trailerLineFeed:
-            try expect(byte, 10)
-            state = .trailerStart
-        case .lastLineFeed:
-            try expect(byte, 10)
-            state = .complete
         case .data, .complete: break
         }
     }
