@@ -97,7 +97,8 @@ open class UpstreamExchange {
     /// Counts an informational head and reports it; false when there have been too many.
     final func takeInformational() -> Bool {
         informationalResponses &+= 1
-        guard informationalResponses <= TransportLimits.informationalResponses else { return false }
+        // 101 is an answer to a wish for another protocol, and here there was none.
+        guard informationalResponses <= TransportLimits.informationalResponses, response.status != 101 else { return false }
         // Nobody waits for a 100: the client has had ours.
         if response.status != 100 { informationalReceived() }
         return true

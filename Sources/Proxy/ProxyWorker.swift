@@ -21,8 +21,8 @@ public final class ProxyWorker: DownstreamApplication {
     var requestIDs: RequestIDGenerator
     private var pools: [Endpoint: UpstreamPool] = [:]
     private var groupLabels: [GroupID: UInt16] = [:]
-    /// Exchanges that have not ended.
-    public internal(set) var exchangesInFlight = 0
+    /// What the exchanges of this loop hold of their requests' bodies.
+    var bufferedBodyBytes = 0
 
     public init(
         loop: EventLoop, table: RoutingTable, settings: ProxySettings, addresses: EndpointAddresses, metrics: LoopMetrics,

@@ -10,6 +10,17 @@ extension RequestHead {
     }
 }
 
+extension RequestHead {
+    /// The first value of a parameter in the target's query, as it stands there.
+    public func queryValue(_ name: StaticString) -> Slice<UnsafeRawBufferPointer>? {
+        for part in target.dropFirst(path.count &+ 1).split(separator: 38) {
+            let rest = part.dropFirst(name.utf8CodeUnitCount)
+            if UnsafeRawBufferPointer(rebasing: part).starts(with: name), rest.first == 61 { return rest.dropFirst() }
+        }
+        return nil
+    }
+}
+
 extension ResponseHead {
     /// Whether a 101 agrees to what `asksForWebSocket` wished.
     public var agreesToWebSocket: Bool { status == 101 && headers.value(.upgrade)?.equalsIgnoringCase("websocket") ?? false }
