@@ -85,6 +85,11 @@ extension SwiftletConfiguration {
             return Violation(
                 "limits.body_bytes", expected: "limits.header_bytes (\(limits.headerBytes)) or more", found: "\(limits.bodyBytes)")
         }
+        if limits.bufferedBodyBytes < limits.bodyBytes {
+            return Violation(
+                "limits.buffered_body_bytes", expected: "limits.body_bytes (\(limits.bodyBytes)) or more",
+                found: "\(limits.bufferedBodyBytes)")
+        }
         if timeouts.connectNanoseconds > timeouts.responseNanoseconds {
             return Violation(
                 "timeouts.connect", expected: "timeouts.response or less",

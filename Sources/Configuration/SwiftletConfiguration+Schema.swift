@@ -67,9 +67,10 @@ extension GroupDescription {
 extension Limits {
     static var fields: [Field<Limits>] {
         [
-            .scalar("header_bytes", \.headerBytes, .size((1 << 10)...(1 << 20))),
+            .scalar("header_bytes", \.headerBytes, .size((1 << 10)...(64 << 10))),
             .scalar("header_fields", \.headerFields, .count(8...1_024)),
             .scalar("body_bytes", \.bodyBytes, .size((1 << 10)...(1 << 30))),
+            .scalar("buffered_body_bytes", \.bufferedBodyBytes, .size((1 << 10)...(64 << 30))),
             .scalar("streams_per_connection", \.streamsPerConnection, .count(1...65_536)),
             .scalar("connections", \.connections, .count(1...1_000_000)),
             .scalar("idle_upstream_connections", \.idleUpstreamConnections, .count(0...65_536)),
@@ -84,10 +85,12 @@ extension Timeouts {
         let upToADay: ClosedRange<UInt64> = 1_000_000...(24 * 3_600_000_000_000)
         return [
             .scalar("request_header", \.requestHeaderNanoseconds, .duration(upToADay)),
+            .scalar("request_body", \.requestBodyNanoseconds, .duration(upToADay)),
             .scalar("downstream_idle", \.downstreamIdleNanoseconds, .duration(upToADay)),
             .scalar("upstream_idle", \.upstreamIdleNanoseconds, .duration(upToADay)),
             .scalar("connect", \.connectNanoseconds, .duration(upToADay)),
             .scalar("response", \.responseNanoseconds, .duration(upToADay)),
+            .scalar("tunnel_idle", \.tunnelIdleNanoseconds, .duration(upToADay)),
             .scalar("head_hold", \.headHoldNanoseconds, .duration(0...upToADay.upperBound)),
             .scalar("drain", \.drainNanoseconds, .duration(0...upToADay.upperBound)),
         ]

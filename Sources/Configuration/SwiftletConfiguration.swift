@@ -69,6 +69,8 @@ public struct Limits: Sendable, Equatable {
     public var headerFields = 100
     /// One request body. It is kept until the answer begins, so that another group can be tried.
     public var bodyBytes = 64 << 20
+    /// All request bodies that one loop keeps at once.
+    public var bufferedBodyBytes = 256 << 20
     /// Concurrent HTTP/2 streams of one downstream connection.
     public var streamsPerConnection = 256
     /// Downstream connections of one listener.
@@ -87,13 +89,17 @@ public struct Limits: Sendable, Equatable {
 public struct Timeouts: Sendable, Equatable {
     /// From the first byte of a request to the end of its header block.
     public var requestHeaderNanoseconds: UInt64 = 10 * 1_000_000_000
+    /// A request body of which nothing comes.
+    public var requestBodyNanoseconds: UInt64 = 75 * 1_000_000_000
     /// A downstream connection without a request.
     public var downstreamIdleNanoseconds: UInt64 = 75 * 1_000_000_000
     /// A pooled upstream connection. uvicorn, under vLLM, closes at 5 s without notice: a connection must be given up
     /// well before, or a request meets its end.
     public var upstreamIdleNanoseconds: UInt64 = 3 * 1_000_000_000
     public var connectNanoseconds: UInt64 = 1_000_000_000
-    /// From the request's last byte to the response's head.
+    /// A WebSocket through which nothing moves.
+    public var tunnelIdleNanoseconds: UInt64 = 600 * 1_000_000_000
+    /// From the request's last byte to the response's first, and between two reads of it.
     public var responseNanoseconds: UInt64 = 600 * 1_000_000_000
     /// How long the head of an event stream is held while its first event has not come.
     public var headHoldNanoseconds: UInt64 = 30 * 1_000_000_000

@@ -95,7 +95,7 @@ public struct ByteBuffer: ~Copyable {
 
     /// Room for `count` more bytes, to be filled and then announced with `commit`.
     public mutating func reserve(_ count: Int) -> UnsafeMutableRawPointer {
-        if capacity &- end < count { makeRoom(for: count) }
+        if storage == nil || capacity &- end < count { makeRoom(for: count) }
         return storage! + end
     }
 

@@ -107,6 +107,11 @@ public struct ByteSocket: ~Copyable {
         return getsockopt(descriptor, SOL_SOCKET, SO_ERROR, &code, &length) == 0 ? code : errno
     }
 
+    /// Ends our side of the stream (FIN, under TLS close_notify); the peer may go on sending.
+    public func shutdownSending() {
+        if let tls { SSL_shutdown(tls) } else { shutdown(descriptor, CInt(SHUT_WR)) }
+    }
+
     /// Makes the close that follows a reset (RST), so that the peer cannot take what it got for a complete message.
     public func resetOnClose() {
         var linger = linger(l_onoff: 1, l_linger: 0)

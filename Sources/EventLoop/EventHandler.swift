@@ -37,12 +37,16 @@ open class EventHandler {
     open func turnEnded() {}
 
     /// Starts watching `descriptor`, which stays the caller's to close, after `detach()`.
-    public final func attach(descriptor: CInt) throws(SocketError) { try loop.register(self, descriptor: descriptor) }
+    public final func attach(descriptor: CInt) throws(SocketError) {
+        if armedDeadline == 0 { armedDeadline = .max }
+        try loop.register(self, descriptor: descriptor)
+    }
 
-    /// Forgets this handler: no call comes any more. The loop lets go of it.
+    /// Forgets this handler: no call comes any more, until it is attached again. The loop lets go of it.
     public final func detach() {
         deadline = .max
-        armedDeadline = .max
+        // Earlier than any: a deadline set from now on arms nothing, and so claims no slot that nobody would give back.
+        armedDeadline = 0
         loop.release(self)
     }
 

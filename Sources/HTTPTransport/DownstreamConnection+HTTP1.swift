@@ -29,7 +29,7 @@ extension DownstreamConnection {
                 guard !(exchange?.isBodyPaused ?? false) else { return taken }
                 let count = min(remaining, rest.count)
                 taken &+= count
-                setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds)
+                setDeadline(loop.now &+ limits.requestBodyTimeoutNanoseconds)
                 phase = .body(remaining: remaining &- count)
                 exchange?.bodyReceived(UnsafeRawBufferPointer(rebasing: rest[..<count]))
                 if count == remaining { endRequest() }
@@ -37,7 +37,15 @@ extension DownstreamConnection {
                 guard !(exchange?.isBodyPaused ?? false) else { return taken }
                 guard let count = processChunks(rest) else { return bytes.count }
                 taken &+= count
+            case .trailers:
+                guard !(exchange?.isBodyPaused ?? false), let count = processTrailers(UnsafeRawBufferPointer(rest)) else { return taken }
+                taken &+= count
+            case .tunnel:
+                guard wantsTunnelInput else { return taken }
+                processTunnel(UnsafeRawBufferPointer(rest))
+                return bytes.count
             case .lingering:
+                linger()
                 return bytes.count
             case .answering, .detecting, .http2:
                 return taken
@@ -78,7 +86,7 @@ extension DownstreamConnection {
         response = HTTP1Response()
         response.requestKeepsAlive =
             parser.connectionPersists(request.headers, isHTTP10: request.version == .http10) && keepsAliveAllowed
-        setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds)
+        setDeadline(loop.now &+ limits.requestBodyTimeoutNanoseconds)
         switch framing {
         case .length(let length): phase = .body(remaining: length)
         case .chunked:
@@ -86,41 +94,53 @@ extension DownstreamConnection {
             chunkedDecoder = ChunkedDecoder()
         case .none, .untilClose: phase = .answering
         }
-        let expectsContinue = framing != .none && request.headers.value(.expect)?.equalsIgnoringCase("100-continue") == true
         exchange.headReceived()
         guard self.exchange === exchange, !isClosed else { return }
-        if framing == .none {
-            endRequest()
-        } else if expectsContinue, !exchange.isResponseStarted, request.version == .http11 {
-            output.append("HTTP/1.1 100 Continue\r\n\r\n")
-            flushLater()
-        }
+        if framing == .none { endRequest() } else { exchange.continueIfExpected() }
     }
 
     /// Returns the input taken; nil when the body was broken and the connection is being closed.
     private func processChunks(_ bytes: UnsafeMutableRawBufferPointer) -> Int? {
         do throws(HTTP1Defect) {
             guard let progress = try chunkedDecoder?.decode(bytes) else { return nil }
-            setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds)
+            setDeadline(loop.now &+ limits.requestBodyTimeoutNanoseconds)
             if progress.bodyBytes > 0 {
                 exchange?.bodyReceived(UnsafeRawBufferPointer(rebasing: bytes[..<progress.bodyBytes]))
             }
             if progress.isComplete {
                 chunkedDecoder = nil
-                endRequest()
+                if case .chunkedBody = phase { phase = .trailers }
             }
             return progress.inputBytes
         } catch {
-            if let exchange, !exchange.isResponseStarted {
-                self.exchange = nil
-                exchange.connection = nil
-                exchange.cancelled()
-                refuse(Refusal(error))
-            } else {
-                close()
-            }
+            refuseRest(Refusal(error))
             return nil
         }
+    }
+
+    /// Returns the section's length; nil when it is not all here, or was refused.
+    private func processTrailers(_ bytes: UnsafeRawBufferPointer) -> Int? {
+        do throws(HTTP1Defect) {
+            guard let length = try parser.measureTrailers(bytes) else { return nil }
+            if length > 2, let request = exchange?.request {
+                try parser.parseTrailers(UnsafeRawBufferPointer(rebasing: bytes[..<length]), into: request.trailers)
+                request.hasTrailers = true
+            }
+            endRequest()
+            return length
+        } catch {
+            refuseRest(Refusal(error))
+            return nil
+        }
+    }
+
+    /// Gives up a request of which the head was taken.
+    func refuseRest(_ refusal: Refusal) {
+        guard let exchange, !exchange.isResponseStarted else { return close() }
+        self.exchange = nil
+        exchange.connection = nil
+        exchange.cancelled()
+        refuse(refusal)
     }
 
     private func endRequest() {
@@ -173,7 +193,9 @@ extension DownstreamConnection {
             line.write("\r\n")
             for index in 0..<headers.count {
                 let known = headers.known(at: index)
-                if known.isHopByHop || (known == .contentLength && declared == nil) { continue }
+                if known.isHopByHop { continue }
+                // RFC 9110, 8.6: a 204 has none. One that is no number would stand beside our own framing.
+                if known == .contentLength, declared == nil || status == 204 { continue }
                 line.write(field: headers.name(at: index), headers.value(at: index))
             }
             if !isFramed, ended { line.write("content-length: 0\r\n") }
@@ -186,6 +208,31 @@ extension DownstreamConnection {
             line.write("\r\n")
         }
         flushLater()
+    }
+
+    /// A head that another one follows.
+    func writeInformationalHead(status: Int, headers: HeaderBlock) {
+        writeStatusLine(status)
+        writeFields(headers)
+        output.append("\r\n")
+        flushLater()
+    }
+
+    func writeStatusLine(_ status: Int) {
+        output.append("HTTP/1.1 ")
+        output.append(decimal: status)
+        output.append(" ")
+        output.append(reasonPhrase(status))
+        output.append("\r\n")
+    }
+
+    /// All but those of one connection and those that frame.
+    func writeFields(_ headers: HeaderBlock) {
+        output.append(atMost: headers.byteCount &+ headers.count &* 4) { line in
+            for index in 0..<headers.count where !headers.known(at: index).isHopByHop && headers.known(at: index) != .contentLength {
+                line.write(field: headers.name(at: index), headers.value(at: index))
+            }
+        }
     }
 
     func writeHTTP1Body(_ bytes: UnsafeRawBufferPointer) -> Bool {
@@ -207,9 +254,14 @@ extension DownstreamConnection {
         return !isAboveHighWater
     }
 
-    func finishHTTP1Response() {
+    func finishHTTP1Response(trailers: HeaderBlock?) {
         guard let exchange else { return }
-        if response.isChunked { output.append("0\r\n\r\n") }
+        if exchange.isTunnel { return finishTunnel() }
+        if response.isChunked {
+            output.append("0\r\n")
+            if let trailers { writeFields(trailers) }
+            output.append("\r\n")
+        }
         if !response.hasNoBody, let remaining = response.remaining, remaining > 0 { return abortHTTP1Response() }
         self.exchange = nil
         exchange.connection = nil
@@ -242,6 +294,10 @@ extension DownstreamConnection {
 /// RFC 9110, section 15.
 func reasonPhrase(_ status: Int) -> StaticString {
     switch status {
+    case 100: "Continue"
+    case 101: "Switching Protocols"
+    case 102: "Processing"
+    case 103: "Early Hints"
     case 200: "OK"
     case 201: "Created"
     case 202: "Accepted"
@@ -263,7 +319,9 @@ func reasonPhrase(_ status: Int) -> StaticString {
     case 411: "Length Required"
     case 413: "Content Too Large"
     case 415: "Unsupported Media Type"
+    case 417: "Expectation Failed"
     case 422: "Unprocessable Content"
+    case 426: "Upgrade Required"
     case 429: "Too Many Requests"
     case 431: "Request Header Fields Too Large"
     case 500: "Internal Server Error"

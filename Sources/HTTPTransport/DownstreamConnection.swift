@@ -10,10 +10,14 @@ public final class DownstreamConnection: TransportConnection {
         case head
         case body(remaining: Int)
         case chunkedBody
+        /// The last chunk has come, the fields behind it have not all.
+        case trailers
         /// The request is here, its answer is under way; what the client sends meanwhile waits.
         case answering
         /// Reading and throwing away, so that the close does not reset what we wrote.
         case lingering
+        /// Bytes pass in both directions.
+        case tunnel
         case http2
     }
 
@@ -24,24 +28,25 @@ public final class DownstreamConnection: TransportConnection {
     /// Where the listener keeps us.
     var listIndex = 0
     var phase = Phase.detecting
-    private let socketDescriptor: CInt
     var chunkedDecoder: ChunkedDecoder?
     var exchange: DownstreamExchange?
     var response = HTTP1Response()
     /// The deadline of a head that has begun stands.
     var isHeadTimed = false
     private var bytesSentAtDeadline: UInt64?
+    /// When reading and throwing away ends at the latest; 0 while it has not begun.
+    private var lingerEnd: UInt64 = 0
     private var isDraining = false
 
     init(socket: consuming ByteSocket, peer: SocketAddress, listener: Listener) throws(SocketError) {
         application = listener.application
         peerAddress = peer
         self.listener = listener
-        socketDescriptor = socket.descriptor
+        let descriptor = socket.descriptor
         super.init(loop: listener.loop, limits: listener.limits)
         isTLS = socket.isTLS
         self.socket = consume socket
-        try attach(descriptor: socketDescriptor)
+        try attach(descriptor: descriptor)
         setDeadline(loop.now &+ limits.requestHeadTimeoutNanoseconds)
     }
 
@@ -83,13 +88,15 @@ public final class DownstreamConnection: TransportConnection {
     override var wantsInput: Bool {
         switch phase {
         case .answering: false
-        case .body, .chunkedBody: !(exchange?.isBodyPaused ?? false)
+        case .body, .chunkedBody, .trailers: !(exchange?.isBodyPaused ?? false)
+        case .tunnel: wantsTunnelInput
         case .head: !isAboveHighWater
         default: true
         }
     }
 
     override func peerClosed() {
+        if case .tunnel = phase { return tunnelInputEnded() }
         // A half-closed client is gone, as for the engines behind us. Answers already written still leave.
         if http2 == nil, exchange == nil, !output.isEmpty, !isClosed {
             closesAfterFlush = true
@@ -128,12 +135,17 @@ public final class DownstreamConnection: TransportConnection {
 
     public override func deadlineReached() {
         if case .http2 = phase { return http2DeadlineReached() }
+        if case .tunnel = phase { return tunnelDeadlineReached() }
         guard output.isEmpty else {
             if readerHasStopped() { close() } else { setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds) }
             return
         }
         switch phase {
         case .head where !input.isEmpty: refuse(.headTimeout)
+        // Held back by us, on behalf of a backend that does not take it; the wait for that has a limit of its own.
+        case .body where exchange?.isBodyPaused ?? false, .chunkedBody where exchange?.isBodyPaused ?? false:
+            setDeadline(loop.now &+ limits.requestBodyTimeoutNanoseconds)
+        case .body, .chunkedBody, .trailers: refuseRest(.bodyTimeout)
         // The backend's silence has a limit of its own.
         case .answering where exchange != nil: setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds)
         default: close()
@@ -150,7 +162,7 @@ public final class DownstreamConnection: TransportConnection {
     }
 
     /// Whether output waits of which the client has taken nothing since this was asked last.
-    private func readerHasStopped() -> Bool {
+    func readerHasStopped() -> Bool {
         let stopped = bytesSentAtDeadline == bytesSent
         bytesSentAtDeadline = bytesSent
         return stopped
@@ -190,12 +202,24 @@ public final class DownstreamConnection: TransportConnection {
         // Bytes unread at close would make it a reset, and the client would lose the answer it has not read yet.
         if case .lingering = phase, !peerHasClosed, !isTLS {
             closesAfterFlush = false
-            shutdown(socketDescriptor, CInt(SHUT_WR))
-            setDeadline(loop.now &+ limits.lingerNanoseconds)
+            socket?.shutdownSending()
+            lingerEnd = loop.now &+ TransportLimits.longestLingerNanoseconds
+            linger()
             resumeInput()
             return
         }
+        if case .tunnel = phase, !isTunnelOver {
+            closesAfterFlush = false
+            socket?.shutdownSending()
+            return
+        }
         close()
+    }
+
+    /// Waits for more of what is thrown away, as long as it keeps coming, but not for ever.
+    func linger() {
+        guard lingerEnd > 0 else { return }
+        setDeadline(min(loop.now &+ limits.lingerNanoseconds, lingerEnd))
     }
 
     override func closed() {
@@ -203,7 +227,7 @@ public final class DownstreamConnection: TransportConnection {
         if let exchange {
             self.exchange = nil
             exchange.connection = nil
-            let wasFinished = exchange.isResponseFinished
+            let wasFinished = exchange.isResponseFinished && !(exchange.isTunnel && !exchange.isRequestComplete)
             if !wasFinished { exchange.cancelled() }
         }
     }

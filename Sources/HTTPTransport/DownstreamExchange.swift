@@ -19,6 +19,10 @@ open class DownstreamExchange {
     public internal(set) final var isRequestComplete = false
     public internal(set) final var isResponseStarted = false
     public internal(set) final var isResponseFinished = false
+    /// The connection carries bytes in both directions from here on, instead of messages: `bodyReceived` until the client ends its side
+    /// (`requestEnded`), `write` until `finish`.
+    public internal(set) final var isTunnel = false
+    private final var informationalResponses = 0
     /// The request's body is held back at the client.
     final var isBodyPaused = false
 
@@ -43,7 +47,7 @@ open class DownstreamExchange {
     open func headReceived() {}
     /// Bytes of the body, valid during the call.
     open func bodyReceived(_ bytes: UnsafeRawBufferPointer) {}
-    /// The whole request is here; trailers in `request.trailers`.
+    /// The whole request is here; trailers in `request.trailers`. Of a tunnel: the client has ended its side.
     open func requestEnded() {}
     /// The client went away or reset the request. Nothing can be sent any more; no call follows.
     open func cancelled() {}
@@ -75,6 +79,36 @@ open class DownstreamExchange {
         }
     }
 
+    /// Sends an informational head (1xx other than 101), or nothing to a client that would not understand it, or that has had enough.
+    public final func inform(status: Int, headers: HeaderBlock) {
+        guard let connection, !isResponseStarted, request.version != .http10 else { return }
+        guard informationalResponses < TransportLimits.informationalResponses else { return }
+        informationalResponses &+= 1
+        if let stream {
+            stream.session.submitResponse(stream, status: status, headers: headers, ended: false)
+        } else {
+            connection.writeInformationalHead(status: status, headers: headers)
+        }
+    }
+
+    /// Answers `101 Switching Protocols` with these fields; what the client sends from here on, or has sent, comes to `bodyReceived`. Only
+    /// for a HTTP/1.1 request that asked for a WebSocket.
+    public final func openTunnel(headers: HeaderBlock) {
+        guard let connection, stream == nil, !isResponseStarted else { return }
+        isResponseStarted = true
+        isTunnel = true
+        isRequestComplete = false
+        connection.openTunnel(headers: headers)
+    }
+
+    /// Tells a client that waits before it sends its body to go on (RFC 9110, 10.1.1).
+    final func continueIfExpected() {
+        guard !isResponseStarted, let expectation = request.headers.value(.expect), expectation.equalsIgnoringCase("100-continue") else {
+            return
+        }
+        inform(status: 100, headers: HeaderBlock(byteCapacity: 0, fieldCapacity: 0))
+    }
+
     /// Sends bytes of the body. False: the client reads slowly; wait for `outputDrained()`. Nothing is lost either way.
     @discardableResult
     public final func write(_ bytes: UnsafeRawBufferPointer) -> Bool {
@@ -87,12 +121,12 @@ open class DownstreamExchange {
     public final func finish(trailers: HeaderBlock? = nil) {
         guard let connection, isResponseStarted, !isResponseFinished || stream == nil else { return }
         isResponseFinished = true
-        if let stream { stream.endSending(trailers: trailers) } else { connection.finishHTTP1Response() }
+        if let stream { stream.endSending(trailers: trailers) } else { connection.finishHTTP1Response(trailers: trailers) }
     }
 
     /// Ends the exchange so that no client can take what it has for a whole answer: RST_STREAM, or a close before the last chunk.
     public final func abort(errorCode: UInt32 = 2 /* INTERNAL_ERROR */) {
-        guard let connection, !isResponseFinished else { return }
+        guard let connection, !isResponseFinished || isTunnel else { return }
         isResponseFinished = true
         if let stream { stream.session.reset(stream, errorCode: errorCode) } else { connection.abortHTTP1Response() }
     }
@@ -168,6 +202,7 @@ final class DownstreamStream: HTTP2Stream {
         guard request.method != .connect, hasOriginForm, request.hasStrictAddress else { return refuse(.malformed) }
         if exchange.request.isGRPC { session.carriesGRPC = true }
         exchange.headReceived()
+        if !endsWithHead, exchange.isOpen { exchange.continueIfExpected() }
     }
 
     override func dataReceived(_ bytes: UnsafeRawBufferPointer) {

@@ -135,7 +135,10 @@ final class HTTP2Session {
                 digits[1] = UInt8(48 + status / 10 % 10)
                 digits[2] = UInt8(48 + status % 10)
                 fields[0] = nameValue(":status", UnsafeRawBufferPointer(digits))
-                if ended {
+                if status < 200 {
+                    nghttp2_submit_headers(
+                        session, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream.id, nil, fields.baseAddress, fields.count, nil)
+                } else if ended {
                     nghttp2_submit_response(session, stream.id, fields.baseAddress, fields.count, nil)
                 } else {
                     var provider = dataProvider(for: stream)
@@ -247,7 +250,7 @@ final class HTTP2Session {
             var count = pseudo
             for index in 0..<headers.count {
                 let known = headers.known(at: index)
-                if known.isHopByHop || known == .host { continue }
+                if known.isHopByHop || known == .host || known == .expect { continue }
                 fields.initializeElement(at: count, to: nameValue(headers.name(at: index), headers.value(at: index)))
                 count &+= 1
             }

@@ -43,6 +43,11 @@ struct Refusal {
         #"{"error":{"message":"The request did not arrive in time.","type":"invalid_request_error","param":null,"code":"request_timeout"}}"#
     )
 
+    static let bodyTimeout = Refusal(
+        408,
+        #"{"error":{"message":"The request's body did not arrive in time.","type":"invalid_request_error","param":null,"code":"request_timeout"}}"#
+    )
+
     private init(_ status: Int, _ body: StaticString) {
         self.status = status
         self.body = body

@@ -15,16 +15,20 @@ public struct TransportLimits: Sendable, Equatable {
     public var connections = 16_384
     /// From the first byte of a request to the end of its head.
     public var requestHeadTimeoutNanoseconds: UInt64 = 10_000_000_000
-    /// A connection without a request; also a request body or an answer that does not move.
+    /// A request body of which nothing comes.
+    public var requestBodyTimeoutNanoseconds: UInt64 = 75_000_000_000
+    /// A connection without a request; also an answer that does not move.
     public var downstreamIdleTimeoutNanoseconds: UInt64 = 75_000_000_000
     /// uvicorn closes an idle connection after 5.00 s without notice, so we let go of it earlier.
     public var upstreamIdleTimeoutNanoseconds: UInt64 = 3_000_000_000
     public var connectTimeoutNanoseconds: UInt64 = 1_000_000_000
+    /// A tunnel (WebSocket) through which nothing moves in either direction.
+    public var tunnelIdleTimeoutNanoseconds: UInt64 = 600_000_000_000
     /// From a request's last byte to the first of its answer, and between two reads of an answer.
     public var upstreamSilenceTimeoutNanoseconds: UInt64 = 600_000_000_000
     /// Idle upstream connections kept per endpoint and loop.
     public var idleUpstreamConnections = 256
-    /// How long a refused client's remaining bytes are read and thrown away, so that it can read our answer.
+    /// How long a refused client's remaining bytes are awaited, read and thrown away, so that it can read our answer.
     public var lingerNanoseconds: UInt64 = 1_000_000_000
 
     /// How long a draining HTTP/2 connection with open streams goes without its GOAWAY.
@@ -32,6 +36,10 @@ public struct TransportLimits: Sendable, Equatable {
 
     public init() {}
 
+    /// The longest that a client is read from which has been answered before its request was all here.
+    static let longestLingerNanoseconds: UInt64 = 30_000_000_000
+    /// Informational answers (1xx) to one request that are passed on; a backend that sends more is broken.
+    static let informationalResponses = 16
     /// An idle connection is probed for end of file before reuse when it has been idle longer than this.
     static let staleCheckAfterNanoseconds: UInt64 = 20_000_000
     /// Frames that HTTP/2 queues for a peer that does not read. In good order some hundreds: a few for each stream.

@@ -10,7 +10,10 @@ final class UpstreamConnection: TransportConnection {
         case head
         case body(remaining: Int)
         case chunkedBody
+        case trailers
         case bodyUntilClose
+        /// Bytes pass in both directions; ended: the backend has ended its side.
+        case tunnel(ended: Bool)
         case http2
     }
 
@@ -20,6 +23,12 @@ final class UpstreamConnection: TransportConnection {
     private(set) var exchange: UpstreamExchange?
     private var chunkedDecoder: ChunkedDecoder?
     private var isChunkedRequest = false
+    private var asksForWebSocket = false
+    /// Bytes of the request's body that the declared length still wants.
+    private var requestRemaining = 0
+    private var isSendingShut = false
+    private var trailers: HeaderBlock?
+    private var bytesSentAtDeadline: UInt64?
     private var isHeadRequest = false
     private var keepsAlive = true
     /// Exchanges carried before the present one.
@@ -98,6 +107,8 @@ final class UpstreamConnection: TransportConnection {
         let head = request.head
         isHeadRequest = head.method == .head
         isChunkedRequest = request.hasBody && request.bodyLength == nil
+        asksForWebSocket = request.asksForWebSocket
+        requestRemaining = request.bodyLength ?? 0
         let headers = head.headers
         let authority = head.authority
         let poolAuthority = pool.authority
@@ -114,7 +125,9 @@ final class UpstreamConnection: TransportConnection {
                 if known.isHopByHop || known == .host || known == .contentLength || known == .expect { continue }
                 line.write(field: headers.name(at: index), headers.value(at: index))
             }
-            if isChunkedRequest {
+            if asksForWebSocket {
+                line.write("connection: upgrade\r\nupgrade: websocket\r\n")
+            } else if isChunkedRequest {
                 line.write("transfer-encoding: chunked\r\n")
             } else if let length = request.bodyLength {
                 line.write("content-length: ")
@@ -132,15 +145,33 @@ final class UpstreamConnection: TransportConnection {
             output.append("\r\n")
             write(bytes)
             output.append("\r\n")
-        } else {
+        } else if case .tunnel = phase {
             write(bytes)
+        } else {
+            // More than was declared would be read as the next request.
+            let count = min(bytes.count, requestRemaining)
+            requestRemaining &-= count
+            write(UnsafeRawBufferPointer(rebasing: bytes[..<count]))
         }
         return !isAboveHighWater
     }
 
-    func finishHTTP1Request() {
+    func finishHTTP1Request(trailers: HeaderBlock?) {
+        if case .tunnel = phase {
+            closesAfterFlush = true
+            return flushLater()
+        }
         guard isChunkedRequest else { return }
-        output.append("0\r\n\r\n")
+        output.append("0\r\n")
+        if let trailers {
+            for index in 0..<trailers.count {
+                output.append(trailers.name(at: index))
+                output.append(": ")
+                output.append(trailers.value(at: index))
+                output.append("\r\n")
+            }
+        }
+        output.append("\r\n")
         flushLater()
     }
 
@@ -153,6 +184,7 @@ final class UpstreamConnection: TransportConnection {
     override var wantsInput: Bool {
         switch phase {
         case .http2: true
+        case .tunnel(ended: true): false
         default: !(exchange?.isResponsePaused ?? false)
         }
     }
@@ -186,7 +218,10 @@ final class UpstreamConnection: TransportConnection {
             case .chunkedBody:
                 guard let count = processChunks(rest) else { return bytes.count }
                 taken &+= count
-            case .bodyUntilClose:
+            case .trailers:
+                guard let count = processTrailers(UnsafeRawBufferPointer(rest)) else { return isClosed ? bytes.count : taken }
+                taken &+= count
+            case .bodyUntilClose, .tunnel:
                 exchange?.bodyReceived(UnsafeRawBufferPointer(rest))
                 return bytes.count
             case .idle, .connecting, .http2:
@@ -205,8 +240,11 @@ final class UpstreamConnection: TransportConnection {
             let (framing, persists) = try pool.parser.parseResponse(
                 UnsafeRawBufferPointer(rebasing: bytes[..<length]), into: exchange.response, toHead: isHeadRequest)
             if exchange.response.status < 200 {
-                // 101 cannot be meant for us: no Upgrade is forwarded.
-                guard exchange.response.status != 101 else { throw .malformed }
+                if asksForWebSocket, exchange.response.agreesToWebSocket {
+                    openTunnel(of: exchange)
+                } else if !exchange.takeInformational() {
+                    throw .malformed
+                }
                 return length
             }
             keepsAlive = persists
@@ -236,9 +274,27 @@ final class UpstreamConnection: TransportConnection {
             }
             if progress.isComplete, !isClosed {
                 chunkedDecoder = nil
-                endResponse()
+                phase = .trailers
             }
             return progress.inputBytes
+        } catch {
+            failure = .protocolError
+            close()
+            return nil
+        }
+    }
+
+    /// Returns the section's length; nil when it is not all here, or is broken.
+    private func processTrailers(_ bytes: UnsafeRawBufferPointer) -> Int? {
+        do throws(HTTP1Defect) {
+            guard let length = try pool.parser.measureTrailers(bytes) else { return nil }
+            if length > 2 {
+                let block = HeaderBlock(byteCapacity: length, fieldCapacity: 4)
+                try pool.parser.parseTrailers(UnsafeRawBufferPointer(rebasing: bytes[..<length]), into: block)
+                trailers = block
+            }
+            endResponse()
+            return length
         } catch {
             failure = .protocolError
             close()
@@ -252,17 +308,48 @@ final class UpstreamConnection: TransportConnection {
         exchange.connection = nil
         exchange.isFinished = true
         exchangesCarried &+= 1
+        let trailers = trailers
+        self.trailers = nil
         // A backend that has answered before it read all of the request will read the rest as the next one.
-        if keepsAlive, exchange.isRequestSent, !peerHasClosed {
+        if keepsAlive, exchange.isRequestSent, requestRemaining == 0, output.isEmpty, !peerHasClosed {
             phase = .idle
             idleSince = loop.now
             setDeadline(loop.now &+ limits.upstreamIdleTimeoutNanoseconds)
-            exchange.responseEnded(trailers: nil)
+            exchange.responseEnded(trailers: trailers)
             if !isClosed { pool.becameIdle(self) }
         } else {
-            exchange.responseEnded(trailers: nil)
+            exchange.responseEnded(trailers: trailers)
             close()
         }
+    }
+
+    // MARK: Tunnels
+
+    private func openTunnel(of exchange: UpstreamExchange) {
+        phase = .tunnel(ended: false)
+        exchange.isRequestSent = false
+        // The client's connection keeps the time for both.
+        setDeadline(nil)
+        exchange.tunnelOpened()
+    }
+
+    /// The backend has ended its side. What it shall still get goes on.
+    private func tunnelInputEnded(_ exchange: UpstreamExchange) {
+        phase = .tunnel(ended: true)
+        exchange.responseEnded(trailers: nil)
+        if isSendingShut { endTunnel() }
+    }
+
+    private func endTunnel() {
+        exchange?.isFinished = true
+        close()
+    }
+
+    override func finishClosing() {
+        guard case .tunnel(let ended) = phase else { return close() }
+        closesAfterFlush = false
+        isSendingShut = true
+        if ended { endTunnel() } else { socket?.shutdownSending() }
     }
 
     /// Whether the backend has closed an idle connection behind our back. Asked before reuse, when it has been idle for a while.
@@ -289,10 +376,23 @@ final class UpstreamConnection: TransportConnection {
         switch phase {
         case .connecting: failure = .connectFailed
         case .idle: break
+        case .tunnel: return
         case .http2: if !(http2?.streams.isEmpty ?? true) { failure = .timeout }
-        default: failure = .timeout
+        default:
+            guard !waitsForClient else { return touch() }
+            failure = .timeout
         }
         close()
+    }
+
+    /// Whether the silence is not the backend's: the client reads slowly, or has not sent all of its request, and the backend took
+    /// what there was. The client's own connection has limits for both.
+    private var waitsForClient: Bool {
+        guard let exchange else { return false }
+        if exchange.isResponsePaused { return true }
+        let moved = bytesSentAtDeadline != bytesSent
+        bytesSentAtDeadline = bytesSent
+        return !exchange.isRequestSent && (output.isEmpty || moved)
     }
 
     /// What a stream that ends with its connection died of.
@@ -301,6 +401,7 @@ final class UpstreamConnection: TransportConnection {
     override func peerClosed() {
         // The pause is over for the bytes that may still wait in the kernel; a body that ends by close ends here.
         if hasUnreadInput, exchange?.isResponsePaused ?? false { return }
+        if case .tunnel(let ended) = phase, let exchange { return ended ? () : tunnelInputEnded(exchange) }
         if case .bodyUntilClose = phase {
             keepsAlive = false
             endResponse()

@@ -15,6 +15,8 @@ public enum UpstreamFailure: Sendable {
     case timeout
     /// What came is no HTTP.
     case protocolError
+    /// We have no descriptor or memory left for another connection: no fault of the backend's.
+    case outOfDescriptors
 }
 
 /// What to send to a backend. The head's fields of one connection have been removed by the caller, or are left out by the transport.
@@ -25,12 +27,15 @@ public struct UpstreamRequest {
     public var hasBody: Bool
     /// Send `te: trailers`, as gRPC wants it; HTTP/2 only.
     public var acceptsTrailers: Bool
+    /// Ask for a WebSocket; HTTP/1.1 only, and without a body.
+    public var asksForWebSocket: Bool
 
-    public init(head: RequestHead, bodyLength: Int?, hasBody: Bool, acceptsTrailers: Bool = false) {
+    public init(head: RequestHead, bodyLength: Int?, hasBody: Bool, acceptsTrailers: Bool = false, asksForWebSocket: Bool = false) {
         self.head = head
         self.bodyLength = bodyLength
         self.hasBody = hasBody
         self.acceptsTrailers = acceptsTrailers
+        self.asksForWebSocket = asksForWebSocket
     }
 }
 
@@ -45,6 +50,7 @@ open class UpstreamExchange {
     public internal(set) final var isFinished = false
     public internal(set) final var isRequestSent = false
     final var isResponsePaused = false
+    private final var informationalResponses = 0
 
     public init() {}
 
@@ -62,7 +68,12 @@ open class UpstreamExchange {
 
     /// The connection carries the request now.
     open func requestStarted() {}
-    /// The final head is here, in `response`. Informational ones (1xx) are not reported.
+    /// An informational head (1xx other than 101) is here, in `response`.
+    open func informationalReceived() {}
+    /// The backend has agreed to a WebSocket; its head is in `response`. From here on `bodyReceived` brings what it sends until
+    /// `responseEnded`, and `send` takes what it shall get until `finishRequest`; neither ends the other.
+    open func tunnelOpened() {}
+    /// The final head is here, in `response`.
     open func headReceived() {}
     open func bodyReceived(_ bytes: UnsafeRawBufferPointer) {}
     open func responseEnded(trailers: HeaderBlock?) {}
@@ -86,10 +97,21 @@ open class UpstreamExchange {
         return connection.writeHTTP1Body(bytes)
     }
 
-    public final func finishRequest() {
+    /// Ends the request. Trailers can follow a body whose length was not declared.
+    public final func finishRequest(trailers: HeaderBlock? = nil) {
         guard let connection, !isRequestSent else { return }
         isRequestSent = true
-        if let stream { stream.endSending(trailers: nil) } else { connection.finishHTTP1Request() }
+        if let stream { stream.endSending(trailers: trailers) } else { connection.finishHTTP1Request(trailers: trailers) }
+    }
+
+    /// Counts an informational head and reports it; false when there have been too many.
+    final func takeInformational() -> Bool {
+        informationalResponses &+= 1
+        // 101 is an answer to a wish for another protocol, and here there was none.
+        guard informationalResponses <= TransportLimits.informationalResponses, response.status != 101 else { return false }
+        // Nobody waits for a 100: the client has had ours.
+        if response.status != 100 { informationalReceived() }
+        return true
     }
 
     /// Gives up: the backend sees a close (HTTP/1.1) or RST_STREAM CANCEL. No call follows.
@@ -152,7 +174,10 @@ final class UpstreamStream: HTTP2Stream {
     }
 
     override func headReceived() {
-        guard !isInformational else { return }
+        if isInformational {
+            if !exchange.isFinished, !exchange.takeInformational() { session.reset(self, errorCode: 1 /* PROTOCOL_ERROR */) }
+            return
+        }
         headComplete = true
         guard !exchange.isFinished else { return }
         exchange.headReceived()

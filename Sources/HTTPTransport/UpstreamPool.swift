@@ -55,7 +55,7 @@ public final class UpstreamPool {
             connection.start(exchange, request)
         } catch {
             exchange.isFinished = true
-            exchange.failed(.connectFailed)
+            exchange.failed(error.call == "connect" ? .connectFailed : .outOfDescriptors)
         }
     }
 

@@ -11,6 +11,8 @@ final class Attempt: UpstreamExchange {
 
     private var isCurrent: Bool { exchange.attempt === self }
 
+    override func informationalReceived() { if isCurrent { exchange.upstreamInformed(response) } }
+    override func tunnelOpened() { if isCurrent { exchange.tunnelOpened(response) } }
     override func headReceived() { if isCurrent { exchange.upstreamHeadReceived(response) } }
     override func bodyReceived(_ bytes: UnsafeRawBufferPointer) { if isCurrent { exchange.upstreamBodyReceived(bytes) } }
     override func responseEnded(trailers: HeaderBlock?) { if isCurrent { exchange.upstreamResponseEnded(trailers: trailers) } }

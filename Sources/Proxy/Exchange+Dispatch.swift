@@ -16,8 +16,8 @@ extension Exchange {
         probeBody()
         let routing = RoutingRequest(
             model: probe.model, prefixHashes: probe.prefixHashes, chunkBytes: 256, promptBytes: probe.promptBytes,
-            maxOutputTokens: probe.maxTokens, needsHTTP2: isGRPC, isStreamed: probe.stream)
-        switch worker.table.pick(routing, excluding: tried, now: worker.loop.now) {
+            maxOutputTokens: probe.maxTokens, needsHTTP1: asksForWebSocket, needsHTTP2: isGRPC, isStreamed: probe.stream)
+        switch asksForWebSocket ? pickByQuery(routing) : worker.table.pick(routing, excluding: tried, now: worker.loop.now) {
         case .success(let decision):
             self.decision = decision
             record(decision)
@@ -46,15 +46,18 @@ extension Exchange {
         let isComplete = isRequestComplete
         let upstream = UpstreamRequest(
             head: request, bodyLength: mode == .collected || isComplete ? declaredLength : request.contentLength,
-            hasBody: hasBody, acceptsTrailers: acceptsTrailers || isGRPC)
-        pool.start(attempt, upstream, freshConnection: freshConnection)
+            hasBody: hasBody, acceptsTrailers: acceptsTrailers || isGRPC, asksForWebSocket: asksForWebSocket)
+        pool.start(attempt, upstream, freshConnection: freshConnection || asksForWebSocket)
         feed(attempt)
     }
 
-    private var hasBody: Bool { mode == .collected ? !body.isEmpty : bodyBytesReceived > 0 || !isRequestComplete }
+    private var hasBody: Bool {
+        (mode == .collected ? !body.isEmpty : bodyBytesReceived > 0 || !isRequestComplete) || request.hasTrailers
+    }
 
-    /// The length to declare; nil for none, as on a request whose method has no body.
+    /// The length to declare; nil for none, as on a request whose method has no body, or whose body has trailers behind it.
     private var declaredLength: Int? {
+        if request.hasTrailers { return nil }
         if !body.isEmpty { return body.count }
         return request.method == .get || request.method == .head ? nil : request.contentLength == nil ? nil : 0
     }
@@ -70,19 +73,20 @@ extension Exchange {
             guard attempt.send(slice) else { return }
         }
         guard self.attempt === attempt else { return }
-        if !isReplayable { body.removeAll() }
+        if !isReplayable { discardBody() }
         guard isRequestComplete else { return }
-        attempt.finishRequest()
+        attempt.finishRequest(trailers: trailers)
     }
 
     /// Bytes of a body that is not collected.
     func forward(_ bytes: UnsafeRawBufferPointer) {
         if isReplayable, body.count &+ bytes.count <= worker.settings.replayBytes {
-            body.append(bytes)
+            collect(bytes)
+            guard isOpen, !isSettled else { return }
         } else if isReplayable {
             // Too long to keep. All of it that the present attempt has not had is in these bytes.
             isReplayable = false
-            if attempt != nil { body.removeAll() }
+            if attempt != nil { discardBody() }
         }
         if attempt == nil, decision == nil {
             dispatch()
@@ -105,8 +109,10 @@ extension Exchange {
         let now = worker.loop.now
         attempt = nil
         guard let decision else { return }
-        record(failure, in: decision.group)
         failureKind = FailureKind(failure)
+        // Ours alone, and the same whichever backend is tried.
+        if failure == .outOfDescriptors { return fail(.overloaded) }
+        record(failure, in: decision.group)
         if isResponseStarted { return endBrokenResponse() }
         isHeadHeld = false
         isInspecting = false

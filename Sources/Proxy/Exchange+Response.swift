@@ -12,6 +12,12 @@ extension Exchange {
 
     // MARK: Head
 
+    /// Passed on at once: it promises nothing that another backend could not keep.
+    func upstreamInformed(_ response: ResponseHead) {
+        removeConnectionFields(response.headers)
+        inform(status: response.status, headers: response.headers)
+    }
+
     func upstreamHeadReceived(_ response: ResponseHead) {
         responseStatus = response.status
         if isGRPC {
@@ -60,7 +66,7 @@ extension Exchange {
         respond(status: responseStatus, headers: headers, ended: attempt.endsWithHead && request.version == .http2)
         // The request will not be sent again; what the backend has not taken of it yet must still go there.
         isReplayable = false
-        if bodyBytesSent >= body.count { body.removeAll() }
+        if bodyBytesSent >= body.count { discardBody() }
         if !heldBytes.isEmpty {
             pass(heldBytes.readable)
             heldBytes.removeAll()
@@ -109,6 +115,7 @@ extension Exchange {
     // MARK: End
 
     func upstreamResponseEnded(trailers: HeaderBlock?) {
+        if mode == .tunnel { return tunnelResponseEnded() }
         if isInspecting {
             isInspecting = false
             if isEngineGone(heldBytes.readable) { return leaveDyingEngine() }
@@ -119,7 +126,10 @@ extension Exchange {
             releaseHead()
         }
         attempt = nil
-        if let trailers { removeConnectionFields(trailers) }
+        if let trailers {
+            removeConnectionFields(trailers)
+            trailers.removeFieldsForbiddenInTrailers()
+        }
         finish(trailers: trailers)
         let broke = isEventStream && scanner.errorSeen
         settle(broke ? .engineError : .completed)
@@ -170,7 +180,7 @@ extension Exchange {
         } else {
             abort()
         }
-        settle(.upstreamReset)
+        settle(kind.outcome)
     }
 
     private func writeText(_ text: StaticString) { write(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)) }

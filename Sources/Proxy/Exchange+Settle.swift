@@ -12,7 +12,7 @@ extension Exchange {
         isHeadHeld = false
         release(outcome)
         record(outcome)
-        body.removeAll()
+        discardBody()
         heldBytes.removeAll()
         recycleIfEnded()
     }
@@ -20,7 +20,7 @@ extension Exchange {
     private func release(_ outcome: ExchangeOutcome) {
         guard let decision else { return }
         let now = worker.loop.now
-        if outcome == .completed, responseStatus < 400 {
+        if outcome == .completed, mode != .tunnel, responseStatus < 400 {
             let usage = scanner.usage.map {
                 Usage(promptTokens: $0.promptTokens, cachedTokens: $0.cachedTokens, completionTokens: $0.completionTokens)
             }
@@ -49,7 +49,7 @@ extension Exchange {
             case .connectFailed: .connectRefused
             case .timeout: .timeout
             case .protocolError: .protocolError
-            case .staleConnection, .refusedStream: .resetBeforeAnswer
+            case .staleConnection, .refusedStream, .outOfDescriptors: .resetBeforeAnswer
             case .reset: isResponseStarted ? .resetDuringAnswer : .resetBeforeAnswer
             }
         recordFailure(kind, in: group)

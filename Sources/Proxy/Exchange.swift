@@ -16,6 +16,8 @@ final class Exchange: DownstreamExchange {
         case forwarded
         /// Answered here.
         case local
+        /// A WebSocket: bytes pass in both directions until both have ended.
+        case tunnel
     }
 
     /// Unchecked: a worker outlives the connections of its loop, and they their exchanges.
@@ -24,6 +26,7 @@ final class Exchange: DownstreamExchange {
     var mode = Mode.local
     var isGRPC = false
     var acceptsTrailers = false
+    var asksForWebSocket = false
 
     // The request
     var body: ByteBuffer
@@ -75,7 +78,10 @@ final class Exchange: DownstreamExchange {
     }
 
     /// An attempt does not keep its exchange, so none may outlive it.
-    deinit { attempt?.cancel() }
+    deinit {
+        attempt?.cancel()
+        worker.bufferedBodyBytes &-= body.count
+    }
 
     // MARK: Reuse
 
@@ -100,6 +106,7 @@ final class Exchange: DownstreamExchange {
         mode = .local
         isGRPC = false
         acceptsTrailers = false
+        asksForWebSocket = false
         bodyBytesReceived = 0
         bodyBytesSent = 0
         isReplayable = true
@@ -136,10 +143,12 @@ final class Exchange: DownstreamExchange {
         let headers = request.headers
         isGRPC = request.isGRPC
         acceptsTrailers = headers.value(.te)?.containsListItem("trailers") ?? false
+        asksForWebSocket = isRequestComplete && request.asksForWebSocket
         removeConnectionFields(headers)
         settleRequestID()
         if request.path.starts(with: "/openai/v1/") { request.dropTargetPrefix(7) }
         if let declared = request.contentLength, declared > worker.settings.bodyBytes { return fail(.bodyTooLarge) }
+        if let expectation = headers.value(.expect), !expectation.equalsIgnoringCase("100-continue") { return fail(.expectationFailed) }
         if answersLocally() { return }
         if isGRPC {
             mode = .forwarded
@@ -184,6 +193,7 @@ final class Exchange: DownstreamExchange {
     // MARK: Body
 
     override func bodyReceived(_ bytes: UnsafeRawBufferPointer) {
+        if mode == .tunnel { return tunnelReceived(bytes) }
         guard isOpen, !isSettled else { return }
         bodyBytesReceived &+= bytes.count
         guard bodyBytesReceived <= worker.settings.bodyBytes else { return fail(.bodyTooLarge) }
@@ -193,24 +203,47 @@ final class Exchange: DownstreamExchange {
             if body.isEmpty, let declared = request.contentLength {
                 _ = body.reserve(min(declared, 1 << 20) &+ RequestProbe.padding)
             }
-            body.append(bytes)
+            collect(bytes)
         case .forwarded:
             forward(bytes)
-        case .local: break
+        case .local, .tunnel: break
         }
     }
 
+    /// Keeps bytes of the body; the loop's share of memory is bounded for all its exchanges together.
+    func collect(_ bytes: UnsafeRawBufferPointer) {
+        guard worker.bufferedBodyBytes &+ bytes.count <= worker.settings.bufferedBodyBytes else { return fail(.overloaded) }
+        worker.bufferedBodyBytes &+= bytes.count
+        body.append(bytes)
+    }
+
+    func discardBody() {
+        worker.bufferedBodyBytes &-= body.count
+        body.removeAll()
+    }
+
     override func requestEnded() {
+        if mode == .tunnel { return tunnelRequestEnded() }
         guard isOpen, !isSettled else { return }
+        if request.hasTrailers { adoptTrailers() }
         switch mode {
         case .collected:
             dispatch()
         case .forwarded:
             if attempt == nil, decision == nil { dispatch() }
-            attempt?.finishRequest()
-        case .local: break
+            attempt?.finishRequest(trailers: trailers)
+        case .local, .tunnel: break
         }
     }
+
+    private func adoptTrailers() {
+        removeConnectionFields(request.trailers)
+        request.trailers.removeFieldsForbiddenInTrailers()
+        request.hasTrailers = request.trailers.count > 0
+    }
+
+    /// The request's trailing fields, to be sent behind its body.
+    var trailers: HeaderBlock? { request.hasTrailers ? request.trailers : nil }
 
     /// Reads the collected body for what routing needs.
     func probeBody() {

@@ -7,13 +7,14 @@ import Wire
 /// Every way in which the proxy itself answers instead of a backend, with what the client is told. No address is ever in a message.
 enum FailureKind: Int, CaseIterable {
     case invalidRequest, modelNotFound, bodyTooLarge, queueFull, saturated, upstreamConnectError, upstreamReset, noReadyGroup,
-        upstreamTimeout, notFound, methodNotAllowed
+        upstreamTimeout, notFound, methodNotAllowed, expectationFailed, overloaded
 
     init(_ failure: HTTPTransport.UpstreamFailure) {
         switch failure {
         case .connectFailed: self = .upstreamConnectError
         case .timeout: self = .upstreamTimeout
         case .staleConnection, .refusedStream, .reset, .protocolError: self = .upstreamReset
+        case .outOfDescriptors: self = .overloaded
         }
     }
 
@@ -23,9 +24,10 @@ enum FailureKind: Int, CaseIterable {
         case .modelNotFound, .notFound: 404
         case .methodNotAllowed: 405
         case .bodyTooLarge: 413
+        case .expectationFailed: 417
         case .queueFull, .saturated: 429
         case .upstreamConnectError, .upstreamReset: 502
-        case .noReadyGroup: 503
+        case .noReadyGroup, .overloaded: 503
         case .upstreamTimeout: 504
         }
     }
@@ -33,7 +35,7 @@ enum FailureKind: Int, CaseIterable {
     /// Seconds that a client should wait before it comes again.
     var retryAfterSeconds: Int? {
         switch self {
-        case .queueFull, .saturated, .noReadyGroup: 1
+        case .queueFull, .saturated, .noReadyGroup, .overloaded: 1
         default: nil
         }
     }
@@ -41,10 +43,10 @@ enum FailureKind: Int, CaseIterable {
     /// gRPC status codes (grpc/grpc doc/statuscodes.md).
     var grpcStatus: StaticString {
         switch self {
-        case .invalidRequest: "3"
+        case .invalidRequest, .expectationFailed: "3"
         case .modelNotFound, .notFound: "5"
         case .methodNotAllowed: "12"
-        case .bodyTooLarge, .queueFull, .saturated: "8"
+        case .bodyTooLarge, .queueFull, .saturated, .overloaded: "8"
         case .upstreamConnectError, .upstreamReset, .noReadyGroup: "14"
         case .upstreamTimeout: "4"
         }
@@ -59,6 +61,8 @@ enum FailureKind: Int, CaseIterable {
         case .notFound: "not_found"
         case .methodNotAllowed: "method_not_allowed"
         case .bodyTooLarge: "request_too_large"
+        case .expectationFailed: "expectation_failed"
+        case .overloaded: "overloaded"
         case .queueFull, .saturated: "queue_full"
         case .upstreamConnectError: "upstream_connect_error"
         case .upstreamReset: "upstream_reset"
@@ -74,6 +78,8 @@ enum FailureKind: Int, CaseIterable {
         case .notFound: "Not found."
         case .methodNotAllowed: "Method not allowed."
         case .bodyTooLarge: "The request body is too large."
+        case .expectationFailed: "The only expectation that can be met is 100-continue."
+        case .overloaded: "The router is at its limit. Please try again later."
         case .queueFull: "Too many requests are waiting. Please try again later."
         case .saturated: "Every backend is at its limit. Please try again later."
         case .upstreamConnectError: "No backend could be reached."
@@ -108,7 +114,9 @@ enum FailureKind: Int, CaseIterable {
         case .upstreamReset: .upstreamReset
         case .upstreamTimeout: .upstreamTimeout
         case .noReadyGroup: .noReadyGroup
-        case .invalidRequest, .modelNotFound, .bodyTooLarge, .queueFull, .saturated, .notFound, .methodNotAllowed: .rejected
+        case .invalidRequest, .modelNotFound, .bodyTooLarge, .queueFull, .saturated, .notFound, .methodNotAllowed, .expectationFailed,
+            .overloaded:
+            .rejected
         }
     }
 

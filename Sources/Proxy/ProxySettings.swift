@@ -7,6 +7,8 @@ public struct ProxySettings: Sendable {
     public var transport = TransportLimits()
     /// Bytes of a request's body at most.
     public var bodyBytes = 64 << 20
+    /// Bytes of all bodies that one loop holds at once.
+    public var bufferedBodyBytes = 256 << 20
     /// Bytes of a body that is forwarded as it comes, kept for another try elsewhere.
     public var replayBytes = 64 << 10
     /// Groups that one request is sent to at most.

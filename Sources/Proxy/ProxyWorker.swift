@@ -23,6 +23,8 @@ public final class ProxyWorker: DownstreamApplication {
     /// What is known of a group by its slot, so that no decision hashes a name.
     private var groupShortcuts: [GroupShortcut] = []
     var spareExchanges = SpareExchanges()
+    /// What the exchanges of this loop hold of their requests' bodies.
+    var bufferedBodyBytes = 0
 
     public init(
         loop: EventLoop, table: RoutingTable, settings: ProxySettings, addresses: EndpointAddresses, metrics: LoopMetrics,

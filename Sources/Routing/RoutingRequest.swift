@@ -12,6 +12,8 @@ public struct RoutingRequest: @unchecked Sendable {
     public var promptBytes: Int
     /// The client's claim of how much it wants at most, in tokens; nil when it made none.
     public var maxOutputTokens: Int?
+    /// Whether only a group whose leader speaks HTTP/1.1 will do (WebSocket).
+    public var needsHTTP1: Bool
     /// Whether only a group whose leader speaks HTTP/2 will do (gRPC).
     public var needsHTTP2: Bool
     /// Whether the answer is a stream, so that its first token can be seen. When it is not, the prompt is presumed to be
@@ -20,7 +22,7 @@ public struct RoutingRequest: @unchecked Sendable {
 
     public init(
         model: UnsafeRawBufferPointer? = nil, prefixHashes: UnsafeBufferPointer<UInt64> = .init(start: nil, count: 0),
-        chunkBytes: Int = 256, promptBytes: Int = 0, maxOutputTokens: Int? = nil, needsHTTP2: Bool = false,
+        chunkBytes: Int = 256, promptBytes: Int = 0, maxOutputTokens: Int? = nil, needsHTTP1: Bool = false, needsHTTP2: Bool = false,
         isStreamed: Bool = true
     ) {
         self.model = model
@@ -28,6 +30,7 @@ public struct RoutingRequest: @unchecked Sendable {
         self.chunkBytes = chunkBytes
         self.promptBytes = promptBytes
         self.maxOutputTokens = maxOutputTokens
+        self.needsHTTP1 = needsHTTP1
         self.needsHTTP2 = needsHTTP2
         self.isStreamed = isStreamed
     }

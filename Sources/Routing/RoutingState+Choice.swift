@@ -6,7 +6,8 @@ extension RoutingState {
     mutating func pick(_ request: borrowing RoutingRequest, tried: TriedGroups, now: UInt64) -> Result<Decision, RoutingFailure> {
         let slots = catalog.slots(for: request.model)
         if slots.isEmpty { return .failure(order.isEmpty ? .noReadyGroup : .modelNotFound) }
-        let eligible = collectCandidates(slots, needsHTTP2: request.needsHTTP2, tried: tried, now: now)
+        let eligible = collectCandidates(
+            slots, needsHTTP1: request.needsHTTP1, needsHTTP2: request.needsHTTP2, tried: tried, now: now)
         if eligible.count == 0 { return .failure(.noReadyGroup) }
         if leases.isFull { return .failure(.leasesExhausted) }
 
@@ -28,13 +29,15 @@ extension RoutingState {
 
     /// Fills `candidates` with the slots that may take the request; with saturated ones only when there is no other.
     private mutating func collectCandidates(
-        _ slots: ContiguousArray<UInt32>, needsHTTP2: Bool, tried: TriedGroups, now: UInt64
+        _ slots: ContiguousArray<UInt32>, needsHTTP1: Bool, needsHTTP2: Bool, tried: TriedGroups, now: UInt64
     ) -> (count: Int, areSaturated: Bool) {
         var free = 0
         var saturated = 0
         let checksTried = tried.count > 0
         for slot in slots {
-            guard loads[slot].isReady, !needsHTTP2 || loads[slot].speaksHTTP2, !loads[slot].isEjected(now: now) else { continue }
+            guard loads[slot].isReady, loads[slot].speaksHTTP2 ? !needsHTTP1 : !needsHTTP2, !loads[slot].isEjected(now: now) else {
+                continue
+            }
             if checksTried && tried.contains(GroupID(slot: slot, generation: loads[slot].generation)) { continue }
             if loads[slot].presumedPrefilledAt <= now { presumePrefilled(slot, now: now) }
             if now < loads[slot].saturatedUntil {

@@ -1,14 +1,13 @@
 import Glibc
 
-/// Decodes a chunked body in place (RFC 9112, 7.1): strict in its framing, which Debian's http_parser is not; extensions and trailers
-/// are read over. One per message; a value, so that it can be tried at every split.
+/// Decodes a chunked body in place (RFC 9112, 7.1), up to its last chunk: the trailer section that follows is the head parser's
+/// (`measureTrailers`). Strict in its framing; extensions are read over. One per message; a value, so that it can be tried at every split.
 public struct ChunkedDecoder: Sendable {
     private enum State {
-        case size, blanks, extensions, sizeLineFeed, data, dataReturn, dataLineFeed
-        case trailerStart, trailerName, trailerValue, trailerLineFeed, lastLineFeed, complete
+        case size, blanks, extensions, sizeLineFeed, data, dataReturn, dataLineFeed, complete
     }
 
-    /// Bytes of chunk extensions or of trailers in one message at most: more is an attack, for nobody uses them.
+    /// Bytes of chunk extensions in one message at most: more is an attack, for nobody uses them.
     static let overheadBytes = 16 << 10
     static let sizeDigits = 15
 
@@ -22,8 +21,9 @@ public struct ChunkedDecoder: Sendable {
     public struct Progress: Sendable, Equatable {
         /// Bytes of body, moved to the start of the input.
         public var bodyBytes: Int
-        /// Bytes of input that belong to this message.
+        /// Bytes of input that belong to the chunks.
         public var inputBytes: Int
+        /// The last chunk, which is empty, has come; the trailer section follows.
         public var isComplete: Bool
     }
 
@@ -63,34 +63,13 @@ public struct ChunkedDecoder: Sendable {
         case .sizeLineFeed:
             try expect(byte, 10)
             digits = 0
-            state = remaining == 0 ? .trailerStart : .data
+            state = remaining == 0 ? .complete : .data
         case .dataReturn:
             try expect(byte, 13)
             state = .dataLineFeed
         case .dataLineFeed:
             try expect(byte, 10)
             state = .size
-        case .trailerStart:
-            if byte == 13 {
-                state = .lastLineFeed
-            } else {
-                // Without its last line the body would take the next request for trailers: their names are tokens and end in a colon.
-                guard byte.isTokenByte else { throw .malformed }
-                try countOverhead(byte)
-                state = .trailerName
-            }
-        case .trailerName:
-            guard byte == 58 || byte.isTokenByte else { throw .malformed }
-            try countOverhead(byte)
-            if byte == 58 { state = .trailerValue }
-        case .trailerValue:
-            if byte == 13 { state = .trailerLineFeed } else { try countOverhead(byte) }
-        case .trailerLineFeed:
-            try expect(byte, 10)
-            state = .trailerStart
-        case .lastLineFeed:
-            try expect(byte, 10)
-            state = .complete
         case .data, .complete: break
         }
     }

@@ -129,14 +129,18 @@ public struct HTTP1HeadParser: Sendable {
             throw .malformed
         }
         let rest = UnsafeRawBufferPointer(rebasing: target[scheme...])
-        guard let slash = rest.firstIndex(of: 47) else { throw .malformed }
-        guard slash > 0 else { throw .malformed }
+        let authorityLength = rest.firstIndex(of: 47) ?? rest.count
+        let host = rest[..<authorityLength]
+        // RFC 9110, 4.2.4: credentials in an authority are a way to deceive. A query behind no path is nobody's.
+        guard authorityLength > 0, !host.contains(64), !host.contains(63) else { throw .malformed }
         var range = head.targetRangeForRewriting
         var authority = range
         authority.offset &+= UInt32(scheme)
-        authority.length = UInt32(slash)
-        range.offset &+= UInt32(scheme &+ slash)
-        range.length &-= UInt32(scheme &+ slash)
+        authority.length = UInt32(authorityLength)
+        range.offset &+= UInt32(scheme &+ authorityLength)
+        range.length &-= UInt32(scheme &+ authorityLength)
+        // RFC 9112, 3.2.1 and 3.2.4: no path is the path `/`, and for OPTIONS the server as a whole.
+        if range.length == 0 { range = head.headers.store(head.method == .options ? "*" : "/") }
         head.targetRangeForRewriting = range
         head.setAuthority(range: authority)
     }

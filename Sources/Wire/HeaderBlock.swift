@@ -114,6 +114,8 @@ public final class HeaderBlock {
         return Range(offset: offset, length: source.count)
     }
 
+    func store(_ text: StaticString) -> Range { store(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)) }
+
     public func append(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) {
         append(name: name, value: value, known: KnownHeader.identify(name))
     }

@@ -15,7 +15,7 @@ public enum KnownHeader: UInt8, Sendable, CaseIterable {
     /// Fields that belong to one connection and never travel on (RFC 9110, 7.6.1).
     public var isHopByHop: Bool {
         switch self {
-        case .connection, .transferEncoding, .keepAlive, .te, .trailer, .upgrade, .proxyConnection, .http2Settings: true
+        case .connection, .transferEncoding, .keepAlive, .te, .upgrade, .proxyConnection, .http2Settings: true
         default: false
         }
     }

@@ -22,7 +22,7 @@ public final class RequestHead {
     public let headers = HeaderBlock()
     /// Trailing fields of the request; nearly always empty.
     public private(set) lazy var trailers = HeaderBlock(byteCapacity: 64, fieldCapacity: 4)
-    public private(set) var hasTrailers = false
+    public var hasTrailers = false
     public var version = HTTPVersion.http11
     public private(set) var method = HTTPMethod.get
     private var methodRange = HeaderBlock.Range()

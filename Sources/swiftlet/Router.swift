@@ -132,6 +132,7 @@ final class Router: Sendable {
         let limits = configuration.limits
         let timeouts = configuration.timeouts
         settings.bodyBytes = limits.bodyBytes
+        settings.bufferedBodyBytes = limits.bufferedBodyBytes
         settings.attempts = configuration.retries.attempts
         settings.headHoldNanoseconds = timeouts.headHoldNanoseconds
         settings.hashSeed = configuration.routing.hashSeed
@@ -145,6 +146,8 @@ final class Router: Sendable {
         settings.transport.outputHighWaterBytes = limits.streamBufferBytes
         settings.transport.outputLowWaterBytes = limits.streamBufferBytes / 4
         settings.transport.requestHeadTimeoutNanoseconds = timeouts.requestHeaderNanoseconds
+        settings.transport.requestBodyTimeoutNanoseconds = timeouts.requestBodyNanoseconds
+        settings.transport.tunnelIdleTimeoutNanoseconds = timeouts.tunnelIdleNanoseconds
         settings.transport.downstreamIdleTimeoutNanoseconds = timeouts.downstreamIdleNanoseconds
         settings.transport.upstreamIdleTimeoutNanoseconds = timeouts.upstreamIdleNanoseconds
         settings.transport.connectTimeoutNanoseconds = timeouts.connectNanoseconds
