@@ -9,7 +9,7 @@ public enum KnownHeader: UInt8, Sendable, CaseIterable {
 
     /// The bits of all that `isHopByHop`.
     static let hopByHopBits =
-        connection.bit | transferEncoding.bit | keepAlive.bit | te.bit | trailer.bit | upgrade.bit | proxyConnection.bit
+        connection.bit | transferEncoding.bit | keepAlive.bit | te.bit | upgrade.bit | proxyConnection.bit
         | http2Settings.bit
 
     /// Fields that belong to one connection and never travel on (RFC 9110, 7.6.1).
