@@ -31,6 +31,9 @@ public final class DownstreamConnection: TransportConnection {
     var isHeadTimed = false
     private var bytesSentAtDeadline: UInt64?
     private var isDraining = false
+    /// HTTP/2: when the client was last heard of, and whether it has been asked since.
+    private var readAt: UInt64 = 0
+    private var isPingUnderway = false
 
     init(socket: consuming ByteSocket, peer: SocketAddress, listener: Listener) throws(SocketError) {
         application = listener.application
@@ -54,6 +57,8 @@ public final class DownstreamConnection: TransportConnection {
         }
         if case .http2 = phase {
             touchIdleDeadline()
+            isPingUnderway = false
+            readAt = loop.now
             guard let http2 else { return bytes.count }
             if !http2.receive(bytes) { closesAfterFlush = true }
             if http2.isFinished {
@@ -144,8 +149,15 @@ public final class DownstreamConnection: TransportConnection {
         if http2.streams.isEmpty { return sayGoodbye(http2) }
         if isDraining { return http2.refuseNewStreams() }
         if !output.isEmpty, readerHasStopped() { return close() }
-        http2.resetStoppedStreams()
-        setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds)
+        let limit = limits.downstreamIdleTimeoutNanoseconds
+        let (nextSilent, _) = http2.endSilentStreams(after: limit)
+        if loop.now &- readAt >= limit {
+            // Gone without a word, perhaps: a backend may work for nobody for as long as its answer takes.
+            if isPingUnderway { return close() }
+            isPingUnderway = true
+            http2.ping()
+        }
+        setDeadline(max(min(nextSilent, loop.now &+ limit), loop.now &+ limit / 16))
     }
 
     /// Whether output waits of which the client has taken nothing since this was asked last.
@@ -187,6 +199,12 @@ public final class DownstreamConnection: TransportConnection {
 
     override func finishClosing() {
         // Bytes unread at close would make it a reset, and the client would lose the answer it has not read yet.
+        if http2 != nil {
+            http2?.invalidate()
+            http2 = nil
+            phase = .lingering
+        }
+        guard !isClosed else { return }
         if case .lingering = phase, !peerHasClosed, !isTLS {
             closesAfterFlush = false
             shutdown(socketDescriptor, CInt(SHUT_WR))

@@ -11,6 +11,8 @@ extension Exchange {
         isSettled = true
         isHeadHeld = false
         worker.exchangesInFlight -= 1
+        if callDeadline.at != 0 { worker.callDeadlines.remove(self) }
+        if mode == .health { worker.health.remove(self) }
         release(outcome)
         record(outcome)
         body.removeAll()
@@ -50,6 +52,7 @@ extension Exchange {
             case .timeout: .timeout
             case .protocolError: .protocolError
             case .staleConnection, .refusedStream: .resetBeforeAnswer
+            case .overloaded: .saturated
             case .reset: isResponseStarted ? .resetDuringAnswer : .resetBeforeAnswer
             }
         recordFailure(kind, in: group)

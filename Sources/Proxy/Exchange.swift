@@ -16,6 +16,8 @@ final class Exchange: DownstreamExchange {
         case forwarded
         /// Answered here.
         case local
+        /// A call of `grpc.health.v1`, answered here once its message is whole.
+        case health
     }
 
     let worker: ProxyWorker
@@ -48,6 +50,8 @@ final class Exchange: DownstreamExchange {
         }
     }
     var headHold = HeadHold()
+    /// gRPC's `grpc-timeout`.
+    var callDeadline = CallDeadline()
     /// Bytes that came before the first event, or a 500's body that is being looked at.
     var heldBytes: ByteBuffer
     var isInspecting = false
@@ -83,13 +87,9 @@ final class Exchange: DownstreamExchange {
         settleRequestID()
         if request.path.starts(with: "/openai/v1/") { request.dropTargetPrefix(7) }
         if let declared = request.contentLength, declared > worker.settings.bodyBytes { return fail(.bodyTooLarge) }
+        if isGRPC { return callReceived() }
         if answersLocally() { return }
-        if isGRPC {
-            mode = .forwarded
-            dispatch()
-        } else {
-            mode = hasProbedBody ? .collected : .forwarded
-        }
+        mode = hasProbedBody ? .collected : .forwarded
     }
 
     /// JSON that came as it is: what routing can read.
@@ -139,6 +139,8 @@ final class Exchange: DownstreamExchange {
             body.append(bytes)
         case .forwarded:
             forward(bytes)
+        case .health:
+            worker.health.messageReceived(bytes, for: self)
         case .local: break
         }
     }
@@ -151,6 +153,8 @@ final class Exchange: DownstreamExchange {
         case .forwarded:
             if attempt == nil, decision == nil { dispatch() }
             attempt?.finishRequest()
+        case .health:
+            worker.health.answer(self)
         case .local: break
         }
     }

@@ -17,6 +17,8 @@ public final class ProxyWorker: DownstreamApplication {
     let addresses: EndpointAddresses
     let probe: RequestProbe
     let holds: HeadHolds
+    let callDeadlines: CallDeadlines
+    let health: HealthService
     let accessLog: AccessLog?
     var requestIDs: RequestIDGenerator
     private var pools: [Endpoint: UpstreamPool] = [:]
@@ -36,11 +38,15 @@ public final class ProxyWorker: DownstreamApplication {
         accessLog = accessLogDescriptor.map { AccessLog(loop: loop, descriptor: $0) }
         probe = RequestProbe()
         holds = HeadHolds(loop: loop, nanoseconds: settings.headHoldNanoseconds)
+        callDeadlines = CallDeadlines(loop: loop)
+        health = HealthService(loop: loop, table: table)
         self.requestIDs = requestIDs
         super.init()
     }
 
     public override func makeExchange() -> DownstreamExchange { Exchange(worker: self) }
+
+    public override func drainBegan() { health.drain() }
 
     public override func connectionCountChanged(by change: Int) {
         metrics.counters.downstreamConnectionsOpen &+= Int64(change)
