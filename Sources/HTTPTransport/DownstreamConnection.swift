@@ -60,8 +60,9 @@ public final class DownstreamConnection: TransportConnection {
             isPingUnderway = false
             readAt = loop.now
             guard let http2 else { return bytes.count }
-            if !http2.receive(bytes) { closesAfterFlush = true }
-            if http2.isFinished {
+            if !http2.receive(bytes) {
+                dismiss()
+            } else if http2.isFinished {
                 closesAfterFlush = true
                 flushLater()
             }
@@ -132,6 +133,7 @@ public final class DownstreamConnection: TransportConnection {
 
     public override func deadlineReached() {
         if case .http2 = phase { return http2DeadlineReached() }
+        if case .lingering = phase, http2 != nil { return close() }
         guard output.isEmpty else {
             if readerHasStopped() { close() } else { setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds) }
             return
@@ -187,6 +189,14 @@ public final class DownstreamConnection: TransportConnection {
             closesAfterFlush = true
             flushLater()
         }
+    }
+
+    /// The client broke the protocol or floods: what was queued (a GOAWAY) leaves, what still comes is thrown away, for a moment.
+    private func dismiss() {
+        phase = .lingering
+        closesAfterFlush = true
+        setDeadline(loop.now &+ limits.lingerNanoseconds)
+        flushLater()
     }
 
     private func sayGoodbye(_ http2: HTTP2Session) {

@@ -92,10 +92,13 @@ final class HTTP2Session {
         isInsideLibrary = true
         let taken = nghttp2_session_mem_recv(session, bytes.baseAddress?.assumingMemoryBound(to: UInt8.self), bytes.count)
         isInsideLibrary = false
-        if conduct.isExhausted { dismissPeer() }
         // Each broken or refused stream costs the peer ten bytes and us a queued RST_STREAM: a flood ends the connection.
         if nghttp2_session_get_outbound_queue_size(session) > TransportLimits.queuedFrames { connection.close() }
         connection.flushLater()
+        if conduct.isExhausted {
+            nghttp2_session_terminate_session(session, UInt32(NGHTTP2_ENHANCE_YOUR_CALM.rawValue))
+            return false
+        }
         return taken == bytes.count
     }
 
@@ -145,11 +148,4 @@ final class HTTP2Session {
 
     /// A frame that asks for work and carries no message (CVE-2019-9511 to 9518).
     func countIdleFrame() { if role == .server { conduct.idleFrame(at: connection.loop.now) } }
-
-    /// GOAWAY ENHANCE_YOUR_CALM, and no more is read.
-    private func dismissPeer() {
-        guard let session, !connection.closesAfterFlush else { return }
-        nghttp2_session_terminate_session(session, UInt32(NGHTTP2_ENHANCE_YOUR_CALM.rawValue))
-        connection.closesAfterFlush = true
-    }
 }
