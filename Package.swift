@@ -54,7 +54,7 @@ let package = Package(
 
         // Assembly.
         .target(
-            name: "Proxy", dependencies: ["EventLoop", "HTTPTransport", "Routing", "Telemetry", "Wire"], swiftSettings: hot),
+            name: "Proxy", dependencies: ["EventLoop", "HTTPTransport", "Protos", "Routing", "Telemetry", "Wire"], swiftSettings: hot),
         .target(name: "Discovery", dependencies: ["EventLoop", "HTTPTransport", "Routing"], swiftSettings: swift),
         .target(
             name: "Admin", dependencies: ["EventLoop", "HTTPTransport", "Proxy", "Routing", "Telemetry"], swiftSettings: swift),

@@ -37,6 +37,9 @@ public final class DownstreamConnection: TransportConnection {
     /// When reading and throwing away ends at the latest; 0 while it has not begun.
     private var lingerEnd: UInt64 = 0
     private var isDraining = false
+    /// HTTP/2: when the client was last heard of, and whether it has been asked since.
+    private var readAt: UInt64 = 0
+    private var isPingUnderway = false
 
     init(socket: consuming ByteSocket, peer: SocketAddress, listener: Listener) throws(SocketError) {
         application = listener.application
@@ -60,9 +63,12 @@ public final class DownstreamConnection: TransportConnection {
         }
         if case .http2 = phase {
             touchIdleDeadline()
+            isPingUnderway = false
+            readAt = loop.now
             guard let http2 else { return bytes.count }
-            if !http2.receive(bytes) { closesAfterFlush = true }
-            if http2.isFinished {
+            if !http2.receive(bytes) {
+                dismiss()
+            } else if http2.isFinished {
                 closesAfterFlush = true
                 flushLater()
             }
@@ -136,6 +142,7 @@ public final class DownstreamConnection: TransportConnection {
     public override func deadlineReached() {
         if case .http2 = phase { return http2DeadlineReached() }
         if case .tunnel = phase { return tunnelDeadlineReached() }
+        if case .lingering = phase, http2 != nil { return close() }
         guard output.isEmpty else {
             if readerHasStopped() { close() } else { setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds) }
             return
@@ -157,8 +164,15 @@ public final class DownstreamConnection: TransportConnection {
         if http2.streams.isEmpty { return sayGoodbye(http2) }
         if isDraining { return http2.refuseNewStreams() }
         if !output.isEmpty, readerHasStopped() { return close() }
-        http2.resetStoppedStreams()
-        setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds)
+        let limit = limits.downstreamIdleTimeoutNanoseconds
+        let (nextSilent, _) = http2.endSilentStreams(after: limit)
+        if loop.now &- readAt >= limit {
+            // Gone without a word, perhaps: a backend may work for nobody for as long as its answer takes.
+            if isPingUnderway { return close() }
+            isPingUnderway = true
+            http2.ping()
+        }
+        setDeadline(max(min(nextSilent, loop.now &+ limit), loop.now &+ limit / 16))
     }
 
     /// Whether output waits of which the client has taken nothing since this was asked last.
@@ -190,6 +204,14 @@ public final class DownstreamConnection: TransportConnection {
         }
     }
 
+    /// The client broke the protocol or floods: what was queued (a GOAWAY) leaves, what still comes is thrown away, for a moment.
+    private func dismiss() {
+        phase = .lingering
+        closesAfterFlush = true
+        setDeadline(loop.now &+ limits.lingerNanoseconds)
+        flushLater()
+    }
+
     private func sayGoodbye(_ http2: HTTP2Session) {
         http2.refuseNewStreams()
         closesAfterFlush = true
@@ -200,6 +222,12 @@ public final class DownstreamConnection: TransportConnection {
 
     override func finishClosing() {
         // Bytes unread at close would make it a reset, and the client would lose the answer it has not read yet.
+        if http2 != nil {
+            http2?.invalidate()
+            http2 = nil
+            phase = .lingering
+        }
+        guard !isClosed else { return }
         if case .lingering = phase, !peerHasClosed, !isTLS {
             closesAfterFlush = false
             socket?.shutdownSending()

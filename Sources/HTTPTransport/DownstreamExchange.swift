@@ -150,6 +150,8 @@ open class DownstreamApplication {
     open func makeExchange() -> DownstreamExchange { DownstreamExchange() }
     /// A connection was accepted, or closed.
     open func connectionCountChanged(by change: Int) {}
+    /// The listener takes no new connection; answers without an end should come to one.
+    open func drainBegan() {}
     /// A request was refused by the transport before an exchange could be made of it.
     open func requestRefused(status: Int, client: SocketAddress) {}
 }
@@ -173,7 +175,8 @@ final class DownstreamStream: HTTP2Stream {
         headBytes &+= name.count &+ value.count &+ 32
         if headBytes > limits.headBytes || request.headers.count >= limits.headFields {
             isTooLarge = true
-            return true
+            // A few bytes on the wire may stand for thousands: what goes far beyond the limit is no mistake.
+            return headBytes <= limits.headBytes &* 4
         }
         if headComplete {
             request.appendTrailer(name: name, value: value)
@@ -200,7 +203,8 @@ final class DownstreamStream: HTTP2Stream {
         // RFC 9113, 8.3.1. nghttp2 asks for it under the schemes http and https only, and what HTTP/1.1 makes of another is anybody's guess.
         let hasOriginForm = request.target.first == 47 || (request.method == .options && request.target.equals("*"))
         guard request.method != .connect, hasOriginForm, request.hasStrictAddress else { return refuse(.malformed) }
-        if exchange.request.isGRPC { session.carriesGRPC = true }
+        request.headers.joinCookies()
+        if request.isGRPC { session.carriesGRPC = true }
         exchange.headReceived()
         if !endsWithHead, exchange.isOpen { exchange.continueIfExpected() }
     }

@@ -13,9 +13,8 @@ class HTTP2Stream {
     var isDeferred = false
     var hasStalledSource = false
     var receivedEnd = false
-    /// Counts what the peer does for this stream; `progressSeen` is what it was at the connection's last deadline.
-    var progress: UInt32 = 0
-    var progressSeen: UInt32?
+    /// When the peer last did something for this stream, or its turn began.
+    final var movedAt: UInt64
     /// Bytes received while the receiver was paused.
     var uncredited = 0
     var isPaused = false
@@ -27,6 +26,7 @@ class HTTP2Stream {
     init(id: Int32, session: HTTP2Session) {
         self.id = id
         self.session = session
+        movedAt = session.connection.loop.now
         sendQueue = ByteBuffer(pool: session.connection.loop.chunks)
     }
 
@@ -40,23 +40,29 @@ class HTTP2Stream {
     func sendQueueDrained() {}
     /// It is the peer's turn: to read, or to send what it began.
     var waitsForPeer: Bool { !sendQueue.isEmpty }
+    /// It was the peer's turn for too long.
+    func peerIsSilent() { session.reset(self, errorCode: 8 /* CANCEL, RFC 9113 section 7 */) }
 
     // MARK: Sending
 
     /// Queues bytes; false when the queue is long and the source should wait for `sendQueueDrained()`.
     func send(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        if sendQueue.isEmpty { turnBegins() }
         sendQueue.append(bytes)
         resumeIfDeferred()
-        guard sendQueue.count > session.connection.limits.outputHighWaterBytes else { return true }
+        guard sendQueue.count > session.streamHighWaterBytes else { return true }
         hasStalledSource = true
         return false
     }
 
     func endSending(trailers: HeaderBlock?) {
+        if sendQueue.isEmpty { turnBegins() }
         self.trailers = trailers
         sendEnded = true
         resumeIfDeferred()
     }
+
+    private func turnBegins() { movedAt = session.connection.loop.now }
 
     private func resumeIfDeferred() {
         if isDeferred {
@@ -70,7 +76,7 @@ class HTTP2Stream {
 
     /// Takes received bytes: credited at once, or when the receiver goes on.
     final func received(_ bytes: UnsafeRawBufferPointer) {
-        progress &+= 1
+        movedAt = session.connection.loop.now
         if isPaused { session.holdBack(bytes.count, of: self) } else { session.credit(self, bytes.count) }
         dataReceived(bytes)
     }
@@ -78,6 +84,7 @@ class HTTP2Stream {
     final func resume() {
         guard isPaused else { return }
         isPaused = false
+        turnBegins()
         if uncredited > 0 {
             session.creditHeldBack(of: self)
             session.connection.flushLater()

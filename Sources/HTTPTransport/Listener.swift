@@ -138,6 +138,7 @@ public final class Listener: EventHandler {
     /// Takes no new connection and no new request; lets those under way finish. Done when `connectionCount` is 0.
     public func drain() {
         stopAccepting()
+        application.drainBegan()
         for connection in connections { connection.drain() }
     }
 

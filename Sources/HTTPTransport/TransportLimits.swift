@@ -8,6 +8,9 @@ public struct TransportLimits: Sendable, Equatable {
     /// Flow-control windows that we offer (RFC 9113, 6.9): what a peer may send before we credit more.
     public var streamWindowBytes = 256 << 10
     public var connectionWindowBytes = 1 << 20
+    /// Streams that a client may reset, or have us reset by breaking the protocol, on one connection in the long run; ten times as
+    /// many at once. Beyond it the connection ends with ENHANCE_YOUR_CALM.
+    public var resetsPerSecond = 100
     /// Output that waits for a slow reader before its source is stopped, and what is left when it may go on.
     public var outputHighWaterBytes = 256 << 10
     public var outputLowWaterBytes = 64 << 10
@@ -26,6 +29,16 @@ public struct TransportLimits: Sendable, Equatable {
     public var tunnelIdleTimeoutNanoseconds: UInt64 = 600_000_000_000
     /// From a request's last byte to the first of its answer, and between two reads of an answer.
     public var upstreamSilenceTimeoutNanoseconds: UInt64 = 600_000_000_000
+    /// How long a HTTP/2 connection that carries streams is silent before it is asked for a sign of life, and how long that may take.
+    /// gRPC's servers take three PINGs in silence less than 5 minutes apart for an attack ("too_many_pings"): so the interval
+    /// doubles while nothing but the answers to them comes, and from 40 s on the third is far enough.
+    public var pingIntervalNanoseconds: UInt64 = 40_000_000_000
+    public var pingTimeoutNanoseconds: UInt64 = 10_000_000_000
+    /// HTTP/2 connections of one loop to one endpoint, opened as the backend's stream limit requires.
+    public var http2UpstreamConnections = 8
+    /// Requests of one loop to one endpoint that wait for a free stream, and how long each may.
+    public var queuedUpstreamRequests = 1_024
+    public var upstreamQueueTimeoutNanoseconds: UInt64 = 5_000_000_000
     /// Idle upstream connections kept per endpoint and loop.
     public var idleUpstreamConnections = 256
     /// How long a refused client's remaining bytes are awaited, read and thrown away, so that it can read our answer.
@@ -44,6 +57,12 @@ public struct TransportLimits: Sendable, Equatable {
     static let staleCheckAfterNanoseconds: UInt64 = 20_000_000
     /// Frames that HTTP/2 queues for a peer that does not read. In good order some hundreds: a few for each stream.
     static let queuedFrames = 4_096
+    /// HTTP/2 frames that carry no message (SETTINGS, PING, PRIORITY, empty DATA, tiny WINDOW_UPDATE) that a client may send in the
+    /// long run; ten times as many at once.
+    static let idleFramesPerSecond = 1_000
+    /// Output that waits on all streams of one HTTP/2 connection, as far as each can be stopped: the more there are, the less for each.
+    static let queuedBytesPerConnection = 8 << 20
+    static let leastQueuedBytesPerStream = 16 << 10
     /// Reads in one wake before others have their turn.
     static let readsPerWake = 4
 }

@@ -18,7 +18,7 @@ final class UpstreamConnection: TransportConnection {
     }
 
     /// Unchecked: a pool closes its connections before it goes.
-    private unowned(unsafe) let pool: UpstreamPool
+    unowned(unsafe) let pool: UpstreamPool
     private var phase = Phase.connecting
     private(set) var exchange: UpstreamExchange?
     private var chunkedDecoder: ChunkedDecoder?
@@ -34,7 +34,12 @@ final class UpstreamConnection: TransportConnection {
     /// Exchanges carried before the present one.
     private(set) var exchangesCarried = 0
     private(set) var idleSince: UInt64 = 0
-    private var failure: UpstreamFailure?
+    var failure: UpstreamFailure?
+    var keepAlive = HTTP2KeepAlive()
+    /// HTTP/2: streams at once, as learned from a refusal.
+    var streamAllowance = Int.max
+    /// HTTP/2: has carried a stream, so the backend is known to work.
+    var carriesStreams = false
 
     init(pool: UpstreamPool, speaksHTTP2: Bool) throws(SocketError) {
         self.pool = pool
@@ -61,7 +66,12 @@ final class UpstreamConnection: TransportConnection {
             close()
             return false
         }
-        phase = http2 != nil ? .http2 : exchange == nil ? .idle : .head
+        if http2 != nil {
+            // The deadline of the connect stands until the backend's SETTINGS are here.
+            phase = .http2
+            return true
+        }
+        phase = exchange == nil ? .idle : .head
         setDeadline(loop.now &+ limits.upstreamSilenceTimeoutNanoseconds)
         exchange?.requestStarted()
         return !isClosed
@@ -69,30 +79,10 @@ final class UpstreamConnection: TransportConnection {
 
     // MARK: Requests
 
-    /// HTTP/2: how many more streams fit.
-    var freeStreams: Int {
-        guard let http2, !http2.peerIsGoingAway, !isClosed, !closesAfterFlush else { return 0 }
-        return min(http2.peerStreamLimit, limits.streamsPerConnection) &- http2.streams.count
-    }
-
     func start(_ exchange: UpstreamExchange, _ request: UpstreamRequest) {
+        if let http2 { return startStream(of: http2, exchange, request) }
         exchange.connection = self
         exchange.isRequestSent = !request.hasBody
-        if let http2 {
-            let stream = http2.submitRequest(
-                head: request.head, carriesTrailersField: request.acceptsTrailers, ended: !request.hasBody
-            ) { UpstreamStream(id: $1, session: $0, exchange: exchange) }
-            guard stream != nil else {
-                exchange.connection = nil
-                exchange.isFinished = true
-                exchange.failed(.refusedStream)
-                return
-            }
-            stream?.sendEnded = !request.hasBody
-            if case .http2 = phase { touch() }
-            exchange.requestStarted()
-            return
-        }
         self.exchange = exchange
         if case .idle = phase {
             phase = .head
@@ -190,18 +180,11 @@ final class UpstreamConnection: TransportConnection {
     }
 
     override func process(_ bytes: UnsafeMutableRawBufferPointer) -> Int {
-        touch()
         if let http2 {
-            let isSound = http2.receive(bytes)
-            if !isSound || http2.isFinished {
-                if !isSound { failure = .protocolError }
-                closesAfterFlush = true
-                flushLater()
-            } else if http2.peerIsGoingAway {
-                pool.forget(self)
-            }
+            processHTTP2(http2, bytes)
             return bytes.count
         }
+        touch()
         var taken = 0
         while taken < bytes.count, !isClosed {
             let rest = UnsafeMutableRawBufferPointer(rebasing: bytes[taken...])
@@ -363,21 +346,12 @@ final class UpstreamConnection: TransportConnection {
 
     func touch() { setDeadline(loop.now &+ limits.upstreamSilenceTimeoutNanoseconds) }
 
-    func streamFinished() {
-        guard !isClosed, let http2, http2.streams.isEmpty else { return }
-        setDeadline(loop.now &+ max(limits.upstreamIdleTimeoutNanoseconds, 60_000_000_000))
-        if http2.peerIsGoingAway {
-            closesAfterFlush = true
-            flushLater()
-        }
-    }
-
     override func deadlineReached() {
         switch phase {
         case .connecting: failure = .connectFailed
         case .idle: break
         case .tunnel: return
-        case .http2: if !(http2?.streams.isEmpty ?? true) { failure = .timeout }
+        case .http2: return http2DeadlineReached()
         default:
             guard !waitsForClient else { return touch() }
             failure = .timeout
@@ -394,9 +368,6 @@ final class UpstreamConnection: TransportConnection {
         bytesSentAtDeadline = bytesSent
         return !exchange.isRequestSent && (output.isEmpty || moved)
     }
-
-    /// What a stream that ends with its connection died of.
-    var failureForStreams: UpstreamFailure { failure ?? .reset }
 
     override func peerClosed() {
         // The pause is over for the bytes that may still wait in the kernel; a body that ends by close ends here.
@@ -415,6 +386,9 @@ final class UpstreamConnection: TransportConnection {
         if case .connecting = phase { failure = .connectFailed }
         close()
     }
+
+    override func peerSettingsReceived() { settingsReceived() }
+    override func peerGoingAway(errorCode: UInt32) { goawayReceived(errorCode: errorCode) }
 
     override func closed() {
         pool.forget(self)

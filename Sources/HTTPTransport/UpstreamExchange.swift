@@ -5,10 +5,13 @@ import Wire
 public enum UpstreamFailure: Sendable {
     /// No connection could be made: refused, unreachable, or not in time.
     case connectFailed
-    /// A kept connection was closed by the backend before it answered anything: nothing was processed that it told of.
+    /// A kept connection was closed by the backend before it answered anything, or its GOAWAY left the stream out: nothing was
+    /// processed that it told of.
     case staleConnection
-    /// The backend refused the stream unprocessed (REFUSED_STREAM, or above a GOAWAY's last id).
+    /// The backend refused the stream unprocessed (REFUSED_STREAM).
     case refusedStream
+    /// The backend has no room: no stream came free in time, or it asked for calm (ENHANCE_YOUR_CALM).
+    case overloaded
     /// The connection or stream ended before the answer was whole.
     case reset
     /// No byte came for too long.
@@ -47,6 +50,8 @@ open class UpstreamExchange {
     public final let response = ResponseHead()
     final var connection: UpstreamConnection?
     final var stream: UpstreamStream?
+    /// What is sent before there is a stream waits here.
+    final var waiting: WaitingRequest?
     public internal(set) final var isFinished = false
     public internal(set) final var isRequestSent = false
     final var isResponsePaused = false
@@ -59,9 +64,11 @@ open class UpstreamExchange {
         response.removeAll()
         connection = nil
         stream = nil
+        waiting = nil
         isFinished = false
         isRequestSent = false
         isResponsePaused = false
+        informationalResponses = 0
     }
 
     // MARK: To be overridden
@@ -92,16 +99,23 @@ open class UpstreamExchange {
     /// Sends bytes of the body. False: wait for `requestDrained()` before more; these are kept.
     @discardableResult
     public final func send(_ bytes: UnsafeRawBufferPointer) -> Bool {
-        guard let connection, bytes.count > 0 else { return true }
+        guard bytes.count > 0 else { return true }
+        guard let connection else { return waiting?.keep(bytes) ?? true }
         if let stream { return stream.send(bytes) }
         return connection.writeHTTP1Body(bytes)
     }
 
     /// Ends the request. Trailers can follow a body whose length was not declared.
     public final func finishRequest(trailers: HeaderBlock? = nil) {
-        guard let connection, !isRequestSent else { return }
+        guard !isRequestSent, connection != nil || waiting != nil else { return }
         isRequestSent = true
-        if let stream { stream.endSending(trailers: trailers) } else { connection.finishHTTP1Request(trailers: trailers) }
+        if let stream {
+            stream.endSending(trailers: trailers)
+        } else if let waiting {
+            waiting.trailers = trailers
+        } else {
+            connection?.finishHTTP1Request(trailers: trailers)
+        }
     }
 
     /// Counts an informational head and reports it; false when there have been too many.
@@ -116,7 +130,12 @@ open class UpstreamExchange {
 
     /// Gives up: the backend sees a close (HTTP/1.1) or RST_STREAM CANCEL. No call follows.
     public final func cancel() {
-        guard let connection, !isFinished else { return }
+        guard !isFinished else { return }
+        if let waiting {
+            isFinished = true
+            waiting.leave()
+        }
+        guard let connection else { return }
         isFinished = true
         if let stream {
             stream.session.reset(stream, errorCode: 8 /* CANCEL, RFC 9113 section 7 */)
@@ -137,82 +156,5 @@ open class UpstreamExchange {
         guard isResponsePaused else { return }
         isResponsePaused = false
         if let stream { stream.resume() } else { connection?.resumeInput() }
-    }
-}
-
-/// The HTTP/2 stream of an upstream exchange.
-final class UpstreamStream: HTTP2Stream {
-    let exchange: UpstreamExchange
-    private var responseTrailers: HeaderBlock?
-    private var headBytes = 0
-    private var isInformational = false
-
-    init(id: Int32, session: HTTP2Session, exchange: UpstreamExchange) {
-        self.exchange = exchange
-        super.init(id: id, session: session)
-        exchange.stream = self
-    }
-
-    override func headerReceived(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> Bool {
-        let limits = session.connection.limits
-        headBytes &+= name.count &+ value.count &+ 32
-        guard headBytes <= limits.headBytes &* 2 else { return false }
-        if headComplete {
-            let trailers = responseTrailers ?? HeaderBlock(byteCapacity: 128, fieldCapacity: 4)
-            responseTrailers = trailers
-            trailers.append(name: name, value: value)
-        } else if name.equals(":status") {
-            exchange.response.removeAll()
-            exchange.response.status = value.decimalValue ?? 0
-            isInformational = exchange.response.status < 200
-        } else {
-            let known = KnownHeader.identify(name)
-            if known == .contentLength { exchange.response.contentLength = value.decimalValue }
-            exchange.response.headers.append(name: name, value: value, known: known)
-        }
-        return true
-    }
-
-    override func headReceived() {
-        if isInformational {
-            if !exchange.isFinished, !exchange.takeInformational() { session.reset(self, errorCode: 1 /* PROTOCOL_ERROR */) }
-            return
-        }
-        headComplete = true
-        guard !exchange.isFinished else { return }
-        exchange.headReceived()
-    }
-
-    override func dataReceived(_ bytes: UnsafeRawBufferPointer) {
-        guard !exchange.isFinished else { return }
-        exchange.bodyReceived(bytes)
-    }
-
-    override func endReceived() {
-        guard !exchange.isFinished else { return }
-        exchange.isFinished = true
-        let connection = exchange.connection
-        exchange.responseEnded(trailers: responseTrailers)
-        // An answer that is whole before its request is: the rest of the request is of no use (RFC 9113, 8.1).
-        if !sendEnded || !sendQueue.isEmpty { session.reset(self, errorCode: 0) }
-        connection?.touch()
-    }
-
-    override func sendQueueDrained() {
-        // Whoever asked may be gone once its answer was whole, while the stream lives on for the rest of the request.
-        guard !exchange.isFinished else { return }
-        exchange.requestDrained()
-    }
-
-    override func closed(errorCode: UInt32) {
-        let connection = exchange.connection
-        exchange.connection = nil
-        exchange.stream = nil
-        if !exchange.isFinished {
-            exchange.isFinished = true
-            let refused = errorCode == 7 || (session.peerIsGoingAway && !headComplete)
-            exchange.failed(refused ? .refusedStream : connection?.failureForStreams ?? .reset)
-        }
-        connection?.streamFinished()
     }
 }

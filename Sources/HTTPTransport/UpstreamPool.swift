@@ -14,8 +14,10 @@ public final class UpstreamPool {
     public let speaksHTTP2: Bool
     private var idle: [UpstreamConnection] = []
     private var multiplexed: [UpstreamConnection] = []
-    /// Connections held, by what they are doing.
     private var open: [ObjectIdentifier: UpstreamConnection] = [:]
+    private let waiting: WaitingRequests
+    /// Silence on a connection with streams before it is asked for a sign of life.
+    private(set) var pingIntervalNanoseconds: UInt64
 
     public init(loop: EventLoop, address: SocketAddress, authority: String, speaksHTTP2: Bool, limits: TransportLimits) {
         self.loop = loop
@@ -25,39 +27,83 @@ public final class UpstreamPool {
         self.limits = limits
         // Engines may answer with large heads (a metadata field grows with an embedding batch), hence twice the room.
         parser = HTTP1HeadParser(maximumHeadBytes: limits.headBytes, maximumFields: limits.headFields * 2)
+        waiting = WaitingRequests(loop: loop, limits: limits)
+        pingIntervalNanoseconds = limits.pingIntervalNanoseconds
     }
 
-    deinit { closeAll() }
+    deinit {
+        waiting.detach()
+        closeAll()
+    }
 
     public var openConnections: Int { open.count }
 
     /// Sends `request` for `exchange` over a kept connection or a new one; what becomes of it the exchange is told.
-    /// `freshConnection`: do not use a kept one, since that has just failed.
+    /// `freshConnection`: do not use a kept one of HTTP/1.1, since that has just failed.
     public func start(_ exchange: UpstreamExchange, _ request: UpstreamRequest, freshConnection: Bool = false) {
-        if speaksHTTP2 {
-            if !freshConnection, let connection = multiplexed.first(where: { $0.freeStreams > 0 }) {
+        if speaksHTTP2 { return startStream(exchange, request) }
+        while !freshConnection, let connection = idle.popLast() {
+            if connection.isUsable(at: loop.now) {
                 connection.start(exchange, request)
                 return
             }
-        } else if !freshConnection {
-            while let connection = idle.popLast() {
-                if connection.isUsable(at: loop.now) {
-                    connection.start(exchange, request)
-                    return
-                }
-                connection.close()
-            }
+            connection.close()
         }
         do throws(SocketError) {
-            let connection = try UpstreamConnection(pool: self, speaksHTTP2: speaksHTTP2)
-            open[ObjectIdentifier(connection)] = connection
-            if speaksHTTP2 { multiplexed.append(connection) }
-            connection.start(exchange, request)
+            try connect().start(exchange, request)
         } catch {
             exchange.isFinished = true
             exchange.failed(error.call == "connect" ? .connectFailed : .outOfDescriptors)
         }
     }
+
+    private func connect() throws(SocketError) -> UpstreamConnection {
+        let connection = try UpstreamConnection(pool: self, speaksHTTP2: speaksHTTP2)
+        open[ObjectIdentifier(connection)] = connection
+        if speaksHTTP2 { multiplexed.append(connection) }
+        return connection
+    }
+
+    // MARK: HTTP/2
+
+    private func startStream(_ exchange: UpstreamExchange, _ request: UpstreamRequest) {
+        if waiting.first == nil, let connection = multiplexed.first(where: { $0.freeStreams > 0 }) {
+            return connection.start(exchange, request)
+        }
+        guard waiting.count < limits.queuedUpstreamRequests else {
+            exchange.isFinished = true
+            return exchange.failed(.overloaded)
+        }
+        waiting.append(exchange, request)
+        connectForWaiting()
+    }
+
+    /// One connection is made at a time: the backend's SETTINGS tell how many more are needed.
+    private func connectForWaiting() {
+        guard waiting.first != nil, multiplexed.count < limits.http2UpstreamConnections,
+            multiplexed.allSatisfy({ $0.isReady || $0.isClosed })
+        else { return }
+        do throws(SocketError) { _ = try connect() } catch { waiting.failAll(.connectFailed) }
+    }
+
+    /// A stream has ended, or the backend has said how many it allows.
+    func streamsMayBeFree() {
+        while let next = waiting.first, let connection = multiplexed.first(where: { $0.freeStreams > 0 }) {
+            next.leave()
+            let (exchange, isRequestSent) = (next.exchange, next.exchange.isRequestSent)
+            connection.start(exchange, next.request)
+            guard !exchange.isFinished else { continue }
+            exchange.send(next.body.readable)
+            if isRequestSent { exchange.finishRequest(trailers: next.trailers) }
+            if next.hasStalledSource { exchange.requestDrained() }
+        }
+        connectForWaiting()
+    }
+
+    /// Twice the interval from now on, as gRPC's clients do when a server has had enough of their PINGs.
+    func pingLess() { pingIntervalNanoseconds = min(pingIntervalNanoseconds &* 2, 3_600_000_000_000) }
+
+    // MARK: Connections
 
     func becameIdle(_ connection: UpstreamConnection) {
         if idle.count < limits.idleUpstreamConnections { idle.append(connection) } else { connection.close() }
@@ -68,6 +114,10 @@ public final class UpstreamPool {
         if let index = multiplexed.firstIndex(where: { $0 === connection }) { multiplexed.remove(at: index) }
         guard connection.isClosed else { return }
         open[ObjectIdentifier(connection)] = nil
+        if speaksHTTP2, !connection.carriesStreams, multiplexed.allSatisfy({ !$0.isReady || $0.isClosed }) {
+            // It was the hope of those who wait.
+            waiting.failAll(connection.failure ?? .connectFailed)
+        }
         if let index = idle.lastIndex(where: { $0 === connection }) { idle.remove(at: index) }
     }
 
@@ -80,6 +130,7 @@ public final class UpstreamPool {
 
     /// Closes everything; exchanges under way fail.
     public func closeAll() {
+        waiting.failAll(.reset)
         for connection in open.values { connection.close() }
     }
 }

@@ -40,6 +40,7 @@ extension Exchange {
     private func send(to decision: Decision, freshConnection: Bool = false) {
         guard let pool = worker.pool(for: decision) else { return upstreamFailed(.connectFailed) }
         attemptsMade &+= 1
+        if attemptsMade > 1, isGRPC { shortenTimeout() }
         bodyBytesSent = 0
         let attempt = makeAttempt()
         self.attempt = attempt
@@ -118,13 +119,21 @@ extension Exchange {
         isInspecting = false
         heldBytes.removeAll()
         if failure == .connectFailed { worker.table.reportUnreachable(decision.group, now: now) }
+        if failure == .overloaded { worker.table.reportSaturated(decision.group, now: now) }
         guard isReplayable, failure != .timeout, attemptsMade < worker.settings.attempts else { return fail(failureKind ?? .upstreamReset) }
         worker.metrics.counters.retries &+= 1
-        if failure == .staleConnection || failure == .refusedStream {
+        if failure == .staleConnection || failure == .refusedStream && !worker.table.hasReadyGroup(excluding: triedWithPresent, now: now) {
             // The group is well; the connection was not. The booking stands.
             return send(to: decision, freshConnection: true)
         }
         retryElsewhere()
+    }
+
+    /// The groups tried, that of the present attempt among them.
+    var triedWithPresent: TriedGroups {
+        var groups = tried
+        if let decision { groups.insert(decision.group) }
+        return groups
     }
 
     /// Gives the booking back and chooses again among the groups not tried.

@@ -20,23 +20,9 @@ extension Exchange {
 
     func upstreamHeadReceived(_ response: ResponseHead) {
         responseStatus = response.status
-        if isGRPC {
-            scanner = ResponseScanner(kind: .other)
-            return releaseHead()
-        }
+        if isGRPC { return upstreamCallHeadReceived(response) }
         let pushesBack = response.status == 503 || response.status == 429 || response.status == 529
-        if pushesBack, let decision {
-            // Full, not broken (vLLM answers so in 3 ms when its queue is bounded): elsewhere there may be room.
-            worker.table.reportSaturated(decision.group, now: worker.loop.now)
-            recordFailure(.saturated, in: decision.group)
-            if canTryElsewhere {
-                attempt?.cancel()
-                attempt = nil
-                failureKind = .saturated
-                worker.metrics.counters.retries &+= 1
-                return retryElsewhere()
-            }
-        }
+        if pushesBack, leavesFullBackend() { return }
         let type = response.headers.value(.contentType)
         isEventStream = type?.hasPrefixIgnoringCase("text/event-stream") ?? false
         let isJSON = type?.hasPrefixIgnoringCase("application/json") ?? false
@@ -46,11 +32,24 @@ extension Exchange {
         isInspecting = response.status == 500 && canTryElsewhere
     }
 
+    /// The backend is full, not broken (vLLM says so in 3 ms when its queue is bounded): elsewhere there may be room.
+    /// - Returns: whether the request is on its way there.
+    func leavesFullBackend() -> Bool {
+        guard let decision else { return false }
+        worker.table.reportSaturated(decision.group, now: worker.loop.now)
+        recordFailure(.saturated, in: decision.group)
+        guard canTryElsewhere else { return false }
+        attempt?.cancel()
+        attempt = nil
+        failureKind = .saturated
+        worker.metrics.counters.retries &+= 1
+        retryElsewhere()
+        return true
+    }
+
     private var canTryElsewhere: Bool {
-        guard isReplayable, isRequestComplete, attemptsMade < worker.settings.attempts, let decision else { return false }
-        var without = tried
-        without.insert(decision.group)
-        return worker.table.hasReadyGroup(excluding: without, now: worker.loop.now)
+        isReplayable && isRequestComplete && attemptsMade < worker.settings.attempts && decision != nil
+            && worker.table.hasReadyGroup(excluding: triedWithPresent, now: worker.loop.now)
     }
 
     /// Sends the head on, and what was held behind it.
@@ -167,9 +166,7 @@ extension Exchange {
     func endBrokenResponse() {
         let kind = failureKind ?? .upstreamReset
         if isGRPC {
-            let trailers = HeaderBlock(byteCapacity: 128, fieldCapacity: 4)
-            kind.appendGRPCStatus(to: trailers)
-            finish(trailers: trailers)
+            endCall(kind.grpcStatus, kind.message)
         } else if isEventStream {
             // An event of its own, also when the last one was cut in two.
             if lastByte != 10 { writeText("\n\n") }

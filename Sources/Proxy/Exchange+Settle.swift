@@ -10,6 +10,8 @@ extension Exchange {
         guard !isSettled else { return }
         isSettled = true
         isHeadHeld = false
+        if callDeadline.at != 0 { worker.callDeadlines.remove(self) }
+        if mode == .health { worker.health.remove(self) }
         release(outcome)
         record(outcome)
         discardBody()
@@ -50,6 +52,7 @@ extension Exchange {
             case .timeout: .timeout
             case .protocolError: .protocolError
             case .staleConnection, .refusedStream, .outOfDescriptors: .resetBeforeAnswer
+            case .overloaded: .saturated
             case .reset: isResponseStarted ? .resetDuringAnswer : .resetBeforeAnswer
             }
         recordFailure(kind, in: group)

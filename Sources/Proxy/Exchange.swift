@@ -18,6 +18,8 @@ final class Exchange: DownstreamExchange {
         case local
         /// A WebSocket: bytes pass in both directions until both have ended.
         case tunnel
+        /// A call of `grpc.health.v1`, answered here once its message is whole.
+        case health
     }
 
     /// Unchecked: a worker outlives the connections of its loop, and they their exchanges.
@@ -55,6 +57,8 @@ final class Exchange: DownstreamExchange {
         }
     }
     var headHold = HeadHold()
+    /// gRPC's `grpc-timeout`.
+    var callDeadline = CallDeadline()
     /// Bytes that came before the first event, or a 500's body that is being looked at.
     var heldBytes: ByteBuffer
     var isInspecting = false
@@ -126,6 +130,7 @@ final class Exchange: DownstreamExchange {
         series = nil
         isSettled = false
         isReleased = false
+        callDeadline = CallDeadline()
     }
 
     /// A try at a backend: the object of an earlier one when that has been let go of.
@@ -148,14 +153,10 @@ final class Exchange: DownstreamExchange {
         settleRequestID()
         if request.path.starts(with: "/openai/v1/") { request.dropTargetPrefix(7) }
         if let declared = request.contentLength, declared > worker.settings.bodyBytes { return fail(.bodyTooLarge) }
+        if isGRPC { return callReceived() }
         if let expectation = headers.value(.expect), !expectation.equalsIgnoringCase("100-continue") { return fail(.expectationFailed) }
         if answersLocally() { return }
-        if isGRPC {
-            mode = .forwarded
-            dispatch()
-        } else {
-            mode = hasProbedBody ? .collected : .forwarded
-        }
+        mode = hasProbedBody ? .collected : .forwarded
     }
 
     /// JSON that came as it is: what routing can read.
@@ -206,6 +207,8 @@ final class Exchange: DownstreamExchange {
             collect(bytes)
         case .forwarded:
             forward(bytes)
+        case .health:
+            worker.health.messageReceived(bytes, for: self)
         case .local, .tunnel: break
         }
     }
@@ -232,6 +235,8 @@ final class Exchange: DownstreamExchange {
         case .forwarded:
             if attempt == nil, decision == nil { dispatch() }
             attempt?.finishRequest(trailers: trailers)
+        case .health:
+            worker.health.answer(self)
         case .local, .tunnel: break
         }
     }

@@ -7,12 +7,13 @@ import Wire
 /// Every way in which the proxy itself answers instead of a backend, with what the client is told. No address is ever in a message.
 enum FailureKind: Int, CaseIterable {
     case invalidRequest, modelNotFound, bodyTooLarge, queueFull, saturated, upstreamConnectError, upstreamReset, noReadyGroup,
-        upstreamTimeout, notFound, methodNotAllowed, expectationFailed, overloaded
+        upstreamTimeout, queueTimeout, deadlineExceeded, notFound, methodNotAllowed, expectationFailed, overloaded
 
     init(_ failure: HTTPTransport.UpstreamFailure) {
         switch failure {
         case .connectFailed: self = .upstreamConnectError
         case .timeout: self = .upstreamTimeout
+        case .overloaded: self = .queueTimeout
         case .staleConnection, .refusedStream, .reset, .protocolError: self = .upstreamReset
         case .outOfDescriptors: self = .overloaded
         }
@@ -27,15 +28,15 @@ enum FailureKind: Int, CaseIterable {
         case .expectationFailed: 417
         case .queueFull, .saturated: 429
         case .upstreamConnectError, .upstreamReset: 502
-        case .noReadyGroup, .overloaded: 503
-        case .upstreamTimeout: 504
+        case .noReadyGroup, .queueTimeout, .overloaded: 503
+        case .upstreamTimeout, .deadlineExceeded: 504
         }
     }
 
     /// Seconds that a client should wait before it comes again.
     var retryAfterSeconds: Int? {
         switch self {
-        case .queueFull, .saturated, .noReadyGroup, .overloaded: 1
+        case .queueFull, .saturated, .noReadyGroup, .queueTimeout, .overloaded: 1
         default: nil
         }
     }
@@ -47,8 +48,8 @@ enum FailureKind: Int, CaseIterable {
         case .modelNotFound, .notFound: "5"
         case .methodNotAllowed: "12"
         case .bodyTooLarge, .queueFull, .saturated, .overloaded: "8"
-        case .upstreamConnectError, .upstreamReset, .noReadyGroup: "14"
-        case .upstreamTimeout: "4"
+        case .upstreamConnectError, .upstreamReset, .noReadyGroup, .queueTimeout: "14"
+        case .upstreamTimeout, .deadlineExceeded: "4"
         }
     }
 
@@ -68,6 +69,8 @@ enum FailureKind: Int, CaseIterable {
         case .upstreamReset: "upstream_reset"
         case .noReadyGroup: "no_ready_group"
         case .upstreamTimeout: "upstream_timeout"
+        case .queueTimeout: "queue_timeout"
+        case .deadlineExceeded: "deadline_exceeded"
         }
     }
 
@@ -86,6 +89,8 @@ enum FailureKind: Int, CaseIterable {
         case .upstreamReset: "The backend failed before its answer was complete."
         case .noReadyGroup: "No backend is ready to serve this request."
         case .upstreamTimeout: "The backend did not answer in time."
+        case .queueTimeout: "No backend had room for this request in time."
+        case .deadlineExceeded: "The deadline of the call has passed."
         }
     }
 
@@ -112,17 +117,12 @@ enum FailureKind: Int, CaseIterable {
         switch self {
         case .upstreamConnectError: .upstreamConnectError
         case .upstreamReset: .upstreamReset
-        case .upstreamTimeout: .upstreamTimeout
-        case .noReadyGroup: .noReadyGroup
+        case .upstreamTimeout, .deadlineExceeded: .upstreamTimeout
+        case .noReadyGroup, .queueTimeout: .noReadyGroup
         case .invalidRequest, .modelNotFound, .bodyTooLarge, .queueFull, .saturated, .notFound, .methodNotAllowed, .expectationFailed,
             .overloaded:
             .rejected
         }
-    }
-
-    func appendGRPCStatus(to headers: HeaderBlock) {
-        headers.append("grpc-status", grpcStatus)
-        headers.append("grpc-message", message)
     }
 }
 
@@ -135,14 +135,10 @@ extension Exchange {
         failureKind = kind
         isHeadHeld = false
         guard !isResponseStarted else { return endBrokenResponse() }
-        let headers = HeaderBlock()
         if isGRPC {
-            responseStatus = 200
-            headers.append("content-type", "application/grpc")
-            kind.appendGRPCStatus(to: headers)
-            headers.append("x-request-id", requestID)
-            respond(status: 200, headers: headers, ended: true)
+            endCall(kind.grpcStatus, kind.message)
         } else {
+            let headers = HeaderBlock()
             responseStatus = kind.status
             kind.withJSON { json in
                 headers.append("content-type", "application/json")

@@ -17,6 +17,8 @@ public final class ProxyWorker: DownstreamApplication {
     let addresses: EndpointAddresses
     let probe: RequestProbe
     let holds: HeadHolds
+    let callDeadlines: CallDeadlines
+    let health: HealthService
     let accessLog: AccessLog?
     var requestIDs: RequestIDGenerator
     private var pools: [Endpoint: UpstreamPool] = [:]
@@ -38,6 +40,8 @@ public final class ProxyWorker: DownstreamApplication {
         accessLog = accessLogDescriptor.map { AccessLog(loop: loop, descriptor: $0) }
         probe = RequestProbe()
         holds = HeadHolds(loop: loop, nanoseconds: settings.headHoldNanoseconds)
+        callDeadlines = CallDeadlines(loop: loop)
+        health = HealthService(loop: loop, table: table)
         self.requestIDs = requestIDs
         super.init()
     }
@@ -47,6 +51,8 @@ public final class ProxyWorker: DownstreamApplication {
         exchange.restart()
         return exchange
     }
+
+    public override func drainBegan() { health.drain() }
 
     public override func connectionCountChanged(by change: Int) {
         metrics.counters.downstreamConnectionsOpen &+= Int64(change)

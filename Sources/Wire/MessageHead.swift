@@ -56,7 +56,13 @@ public final class RequestHead {
         return UnsafeRawBufferPointer(start: target.baseAddress, count: UnsafeRawPointer(query) - target.baseAddress!)
     }
 
-    public var isGRPC: Bool { headers.value(.contentType)?.hasPrefixIgnoringCase("application/grpc") ?? false }
+    /// A gRPC call by its content type: `application/grpc`, alone or with a message format. gRPC-Web is another protocol.
+    public var isGRPC: Bool {
+        guard version == .http2, let type = headers.value(.contentType), type.hasPrefixIgnoringCase("application/grpc") else {
+            return false
+        }
+        return type.count == 16 || type[16] == UInt8(ascii: "+") || type[16] == UInt8(ascii: ";")
+    }
 
     public func setMethod(_ bytes: UnsafeRawBufferPointer) {
         method = HTTPMethod.identify(bytes)

@@ -1,0 +1,178 @@
+import CNghttp2
+import EventLoop
+import Wire
+
+extension HTTP2Session {
+    // MARK: Messages
+
+    func submitResponse(_ stream: HTTP2Stream, status: Int, headers: HeaderBlock, ended: Bool) {
+        withFields(headers, pseudo: 1) { fields in
+            withUnsafeTemporaryAllocation(byteCount: 3, alignment: 1) { digits in
+                digits[0] = UInt8(48 + status / 100 % 10)
+                digits[1] = UInt8(48 + status / 10 % 10)
+                digits[2] = UInt8(48 + status % 10)
+                fields[0] = nameValue(":status", UnsafeRawBufferPointer(digits))
+                if status < 200 {
+                    nghttp2_submit_headers(
+                        session, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream.id, nil, fields.baseAddress, fields.count, nil)
+                } else if ended {
+                    nghttp2_submit_response(session, stream.id, fields.baseAddress, fields.count, nil)
+                } else {
+                    var provider = dataProvider(for: stream)
+                    nghttp2_submit_response(session, stream.id, fields.baseAddress, fields.count, &provider)
+                }
+            }
+        }
+        connection.flushLater()
+    }
+
+    /// Sends a request; the stream made by `makeStream` from the new id gets its answer. Nil when no stream can be opened.
+    func submitRequest<Stream: HTTP2Stream>(
+        head: RequestHead, carriesTrailersField: Bool, ended: Bool, makeStream: (HTTP2Session, Int32) -> Stream
+    ) -> Stream? {
+        guard let session else { return nil }
+        var result: Stream?
+        withFields(head.headers, pseudo: carriesTrailersField ? 5 : 4) { fields in
+            fields[0] = nameValue(":method", head.methodBytes)
+            fields[1] = nameValue(":scheme", "http")
+            fields[2] = nameValue(":authority", head.authority)
+            fields[3] = nameValue(":path", head.target)
+            if carriesTrailersField { fields[4] = nameValue("te", "trailers") }
+            let stream = makeStream(self, Int32(bitPattern: nghttp2_session_get_next_stream_id(session)))
+            var provider = dataProvider(for: stream)
+            let context = Unmanaged.passUnretained(stream).toOpaque()
+            let id =
+                ended
+                ? nghttp2_submit_request(session, nil, fields.baseAddress, fields.count, nil, context)
+                : nghttp2_submit_request(session, nil, fields.baseAddress, fields.count, &provider, context)
+            guard id == stream.id else { return }
+            streams[id] = stream
+            result = stream
+        }
+        connection.flushLater()
+        return result
+    }
+
+    func reset(_ stream: HTTP2Stream, errorCode: UInt32) {
+        guard let session else { return }
+        nghttp2_submit_rst_stream(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream.id, errorCode)
+        connection.flushLater()
+    }
+
+    /// Gives up the streams whose peer has done nothing for so long though it was its turn: one timer and a look at all, instead of
+    /// a timer for each.
+    /// - Returns: when the next stream is due unless it moves, and when one moved last.
+    func endSilentStreams(after nanoseconds: UInt64) -> (next: UInt64, lastMove: UInt64) {
+        let now = connection.loop.now
+        var next = UInt64.max
+        var lastMove: UInt64 = 0
+        for stream in streams.values {
+            lastMove = max(lastMove, stream.movedAt)
+            guard stream.waitsForPeer else { continue }
+            if now &- stream.movedAt >= nanoseconds {
+                stream.movedAt = now
+                stream.peerIsSilent()
+            } else {
+                next = min(next, stream.movedAt &+ nanoseconds)
+            }
+        }
+        return (next, lastMove)
+    }
+
+    func ping() {
+        guard let session else { return }
+        nghttp2_submit_ping(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), nil)
+        connection.flushLater()
+    }
+
+    func credit(_ stream: HTTP2Stream, _ bytes: Int) {
+        guard let session else { return }
+        nghttp2_session_consume(session, stream.id, bytes)
+    }
+
+    /// Bytes that came for a paused stream. A backend's connection carries many clients: there only the stream's window stays used up,
+    /// or a few slow readers would hold up all others. A client's own connection as a whole may wait for it.
+    func holdBack(_ bytes: Int, of stream: HTTP2Stream) {
+        stream.uncredited &+= bytes
+        if role == .client { creditConnection(bytes) }
+    }
+
+    func creditHeldBack(of stream: HTTP2Stream) {
+        guard let session else { return }
+        if role == .client {
+            nghttp2_session_consume_stream(session, stream.id, stream.uncredited)
+        } else {
+            nghttp2_session_consume(session, stream.id, stream.uncredited)
+        }
+        stream.uncredited = 0
+    }
+
+    /// Bytes that no stream will take any more still count against the connection's window.
+    func creditConnection(_ bytes: Int) {
+        guard let session, bytes > 0 else { return }
+        nghttp2_session_consume_connection(session, bytes)
+    }
+
+    func resumeData(_ stream: HTTP2Stream) {
+        guard let session else { return }
+        nghttp2_session_resume_data(session, stream.id)
+    }
+
+    /// First GOAWAY of a graceful shutdown (RFC 9113, 6.8): no new streams, please; those that cross it are still served.
+    func announceShutdown() {
+        guard let session else { return }
+        nghttp2_submit_shutdown_notice(session)
+        connection.flushLater()
+    }
+
+    /// Second GOAWAY: with the last stream that was taken.
+    func refuseNewStreams() {
+        guard let session else { return }
+        nghttp2_submit_goaway(
+            session, UInt8(NGHTTP2_FLAG_NONE.rawValue), nghttp2_session_get_last_proc_stream_id(session),
+            UInt32(NGHTTP2_NO_ERROR.rawValue), nil, 0)
+        connection.flushLater()
+    }
+
+    // MARK: Fields
+
+    /// nghttp2 copies names (to lower case) and values, so the block may be reused at once. Fields of one connection are left out.
+    private func withFields(
+        _ headers: HeaderBlock, pseudo: Int, _ body: (UnsafeMutableBufferPointer<nghttp2_nv>) -> Void
+    ) {
+        withUnsafeTemporaryAllocation(of: nghttp2_nv.self, capacity: pseudo + headers.count) { fields in
+            var count = pseudo
+            for index in 0..<headers.count {
+                let known = headers.known(at: index)
+                if known.isHopByHop || known == .host || known == .expect { continue }
+                fields.initializeElement(at: count, to: nameValue(headers.name(at: index), headers.value(at: index)))
+                count &+= 1
+            }
+            body(UnsafeMutableBufferPointer(rebasing: fields[..<count]))
+        }
+    }
+
+    func submitTrailers(of stream: HTTP2Stream, _ trailers: HeaderBlock) {
+        withFields(trailers, pseudo: 0) { _ = nghttp2_submit_trailer(session, stream.id, $0.baseAddress, $0.count) }
+    }
+
+    private func dataProvider(for stream: HTTP2Stream) -> nghttp2_data_provider {
+        nghttp2_data_provider(
+            source: nghttp2_data_source(ptr: Unmanaged.passUnretained(stream).toOpaque()), read_callback: onReadData)
+    }
+}
+
+private func nameValue(_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> nghttp2_nv {
+    nghttp2_nv(
+        name: UnsafeMutablePointer(mutating: name.baseAddress?.assumingMemoryBound(to: UInt8.self)),
+        value: UnsafeMutablePointer(mutating: value.baseAddress?.assumingMemoryBound(to: UInt8.self)), namelen: name.count,
+        valuelen: value.count, flags: UInt8(NGHTTP2_NV_FLAG_NONE.rawValue))
+}
+
+private func nameValue(_ name: StaticString, _ value: UnsafeRawBufferPointer) -> nghttp2_nv {
+    nameValue(UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount), value)
+}
+
+private func nameValue(_ name: StaticString, _ value: StaticString) -> nghttp2_nv {
+    nameValue(name, UnsafeRawBufferPointer(start: value.utf8Start, count: value.utf8CodeUnitCount))
+}

@@ -1,0 +1,226 @@
+import CNghttp2
+import EventLoop
+import Wire
+
+/// When a backend's HTTP/2 connection is asked for a sign of life.
+struct HTTP2KeepAlive {
+    var isPingUnderway = false
+    var pingedAt: UInt64 = 0
+    /// Silence before the next PING; doubles with each that brings nothing but its answer.
+    var gapNanoseconds: UInt64 = 0
+}
+
+extension UpstreamConnection {
+    /// How long a connection without streams is kept.
+    private static let idleNanoseconds: UInt64 = 60_000_000_000
+
+    // MARK: Streams
+
+    /// The backend has said how many streams it allows.
+    var isReady: Bool { http2?.hasPeerSettings ?? false }
+
+    /// How many more streams fit.
+    var freeStreams: Int {
+        guard let http2, http2.hasPeerSettings, !http2.peerIsGoingAway, !isClosed, !closesAfterFlush else { return 0 }
+        return min(http2.peerStreamLimit, limits.streamsPerConnection, streamAllowance) &- http2.streams.count
+    }
+
+    func startStream(of http2: HTTP2Session, _ exchange: UpstreamExchange, _ request: UpstreamRequest) {
+        exchange.connection = self
+        exchange.isRequestSent = !request.hasBody
+        let stream = http2.submitRequest(
+            head: request.head, carriesTrailersField: request.acceptsTrailers, ended: !request.hasBody
+        ) { UpstreamStream(id: $1, session: $0, exchange: exchange, connection: self) }
+        guard let stream else {
+            exchange.connection = nil
+            exchange.isFinished = true
+            exchange.failed(.refusedStream)
+            return
+        }
+        carriesStreams = true
+        stream.sendEnded = !request.hasBody
+        if http2.streams.count == 1 {
+            keepAlive.gapNanoseconds = pool.pingIntervalNanoseconds
+            setDeadline(loop.now &+ min(limits.upstreamSilenceTimeoutNanoseconds, keepAlive.gapNanoseconds))
+        }
+        exchange.requestStarted()
+    }
+
+    /// The backend takes fewer streams than it had announced: no new ones here until one of those open has ended.
+    func streamRefused() {
+        streamAllowance = http2?.streams.count ?? 0
+        if streamAllowance == 0 { retire() }
+    }
+
+    func streamFinished() {
+        guard !isClosed, let http2 else { return }
+        if streamAllowance <= http2.streams.count { streamAllowance = .max }
+        if http2.streams.isEmpty {
+            setDeadline(loop.now &+ Self.idleNanoseconds)
+            if http2.peerIsGoingAway { retire() }
+        }
+        pool.streamsMayBeFree()
+    }
+
+    /// Takes no new streams, and ends when those open have.
+    private func retire() {
+        pool.forget(self)
+        guard http2?.streams.isEmpty ?? true else { return }
+        closesAfterFlush = true
+        flushLater()
+    }
+
+    // MARK: From the backend
+
+    func processHTTP2(_ http2: HTTP2Session, _ bytes: UnsafeMutableRawBufferPointer) {
+        keepAlive.isPingUnderway = false
+        let isSound = http2.receive(bytes)
+        guard !isSound || http2.isFinished else { return }
+        if !isSound { failure = .protocolError }
+        closesAfterFlush = true
+        flushLater()
+    }
+
+    func settingsReceived() {
+        // The connect is over: now the deadline is that of an idle connection, or of the first stream.
+        if http2?.streams.isEmpty ?? true { setDeadline(loop.now &+ Self.idleNanoseconds) }
+        pool.streamsMayBeFree()
+    }
+
+    func goawayReceived(errorCode: UInt32) {
+        // gRPC's servers say so to whom PINGs too often (grpc proposal A8).
+        if errorCode == NGHTTP2_ENHANCE_YOUR_CALM.rawValue { pool.pingLess() }
+        retire()
+    }
+
+    // MARK: Deadlines
+
+    /// Streams that are silent for too long end one by one; a backend that does not answer a PING takes all with it.
+    func http2DeadlineReached() {
+        guard let http2 else { return close() }
+        guard http2.hasPeerSettings else {
+            failure = .connectFailed
+            return close()
+        }
+        guard !http2.streams.isEmpty else { return close() }
+        let now = loop.now
+        let (nextSilent, lastMove) = http2.endSilentStreams(after: limits.upstreamSilenceTimeoutNanoseconds)
+        guard !isClosed else { return }
+        if keepAlive.isPingUnderway, now &- keepAlive.pingedAt >= limits.pingTimeoutNanoseconds { return close() }
+        if !keepAlive.isPingUnderway {
+            if lastMove > keepAlive.pingedAt { keepAlive.gapNanoseconds = pool.pingIntervalNanoseconds }
+            if now &- max(lastMove, keepAlive.pingedAt) >= keepAlive.gapNanoseconds {
+                http2.ping()
+                keepAlive.isPingUnderway = true
+                keepAlive.pingedAt = now
+                keepAlive.gapNanoseconds = min(keepAlive.gapNanoseconds &* 2, 3_600_000_000_000)
+            }
+        }
+        let nextPing =
+            keepAlive.isPingUnderway
+            ? keepAlive.pingedAt &+ limits.pingTimeoutNanoseconds
+            : max(lastMove, keepAlive.pingedAt) &+ keepAlive.gapNanoseconds
+        setDeadline(max(min(nextSilent, nextPing), now &+ 1_000_000))
+    }
+}
+
+/// The HTTP/2 stream of an upstream exchange.
+final class UpstreamStream: HTTP2Stream {
+    let exchange: UpstreamExchange
+    /// Unchecked: a connection ends its streams before it goes.
+    private unowned(unsafe) let connection: UpstreamConnection
+    private var responseTrailers: HeaderBlock?
+    private var headBytes = 0
+    private var isInformational = false
+
+    init(id: Int32, session: HTTP2Session, exchange: UpstreamExchange, connection: UpstreamConnection) {
+        self.exchange = exchange
+        self.connection = connection
+        super.init(id: id, session: session)
+        exchange.stream = self
+    }
+
+    override func headerReceived(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> Bool {
+        let limits = session.connection.limits
+        headBytes &+= name.count &+ value.count &+ 32
+        guard headBytes <= limits.headBytes &* 2 else { return false }
+        if headComplete {
+            let trailers = responseTrailers ?? HeaderBlock(byteCapacity: 128, fieldCapacity: 4)
+            responseTrailers = trailers
+            trailers.append(name: name, value: value)
+        } else if name.equals(":status") {
+            exchange.response.removeAll()
+            exchange.response.status = value.decimalValue ?? 0
+            isInformational = exchange.response.status < 200
+        } else {
+            let known = KnownHeader.identify(name)
+            if known == .contentLength { exchange.response.contentLength = value.decimalValue }
+            exchange.response.headers.append(name: name, value: value, known: known)
+        }
+        return true
+    }
+
+    override func headReceived() {
+        movedAt = connection.loop.now
+        if isInformational {
+            if !exchange.isFinished, !exchange.takeInformational() {
+                session.reset(self, errorCode: UInt32(NGHTTP2_PROTOCOL_ERROR.rawValue))
+            }
+            return
+        }
+        headComplete = true
+        guard !exchange.isFinished else { return }
+        exchange.headReceived()
+    }
+
+    override func dataReceived(_ bytes: UnsafeRawBufferPointer) {
+        guard !exchange.isFinished else { return }
+        exchange.bodyReceived(bytes)
+    }
+
+    override func endReceived() {
+        guard !exchange.isFinished else { return }
+        exchange.isFinished = true
+        exchange.responseEnded(trailers: responseTrailers)
+        // An answer that is whole before its request is: the rest of the request is of no use (RFC 9113, 8.1).
+        if !sendEnded || !sendQueue.isEmpty { session.reset(self, errorCode: UInt32(NGHTTP2_NO_ERROR.rawValue)) }
+    }
+
+    override func sendQueueDrained() {
+        // Whoever asked may be gone once its answer was whole, while the stream lives on for the rest of the request.
+        guard !exchange.isFinished else { return }
+        exchange.requestDrained()
+    }
+
+    /// Not while the client holds the answer back, nor while it has more of the request to send.
+    override var waitsForPeer: Bool { !isPaused && (sendEnded || !sendQueue.isEmpty) }
+
+    override func peerIsSilent() {
+        guard !exchange.isFinished else { return }
+        exchange.isFinished = true
+        exchange.connection = nil
+        session.reset(self, errorCode: UInt32(NGHTTP2_CANCEL.rawValue))
+        exchange.failed(.timeout)
+    }
+
+    override func closed(errorCode: UInt32) {
+        exchange.connection = nil
+        exchange.stream = nil
+        let isRefused = errorCode == NGHTTP2_REFUSED_STREAM.rawValue
+        if isRefused, !session.peerIsGoingAway { connection.streamRefused() }
+        if !exchange.isFinished {
+            exchange.isFinished = true
+            exchange.failed(failure(errorCode: errorCode))
+        }
+        connection.streamFinished()
+    }
+
+    private func failure(errorCode: UInt32) -> UpstreamFailure {
+        if headComplete { return connection.failure ?? .reset }
+        switch errorCode {
+        case NGHTTP2_REFUSED_STREAM.rawValue: return session.peerIsGoingAway ? .staleConnection : .refusedStream
+        case NGHTTP2_ENHANCE_YOUR_CALM.rawValue: return .overloaded
+        default: return connection.failure ?? .reset
+        }
+    }
+}

@@ -1,0 +1,90 @@
+import EventLoop
+import HTTPTransport
+import Telemetry
+import Wire
+
+/// gRPC calls. Messages are never read: what routes a call is its path and metadata, and each call finds its own group.
+extension Exchange {
+    /// A call's head is here.
+    func callReceived() {
+        // What is malformed or repeated goes on as it came, for the backend to judge.
+        if let timeout = request.headers.onlyValue("grpc-timeout").flatMap(GRPCTimeout.nanoseconds) {
+            guard timeout > 0 else { return fail(.deadlineExceeded) }
+            let (deadline, overflow) = startedAt.addingReportingOverflow(timeout)
+            if !overflow { worker.callDeadlines.add(self, at: deadline) }
+        }
+        if request.path.starts(with: "/grpc.health.v1.Health/") {
+            mode = .health
+        } else {
+            mode = .forwarded
+            dispatch()
+        }
+    }
+
+    /// The backend of another try has only what is left of the time.
+    func shortenTimeout() {
+        guard callDeadline.at != 0 else { return }
+        let now = worker.loop.now
+        withUnsafeTemporaryAllocation(byteCount: GRPCTimeout.maximumBytes, alignment: 1) { text in
+            let length = GRPCTimeout.write(nanoseconds: callDeadline.at > now ? callDeadline.at &- now : 1, into: text)
+            request.headers.remove("grpc-timeout")
+            request.headers.append("grpc-timeout", UnsafeRawBufferPointer(rebasing: text[..<length]))
+        }
+    }
+
+    func upstreamCallHeadReceived(_ response: ResponseHead) {
+        let endsHere = attempt?.endsWithHead ?? false
+        let isCall = response.status == 200 && response.headers.value(.contentType)?.hasPrefixIgnoringCase("application/grpc") ?? false
+        if !isCall, response.headers.value("grpc-status") == nil {
+            let pushesBack = response.status == 503 || response.status == 429 || response.status == 529
+            if pushesBack, leavesFullBackend() { return }
+            attempt?.cancel()
+            attempt = nil
+            endCall(Self.grpcStatus(ofHTTP: response.status), "The backend's answer is not gRPC.")
+            return settle(.upstreamReset)
+        }
+        // An engine that says UNAVAILABLE and nothing else has not begun: as with a 503, another may have room.
+        if endsHere, response.headers.value("grpc-status")?.equals("14") ?? false, leavesFullBackend() { return }
+        releaseHead()
+    }
+
+    /// Ends the call with a status of our own: all there is of the answer ("Trailers-Only"), or what follows its messages.
+    func endCall(_ status: StaticString, _ message: StaticString) {
+        let fields = HeaderBlock(byteCapacity: 256, fieldCapacity: 8)
+        if !isResponseStarted {
+            responseStatus = 200
+            fields.append("content-type", "application/grpc")
+        }
+        fields.append("grpc-status", status)
+        fields.append("grpc-message", message)
+        if isResponseStarted { return finish(trailers: fields) }
+        fields.append("x-request-id", requestID)
+        respond(status: 200, headers: fields, ended: true)
+    }
+
+    /// For answers without a status of gRPC's (grpc/grpc, doc/http-grpc-status-mapping.md).
+    private static func grpcStatus(ofHTTP status: Int) -> StaticString {
+        switch status {
+        case 400: "13"
+        case 401: "16"
+        case 403: "7"
+        case 404: "12"
+        case 429, 502, 503, 504: "14"
+        default: "2"
+        }
+    }
+}
+
+extension HeaderBlock {
+    /// The value of the field with this lower-case name, which came over HTTP/2; nil when it is absent or repeated.
+    fileprivate func onlyValue(_ name: StaticString) -> UnsafeRawBufferPointer? {
+        var found: UnsafeRawBufferPointer?
+        for index in 0..<count where self.name(at: index).equals(name) {
+            guard found == nil else { return nil }
+            found = value(at: index)
+        }
+        return found
+    }
+
+    fileprivate func remove(_ name: StaticString) { removeFields { self.name(at: $0).equals(name) } }
+}
