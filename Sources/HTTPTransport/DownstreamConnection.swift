@@ -39,12 +39,30 @@ public final class DownstreamConnection: TransportConnection {
         socketDescriptor = socket.descriptor
         super.init(loop: listener.loop, limits: listener.limits)
         isTLS = socket.isTLS
+        isHandshaking = isTLS
         self.socket = consume socket
         try attach(descriptor: socketDescriptor)
-        setDeadline(loop.now &+ limits.requestHeadTimeoutNanoseconds)
+        setDeadline(loop.now &+ (isTLS ? limits.handshakeTimeoutNanoseconds : limits.requestHeadTimeoutNanoseconds))
     }
 
     var parser: HTTP1HeadParser { listener.parser }
+
+    // MARK: TLS
+
+    override func handshakeFinished() {
+        setDeadline(loop.now &+ limits.requestHeadTimeoutNanoseconds)
+        // What was agreed is kept to: HTTP/1.1 after `h2` is no preface, and a preface after `http/1.1` no request.
+        switch socket?.applicationProtocol {
+        case .http2: startHTTP2()
+        case .http11: phase = .head
+        case nil: break
+        }
+    }
+
+    override func handshakeFailed(_ failure: TLSHandshakeFailure) { application.handshakeFailed(failure) }
+
+    /// Subject of the certificate that the client showed and that was verified.
+    var clientSubject: String? { socket?.peerSubject }
 
     // MARK: Input
 
@@ -74,9 +92,14 @@ public final class DownstreamConnection: TransportConnection {
             return true
         }
         guard bytes.count >= preface.utf8CodeUnitCount else { return false }
+        startHTTP2()
+        return true
+    }
+
+    private func startHTTP2() {
         phase = .http2
         http2 = HTTP2Session(role: .server, connection: self)
-        return true
+        flushLater()
     }
 
     override var wantsInput: Bool {
@@ -126,6 +149,10 @@ public final class DownstreamConnection: TransportConnection {
     }
 
     public override func deadlineReached() {
+        if isHandshaking {
+            handshakeFailed(.timeout)
+            return close()
+        }
         if case .http2 = phase { return http2DeadlineReached() }
         guard output.isEmpty else {
             if readerHasStopped() { close() } else { setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds) }
@@ -187,9 +214,9 @@ public final class DownstreamConnection: TransportConnection {
 
     override func finishClosing() {
         // Bytes unread at close would make it a reset, and the client would lose the answer it has not read yet.
-        if case .lingering = phase, !peerHasClosed, !isTLS {
+        if case .lingering = phase, !peerHasClosed {
             closesAfterFlush = false
-            shutdown(socketDescriptor, CInt(SHUT_WR))
+            socket?.endOutput()
             setDeadline(loop.now &+ limits.lingerNanoseconds)
             resumeInput()
             return

@@ -47,6 +47,7 @@ extension Exchange {
         let kind: Telemetry.UpstreamFailure =
             switch failure {
             case .connectFailed: .connectRefused
+            case .tlsFailed: .tls
             case .timeout: .timeout
             case .protocolError: .protocolError
             case .staleConnection, .refusedStream: .resetBeforeAnswer
