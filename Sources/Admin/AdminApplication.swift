@@ -55,6 +55,14 @@ private final class AdminExchange: DownstreamExchange {
     private func collectMetrics() {
         application.loop.service(MetricsCollections.self)?.collect(from: application.workers, replyTo: application.loop.mailbox) {
             [self] snapshot in
+            var snapshot = snapshot
+            if let reloader = application.loop.service(TLSReloader.self) {
+                var certificates = MetricsSnapshot.Certificates()
+                certificates.expiries = reloader.expiries.map { ($0.file, $0.notAfter) }
+                certificates.reloads = reloader.reloads
+                certificates.failedReloads = reloader.failedReloads
+                snapshot.certificates = certificates
+            }
             var bytes: [UInt8] = []
             snapshot.writePrometheus(into: &bytes)
             answer(200, "text/plain; version=0.0.4; charset=utf-8", bytes)

@@ -5,6 +5,7 @@
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/inotify.h>
 #include <sys/socket.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -34,6 +35,12 @@ static inline int swl_set_option(int fd, int level, int name, int value) {
 }
 static inline int swl_no_delay(int fd) { return swl_set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1); }
 static inline int swl_eventfd(void) { return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
+static inline int swl_inotify(void) { return inotify_init1(IN_NONBLOCK | IN_CLOEXEC); }
+/// Everything by which the contents of a file in `folder` may come to differ.
+static inline int swl_watch_folder(int inotify, const char *folder) {
+    return inotify_add_watch(
+        inotify, folder, IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_CREATE | IN_DELETE | IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF);
+}
 static inline int swl_epoll_create(void) { return epoll_create1(EPOLL_CLOEXEC); }
 static inline int swl_epoll_add(int epoll, int fd, uint32_t events, uint64_t key) {
     struct epoll_event event = {.events = events, .data.u64 = key};

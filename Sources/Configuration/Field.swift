@@ -56,9 +56,9 @@ extension Field {
             render: { Rendered(fields, of: $0[keyPath: path]) }, keyPaths: fields.keyPaths(under: key))
     }
 
-    /// A section that may be left out; when it is there, every one of its keys must be.
+    /// A section that may be left out; when it is there, the keys of `required` must be.
     static func optionalSection<Inner>(
-        _ key: String, _ path: WritableKeyPath<Section, Inner?>, empty: Inner, _ fields: [Field<Inner>]
+        _ key: String, _ path: WritableKeyPath<Section, Inner?>, empty: Inner, required: [String], _ fields: [Field<Inner>]
     ) -> Self {
         Field(
             key: key,
@@ -66,7 +66,7 @@ extension Field {
                 section[keyPath: path] = nil
                 if node.isEmpty { return }
                 var inner = empty
-                try node.mapping(fields, into: &inner, required: fields.map(\.key))
+                try node.mapping(fields, into: &inner, required: required)
                 section[keyPath: path] = inner
             },
             render: { $0[keyPath: path].map { Rendered(fields, of: $0) } ?? .absent }, keyPaths: fields.keyPaths(under: key))

@@ -42,7 +42,7 @@ extension SwiftletConfiguration {
         if let text = flags.admin { result.admin = try Self.flag("--admin", text, .listenAddress) }
         if let text = flags.logLevel { result.logLevel = try Self.flag("--log-level", text, .choice) }
         if let tls = try flags.tlsFiles() {
-            for index in result.listeners.indices { result.listeners[index].tls = tls }
+            for index in result.listeners.indices { result.listeners[index].tls = ListenerTLS(standard: tls) }
         }
         if let violation = result.firstViolation() {
             throw ConfigurationError(file: nil, position: nil, key: violation.key, problem: violation.problem)

@@ -14,7 +14,7 @@ extension SwiftletConfiguration {
 
     /// The first relation between values that does not hold.
     func firstViolation() -> Violation? {
-        listenerViolation() ?? groupViolation() ?? boundViolation()
+        listenerViolation() ?? tlsViolation() ?? groupViolation() ?? boundViolation()
     }
 
     /// Values that are allowed and yet likely to hurt, one sentence each, for the log at start.
@@ -28,7 +28,30 @@ extension SwiftletConfiguration {
         if timeouts.headHoldNanoseconds > timeouts.responseNanoseconds {
             warnings.append("timeouts.head_hold is longer than timeouts.response: a stream is silent for longer than any answer may be")
         }
+        if upstreamTLS.insecureSkipVerify {
+            warnings.append(
+                "upstream_tls.insecure_skip_verify: certificates of backends are not looked at, whoever answers in their place reads every "
+                    + "prompt")
+        }
         return warnings
+    }
+
+    private func tlsViolation() -> Violation? {
+        for (index, listener) in listeners.enumerated() {
+            guard let tls = listener.tls else { continue }
+            if tls.clientCertificates != .off, tls.clientCAFile == nil {
+                return Violation(
+                    "listeners[\(index)].tls.client_ca_file",
+                    expected: "a file with client_certificates: \(tls.clientCertificates.rawValue)", found: "none")
+            }
+        }
+        if upstreamTLS.certificateFile != nil, upstreamTLS.keyFile == nil {
+            return Violation("upstream_tls.key_file", expected: "a file together with certificate_file", found: "none")
+        }
+        if upstreamTLS.keyFile != nil, upstreamTLS.certificateFile == nil {
+            return Violation("upstream_tls.certificate_file", expected: "a file together with key_file", found: "none")
+        }
+        return nil
     }
 
     private func listenerViolation() -> Violation? {

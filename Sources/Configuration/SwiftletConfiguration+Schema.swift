@@ -15,6 +15,7 @@ extension SwiftletConfiguration {
             .sections(
                 "groups", \.groups, empty: GroupDescription(name: "", leader: Endpoint(host: "", port: 0, protocol: .http1), size: 0),
                 required: ["leader"], GroupDescription.fields, finish: { _, group in group.fillDefaults() }),
+            .section("upstream_tls", \.upstreamTLS, UpstreamTLSConfiguration.fields),
             .section("limits", \.limits, Limits.fields),
             .section("timeouts", \.timeouts, Timeouts.fields),
             .section("retries", \.retries, [.scalar("attempts", \.attempts, .count(1...8))]),
@@ -33,11 +34,43 @@ extension ListenerConfiguration {
         [
             .scalar("address", \.address, .listenAddress),
             .optionalSection(
-                "tls", \.tls, empty: TLSFiles(certificateFile: "", keyFile: ""),
+                "tls", \.tls, empty: ListenerTLS(standard: .none), required: ["certificate_file", "key_file"], ListenerTLS.fields),
+        ]
+    }
+}
+
+extension TLSFiles {
+    fileprivate static var none: TLSFiles { TLSFiles(certificateFile: "", keyFile: "") }
+}
+
+extension ListenerTLS {
+    static var fields: [Field<ListenerTLS>] {
+        [
+            .scalar("certificate_file", \.standard.certificateFile, .file),
+            .scalar("key_file", \.standard.keyFile, .file),
+            .sections(
+                "more_certificates", \.others, empty: .none, required: ["certificate_file", "key_file"],
                 [
                     .scalar("certificate_file", \.certificateFile, .file),
                     .scalar("key_file", \.keyFile, .file),
                 ]),
+            .scalar("minimum_version", \.minimumVersion, .choice),
+            .scalar("client_certificates", \.clientCertificates, .choice),
+            .optional("client_ca_file", \.clientCAFile, .file),
+            .scalar("client_verify_depth", \.clientVerifyDepth, .count(0...16)),
+        ]
+    }
+}
+
+extension UpstreamTLSConfiguration {
+    static var fields: [Field<UpstreamTLSConfiguration>] {
+        [
+            .optional("ca_file", \.caFile, .file),
+            .optional("server_name", \.serverName, .text("a host name", atMost: 253)),
+            .scalar("insecure_skip_verify", \.insecureSkipVerify, .flag),
+            .optional("certificate_file", \.certificateFile, .file),
+            .optional("key_file", \.keyFile, .file),
+            .scalar("minimum_version", \.minimumVersion, .choice),
         ]
     }
 }
@@ -84,6 +117,7 @@ extension Timeouts {
     static var fields: [Field<Timeouts>] {
         let upToADay: ClosedRange<UInt64> = 1_000_000...(24 * 3_600_000_000_000)
         return [
+            .scalar("tls_handshake", \.tlsHandshakeNanoseconds, .duration(upToADay)),
             .scalar("request_header", \.requestHeaderNanoseconds, .duration(upToADay)),
             .scalar("request_body", \.requestBodyNanoseconds, .duration(upToADay)),
             .scalar("downstream_idle", \.downstreamIdleNanoseconds, .duration(upToADay)),

@@ -18,6 +18,7 @@ public struct SwiftletConfiguration: Sendable, Equatable {
     public var accessLog = true
     /// The static groups. `isReady` is always true here: a file cannot know.
     public var groups: [GroupDescription] = []
+    public var upstreamTLS = UpstreamTLSConfiguration()
     public var limits = Limits()
     public var timeouts = Timeouts()
     public var retries = Retries()
@@ -31,17 +32,16 @@ public struct ListenerConfiguration: Sendable, Equatable {
     /// Port 0 takes any free port.
     public var address: SocketAddressText
     /// nil: cleartext, HTTP/1.1 and HTTP/2 told apart by the preface.
-    public var tls: TLSFiles?
+    public var tls: ListenerTLS?
 
-    public init(address: SocketAddressText, tls: TLSFiles? = nil) {
+    public init(address: SocketAddressText, tls: ListenerTLS? = nil) {
         self.address = address
         self.tls = tls
     }
 }
 
-/// PEM files of a TLS listener. They are opened by whoever binds the port, not here.
+/// A certificate chain, leaf first, and its key, in PEM files. They are opened by whoever binds the port, not here.
 public struct TLSFiles: Sendable, Equatable {
-    /// The certificate chain, leaf first.
     public var certificateFile: String
     public var keyFile: String
 
@@ -49,6 +49,46 @@ public struct TLSFiles: Sendable, Equatable {
         self.certificateFile = certificateFile
         self.keyFile = keyFile
     }
+}
+
+/// How a listener speaks TLS.
+public struct ListenerTLS: Sendable, Equatable {
+    /// Shown to clients that name no server, or one that no certificate is for.
+    public var standard: TLSFiles
+    /// Chosen by the name that the client asks for (SNI).
+    public var others: [TLSFiles] = []
+    public var minimumVersion = MinimumTLSVersion.tls12
+    public var clientCertificates = ClientCertificateDemand.off
+    /// PEM: the authorities of client certificates.
+    public var clientCAFile: String?
+    /// Intermediate authorities in a client's chain, at most.
+    public var clientVerifyDepth = 4
+
+    public init(standard: TLSFiles) { self.standard = standard }
+}
+
+public enum MinimumTLSVersion: String, CaseIterable, Sendable {
+    case tls12 = "1.2"
+    case tls13 = "1.3"
+}
+
+public enum ClientCertificateDemand: String, CaseIterable, Sendable {
+    case off, optional, required
+}
+
+/// How endpoints with TLS are spoken to.
+public struct UpstreamTLSConfiguration: Sendable, Equatable {
+    /// PEM; nil: the system's authorities.
+    public var caFile: String?
+    /// nil: each endpoint's own host.
+    public var serverName: String?
+    public var insecureSkipVerify = false
+    /// The router's own certificate and key, both or neither.
+    public var certificateFile: String?
+    public var keyFile: String?
+    public var minimumVersion = MinimumTLSVersion.tls12
+
+    public init() {}
 }
 
 /// swift-log's levels by their own names.
@@ -87,6 +127,8 @@ public struct Limits: Sendable, Equatable {
 
 /// How long each wait may last, in nanoseconds.
 public struct Timeouts: Sendable, Equatable {
+    /// From a client's connect to the end of its TLS handshake.
+    public var tlsHandshakeNanoseconds: UInt64 = 10 * 1_000_000_000
     /// From the first byte of a request to the end of its header block.
     public var requestHeaderNanoseconds: UInt64 = 10 * 1_000_000_000
     /// A request body of which nothing comes.
@@ -96,6 +138,7 @@ public struct Timeouts: Sendable, Equatable {
     /// A pooled upstream connection. uvicorn, under vLLM, closes at 5 s without notice: a connection must be given up
     /// well before, or a request meets its end.
     public var upstreamIdleNanoseconds: UInt64 = 3 * 1_000_000_000
+    /// To a backend, the TLS handshake included.
     public var connectNanoseconds: UInt64 = 1_000_000_000
     /// A WebSocket through which nothing moves.
     public var tunnelIdleNanoseconds: UInt64 = 600 * 1_000_000_000

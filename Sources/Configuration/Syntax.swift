@@ -136,20 +136,20 @@ extension Syntax where Value == SocketAddressText {
 extension Syntax where Value == Endpoint {
     /// The scheme names the protocol that the endpoint speaks; a path has no place, since the request's own is forwarded.
     static var endpoint: Self {
-        Syntax(expected: "http://HOST:PORT or h2c://HOST:PORT with a port from 1 to 65535 and no path") { text in
-            let schemes: [(prefix: String, protocol: UpstreamProtocol)] = [("http://", .http1), ("h2c://", .http2)]
+        let schemes: [(prefix: String, protocol: UpstreamProtocol, isTLS: Bool)] = [
+            ("http://", .http1, false), ("h2c://", .http2, false), ("https://", .http1, true), ("h2://", .http2, true),
+        ]
+        return Syntax(
+            expected: "http://HOST:PORT, h2c://HOST:PORT, or with TLS https:// or h2://, with a port from 1 to 65535 and no path"
+        ) { text in
             guard let scheme = schemes.first(where: { text.hasPrefix($0.prefix) }) else { return nil }
             var authority = text.dropFirst(scheme.prefix.count)
             if authority.hasSuffix("/") { authority.removeLast() }
             guard let address = SocketAddressText(String(authority)), address.port != 0 else { return nil }
-            return Endpoint(host: address.host, port: address.port, protocol: scheme.protocol)
+            return Endpoint(host: address.host, port: address.port, protocol: scheme.protocol, isTLS: scheme.isTLS)
         } print: { endpoint in
-            let scheme =
-                switch endpoint.protocol {
-                case .http1: "http"
-                case .http2: "h2c"
-                }
-            return yamlQuoted("\(scheme)://\(SocketAddressText(host: endpoint.host, port: endpoint.port))")
+            let scheme = schemes.first { $0.protocol == endpoint.protocol && $0.isTLS == endpoint.isTLS }?.prefix ?? ""
+            return yamlQuoted("\(scheme)\(SocketAddressText(host: endpoint.host, port: endpoint.port))")
         }
     }
 }

@@ -21,9 +21,10 @@ public final class ModelListing: EventHandler {
     static let firstRetryNanoseconds: UInt64 = 250_000_000
     static let answerBytes = 4 << 20
 
-    /// `groups` without models are asked; `address` tells where an endpoint is, or nil when that is not known.
+    /// `groups` without models are asked; `address` tells where an endpoint is, or nil when that is not known; `tls` how it speaks TLS.
     public init(
-        loop: EventLoop, table: RoutingTable, groups: [GroupDescription], address: (Endpoint) -> SocketAddress?, limits: TransportLimits
+        loop: EventLoop, table: RoutingTable, groups: [GroupDescription], address: (Endpoint) -> SocketAddress?,
+        tls: (Endpoint) -> UpstreamTLS? = { _ in nil }, limits: TransportLimits
     ) {
         self.table = table
         super.init(loop: loop)
@@ -33,7 +34,7 @@ public final class ModelListing: EventHandler {
             guard let socketAddress = address(group.leader) else { continue }
             let pool = UpstreamPool(
                 loop: loop, address: socketAddress, authority: group.leader.description,
-                speaksHTTP2: group.leader.protocol == .http2, limits: limits)
+                speaksHTTP2: group.leader.protocol == .http2, tls: tls(group.leader), limits: limits)
             targets[group.name] = Target(endpoint: group.leader, pool: pool, nextQueryAt: loop.now)
         }
         if !targets.isEmpty { setDeadline(loop.now) }

@@ -1,10 +1,10 @@
 import CLinux
-import COpenSSL
 import Glibc
 
 /// What a read or a write came to.
 public enum TransferResult {
-    /// Bytes moved. `drained` on a read: the kernel has no more for now, so the next edge will tell.
+    /// Bytes moved. `drained` on a read: the kernel has no more for now, so the next edge will tell; on a write: it has room for more,
+    /// else the next writable edge will tell.
     case moved(Int, drained: Bool)
     case wouldBlock
     /// The peer has ended its side in good order.
@@ -15,7 +15,8 @@ public enum TransferResult {
 /// A connected stream socket, plain or under TLS. Owns the descriptor and the TLS session.
 public struct ByteSocket: ~Copyable {
     public let descriptor: CInt
-    private let tls: OpaquePointer?
+    private let tls: TLSSession?
+    private var isReset = false
 
     /// Takes over `descriptor`.
     public init(descriptor: CInt) {
@@ -23,25 +24,67 @@ public struct ByteSocket: ~Copyable {
         tls = nil
     }
 
-    /// Takes over `descriptor`; TLS as the server, the handshake runs inside the first reads.
-    public init(descriptor: CInt, tls context: TLSServerContext) {
+    /// Takes over `descriptor`; TLS as the server, the handshake runs inside the first reads. Nil, with the descriptor closed, when no
+    /// session can be made.
+    public init?(descriptor: CInt, tls context: TLSServerContext, channel: TLSChannel) {
+        guard let session = context.makeSession(channel: channel) else {
+            close(descriptor)
+            return nil
+        }
         self.descriptor = descriptor
-        tls = context.makeSession(descriptor: descriptor)
+        tls = session
+    }
+
+    /// Takes over `descriptor`; TLS as the client, the handshake begins with the first write and runs inside reads. Nil, with the
+    /// descriptor closed, when no session can be made.
+    ///
+    /// - Parameters:
+    ///   - serverName: the name or address that the server's certificate must be for.
+    ///   - protocol: what the endpoint is to speak, offered by ALPN.
+    ///   - memory: where a session of an earlier connection is found, and the next one is left.
+    public init?(
+        descriptor: CInt, tls context: TLSClientContext, serverName: String, protocol: ApplicationProtocol, memory: TLSSessionMemory,
+        channel: TLSChannel
+    ) {
+        let made = context.makeSession(serverName: serverName, protocol: `protocol`, memory: memory, channel: channel)
+        guard let session = made else {
+            close(descriptor)
+            return nil
+        }
+        self.descriptor = descriptor
+        tls = session
     }
 
     deinit {
-        if let tls {
-            SSL_shutdown(tls)
-            SSL_free(tls)
-        }
+        // After a goodbye the peer would take what it has for all there is.
+        if let tls, !isReset { tls.sayGoodbye(descriptor) }
         close(descriptor)
     }
 
     public var isTLS: Bool { tls != nil }
 
-    /// One read of at most `buffer.count` bytes; under TLS as many records as fit.
+    // MARK: TLS
+
+    /// Both sides have finished their handshake; always true without TLS.
+    public var isEstablished: Bool { tls?.isEstablished ?? true }
+    /// Bytes that must be sent though nobody wrote any, or that the kernel did not take: `write` sends them first.
+    public var hasPendingOutput: Bool { tls?.hasPendingOutput ?? false }
+    /// What ALPN agreed on; nil when nothing was.
+    public var applicationProtocol: ApplicationProtocol? { tls?.applicationProtocol }
+    /// Subject of the peer's verified certificate; nil when it showed none.
+    public var peerSubject: String? { tls?.peerSubject }
+    /// The class of the error that ended the handshake.
+    public var handshakeFailure: TLSHandshakeFailure { tls?.failure ?? .other }
+    /// The same in words, for a log.
+    public var tlsFailureText: String { tls?.failureText ?? "" }
+    /// Whether the peer ended the TLS session with an alert.
+    public var wasRefusedByPeer: Bool { tls?.wasRefusedByPeer ?? false }
+
+    // MARK: Bytes
+
+    /// One read of at most `buffer.count` bytes; under TLS as many records as came.
     public func read(into buffer: UnsafeMutableRawBufferPointer) -> TransferResult {
-        if let tls { return readTLS(tls, into: buffer) }
+        if let tls { return tls.read(descriptor, into: buffer) }
         while true {
             let count = recv(descriptor, buffer.baseAddress, buffer.count, 0)
             if count > 0 { return .moved(count, drained: count < buffer.count) }
@@ -54,9 +97,9 @@ public struct ByteSocket: ~Copyable {
         }
     }
 
-    /// One write of what the kernel takes.
+    /// One write of what the kernel takes; under TLS of up to 64 KiB, of which all is taken and what the kernel leaves is kept.
     public func write(_ bytes: UnsafeRawBufferPointer) -> TransferResult {
-        if let tls { return writeTLS(tls, bytes) }
+        if let tls { return tls.write(descriptor, bytes) }
         while true {
             let count = send(descriptor, bytes.baseAddress, bytes.count, CInt(MSG_NOSIGNAL))
             if count >= 0 { return .moved(count, drained: count == bytes.count) }
@@ -107,52 +150,17 @@ public struct ByteSocket: ~Copyable {
         return getsockopt(descriptor, SOL_SOCKET, SO_ERROR, &code, &length) == 0 ? code : errno
     }
 
-    /// Ends our side of the stream (FIN, under TLS close_notify); the peer may go on sending.
+    /// Ends our side of the stream (under TLS after a close_notify); the peer may go on sending.
     public func shutdownSending() {
-        if let tls { SSL_shutdown(tls) } else { shutdown(descriptor, CInt(SHUT_WR)) }
+        tls?.sayGoodbye(descriptor)
+        shutdown(descriptor, CInt(SHUT_WR))
     }
 
     /// Makes the close that follows a reset (RST), so that the peer cannot take what it got for a complete message.
-    public func resetOnClose() {
+    public mutating func resetOnClose() {
+        isReset = true
         var linger = linger(l_onoff: 1, l_linger: 0)
         setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &linger, socklen_t(MemoryLayout.size(ofValue: linger)))
-    }
-
-    private func readTLS(_ tls: OpaquePointer, into buffer: UnsafeMutableRawBufferPointer) -> TransferResult {
-        var total = 0
-        while total < buffer.count {
-            ERR_clear_error()
-            let count = SSL_read(tls, buffer.baseAddress! + total, CInt(clamping: buffer.count &- total))
-            if count > 0 {
-                total &+= Int(count)
-                continue
-            }
-            let result = classify(tls, count)
-            if total > 0 {
-                // What stopped us comes again with the next read; only "nothing more for now" may wait for an edge.
-                if case .wouldBlock = result { return .moved(total, drained: true) }
-                return .moved(total, drained: false)
-            }
-            return result
-        }
-        return .moved(total, drained: false)
-    }
-
-    private func writeTLS(_ tls: OpaquePointer, _ bytes: UnsafeRawBufferPointer) -> TransferResult {
-        ERR_clear_error()
-        let count = SSL_write(tls, bytes.baseAddress, CInt(clamping: bytes.count))
-        return count > 0 ? .moved(Int(count), drained: Int(count) == bytes.count) : classify(tls, count)
-    }
-
-    private func classify(_ tls: OpaquePointer, _ result: CInt) -> TransferResult {
-        let system = errno
-        switch SSL_get_error(tls, result) {
-        case SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE: return .wouldBlock
-        case SSL_ERROR_ZERO_RETURN: return .endOfStream
-        case SSL_ERROR_SYSCALL where system == 0: return .endOfStream
-        case SSL_ERROR_SYSCALL: return .failed(system)
-        default: return .failed(EPROTO)
-        }
     }
 }
 

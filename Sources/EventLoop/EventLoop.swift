@@ -20,6 +20,8 @@ public final class EventLoop {
     public let readBuffer: UnsafeMutableRawBufferPointer
     /// Buffers that connections borrow while they hold bytes.
     public let chunks = ChunkPool()
+    /// What TLS connections share; made for the first of them.
+    public private(set) lazy var tlsChannel = TLSChannel(pool: chunks)
 
     public static let readBufferBytes = 128 << 10
     static let eventsPerWake: CInt = 256

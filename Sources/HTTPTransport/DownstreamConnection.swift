@@ -48,12 +48,30 @@ public final class DownstreamConnection: TransportConnection {
         let descriptor = socket.descriptor
         super.init(loop: listener.loop, limits: listener.limits)
         isTLS = socket.isTLS
+        isHandshaking = isTLS
         self.socket = consume socket
         try attach(descriptor: descriptor)
-        setDeadline(loop.now &+ limits.requestHeadTimeoutNanoseconds)
+        setDeadline(loop.now &+ (isTLS ? limits.handshakeTimeoutNanoseconds : limits.requestHeadTimeoutNanoseconds))
     }
 
     var parser: HTTP1HeadParser { listener.parser }
+
+    // MARK: TLS
+
+    override func handshakeFinished() {
+        setDeadline(loop.now &+ limits.requestHeadTimeoutNanoseconds)
+        // What was agreed is kept to: HTTP/1.1 after `h2` is no preface, and a preface after `http/1.1` no request.
+        switch socket?.applicationProtocol {
+        case .http2: startHTTP2()
+        case .http11: phase = .head
+        case nil: break
+        }
+    }
+
+    override func handshakeFailed(_ failure: TLSHandshakeFailure) { application.handshakeFailed(failure) }
+
+    /// Subject of the certificate that the client showed and that was verified.
+    var clientSubject: String? { socket?.peerSubject }
 
     // MARK: Input
 
@@ -86,9 +104,14 @@ public final class DownstreamConnection: TransportConnection {
             return true
         }
         guard bytes.count >= preface.utf8CodeUnitCount else { return false }
+        startHTTP2()
+        return true
+    }
+
+    private func startHTTP2() {
         phase = .http2
         http2 = HTTP2Session(role: .server, connection: self)
-        return true
+        flushLater()
     }
 
     override var wantsInput: Bool {
@@ -140,6 +163,10 @@ public final class DownstreamConnection: TransportConnection {
     }
 
     public override func deadlineReached() {
+        if isHandshaking {
+            handshakeFailed(.timeout)
+            return close()
+        }
         if case .http2 = phase { return http2DeadlineReached() }
         if case .tunnel = phase { return tunnelDeadlineReached() }
         if case .lingering = phase, http2 != nil { return close() }
@@ -228,7 +255,7 @@ public final class DownstreamConnection: TransportConnection {
             phase = .lingering
         }
         guard !isClosed else { return }
-        if case .lingering = phase, !peerHasClosed, !isTLS {
+        if case .lingering = phase, !peerHasClosed {
             closesAfterFlush = false
             socket?.shutdownSending()
             lingerEnd = loop.now &+ TransportLimits.longestLingerNanoseconds

@@ -64,6 +64,8 @@ open class DownstreamExchange {
     /// The client's address, without its port.
     public final var clientAddress: String { origin?.peerAddress.host ?? "" }
     public final var isTLS: Bool { connection?.isTLS ?? false }
+    /// Subject (RFC 2253) of the verified certificate that the client showed; nil when it showed none. Builds text.
+    public final var clientSubject: String? { connection?.clientSubject }
 
     /// Sends the final head. Framing is the transport's: `headers` may hold a content-length, which is kept, and fields of one
     /// connection, which are dropped. `ended`: no body follows, and `finish` need not be called.
@@ -152,6 +154,8 @@ open class DownstreamApplication {
     open func connectionCountChanged(by change: Int) {}
     /// The listener takes no new connection; answers without an end should come to one.
     open func drainBegan() {}
+    /// A client's TLS handshake came to nothing.
+    open func handshakeFailed(_ failure: TLSHandshakeFailure) {}
     /// A request was refused by the transport before an exchange could be made of it.
     open func requestRefused(status: Int, client: SocketAddress) {}
 }

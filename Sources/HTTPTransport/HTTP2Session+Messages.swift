@@ -34,7 +34,7 @@ extension HTTP2Session {
         var result: Stream?
         withFields(head.headers, pseudo: carriesTrailersField ? 5 : 4) { fields in
             fields[0] = nameValue(":method", head.methodBytes)
-            fields[1] = nameValue(":scheme", "http")
+            fields[1] = connection.isTLS ? nameValue(":scheme", "https") : nameValue(":scheme", "http")
             fields[2] = nameValue(":authority", head.authority)
             fields[3] = nameValue(":path", head.target)
             if carriesTrailersField { fields[4] = nameValue("te", "trailers") }

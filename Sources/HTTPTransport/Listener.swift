@@ -8,7 +8,7 @@ public final class Listener: EventHandler {
     let application: DownstreamApplication
     let limits: TransportLimits
     let parser: HTTP1HeadParser
-    private let tls: TLSServerContext?
+    private let tls: TLSServerSource?
     private var descriptor: CInt
     private var connections: [DownstreamConnection] = []
     private var isPaused = false
@@ -20,7 +20,7 @@ public final class Listener: EventHandler {
     /// - Parameter sharesPort: other loops listen on the same port (SO_REUSEPORT). Ask `checkAvailable` before the first does, for
     ///   whatever else listens there would share it too, in silence.
     public init(
-        loop: EventLoop, address: SocketAddress, tls: TLSServerContext?, application: DownstreamApplication, limits: TransportLimits,
+        loop: EventLoop, address: SocketAddress, tls: TLSServerSource?, application: DownstreamApplication, limits: TransportLimits,
         sharesPort: Bool = false
     ) throws(SocketError) {
         self.application = application
@@ -95,12 +95,16 @@ public final class Listener: EventHandler {
 
     private func adopt(_ accepted: CInt, peer: SocketAddress) {
         // The descriptor is closed with its socket when the connection cannot be made.
-        let made =
-            if let tls {
-                try? DownstreamConnection(socket: ByteSocket(descriptor: accepted, tls: tls), peer: peer, listener: self)
+        var made: DownstreamConnection?
+        if let tls {
+            if let socket = ByteSocket(descriptor: accepted, tls: tls.current, channel: loop.tlsChannel) {
+                made = try? DownstreamConnection(socket: socket, peer: peer, listener: self)
             } else {
-                try? DownstreamConnection(socket: ByteSocket(descriptor: accepted), peer: peer, listener: self)
+                application.handshakeFailed(.other)
             }
+        } else {
+            made = try? DownstreamConnection(socket: ByteSocket(descriptor: accepted), peer: peer, listener: self)
+        }
         guard let connection = made else { return }
         connection.listIndex = connections.count
         connections.append(connection)

@@ -12,6 +12,8 @@ open class TransportConnection: EventHandler {
     final var input: ByteBuffer
     final var http2: HTTP2Session?
     final var isTLS = false
+    /// TLS is being set up: nothing else can be read or written.
+    final var isHandshaking = false
     final let limits: TransportLimits
 
     /// The kernel's send buffer is full; the next writable edge goes on.
@@ -49,6 +51,10 @@ open class TransportConnection: EventHandler {
     func transportFailed() {}
     /// The first writable edge: a connect came back. Returns false when it failed.
     func connected() -> Bool { true }
+    /// The TLS handshake is done.
+    func handshakeFinished() {}
+    /// The TLS handshake came to nothing; the connection is closed next.
+    func handshakeFailed(_ failure: TLSHandshakeFailure) {}
     /// Output fell below the low-water mark after a source was stalled.
     func outputDrained() {}
     /// A HTTP/2 request begins; nil refuses it.
@@ -87,7 +93,12 @@ open class TransportConnection: EventHandler {
             let pending = input.count
             if pending > 0 { memcpy(loop.readBuffer.baseAddress!, input.readable.baseAddress!, pending) }
             let room = UnsafeMutableRawBufferPointer(rebasing: loop.readBuffer[pending...])
-            switch socket!.read(into: room) {
+            let result = socket!.read(into: room)
+            if isTLS {
+                advanceTLS(result)
+                guard !isClosed else { return }
+            }
+            switch result {
             case .moved(let count, let drained):
                 processInput(pending &+ count, pending: pending)
                 if drained && !peerHasClosed { return }
@@ -105,6 +116,22 @@ open class TransportConnection: EventHandler {
             }
         }
         if !isClosed { callAgain() }
+    }
+
+    /// What a read may have done besides reading: ended the handshake, or left bytes to send.
+    private func advanceTLS(_ result: TransferResult) {
+        // At the end of this event, not of all: the handshakes of others take their time.
+        if holdsCiphertext { callAtTurnEnd() }
+        guard isHandshaking else { return }
+        if socket?.isEstablished ?? false {
+            isHandshaking = false
+            handshakeFinished()
+            return
+        }
+        switch result {
+        case .endOfStream, .failed: handshakeFailed(socket?.handshakeFailure ?? .other)
+        case .moved, .wouldBlock: break
+        }
     }
 
     private func processInput(_ count: Int, pending: Int) {
@@ -135,12 +162,13 @@ open class TransportConnection: EventHandler {
         guard !isClosed, !isInsideHTTP2 else { return }
         if closesWhenOutsideHTTP2 { return close() }
         http2?.pullOutput()
-        while !output.isEmpty, !isWriteBlocked {
-            switch socket!.write(output.readable) {
+        while !isWriteBlocked, hasBytesToSend {
+            let bytes = isHandshaking ? UnsafeRawBufferPointer(start: nil, count: 0) : output.readable
+            switch socket!.write(bytes) {
             case .moved(let count, let all):
                 bytesSent &+= UInt64(truncatingIfNeeded: count)
                 output.consume(count)
-                if !all && !isTLS { isWriteBlocked = true }
+                if !all { isWriteBlocked = true }
                 if output.count < limits.outputLowWaterBytes { http2?.pullOutput() }
             case .wouldBlock:
                 isWriteBlocked = true
@@ -153,9 +181,12 @@ open class TransportConnection: EventHandler {
             hasStalledSource = false
             outputDrained()
         }
-        guard output.isEmpty, !isClosed else { return }
+        guard output.isEmpty, !isClosed, !holdsCiphertext else { return }
         if closesAfterFlush || http2?.isFinished ?? false { finishClosing() }
     }
+
+    private final var holdsCiphertext: Bool { isTLS && (socket?.hasPendingOutput ?? false) }
+    private final var hasBytesToSend: Bool { (!output.isEmpty && !isHandshaking) || holdsCiphertext }
 
     /// Called when the last output has left and `closesAfterFlush` was set.
     func finishClosing() { close() }

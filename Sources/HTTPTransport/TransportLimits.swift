@@ -16,6 +16,8 @@ public struct TransportLimits: Sendable, Equatable {
     public var outputLowWaterBytes = 64 << 10
     /// Downstream connections that a listener holds at once.
     public var connections = 16_384
+    /// From a client's connect to the end of its TLS handshake.
+    public var handshakeTimeoutNanoseconds: UInt64 = 10_000_000_000
     /// From the first byte of a request to the end of its head.
     public var requestHeadTimeoutNanoseconds: UInt64 = 10_000_000_000
     /// A request body of which nothing comes.
@@ -24,6 +26,7 @@ public struct TransportLimits: Sendable, Equatable {
     public var downstreamIdleTimeoutNanoseconds: UInt64 = 75_000_000_000
     /// uvicorn closes an idle connection after 5.00 s without notice, so we let go of it earlier.
     public var upstreamIdleTimeoutNanoseconds: UInt64 = 3_000_000_000
+    /// To a backend, its TLS handshake included.
     public var connectTimeoutNanoseconds: UInt64 = 1_000_000_000
     /// A tunnel (WebSocket) through which nothing moves in either direction.
     public var tunnelIdleTimeoutNanoseconds: UInt64 = 600_000_000_000
@@ -55,6 +58,8 @@ public struct TransportLimits: Sendable, Equatable {
     static let informationalResponses = 16
     /// An idle connection is probed for end of file before reuse when it has been idle longer than this.
     static let staleCheckAfterNanoseconds: UInt64 = 20_000_000
+    /// A loop tells the same of an endpoint's TLS only so often.
+    static let tlsReportNanoseconds: UInt64 = 60_000_000_000
     /// Frames that HTTP/2 queues for a peer that does not read. In good order some hundreds: a few for each stream.
     static let queuedFrames = 4_096
     /// HTTP/2 frames that carry no message (SETTINGS, PING, PRIORITY, empty DATA, tiny WINDOW_UPDATE) that a client may send in the

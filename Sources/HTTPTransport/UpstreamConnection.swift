@@ -45,7 +45,17 @@ final class UpstreamConnection: TransportConnection {
         self.pool = pool
         let descriptor = try startConnecting(to: pool.address)
         super.init(loop: pool.loop, limits: pool.limits)
-        socket = ByteSocket(descriptor: descriptor)
+        if let tls = pool.tls {
+            let made = ByteSocket(
+                descriptor: descriptor, tls: tls.source.current, serverName: tls.host, protocol: speaksHTTP2 ? .http2 : .http11,
+                memory: pool.tlsMemory, channel: loop.tlsChannel)
+            guard let made else { throw SocketError(call: "TLS session", code: ENOMEM) }
+            socket = consume made
+            isTLS = true
+            isHandshaking = true
+        } else {
+            socket = ByteSocket(descriptor: descriptor)
+        }
         try attach(descriptor: descriptor)
         setDeadline(loop.now &+ limits.connectTimeoutNanoseconds)
         if speaksHTTP2 { http2 = HTTP2Session(role: .client, connection: self) }
@@ -66,15 +76,34 @@ final class UpstreamConnection: TransportConnection {
             close()
             return false
         }
+        if !isHandshaking { ready() }
+        return !isClosed
+    }
+
+    private func ready() {
         if http2 != nil {
             // The deadline of the connect stands until the backend's SETTINGS are here.
             phase = .http2
-            return true
+            return
         }
         phase = exchange == nil ? .idle : .head
         setDeadline(loop.now &+ limits.upstreamSilenceTimeoutNanoseconds)
         exchange?.requestStarted()
-        return !isClosed
+    }
+
+    override func handshakeFinished() {
+        // RFC 9113, 3.3: HTTP/2 over TLS is what ALPN has agreed on, or it is not HTTP/2.
+        if http2 != nil, socket?.applicationProtocol != .http2 { return tlsFailed("the endpoint does not agree to speak HTTP/2 (ALPN h2)") }
+        ready()
+        flushLater()
+    }
+
+    override func handshakeFailed(_ reason: TLSHandshakeFailure) { tlsFailed(socket?.tlsFailureText ?? "") }
+
+    private func tlsFailed(_ text: String) {
+        pool.handshakeFailed(text)
+        failure = .tlsFailed
+        close()
     }
 
     // MARK: Requests
@@ -383,6 +412,8 @@ final class UpstreamConnection: TransportConnection {
     }
 
     override func transportFailed() {
+        // With TLS 1.3 a backend that does not accept our certificate says so only after our side is done.
+        if exchangesCarried == 0, socket?.wasRefusedByPeer ?? false { return tlsFailed(socket?.tlsFailureText ?? "") }
         if case .connecting = phase { failure = .connectFailed }
         close()
     }

@@ -5,6 +5,8 @@ import Wire
 public enum UpstreamFailure: Sendable {
     /// No connection could be made: refused, unreachable, or not in time.
     case connectFailed
+    /// The connection stood, but not its TLS: a certificate that is not accepted, by us or the backend, or no protocol in common.
+    case tlsFailed
     /// A kept connection was closed by the backend before it answered anything, or its GOAWAY left the stream out: nothing was
     /// processed that it told of.
     case staleConnection

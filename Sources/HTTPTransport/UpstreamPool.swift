@@ -2,6 +2,21 @@ import EventLoop
 import Glibc
 import Wire
 
+/// How a pool's connections speak TLS.
+public struct UpstreamTLS {
+    public var source: TLSClientSource
+    /// The endpoint's host, for which its certificate must be unless the source names another.
+    public var host: String
+    /// Is told why handshakes fail, now and then.
+    public var log: OperatorLog
+
+    public init(source: TLSClientSource, host: String, log: OperatorLog) {
+        self.source = source
+        self.host = host
+        self.log = log
+    }
+}
+
 /// The connections of one loop to one backend. HTTP/1.1: one exchange each, the latest idle one first; HTTP/2: filled to the
 /// backend's stream limit before another is opened.
 public final class UpstreamPool {
@@ -12,6 +27,9 @@ public final class UpstreamPool {
     /// `host:port`, for clients that named no host.
     let authority: StoredBytes
     public let speaksHTTP2: Bool
+    let tls: UpstreamTLS?
+    let tlsMemory = TLSSessionMemory()
+    private var tlsReport: (text: String, at: UInt64)?
     private var idle: [UpstreamConnection] = []
     private var multiplexed: [UpstreamConnection] = []
     private var open: [ObjectIdentifier: UpstreamConnection] = [:]
@@ -19,11 +37,14 @@ public final class UpstreamPool {
     /// Silence on a connection with streams before it is asked for a sign of life.
     private(set) var pingIntervalNanoseconds: UInt64
 
-    public init(loop: EventLoop, address: SocketAddress, authority: String, speaksHTTP2: Bool, limits: TransportLimits) {
+    public init(
+        loop: EventLoop, address: SocketAddress, authority: String, speaksHTTP2: Bool, tls: UpstreamTLS? = nil, limits: TransportLimits
+    ) {
         self.loop = loop
         self.address = address
         self.authority = StoredBytes(authority)
         self.speaksHTTP2 = speaksHTTP2
+        self.tls = tls
         self.limits = limits
         // Engines may answer with large heads (a metadata field grows with an embedding batch), hence twice the room.
         parser = HTTP1HeadParser(maximumHeadBytes: limits.headBytes, maximumFields: limits.headFields * 2)
@@ -104,6 +125,13 @@ public final class UpstreamPool {
     func pingLess() { pingIntervalNanoseconds = min(pingIntervalNanoseconds &* 2, 3_600_000_000_000) }
 
     // MARK: Connections
+
+    /// Says why, when it is news or has not been said for a while.
+    func handshakeFailed(_ text: String) {
+        if let report = tlsReport, report.text == text, loop.now &- report.at < TransportLimits.tlsReportNanoseconds { return }
+        tlsReport = (text, loop.now)
+        tls?.log.warning("TLS to \(authority) failed: \(text)")
+    }
 
     func becameIdle(_ connection: UpstreamConnection) {
         if idle.count < limits.idleUpstreamConnections { idle.append(connection) } else { connection.close() }

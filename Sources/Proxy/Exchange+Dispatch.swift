@@ -118,7 +118,7 @@ extension Exchange {
         isHeadHeld = false
         isInspecting = false
         heldBytes.removeAll()
-        if failure == .connectFailed { worker.table.reportUnreachable(decision.group, now: now) }
+        if failure == .connectFailed || failure == .tlsFailed { worker.table.reportUnreachable(decision.group, now: now) }
         if failure == .overloaded { worker.table.reportSaturated(decision.group, now: now) }
         guard isReplayable, failure != .timeout, attemptsMade < worker.settings.attempts else { return fail(failureKind ?? .upstreamReset) }
         worker.metrics.counters.retries &+= 1

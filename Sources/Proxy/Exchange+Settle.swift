@@ -49,6 +49,7 @@ extension Exchange {
         let kind: Telemetry.UpstreamFailure =
             switch failure {
             case .connectFailed: .connectRefused
+            case .tlsFailed: .tls
             case .timeout: .timeout
             case .protocolError: .protocolError
             case .staleConnection, .refusedStream, .outOfDescriptors: .resetBeforeAnswer

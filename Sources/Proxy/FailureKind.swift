@@ -11,7 +11,7 @@ enum FailureKind: Int, CaseIterable {
 
     init(_ failure: HTTPTransport.UpstreamFailure) {
         switch failure {
-        case .connectFailed: self = .upstreamConnectError
+        case .connectFailed, .tlsFailed: self = .upstreamConnectError
         case .timeout: self = .upstreamTimeout
         case .overloaded: self = .queueTimeout
         case .staleConnection, .refusedStream, .reset, .protocolError: self = .upstreamReset

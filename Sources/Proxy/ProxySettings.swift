@@ -17,12 +17,30 @@ public struct ProxySettings: Sendable {
     public var headHoldNanoseconds: UInt64 = 30_000_000_000
     /// Seeds the prefix hashes; equal in all replicas, so that they place alike.
     public var hashSeed: UInt64 = 1
+    /// Needed when an endpoint speaks TLS.
+    public var upstreamTLS: UpstreamTLSSettings?
     public var writesAccessLog = true
     public var version = "0.1.0"
     /// Seconds since 1970 that `/v1/models` reports as the models' birth.
     public var startedAtSeconds = 0
 
     public init() {}
+}
+
+/// What connections to endpoints with TLS need.
+public struct UpstreamTLSSettings: Sendable {
+    public var source: TLSClientSource
+    public var log: OperatorLog
+
+    public init(source: TLSClientSource, log: OperatorLog) {
+        self.source = source
+        self.log = log
+    }
+
+    /// For a pool of that endpoint's; nil when it speaks cleartext.
+    public func tls(for endpoint: Endpoint) -> UpstreamTLS? {
+        endpoint.isTLS ? UpstreamTLS(source: source, host: endpoint.host, log: log) : nil
+    }
 }
 
 /// Where the hosts of the endpoints are, resolved before they are used.

@@ -59,6 +59,8 @@ public final class ProxyWorker: DownstreamApplication {
         if change > 0 { metrics.counters.downstreamConnectionsAccepted &+= UInt64(change) }
     }
 
+    public override func handshakeFailed(_ failure: TLSHandshakeFailure) { metrics.tlsHandshakeFailed(failure.rawValue) }
+
     public override func requestRefused(status: Int, client: SocketAddress) {
         let series = metrics.series(SeriesKey(model: LabelTable.other, group: LabelTable.other))
         metrics.requestStarted(series)
@@ -95,10 +97,10 @@ public final class ProxyWorker: DownstreamApplication {
 
     private func pool(for endpoint: Endpoint) -> UpstreamPool? {
         if let pool = pools[endpoint] { return pool }
-        guard let address = addresses[endpoint] else { return nil }
+        guard let address = addresses[endpoint], !endpoint.isTLS || settings.upstreamTLS != nil else { return nil }
         let pool = UpstreamPool(
             loop: loop, address: address, authority: endpoint.description, speaksHTTP2: endpoint.protocol == .http2,
-            limits: settings.transport)
+            tls: settings.upstreamTLS?.tls(for: endpoint), limits: settings.transport)
         pools[endpoint] = pool
         return pool
     }

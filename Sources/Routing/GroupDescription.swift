@@ -1,7 +1,7 @@
 /// What an upstream endpoint speaks.
 public enum UpstreamProtocol: Sendable {
     case http1
-    /// HTTP/2 over cleartext with prior knowledge (RFC 9113, section 3.3); what gRPC needs.
+    /// HTTP/2: cleartext with prior knowledge (RFC 9113, section 3.3), or agreed on by ALPN under TLS; what gRPC needs.
     case http2
 }
 
@@ -10,11 +10,13 @@ public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
     public let host: String
     public let port: UInt16
     public let `protocol`: UpstreamProtocol
+    public let isTLS: Bool
 
-    public init(host: String, port: UInt16, protocol: UpstreamProtocol = .http1) {
+    public init(host: String, port: UInt16, protocol: UpstreamProtocol = .http1, isTLS: Bool = false) {
         self.host = host
         self.port = port
         self.protocol = `protocol`
+        self.isTLS = isTLS
     }
 
     /// `host:port`.

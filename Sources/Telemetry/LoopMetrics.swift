@@ -8,6 +8,9 @@ public final class LoopMetrics {
     /// Counts that have no label; the loop adds to them directly.
     public var counters = LoopCounters()
 
+    /// By the index that `tlsHandshakeFailed` takes.
+    private let handshakeFailureReasons: [String]
+    private var handshakeFailures: [UInt64]
     private let maximumSeries: Int
     private let decisionReasons: [String]
     private var keys: [SeriesKey] = []
@@ -22,11 +25,14 @@ public final class LoopMetrics {
 
     /// - Parameters:
     ///   - decisionReasons: label of each reason; `decided` takes the index.
+    ///   - handshakeFailureReasons: the same for `tlsHandshakeFailed`.
     ///   - maximumSeries: pairs of model and group that are told apart, about 1 KiB each; the rest is counted as `other`.
-    public init(decisionReasons: [String], maximumSeries: Int = 1_024, maximumLabels: Int = 1_000) {
+    public init(decisionReasons: [String], handshakeFailureReasons: [String] = [], maximumSeries: Int = 1_024, maximumLabels: Int = 1_000) {
         models = LabelTable(maximumLabels: maximumLabels)
         groups = LabelTable(maximumLabels: maximumLabels)
         self.decisionReasons = decisionReasons
+        self.handshakeFailureReasons = handshakeFailureReasons
+        handshakeFailures = Array(repeating: 0, count: handshakeFailureReasons.count)
         self.maximumSeries = max(1, maximumSeries)
         decisions = Array(repeating: 0, count: decisionReasons.count)
         let other = SeriesKey(model: LabelTable.other, group: LabelTable.other)
@@ -96,6 +102,11 @@ public final class LoopMetrics {
         decisions[reason] &+= 1
     }
 
+    /// - Parameter reason: index into the reasons given at `init`.
+    public func tlsHandshakeFailed(_ reason: Int) {
+        handshakeFailures[reason] &+= 1
+    }
+
     /// - Parameter group: as interned in `groups`.
     public func upstreamFailed(_ kind: UpstreamFailure, group: UInt16) {
         let width = UpstreamFailure.allCases.count
@@ -117,6 +128,9 @@ public final class LoopMetrics {
         snapshot.counters = counters
         snapshot.overhead = overhead
         snapshot.decisions = decisionReasons.indices.map { MetricsSnapshot.Decision(reason: decisionReasons[$0], count: decisions[$0]) }
+        snapshot.tlsHandshakeFailures = handshakeFailureReasons.indices.map {
+            MetricsSnapshot.Reason(name: handshakeFailureReasons[$0], count: handshakeFailures[$0])
+        }
         for place in series.indices where series[place].isUsed {
             let name = MetricsSnapshot.SeriesName(model: models.name(of: keys[place].model), group: groups.name(of: keys[place].group))
             snapshot.merge(series[place], name: name)

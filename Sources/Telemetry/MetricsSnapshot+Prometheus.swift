@@ -11,6 +11,7 @@ extension MetricsSnapshot {
         writeTokens(series, to: &text)
         writeRouting(to: &text)
         writeTransport(to: &text)
+        writeTLS(to: &text)
         bytes = text.bytes
     }
 
@@ -96,6 +97,19 @@ extension MetricsSnapshot {
         text.sample([], counters.upstreamConnectionsOpen)
         text.family("swiftlet_access_log_dropped_lines_total", .counter, "Access log lines given up because nobody read them.")
         text.sample([], counters.accessLogLinesDropped)
+    }
+}
+
+extension MetricsSnapshot {
+    private func writeTLS(to text: inout PrometheusText) {
+        text.family("swiftlet_tls_handshake_failures_total", .counter, "Handshakes with clients that came to nothing, by why.")
+        for reason in tlsHandshakeFailures { text.sample([("reason", reason.name)], reason.count) }
+        guard let certificates else { return }
+        text.family("swiftlet_tls_certificate_expiry_seconds", .gauge, "When a certificate in use ends, in seconds since 1970.")
+        for expiry in certificates.expiries { text.sample([("file", expiry.file)], expiry.notAfter) }
+        text.family("swiftlet_tls_reloads_total", .counter, "Renewals of TLS files that changed, by outcome.")
+        text.sample([("outcome", "success")], certificates.reloads)
+        text.sample([("outcome", "failure")], certificates.failedReloads)
     }
 }
 

@@ -15,6 +15,20 @@ public struct MetricsSnapshot: Sendable {
         public var count: UInt64
     }
 
+    public struct Reason: Sendable, Equatable {
+        public var name: String
+        public var count: UInt64
+    }
+
+    /// What the control plane knows of TLS files. The proxying loops do not fill it.
+    public struct Certificates: Sendable {
+        /// Seconds since 1970, by file.
+        public var expiries: [(file: String, notAfter: Int64)] = []
+        public var reloads: UInt64 = 0
+        public var failedReloads: UInt64 = 0
+        public init() {}
+    }
+
     public struct FailureName: Hashable, Sendable {
         public var group: String
         public var kind: UpstreamFailure
@@ -29,6 +43,9 @@ public struct MetricsSnapshot: Sendable {
     /// In the order of the reasons' table, unused ones included.
     public internal(set) var decisions: [Decision] = []
     public internal(set) var upstreamFailures: [FailureName: UInt64] = [:]
+    /// In the order of the reasons' table, unused ones included.
+    public internal(set) var tlsHandshakeFailures: [Reason] = []
+    public var certificates: Certificates?
     public internal(set) var overhead = LatencyHistogram(scale: .overhead)
     public internal(set) var counters = LoopCounters()
 
@@ -50,6 +67,14 @@ public struct MetricsSnapshot: Sendable {
                 decisions.append(decision)
             }
         }
+        for reason in other.tlsHandshakeFailures {
+            if let place = tlsHandshakeFailures.firstIndex(where: { $0.name == reason.name }) {
+                tlsHandshakeFailures[place].count &+= reason.count
+            } else {
+                tlsHandshakeFailures.append(reason)
+            }
+        }
+        certificates = certificates ?? other.certificates
         upstreamFailures.merge(other.upstreamFailures) { $0 &+ $1 }
         overhead.merge(other.overhead)
         counters = counters + other.counters

@@ -34,6 +34,8 @@ public enum ExchangeOutcome: Int, CaseIterable, Sendable {
 public enum UpstreamFailure: Int, CaseIterable, Sendable {
     case connectRefused
     case connectTimeout
+    /// A certificate that is not accepted, or no protocol in common.
+    case tls
     /// Closed or reset before the answer began.
     case resetBeforeAnswer
     /// Closed or reset after it began.
@@ -51,6 +53,7 @@ public enum UpstreamFailure: Int, CaseIterable, Sendable {
         switch self {
         case .connectRefused: "connect_refused"
         case .connectTimeout: "connect_timeout"
+        case .tls: "tls"
         case .resetBeforeAnswer: "reset_before_answer"
         case .resetDuringAnswer: "reset_during_answer"
         case .timeout: "timeout"

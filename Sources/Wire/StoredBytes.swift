@@ -1,5 +1,5 @@
 /// The bytes of a text that is written often: kept in one place, so that no use of it is a String's.
-public final class StoredBytes: Sendable {
+public final class StoredBytes: Sendable, CustomStringConvertible {
     // Unsafe: written once here, read only after, freed with its owner.
     private nonisolated(unsafe) let storage: UnsafeMutableRawBufferPointer
 
@@ -13,5 +13,6 @@ public final class StoredBytes: Sendable {
     deinit { storage.deallocate() }
 
     public let count: Int
+    public var description: String { String(decoding: bytes, as: UTF8.self) }
     public var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: storage[..<count]) }
 }

@@ -22,13 +22,13 @@ final class Router: Sendable {
     /// Binds and serves. Throws what cannot be: an address in use, a name that does not resolve, a certificate that cannot be read.
     init(_ configuration: SwiftletConfiguration, accessLogDescriptor: Int32?, logger: Logger) throws {
         let endpoints = try Self.resolve(configuration.groups)
-        var listeners = try configuration.listeners.map { listener in
-            BoundListener(
-                address: try Self.address(listener.address),
-                tls: try listener.tls.map { try TLSServerContext(certificateFile: $0.certificateFile, keyFile: $0.keyFile) })
+        let log = LoggedNotices(logger)
+        let tls = try TLSSources(configuration)
+        var listeners = try zip(configuration.listeners, tls.listeners).map { listener, source in
+            BoundListener(address: try Self.address(listener.address), tls: source)
         }
         for listener in listeners { try Listener.checkAvailable(listener.address) }
-        let settings = Self.settings(configuration)
+        let settings = Self.settings(configuration, upstreamTLS: tls.upstream.map { UpstreamTLSSettings(source: $0, log: log) })
         let table = RoutingTable(
             policy: configuration.policy, seed: configuration.routing.hashSeed,
             limits: RoutingLimits(indexBlocks: configuration.routing.indexBlocks, leases: configuration.limits.requests))
@@ -42,7 +42,9 @@ final class Router: Sendable {
             let thread = try LoopThread.start(label: "swiftlet.proxy.\(index)") { loop in
                 let worker = ProxyWorker(
                     loop: loop, table: table, settings: settings, addresses: endpoints,
-                    metrics: LoopMetrics(decisionReasons: DecisionReason.allCases.map(\.rawValue)),
+                    metrics: LoopMetrics(
+                        decisionReasons: DecisionReason.allCases.map(\.rawValue),
+                        handshakeFailureReasons: TLSHandshakeFailure.allCases.map { "\($0.label)" }),
                     accessLogDescriptor: accessLogDescriptor, requestIDs: RequestIDGenerator(seed: idSeed, loop: index))
                 let service = ListenerService()
                 for listener in bound {
@@ -76,11 +78,17 @@ final class Router: Sendable {
             }
             adminPorts.give(service.listeners.map(\.address))
             loop.addService(service)
+            loop.addService(TLSReloader(loop: loop, sources: tls.all, log: log))
             loop.addService(
-                ModelListing(loop: loop, table: table, groups: groups, address: { endpoints[$0] }, limits: settings.transport))
+                ModelListing(
+                    loop: loop, table: table, groups: groups, address: { endpoints[$0] },
+                    tls: { settings.upstreamTLS?.tls(for: $0) }, limits: settings.transport))
         }
         adminAddress = adminPorts.wait().first
     }
+
+    /// Reads certificates, keys and authorities again.
+    func reloadTLS() { control.mailbox.post { $0.service(TLSReloader.self)?.reload() } }
 
     /// Takes nothing new, lets requests under way finish for as long as configured, and stops.
     func drain() {
@@ -114,7 +122,7 @@ final class Router: Sendable {
 
     private struct BoundListener: Sendable {
         var address: SocketAddress
-        var tls: TLSServerContext?
+        var tls: TLSServerSource?
     }
 
     private static func address(_ text: SocketAddressText) throws -> SocketAddress {
@@ -127,8 +135,9 @@ final class Router: Sendable {
         return EndpointAddresses(addresses)
     }
 
-    private static func settings(_ configuration: SwiftletConfiguration) -> ProxySettings {
+    private static func settings(_ configuration: SwiftletConfiguration, upstreamTLS: UpstreamTLSSettings?) -> ProxySettings {
         var settings = ProxySettings()
+        settings.upstreamTLS = upstreamTLS
         let limits = configuration.limits
         let timeouts = configuration.timeouts
         settings.bodyBytes = limits.bodyBytes
@@ -145,6 +154,7 @@ final class Router: Sendable {
         settings.transport.idleUpstreamConnections = limits.idleUpstreamConnections
         settings.transport.outputHighWaterBytes = limits.streamBufferBytes
         settings.transport.outputLowWaterBytes = limits.streamBufferBytes / 4
+        settings.transport.handshakeTimeoutNanoseconds = timeouts.tlsHandshakeNanoseconds
         settings.transport.requestHeadTimeoutNanoseconds = timeouts.requestHeaderNanoseconds
         settings.transport.requestBodyTimeoutNanoseconds = timeouts.requestBodyNanoseconds
         settings.transport.tunnelIdleTimeoutNanoseconds = timeouts.tunnelIdleNanoseconds

@@ -20,7 +20,9 @@ struct ServeCommand: ParsableCommand {
             announce("listening on \(listener.tls == nil ? "http" : "https")://\(address)")
         }
         if let admin = router.adminAddress { announce("admin on http://\(admin)") }
+        let reload = ReloadSignal { router.reloadTLS() }
         signals.wait()
+        reload.cancel()
         logger.notice("draining")
         router.drain()
     }
@@ -34,6 +36,20 @@ func makeLogger(_ level: LogLevel) -> Logger {
     var logger = Logger(label: "swiftlet")
     logger.logLevel = Logger.Level(rawValue: level.rawValue) ?? .info
     return logger
+}
+
+/// SIGHUP has files read again.
+final class ReloadSignal {
+    private let source: any DispatchSourceSignal
+
+    init(_ action: @escaping @Sendable () -> Void) {
+        signal(SIGHUP, SIG_IGN)
+        source = DispatchSource.makeSignalSource(signal: SIGHUP, queue: DispatchQueue(label: "swiftlet.reload"))
+        source.setEventHandler(handler: action)
+        source.resume()
+    }
+
+    func cancel() { source.cancel() }
 }
 
 /// SIGTERM or SIGINT ends a program in good order; a second SIGINT ends it at once.

@@ -28,6 +28,15 @@ private func loadFault(_ text: String) -> String {
             listeners:
               - address: "[::1]:0"
               - {address: 0.0.0.0:8443, tls: {certificate_file: a.crt, key_file: a.key}}
+              - address: 0.0.0.0:8444
+                tls:
+                  certificate_file: a.crt
+                  key_file: a.key
+                  more_certificates: [{certificate_file: b.crt, key_file: b.key}]
+                  minimum_version: 1.3
+                  client_certificates: required
+                  client_ca_file: ca.crt
+                  client_verify_depth: 0
             admin: localhost:9090
             loops: 3
             policy: round-robin
@@ -36,21 +45,30 @@ private func loadFault(_ text: String) -> String {
             groups:
               - name: "7"
                 leader: http://10.0.0.1:8000/
-                members: [http://10.0.0.2:8000, "h2c://[fd00::2]:8000"]
+                members: [http://10.0.0.2:8000, "h2c://[fd00::2]:8000", https://a:1, h2://b:1]
                 models: [a/b, 'c: d']
                 prefill_tokens_per_second: 1_500.5
                 decode_step_ms: 12.5
                 kv_capacity_tokens: 1_000_000
+            upstream_tls: {ca_file: ca.pem, server_name: engines, certificate_file: c, key_file: k, minimum_version: 1.3}
             limits: {body_bytes: 1MiB, header_bytes: 8192, streams_per_connection: 7}
             timeouts: {connect: 250ms, response: 2m}
             retries: {attempts: 1}
             routing: {index_blocks: 4096, hash_seed: 18446744073709551615}
             """
+        var mutual = ListenerTLS(standard: TLSFiles(certificateFile: "a.crt", keyFile: "a.key"))
+        mutual.others = [TLSFiles(certificateFile: "b.crt", keyFile: "b.key")]
+        mutual.minimumVersion = .tls13
+        mutual.clientCertificates = .required
+        mutual.clientCAFile = "ca.crt"
+        mutual.clientVerifyDepth = 0
         var expected = SwiftletConfiguration()
         expected.listeners = [
             ListenerConfiguration(address: SocketAddressText(host: "::1", port: 0)),
             ListenerConfiguration(
-                address: SocketAddressText(host: "0.0.0.0", port: 8443), tls: TLSFiles(certificateFile: "a.crt", keyFile: "a.key")),
+                address: SocketAddressText(host: "0.0.0.0", port: 8443),
+                tls: ListenerTLS(standard: TLSFiles(certificateFile: "a.crt", keyFile: "a.key"))),
+            ListenerConfiguration(address: SocketAddressText(host: "0.0.0.0", port: 8444), tls: mutual),
         ]
         expected.admin = SocketAddressText(host: "localhost", port: 9090)
         expected.loops = 3
@@ -62,9 +80,15 @@ private func loadFault(_ text: String) -> String {
                 name: "7", leader: Endpoint(host: "10.0.0.1", port: 8000, protocol: .http1),
                 members: [
                     Endpoint(host: "10.0.0.2", port: 8000, protocol: .http1), Endpoint(host: "fd00::2", port: 8000, protocol: .http2),
-                ], size: 3, models: ["a/b", "c: d"], prefillTokensPerSecond: 1_500.5, decodeStepSeconds: 0.0125,
+                    Endpoint(host: "a", port: 1, isTLS: true), Endpoint(host: "b", port: 1, protocol: .http2, isTLS: true),
+                ], size: 5, models: ["a/b", "c: d"], prefillTokensPerSecond: 1_500.5, decodeStepSeconds: 0.0125,
                 kvCapacityTokens: 1_000_000)
         ]
+        expected.upstreamTLS.caFile = "ca.pem"
+        expected.upstreamTLS.serverName = "engines"
+        expected.upstreamTLS.certificateFile = "c"
+        expected.upstreamTLS.keyFile = "k"
+        expected.upstreamTLS.minimumVersion = .tls13
         expected.limits.bodyBytes = 1 << 20
         expected.limits.headerBytes = 8_192
         expected.limits.streamsPerConnection = 7
@@ -81,7 +105,7 @@ private func loadFault(_ text: String) -> String {
     @Test(arguments: [
         (
             "groups:\n  - leader: ftp://x\n",
-            "s.yaml:2:13: groups[0].leader: expected http://HOST:PORT or h2c://HOST:PORT with a port from 1 to 65535 and no path, found \"ftp://x\""
+            "s.yaml:2:13: groups[0].leader: expected http://HOST:PORT, h2c://HOST:PORT, or with TLS https:// or h2://, with a port from 1 to 65535 and no path, found \"ftp://x\""
         ),
         ("limits:\n  header_byte: 1KiB\n", "s.yaml:2:3: limits.header_byte: unknown key; did you mean header_bytes?"),
         ("lsiteners: []\n", "s.yaml:1:1: lsiteners: unknown key; did you mean listeners?"),
@@ -106,6 +130,10 @@ private func loadFault(_ text: String) -> String {
         ("groups: [{leader: http://h:80/v1}]\n", "and no path, found \"http://h:80/v1\""),
         ("groups: [{leader: http://h:80, decode_step_ms: nan}]\n", "groups[0].decode_step_ms: expected milliseconds"),
         ("groups: [{leader: http://h:80, name: \"a\\nb\"}]\n", "without control characters, found \"a\\nb\""),
+        (
+            "listeners: [{address: h:1, tls: {certificate_file: c, key_file: k, minimum_version: 1.1}}]\n",
+            "expected one of 1.2, 1.3, found \"1.1\""
+        ),
         ("listeners: []\n", "s.yaml:1:12: listeners: expected at least one listener, found none"),
         ("listeners: [{address: 10.0.0.300:1}]\n", "listeners[0].address: expected HOST:PORT"),
         ("listeners: [{address: h:1, tls: {key_file: k}}]\n", "listeners[0].tls: expected the key certificate_file, found none"),
@@ -140,11 +168,22 @@ private func loadFault(_ text: String) -> String {
         ("listeners: [{address: h:1}]\nadmin: h:1\n", "s.yaml:2:8: admin: expected an address that no listener has, found h:1"),
         ("limits: {body_bytes: 2KiB}\n", "limits.body_bytes: expected limits.header_bytes (65536) or more, found 2048"),
         ("limits: {header_bytes: 2KiB}\n", "limits.header_bytes: expected 32 bytes or more for each of the 100 of limits.header_fields"),
+        (
+            "listeners: [{address: h:1, tls: {certificate_file: c, key_file: k, client_certificates: optional}}]\n",
+            "listeners[0].tls.client_ca_file: expected a file with client_certificates: optional, found none"
+        ),
+        ("upstream_tls: {certificate_file: c}\n", "upstream_tls.key_file: expected a file together with certificate_file, found none"),
+        ("upstream_tls: {key_file: c}\n", "upstream_tls.certificate_file: expected a file together with key_file, found none"),
         ("timeouts: {connect: 20m}\n", "timeouts.connect: expected timeouts.response or less, found 20m"),
     ])
     func valuesThatDoNotGoTogetherAreRefused(text: String, expected: String) {
         let said = loadFault(text)
         #expect(said.contains(expected), "\(said)")
+    }
+
+    @Test func unverifiedBackendsAreWarnedOf() throws {
+        let warnings = try SwiftletConfiguration.load(text: "upstream_tls: {insecure_skip_verify: true}", file: "s").warnings
+        #expect(warnings.count == 1 && warnings[0].contains("upstream_tls.insecure_skip_verify"))
     }
 
     @Test func anIdleLimitThatLosesTheRaceWithTheEngineIsWarnedOf() throws {
@@ -177,7 +216,7 @@ private func loadFault(_ text: String) -> String {
                 $0.tlsCertificateFile = "c"
                 $0.tlsKeyFile = "k"
             })
-        let tls = TLSFiles(certificateFile: "c", keyFile: "k")
+        let tls = ListenerTLS(standard: TLSFiles(certificateFile: "c", keyFile: "k"))
         #expect(
             result.listeners == [
                 ListenerConfiguration(address: SocketAddressText(host: "127.0.0.1", port: 0), tls: tls),
@@ -202,7 +241,7 @@ private func loadFault(_ text: String) -> String {
             let flags = flags(change)
             return fault { () throws(ConfigurationError) in try SwiftletConfiguration().applying(flags) }
         }
-        #expect(said { $0.backends = ["localhost:8000"] }.hasPrefix("--backend: expected http://HOST:PORT or h2c://HOST:PORT"))
+        #expect(said { $0.backends = ["localhost:8000"] }.hasPrefix("--backend: expected http://HOST:PORT, h2c://HOST:PORT"))
         #expect(said { $0.backends = ["http://h:1", "http://h:1"] }.contains("found \"h:1\" again"))
         #expect(said { $0.listen = ["8080"] }.hasPrefix("--listen: expected HOST:PORT"))
         #expect(
