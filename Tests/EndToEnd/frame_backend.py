@@ -1,5 +1,6 @@
 """An HTTP/2 backend whose test decides every frame."""
 
+import contextlib
 import socket
 import threading
 
@@ -8,9 +9,11 @@ import h2.connection
 import h2.events
 from hyperframe.frame import WindowUpdateFrame
 
+from scripted_backend import BACKGROUND_PATHS
+
 
 class FrameBackend:
-    """Calls `answer(connection, event)` for every event of a request that is not the router's own probing (which are GETs)."""
+    """Calls `answer(connection, event)` for every event of a request that is not the router's own probing."""
 
     def __init__(self, answer):
         self.answer = answer
@@ -27,20 +30,30 @@ class FrameBackend:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection):
-        while data := connection.socket.recv(1 << 16):
-            with connection.lock:
-                for event in connection.h2.receive_data(data):
-                    if isinstance(event, h2.events.RequestReceived) and dict(event.headers)[b":method"] == b"GET":
-                        connection.h2.send_headers(event.stream_id, [(b":status", b"404")], end_stream=True)
-                    else:
-                        self.answer(connection, event)
-                connection.flush()
+        with contextlib.suppress(OSError):
+            while data := connection.socket.recv(1 << 18):
+                with connection.lock:
+                    for event in connection.h2.receive_data(data):
+                        if self._is_background(event):
+                            connection.h2.send_headers(event.stream_id, [(b":status", b"404")], end_stream=True)
+                            connection.background.add(event.stream_id)
+                        elif getattr(event, "stream_id", None) not in connection.background:
+                            self.answer(connection, event)
+                    connection.flush()
+
+    @staticmethod
+    def _is_background(event):
+        if not isinstance(event, h2.events.RequestReceived):
+            return False
+        head = dict(event.headers)
+        return head[b":method"] == b"GET" and head[b":path"] in BACKGROUND_PATHS
 
 
 class FrameConnection:
     def __init__(self, accepted):
         self.socket = accepted
         self.lock = threading.Lock()
+        self.background = set()
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
         self.h2.initiate_connection()
         self.flush()

@@ -153,11 +153,13 @@ class Exchange:
 class ScriptedBackend:
     """A listening server that calls `script(exchange)` for every request that is not the router's own probing."""
 
-    def __init__(self, hub, script, name="scripted", models=None, send_buffer=None):
+    def __init__(self, hub, script, name="scripted", models=None, send_buffer=None, answers_early=None):
         self.hub = hub
         self.script = script
         self.name = name
         self.models = models
+        #: Says of a request whose body has not been read whether the script is to be called now.
+        self.answers_early = answers_early or (lambda request: False)
         self.requests = []
         self.in_flight = 0
         self.connections = 0
@@ -192,8 +194,11 @@ class ScriptedBackend:
         self.connections += 1
         number, index = self.connections, 0
         try:
-            while (request := await self._read_request(reader, writer)) is not None:
+            while (request := await self._read_head(reader)) is not None:
                 request.connection, request.index, request.backend = number, index, self
+                is_early = self.answers_early(request)
+                if not is_early:
+                    await self._read_body(request, reader, writer)
                 index += 1
                 exchange = Exchange(self, request, reader, writer)
                 if self._is_background(request):
@@ -205,6 +210,8 @@ class ScriptedBackend:
                         await self.script(exchange)
                     finally:
                         self.in_flight -= 1
+                if is_early and not exchange.closed:
+                    await self._read_body(request, reader, writer)
                 if exchange.closed:
                     return
         except (PeerGone, ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -234,7 +241,7 @@ class ScriptedBackend:
         else:
             await exchange.answer(404, b'{"detail":"Not Found"}')
 
-    async def _read_request(self, reader, writer):
+    async def _read_head(self, reader):
         try:
             head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.IncompleteReadError as error:
@@ -244,17 +251,18 @@ class ScriptedBackend:
         request_line, *lines = head[:-4].split(b"\r\n")
         method, target, version = request_line.split(b" ", 2)
         fields = [tuple(part.strip() for part in line.split(b":", 1)) for line in lines]
-        request = Received(method, target, version, fields, head=head)
+        return Received(method, target, version, fields, head=head)
+
+    async def _read_body(self, request, reader, writer):
         if request.values(b"expect"):
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         lengths, codings = request.values(b"content-length"), request.values(b"transfer-encoding")
-        assert len(lengths) + len(codings) <= 1, f"ambiguous framing reached the backend: {head!r}"
+        assert len(lengths) + len(codings) <= 1, f"ambiguous framing reached the backend: {request.head!r}"
         if codings:
             assert codings == [b"chunked"], codings
             request.body = await self._read_chunked(reader, request.trailers)
         elif lengths:
             request.body = await reader.readexactly(int(lengths[0]))
-        return request
 
     @staticmethod
     async def _read_chunked(reader, trailers):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import socket
+import ssl
 import struct
 from dataclasses import dataclass, field
 
@@ -20,6 +21,7 @@ class Response:
     version: bytes = b""
     fields: list = field(default_factory=list)
     body: bytes = b""
+    trailers: list = field(default_factory=list)
     chunked: bool = False
     complete: bool = False  # ended as its framing says; False when the connection ended or the stream was reset
     reset_code: int = None
@@ -49,16 +51,28 @@ class ConnectionEnded(Exception):
         self.received = received
 
 
-class HTTP1Client:
-    """One TCP connection on which a test may send anything at all."""
+def connect(port, timeout, receive_buffer=None, tls=None, protocol=None):
+    """A connected socket; `tls` is a certificate file to trust, `protocol` what to offer by ALPN."""
+    plain = socket.socket()
+    if receive_buffer:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    plain.settimeout(timeout)
+    plain.connect(("127.0.0.1", port))
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if not tls:
+        return plain
+    context = ssl.create_default_context(cafile=str(tls))
+    context.set_alpn_protocols([protocol])
+    secured = context.wrap_socket(plain, server_hostname="localhost")
+    assert secured.selected_alpn_protocol() == protocol
+    return secured
 
-    def __init__(self, port, timeout=10.0, receive_buffer=None):
-        self.socket = socket.socket()
-        if receive_buffer:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(timeout)
-        self.socket.connect(("127.0.0.1", port))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+class HTTP1Client:
+    """One connection on which a test may send anything at all."""
+
+    def __init__(self, port, timeout=10.0, receive_buffer=None, tls=None):
+        self.socket = connect(port, timeout, receive_buffer, tls, "http/1.1")
         self._buffer = bytearray()
 
     def __enter__(self):
@@ -79,7 +93,7 @@ class HTTP1Client:
 
     def send_unless_refused(self, data):
         """Sends as much as the peer takes: it may have answered and closed already."""
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
             self.socket.sendall(data)
 
     def request(self, method="POST", target="/v1/chat/completions", body=b"", fields=(), host=b"test"):
@@ -141,8 +155,9 @@ class HTTP1Client:
                 while size := int(self._until(b"\r\n").split(b";")[0], 16):
                     body += self._exactly(size, body)
                     assert self._exactly(2, body) == b"\r\n"
-                while self._until(b"\r\n") != b"\r\n":
-                    pass
+                while (line := self._until(b"\r\n")) != b"\r\n":
+                    name, value = line.split(b":", 1)
+                    response.trailers.append((name, value.strip()))
             elif response.values(b"content-length"):
                 body += self._exactly(int(response.value(b"content-length")), body)
             else:
@@ -190,14 +205,10 @@ def ask(port, body=b"", target="/v1/chat/completions", method="POST", fields=(),
 
 
 class HTTP2Client:
-    """One cleartext HTTP/2 connection with prior knowledge; the test decides what is sent and what is read."""
+    """One HTTP/2 connection, cleartext with prior knowledge or by ALPN; the test decides what is sent and what is read."""
 
-    def __init__(self, port, timeout=10.0, strict=True, receive_buffer=None):
-        self.socket = socket.socket()
-        if receive_buffer:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(timeout)
-        self.socket.connect(("127.0.0.1", port))
+    def __init__(self, port, timeout=10.0, strict=True, receive_buffer=None, tls=None):
+        self.socket = connect(port, timeout, receive_buffer, tls, "h2")
         self.connection = h2.connection.H2Connection(
             h2.config.H2Configuration(
                 client_side=True,
@@ -220,13 +231,14 @@ class HTTP2Client:
     def flush(self):
         self.socket.sendall(self.connection.data_to_send())
 
-    def request(self, body=b"", target="/v1/chat/completions", method="POST", fields=(), end=True):
+    def request(self, body=b"", target="/v1/chat/completions", method="POST", fields=(), end=True, trailers=()):
         """Starts a stream and returns its id."""
         if not isinstance(body, bytes):
             body = json.dumps(body).encode()
         stream = self.connection.get_next_available_stream_id()
         head = [(b":method", method.encode()), (b":scheme", b"http"), (b":authority", b"test"),
                 (b":path", target.encode()), *fields]  # fmt: skip
+        end = end and not trailers
         self.connection.send_headers(stream, head, end_stream=end and not body)
         self.responses[stream] = Response(body=bytearray())
         self.flush()
@@ -238,6 +250,9 @@ class HTTP2Client:
                 continue
             self.connection.send_data(stream, bytes(view[:size]), end_stream=end and size == len(view))
             view = view[size:]
+            self.flush()
+        if trailers:
+            self.connection.send_headers(stream, trailers, end_stream=True)
             self.flush()
         return stream
 
@@ -263,6 +278,8 @@ class HTTP2Client:
                 response.body += event.data
                 if acknowledge:
                     self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            elif isinstance(event, h2.events.TrailersReceived):
+                response.trailers = list(event.headers)
             elif isinstance(event, h2.events.StreamEnded):
                 response.complete = True
             elif isinstance(event, h2.events.StreamReset):
