@@ -14,8 +14,14 @@ extension HTTP2Session {
     func requestBegan(_ id: Int32) -> Bool {
         guard let stream = connection.makeStream(in: self, id: id) else { return false }
         streams[id] = stream
+        fieldsStream = stream
         nghttp2_session_set_stream_user_data(session, id, Unmanaged.passUnretained(stream).toOpaque())
         return true
+    }
+
+    func fieldReceived(on id: Int32, name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> Bool {
+        if fieldsStream?.id != id { fieldsStream = stream(id) }
+        return fieldsStream?.headerReceived(name: name, value: value) ?? true
     }
 
     func frameReceived(_ frame: UnsafePointer<nghttp2_frame>) {
@@ -23,6 +29,7 @@ extension HTTP2Session {
         let ended = header.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0
         switch UInt32(header.type) {
         case NGHTTP2_HEADERS.rawValue:
+            fieldsStream = nil
             guard let stream = stream(header.stream_id) else { return }
             stream.endsWithHead = ended && !stream.headComplete
             if !stream.headComplete { stream.headReceived() }
@@ -58,6 +65,7 @@ extension HTTP2Session {
 
     func streamClosed(_ id: Int32, errorCode: UInt32) {
         guard let stream = streams.removeValue(forKey: id) else { return }
+        if fieldsStream === stream { fieldsStream = nil }
         if role == .server { creditConnection(stream.uncredited) }
         stream.closed(errorCode: errorCode)
     }
@@ -107,10 +115,11 @@ let onBeginHeaders: nghttp2_on_begin_headers_callback = { _, frame, context in
 }
 
 let onHeader: nghttp2_on_header_callback = { _, frame, name, nameLength, value, valueLength, _, context in
-    let session = owner(context)
-    guard let stream = session.stream(frame!.pointee.hd.stream_id) else { return 0 }
-    let accepted = stream.headerReceived(
-        name: UnsafeRawBufferPointer(start: name, count: nameLength), value: UnsafeRawBufferPointer(start: value, count: valueLength))
+    let accepted = Unmanaged<HTTP2Session>.fromOpaque(context!)._withUnsafeGuaranteedRef {
+        $0.fieldReceived(
+            on: frame!.pointee.hd.stream_id, name: UnsafeRawBufferPointer(start: name, count: nameLength),
+            value: UnsafeRawBufferPointer(start: value, count: valueLength))
+    }
     return accepted ? 0 : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue
 }
 

@@ -145,7 +145,9 @@ extension HTTP2Session {
             for index in 0..<headers.count {
                 let known = headers.known(at: index)
                 if known.isHopByHop || known == .host || known == .expect { continue }
-                fields.initializeElement(at: count, to: nameValue(headers.name(at: index), headers.value(at: index)))
+                // A value that never comes again would only push others out of the peer's table.
+                let flags = known == .requestID ? NGHTTP2_NV_FLAG_NO_INDEX : NGHTTP2_NV_FLAG_NONE
+                fields.initializeElement(at: count, to: nameValue(headers.name(at: index), headers.value(at: index), flags))
                 count &+= 1
             }
             body(UnsafeMutableBufferPointer(rebasing: fields[..<count]))
@@ -162,11 +164,13 @@ extension HTTP2Session {
     }
 }
 
-private func nameValue(_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> nghttp2_nv {
+private func nameValue(
+    _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer, _ flags: nghttp2_nv_flag = NGHTTP2_NV_FLAG_NONE
+) -> nghttp2_nv {
     nghttp2_nv(
         name: UnsafeMutablePointer(mutating: name.baseAddress?.assumingMemoryBound(to: UInt8.self)),
         value: UnsafeMutablePointer(mutating: value.baseAddress?.assumingMemoryBound(to: UInt8.self)), namelen: name.count,
-        valuelen: value.count, flags: UInt8(NGHTTP2_NV_FLAG_NONE.rawValue))
+        valuelen: value.count, flags: UInt8(flags.rawValue))
 }
 
 private func nameValue(_ name: StaticString, _ value: UnsafeRawBufferPointer) -> nghttp2_nv {

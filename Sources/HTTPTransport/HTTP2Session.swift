@@ -22,10 +22,14 @@ final class HTTP2Session {
     var carriesGRPC = false
     var stalled: [HTTP2Stream] = []
     private(set) var isInsideLibrary = false
+    private let memory: HTTP2Memory
+    /// The stream whose fields are being received, so that each of them needs no look-up.
+    var fieldsStream: HTTP2Stream?
 
     init(role: Role, connection: TransportConnection) {
         self.role = role
         self.connection = connection
+        memory = HTTP2Memory.shared(by: connection.loop)
         conduct = PeerConduct(limits: connection.limits, now: connection.loop.now)
         start()
     }
@@ -54,10 +58,11 @@ final class HTTP2Session {
         nghttp2_option_set_stream_reset_rate_limit(
             option, UInt64(PeerConduct.burst(limits.resetsPerSecond)), UInt64(limits.resetsPerSecond))
         let context = Unmanaged.passUnretained(self).toOpaque()
+        var table = memory.table
         let result =
             role == .server
-            ? nghttp2_session_server_new2(&session, callbacks, context, option)
-            : nghttp2_session_client_new2(&session, callbacks, context, option)
+            ? nghttp2_session_server_new3(&session, callbacks, context, option, &table)
+            : nghttp2_session_client_new3(&session, callbacks, context, option, &table)
         guard result == 0, let session else { return }
         var settings = [
             nghttp2_settings_entry(
@@ -79,6 +84,7 @@ final class HTTP2Session {
     func invalidate() {
         let open = streams.values
         streams = [:]
+        fieldsStream = nil
         for stream in open { stream.closed(errorCode: UInt32(NGHTTP2_INTERNAL_ERROR.rawValue)) }
         stalled = []
         guard let session else { return }

@@ -235,12 +235,16 @@ import Testing
     }
 
     @Test(arguments: [
-        ("application/grpc", true), ("application/grpc+proto", true), ("Application/GRPC", true), ("application/json", false), ("", false),
+        ("application/grpc", true), ("application/grpc+proto", true), ("Application/GRPC; q=1", true), ("application/grpc-web", false),
+        ("application/json", false), ("", false),
     ])
     func grpcIsKnownByItsContentType(type: String, isGRPC: Bool) {
         let head = head("/")
+        head.version = .http2
         #expect(!head.isGRPC)
         head.headers.append("Content-Type", type)
         #expect(head.isGRPC == isGRPC)
+        head.version = .http11
+        #expect(!head.isGRPC)
     }
 }
