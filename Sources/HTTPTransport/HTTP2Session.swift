@@ -50,7 +50,8 @@ final class HTTP2Session {
         nghttp2_option_set_no_closed_streams(option, 1)
         nghttp2_option_set_max_send_header_block_length(option, limits.headBytes * 2)
         nghttp2_option_set_peer_max_concurrent_streams(option, UInt32(limits.streamsPerConnection))
-        nghttp2_option_set_stream_reset_rate_limit(option, UInt64(PeerConduct.burst(limits.resetsPerSecond)), UInt64(limits.resetsPerSecond))
+        nghttp2_option_set_stream_reset_rate_limit(
+            option, UInt64(PeerConduct.burst(limits.resetsPerSecond)), UInt64(limits.resetsPerSecond))
         let context = Unmanaged.passUnretained(self).toOpaque()
         let result =
             role == .server
@@ -95,7 +96,8 @@ final class HTTP2Session {
         // Each broken or refused stream costs the peer ten bytes and us a queued RST_STREAM: a flood ends the connection.
         if nghttp2_session_get_outbound_queue_size(session) > TransportLimits.queuedFrames { connection.close() }
         connection.flushLater()
-        if conduct.isExhausted {
+        // FLOODED: more answers to SETTINGS and PING wait than nghttp2 keeps.
+        if conduct.isExhausted || taken == Int(NGHTTP2_ERR_FLOODED.rawValue) {
             nghttp2_session_terminate_session(session, UInt32(NGHTTP2_ENHANCE_YOUR_CALM.rawValue))
             return false
         }
