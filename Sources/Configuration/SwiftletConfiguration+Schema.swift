@@ -105,8 +105,10 @@ extension Limits {
             .scalar("body_bytes", \.bodyBytes, .size((1 << 10)...(1 << 30))),
             .scalar("buffered_body_bytes", \.bufferedBodyBytes, .size((1 << 10)...(64 << 30))),
             .scalar("streams_per_connection", \.streamsPerConnection, .count(1...65_536)),
+            .scalar("resets_per_second", \.resetsPerSecond, .count(1...1_000_000)),
             .scalar("connections", \.connections, .count(1...1_000_000)),
             .scalar("idle_upstream_connections", \.idleUpstreamConnections, .count(0...65_536)),
+            .scalar("http2_upstream_connections", \.http2UpstreamConnections, .count(1...256)),
             .scalar("requests", \.requests, .count(1...(1 << 24))),
             .scalar("stream_buffer_bytes", \.streamBufferBytes, .size((16 << 10)...(64 << 20))),
         ]
@@ -125,6 +127,9 @@ extension Timeouts {
             .scalar("connect", \.connectNanoseconds, .duration(upToADay)),
             .scalar("response", \.responseNanoseconds, .duration(upToADay)),
             .scalar("tunnel_idle", \.tunnelIdleNanoseconds, .duration(upToADay)),
+            .scalar("stream_queue", \.streamQueueNanoseconds, .duration(upToADay)),
+            .scalar("ping_interval", \.pingIntervalNanoseconds, .duration(upToADay)),
+            .scalar("ping_timeout", \.pingTimeoutNanoseconds, .duration(upToADay)),
             .scalar("head_hold", \.headHoldNanoseconds, .duration(0...upToADay.upperBound)),
             .scalar("drain", \.drainNanoseconds, .duration(0...upToADay.upperBound)),
         ]

@@ -113,10 +113,14 @@ public struct Limits: Sendable, Equatable {
     public var bufferedBodyBytes = 256 << 20
     /// Concurrent HTTP/2 streams of one downstream connection.
     public var streamsPerConnection = 256
+    /// HTTP/2 streams that a client may reset, or have reset by breaking the protocol, on one connection in the long run.
+    public var resetsPerSecond = 100
     /// Downstream connections of one listener.
     public var connections = 16_384
     /// Idle HTTP/1.1 connections that one loop keeps to one endpoint.
     public var idleUpstreamConnections = 256
+    /// HTTP/2 connections that one loop opens to one endpoint, as its stream limit requires.
+    public var http2UpstreamConnections = 8
     /// Requests given to groups and not yet ended, of the whole process.
     public var requests = 65_536
     /// What one exchange may hold for a slow reader before its upstream is no longer read.
@@ -144,6 +148,11 @@ public struct Timeouts: Sendable, Equatable {
     public var tunnelIdleNanoseconds: UInt64 = 600 * 1_000_000_000
     /// From the request's last byte to the response's first, and between two reads of it.
     public var responseNanoseconds: UInt64 = 600 * 1_000_000_000
+    /// For a free stream of a HTTP/2 backend that is at its limit.
+    public var streamQueueNanoseconds: UInt64 = 5 * 1_000_000_000
+    /// Silence of a HTTP/2 backend with open streams before it is sent a PING, and how long its answer may take.
+    public var pingIntervalNanoseconds: UInt64 = 40 * 1_000_000_000
+    public var pingTimeoutNanoseconds: UInt64 = 10 * 1_000_000_000
     /// How long the head of an event stream is held while its first event has not come.
     public var headHoldNanoseconds: UInt64 = 30 * 1_000_000_000
     /// From SIGTERM to exit.

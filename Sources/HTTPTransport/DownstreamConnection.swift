@@ -40,6 +40,9 @@ public final class DownstreamConnection: TransportConnection {
     /// HTTP/2: when the client was last heard of, and whether it has been asked since.
     private var readAt: UInt64 = 0
     private var isPingUnderway = false
+    /// Bytes that a dismissed client has sent since.
+    private var discardedBytes = 0
+    private var isDismissed = false
 
     init(socket: consuming ByteSocket, peer: SocketAddress, listener: Listener) throws(SocketError) {
         application = listener.application
@@ -90,6 +93,11 @@ public final class DownstreamConnection: TransportConnection {
                 closesAfterFlush = true
                 flushLater()
             }
+            return bytes.count
+        }
+        if isDismissed {
+            discardedBytes &+= bytes.count
+            if discardedBytes > TransportLimits.discardedBytes { close() }
             return bytes.count
         }
         return processHTTP1(bytes)
@@ -233,6 +241,7 @@ public final class DownstreamConnection: TransportConnection {
 
     /// The client broke the protocol or floods: what was queued (a GOAWAY) leaves, what still comes is thrown away, for a moment.
     private func dismiss() {
+        isDismissed = true
         phase = .lingering
         closesAfterFlush = true
         setDeadline(loop.now &+ limits.lingerNanoseconds)

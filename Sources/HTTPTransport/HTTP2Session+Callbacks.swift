@@ -36,7 +36,8 @@ extension HTTP2Session {
             if ended { finishReceiving(stream) }
         case NGHTTP2_DATA.rawValue:
             guard ended else {
-                if header.length <= frame.pointee.data.padlen { countIdleFrame() }
+                let isPadded = header.flags & UInt8(NGHTTP2_FLAG_PADDED.rawValue) != 0
+                if header.length == 0 || isPadded && header.length <= frame.pointee.data.padlen &+ 1 { countIdleFrame() }
                 return
             }
             guard let stream = stream(header.stream_id) else { return }

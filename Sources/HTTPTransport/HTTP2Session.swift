@@ -103,7 +103,8 @@ final class HTTP2Session {
         // Each broken or refused stream costs the peer ten bytes and us a queued RST_STREAM: a flood ends the connection.
         if nghttp2_session_get_outbound_queue_size(session) > TransportLimits.queuedFrames { connection.close() }
         connection.flushLater()
-        if conduct.isExhausted {
+        // FLOODED: more answers to SETTINGS and PING wait than nghttp2 keeps.
+        if conduct.isExhausted || taken == Int(NGHTTP2_ERR_FLOODED.rawValue) {
             nghttp2_session_terminate_session(session, UInt32(NGHTTP2_ENHANCE_YOUR_CALM.rawValue))
             return false
         }

@@ -65,6 +65,8 @@ public struct TransportLimits: Sendable, Equatable {
     /// HTTP/2 frames that carry no message (SETTINGS, PING, PRIORITY, empty DATA, tiny WINDOW_UPDATE) that a client may send in the
     /// long run; ten times as many at once.
     static let idleFramesPerSecond = 1_000
+    /// What a client that was dismissed may still send while it reads why.
+    static let discardedBytes = 256 << 10
     /// Output that waits on all streams of one HTTP/2 connection, as far as each can be stopped: the more there are, the less for each.
     static let queuedBytesPerConnection = 8 << 20
     static let leastQueuedBytesPerStream = 16 << 10

@@ -19,6 +19,8 @@ extension UpstreamConnection {
     /// The backend has said how many streams it allows.
     var isReady: Bool { http2?.hasPeerSettings ?? false }
 
+    var hasOpenStreams: Bool { !(http2?.streams.isEmpty ?? true) }
+
     /// How many more streams fit.
     var freeStreams: Int {
         guard let http2, http2.hasPeerSettings, !http2.peerIsGoingAway, !isClosed, !closesAfterFlush else { return 0 }

@@ -99,10 +99,11 @@ public final class UpstreamPool {
         connectForWaiting()
     }
 
-    /// One connection is made at a time: the backend's SETTINGS tell how many more are needed.
+    /// One connection is made at a time: the backend's SETTINGS tell how many more are needed. None while one stands that may carry
+    /// no stream at all: another would fare alike.
     private func connectForWaiting() {
         guard waiting.first != nil, multiplexed.count < limits.http2UpstreamConnections,
-            multiplexed.allSatisfy({ $0.isReady || $0.isClosed })
+            multiplexed.allSatisfy({ $0.isClosed || $0.hasOpenStreams })
         else { return }
         do throws(SocketError) { _ = try connect() } catch { waiting.failAll(.connectFailed) }
     }

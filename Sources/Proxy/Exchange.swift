@@ -146,7 +146,7 @@ final class Exchange: DownstreamExchange {
 
     override func headReceived() {
         let headers = request.headers
-        isGRPC = request.isGRPC
+        isGRPC = request.version == .http2 && request.isGRPC
         acceptsTrailers = headers.value(.te)?.containsListItem("trailers") ?? false
         asksForWebSocket = isRequestComplete && request.asksForWebSocket
         removeConnectionFields(headers)

@@ -58,7 +58,7 @@ public final class RequestHead {
 
     /// A gRPC call by its content type: `application/grpc`, alone or with a message format. gRPC-Web is another protocol.
     public var isGRPC: Bool {
-        guard version == .http2, let type = headers.value(.contentType), type.hasPrefixIgnoringCase("application/grpc") else {
+        guard let type = headers.value(.contentType), type.hasPrefixIgnoringCase("application/grpc") else {
             return false
         }
         return type.count == 16 || type[16] == UInt8(ascii: "+") || type[16] == UInt8(ascii: ";")

@@ -150,7 +150,12 @@ final class Router: Sendable {
         settings.transport.headBytes = limits.headerBytes
         settings.transport.headFields = limits.headerFields
         settings.transport.streamsPerConnection = limits.streamsPerConnection
+        settings.transport.resetsPerSecond = limits.resetsPerSecond
         settings.transport.connections = limits.connections
+        settings.transport.http2UpstreamConnections = limits.http2UpstreamConnections
+        settings.transport.upstreamQueueTimeoutNanoseconds = timeouts.streamQueueNanoseconds
+        settings.transport.pingIntervalNanoseconds = timeouts.pingIntervalNanoseconds
+        settings.transport.pingTimeoutNanoseconds = timeouts.pingTimeoutNanoseconds
         settings.transport.idleUpstreamConnections = limits.idleUpstreamConnections
         settings.transport.outputHighWaterBytes = limits.streamBufferBytes
         settings.transport.outputLowWaterBytes = limits.streamBufferBytes / 4

@@ -7,6 +7,7 @@ import threading
 import h2.config
 import h2.connection
 import h2.events
+import h2.settings
 from hyperframe.frame import WindowUpdateFrame
 
 from scripted_backend import BACKGROUND_PATHS
@@ -15,8 +16,9 @@ from scripted_backend import BACKGROUND_PATHS
 class FrameBackend:
     """Calls `answer(connection, event)` for every event of a request that is not the router's own probing."""
 
-    def __init__(self, answer):
+    def __init__(self, answer, stream_limit=100):
         self.answer = answer
+        self.stream_limit = stream_limit
         self.connections = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"h2c://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -25,9 +27,13 @@ class FrameBackend:
     def _accept(self):
         while True:
             accepted, _ = self._listener.accept()
-            connection = FrameConnection(accepted)
+            connection = FrameConnection(accepted, self.stream_limit)
             self.connections.append(connection)
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            threading.Thread(target=self._serve_until_gone, args=(connection,), daemon=True).start()
+
+    def _serve_until_gone(self, connection):
+        with contextlib.suppress(ConnectionError):
+            self._serve(connection)
 
     def _serve(self, connection):
         with contextlib.suppress(OSError):
@@ -50,11 +56,14 @@ class FrameBackend:
 
 
 class FrameConnection:
-    def __init__(self, accepted):
+    def __init__(self, accepted, stream_limit):
         self.socket = accepted
         self.lock = threading.Lock()
         self.background = set()
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
+        self.h2.local_settings = h2.settings.Settings(
+            client=False, initial_values={h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: stream_limit}
+        )
         self.h2.initiate_connection()
         self.flush()
 

@@ -1,0 +1,394 @@
+"""HTTP/2 towards the engine: stream limits, refusals, GOAWAY, silence, PING; and gRPC deadlines and health of the router."""
+
+import threading
+import time
+
+import grpc
+import h2.events
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from hyperframe.frame import GoAwayFrame, RstStreamFrame
+
+import processes
+from frame_backend import FrameBackend
+from test_grpc import EchoServer, channel_to
+from test_hostile import GRPC, GRPC_HEAD, configured  # noqa: F401
+from waiting import wait_until
+from wire_clients import HTTP2Client, ask
+
+OK = [(b":status", b"200"), (b"content-length", b"2")]
+SERVING, NOT_SERVING, UNKNOWN = (
+    health_pb2.HealthCheckResponse.SERVING,
+    health_pb2.HealthCheckResponse.NOT_SERVING,
+    health_pb2.HealthCheckResponse.SERVICE_UNKNOWN,
+)
+
+
+class LimitedBackend(FrameBackend):
+    """Answers when told, and allows so many streams at once."""
+
+    def __init__(self, limit):
+        self.open, self.asked, self.most = [], 0, 0
+        self.holds = True
+        super().__init__(self.on_event, stream_limit=limit)
+
+    def on_event(self, connection, event):
+        if isinstance(event, h2.events.StreamEnded):
+            self.asked += 1
+            self.open.append((connection, event.stream_id))
+            self.most = max(self.most, sum(1 for held, _ in self.open if held is connection))
+            if not self.holds:
+                self.release()
+
+    def release(self):
+        held, self.open = self.open, []
+        for connection, stream in held:
+            connection.h2.send_headers(stream, OK)
+            connection.h2.send_data(stream, b"ok", end_stream=True)
+            connection.flush()
+
+
+def answer(connection, stream, head=OK, body=b"ok"):
+    connection.h2.send_headers(stream, head)
+    connection.h2.send_data(stream, body, end_stream=True)
+    connection.flush()
+
+
+def test_as_many_connections_as_the_stream_limit_requires(serve):
+    backend = LimitedBackend(2)
+    program = serve(backend, arguments=("--loops", "1"))
+    with HTTP2Client(program.port) as client:
+        streams = [client.request(body={}) for _ in range(6)]
+        wait_until(lambda: backend.asked == 6, what="six requests at the backend")
+        backend.release()
+        assert [client.response(stream).status for stream in streams] == [200] * 6
+    assert backend.most <= 2
+    assert 3 <= len(backend.connections) <= 5
+
+
+def test_requests_beyond_all_connections_wait_their_turn(serve):
+    backend = LimitedBackend(1)
+    program = serve(backend, arguments=("--loops", "1"))
+    with HTTP2Client(program.port) as client:
+        streams = [client.request(body={}) for _ in range(20)]
+        wait_until(lambda: len(backend.open) == 8, what="eight requests at the backend")
+        backend.holds = False
+        backend.release()
+        assert [client.response(stream).status for stream in streams] == [200] * 20
+    assert len(backend.connections) <= 9
+
+
+def test_backend_that_allows_no_stream(serve):
+    backend = LimitedBackend(0)
+    program = serve(backend, arguments=("--loops", "1"))
+    with HTTP2Client(program.port) as client:
+        streams = [client.request(body={}) for _ in range(20)]
+        responses = [client.response(stream) for stream in streams]
+    assert {(response.status, response.json["error"]["code"]) for response in responses} == {(503, "queue_timeout")}
+    # One of the proxy, one of its model listing.
+    assert len(backend.connections) <= 2
+    assert backend.asked == 0
+
+
+def test_refused_stream_is_tried_again(serve):
+    refused = []
+
+    def script(connection, event):
+        if not isinstance(event, h2.events.StreamEnded):
+            return
+        if not refused:
+            refused.append(event.stream_id)
+            connection.h2.reset_stream(event.stream_id, 7)
+        else:
+            answer(connection, event.stream_id)
+
+    program = serve(FrameBackend(script))
+    assert ask(program.port, b"{}").status == 200
+    assert refused
+
+
+def test_refusals_do_not_leak(serve):
+    def script(connection, event):
+        if isinstance(event, h2.events.StreamEnded):
+            connection.h2.reset_stream(event.stream_id, 7)
+
+    program = serve(FrameBackend(script))
+    with HTTP2Client(program.port) as client:
+        response = client.response(client.request(body={}))
+    assert (response.status, response.reset_code) == (502, None)
+
+
+def test_goaway_lets_streams_finish_and_sends_the_rest_elsewhere(serve):
+    held = []
+
+    def script(connection, event):
+        if not isinstance(event, h2.events.StreamEnded):
+            return
+        if not held:
+            held.append((connection, event.stream_id))
+        elif connection is held[0][0]:
+            # Left out: the last stream that is served is the first.
+            connection.socket.sendall(GoAwayFrame(0, last_stream_id=held[0][1]).serialize())
+        else:
+            answer(connection, event.stream_id)
+
+    backend = FrameBackend(script)
+    program = serve(backend, arguments=("--loops", "1"))
+    with HTTP2Client(program.port) as client:
+        first = client.request(body={})
+        wait_until(lambda: held, what="the first request")
+        second = client.request(body={})
+        assert client.response(second).status == 200
+        third = client.request(body={})
+        assert client.response(third).status == 200
+        connection, stream = held[0]
+        with connection.lock:
+            answer(connection, stream)
+        assert client.response(first).status == 200
+
+
+def test_silence_ends_one_stream_only(configured):  # noqa: F811
+    """Two streams of one connection: the silent one ends, the one that moves does not."""
+    stopped = threading.Event()
+
+    def script(connection, event):
+        if isinstance(event, h2.events.RequestReceived) and dict(event.headers)[b":path"] == b"/moves":
+            connection.h2.send_headers(event.stream_id, [(b":status", b"200")])
+
+            def drip(stream=event.stream_id):
+                for _ in range(15):
+                    time.sleep(0.1)
+                    with connection.lock:
+                        connection.h2.send_data(stream, b".")
+                        connection.flush()
+                with connection.lock:
+                    connection.h2.end_stream(stream)
+                    connection.flush()
+                stopped.set()
+
+            threading.Thread(target=drip, daemon=True).start()
+
+    backend = FrameBackend(script)
+    program = configured("timeouts:\n  response: 500ms\n  connect: 400ms\n", backend)
+    with HTTP2Client(program.port) as client:
+        moving = client.request(body={}, target="/moves")
+        silent = client.request(body={}, target="/silent")
+        assert client.response(silent).status == 504
+        response = client.response(moving)
+        assert (response.status, bytes(response.body), response.complete) == (200, b"." * 15, True)
+
+
+PINGED = "timeouts:\n  ping_interval: 200ms\n  ping_timeout: 300ms\n"
+
+
+def test_silent_backend_that_answers_pings_lives(configured):  # noqa: F811
+    backend = LimitedBackend(100)
+    program = configured(PINGED, backend)
+    with HTTP2Client(program.port) as client:
+        stream = client.request(body={})
+        wait_until(lambda: backend.open, what="the request")
+        time.sleep(1.5)
+        connection = backend.open[0][0]
+        with connection.lock:
+            backend.release()
+        assert client.response(stream).status == 200
+
+
+def test_dead_backend_is_found_and_replaced(configured):  # noqa: F811
+    """Its connection stands and says nothing, PING or not: what had not begun is asked elsewhere."""
+    dead = []
+
+    def script(connection, event):
+        if isinstance(event, h2.events.StreamEnded):
+            if not dead:
+                dead.append(connection)
+                connection.lock.release()
+                time.sleep(4)
+                connection.lock.acquire()
+            else:
+                answer(connection, event.stream_id)
+
+    program = configured(PINGED, FrameBackend(script), FrameBackend(script))
+    with HTTP2Client(program.port) as client:
+        started = time.monotonic()
+        assert client.response(client.request(body={})).status == 200
+        assert 0.4 < time.monotonic() - started < 3
+    assert dead
+
+
+def test_upstream_reset_in_mid_stream_reaches_the_client(serve):
+    def script(connection, event):
+        if isinstance(event, h2.events.StreamEnded):
+            connection.h2.send_headers(event.stream_id, [(b":status", b"200")])
+            connection.h2.send_data(event.stream_id, b"part")
+            connection.flush()
+            connection.socket.sendall(RstStreamFrame(event.stream_id, 7).serialize())
+
+    program = serve(FrameBackend(script))
+    with HTTP2Client(program.port) as client:
+        response = client.response(client.request(body={}))
+    assert (response.status, response.complete, response.reset_code) == (200, False, 2)
+
+
+def test_answer_before_the_end_of_the_request(serve, scripted):
+    """NO_ERROR after END_STREAM: the rest of the request is of no use (RFC 9113, 8.1)."""
+    program = serve(scripted())
+    with HTTP2Client(program.port) as client:
+        stream = client.request(b"{", target="/v1/models", method="GET", end=False)
+        response = client.response(stream)
+        assert (response.status, response.complete) == (200, True)
+        wait_until(lambda: response.reset_code is not None or client.pump(), what="RST_STREAM")
+        assert response.reset_code == 0
+
+
+def test_cookie_crumbs_are_joined(serve, scripted):
+    backend = scripted()
+    program = serve(backend)
+    with HTTP2Client(program.port) as client:
+        fields = [(b"cookie", b"a=1"), (b"x-a", b"1"), (b"cookie", b"b=2")]
+        assert client.response(client.request(b"{}", fields=fields)).status == 200
+    assert backend.requests[0].values(b"cookie") == [b"a=1; b=2"]
+
+
+@pytest.mark.parametrize("count, status", [(100, 200), (101, 431)])
+def test_number_of_fields(serve, scripted, count, status):
+    program = serve(scripted())
+    with HTTP2Client(program.port) as client:
+        fields = [(b"x-%d" % number, b"v") for number in range(count)]
+        assert client.response(client.request(b"{}", fields=fields)).status == status
+        assert client.response(client.request(b"{}")).status == 200
+
+
+# gRPC ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def echo():
+    server = EchoServer()
+    yield server
+    server.stop()
+
+
+def test_deadline_is_enforced_by_the_router(serve):
+    """A client that says grpc-timeout and does not keep it itself."""
+    codes = []
+
+    def script(connection, event):
+        if isinstance(event, h2.events.StreamReset):
+            codes.append(event.error_code)
+
+    program = serve(FrameBackend(script))
+    with HTTP2Client(program.port) as client:
+        started = time.monotonic()
+        response = client.response(client.request(b"\0\0\0\0\0", "/a/b", fields=(*GRPC, (b"grpc-timeout", b"200m"))))
+        assert 0.15 < time.monotonic() - started < 2
+    assert dict(response.fields)[b"grpc-status"] == b"4"
+    wait_until(lambda: codes == [8], what="CANCEL at the backend")
+
+
+def test_retry_has_less_time(serve):
+    timeouts = []
+
+    def script(connection, event):
+        if isinstance(event, h2.events.RequestReceived):
+            timeouts.append(dict(event.headers)[b"grpc-timeout"])
+        if isinstance(event, h2.events.StreamEnded):
+            if len(timeouts) == 1:
+                time.sleep(0.3)
+                connection.h2.reset_stream(event.stream_id, 7)
+            else:
+                connection.h2.send_headers(event.stream_id, [*GRPC_HEAD, (b"grpc-status", b"0")], end_stream=True)
+
+    program = serve(FrameBackend(script))
+    with HTTP2Client(program.port) as client:
+        response = client.response(client.request(b"\0\0\0\0\0", "/a/b", fields=(*GRPC, (b"grpc-timeout", b"5S"))))
+    assert dict(response.fields)[b"grpc-status"] == b"0"
+    assert timeouts[0] == b"5S" and timeouts[1].endswith(b"u") and int(timeouts[1][:-1]) <= 4_700_000
+
+
+@pytest.mark.parametrize("value", [b"5", b"123456789S", b"1s", b"S"])
+def test_malformed_timeout_goes_on_as_it_came(serve, value):
+    timeouts = []
+
+    def script(connection, event):
+        if isinstance(event, h2.events.RequestReceived):
+            timeouts.append(dict(event.headers)[b"grpc-timeout"])
+            connection.h2.send_headers(event.stream_id, [*GRPC_HEAD, (b"grpc-status", b"0")], end_stream=True)
+
+    program = serve(FrameBackend(script))
+    with HTTP2Client(program.port) as client:
+        assert client.response(client.request(b"", "/a/b", fields=(*GRPC, (b"grpc-timeout", value)))).complete
+    assert timeouts == [value]
+
+
+@pytest.mark.parametrize(
+    "status, code", [(400, 13), (401, 16), (403, 7), (404, 12), (429, 14), (500, 2), (502, 14), (503, 14), (504, 14), (200, 2)]
+)
+def test_answers_that_are_no_grpc(serve, status, code):
+    def script(connection, event):
+        if isinstance(event, h2.events.RequestReceived):
+            answer(connection, event.stream_id, [(b":status", b"%d" % status), (b"content-type", b"text/html")], b"<p>")
+
+    program = serve(FrameBackend(script))
+    with channel_to(program) as channel, pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary("/a/b")(b"", timeout=5)
+    assert caught.value.code().value[0] == code
+
+
+def test_calls_of_one_channel_spread_over_groups(serve, fleet):
+    program = serve(*(f"h2c://127.0.0.1:{port}" for port in fleet.ports), admin=True, arguments=("--policy", "round-robin"))
+    with channel_to(program) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+        for _ in range(40):
+            call(b"", timeout=5)
+    counts = wait_until(lambda: len(lines := program.access_log()) >= 40 and lines, what="forty lines")
+    groups = [line["group"] for line in counts]
+    assert sorted(groups.count(group) for group in set(groups)) == [10] * 4
+
+
+def health(channel):
+    return health_pb2_grpc.HealthStub(channel)
+
+
+def test_health_check_of_the_router(serve, scripted):
+    program = serve(scripted(models=["m-1"]))
+    with channel_to(program) as channel:
+        stub = health(channel)
+        assert stub.Check(health_pb2.HealthCheckRequest(), timeout=5).status == SERVING
+        wait_until(lambda: ask(program.port, target="/v1/models", method="GET").json["data"], what="the model")
+        assert stub.Check(health_pb2.HealthCheckRequest(service="m-1"), timeout=5).status == SERVING
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Check(health_pb2.HealthCheckRequest(service="nobody"), timeout=5)
+        assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_health_watch_of_the_router(serve, scripted):
+    backend = scripted(models=["m-1"])
+    program = serve(backend)
+    with channel_to(program) as channel:
+        stub = health(channel)
+        unknown = stub.Watch(health_pb2.HealthCheckRequest(service="nobody"), timeout=10)
+        assert next(unknown).status == UNKNOWN
+        whole = stub.Watch(health_pb2.HealthCheckRequest(), timeout=20)
+        assert next(whole).status == SERVING
+        backend.stop()
+        assert ask(program.port, b"{}").status == 502
+        assert next(whole).status == NOT_SERVING
+        unknown.cancel()
+        whole.cancel()
+        assert stub.Check(health_pb2.HealthCheckRequest(service="m-1"), timeout=5) is not None
+
+
+def test_watch_ends_when_the_router_drains(start, fleet):
+    program = start(processes.serve, f"h2c://127.0.0.1:{fleet.port}")
+    with channel_to(program) as channel:
+        watch = health(channel).Watch(health_pb2.HealthCheckRequest(), timeout=20)
+        assert next(watch).status == SERVING
+        program.signal(15)
+        with pytest.raises(grpc.RpcError):
+            while True:
+                assert next(watch).status == NOT_SERVING
+        assert watch.code() == grpc.StatusCode.UNAVAILABLE
+    assert program.wait_exit(8) == 0
+
+
