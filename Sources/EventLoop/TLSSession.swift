@@ -24,6 +24,8 @@ final class TLSSession {
     /// Both sides have finished; set by the read that sees it.
     private(set) var isEstablished = false
     private var hasFailed = false
+    /// The peer's close_notify came, perhaps in one read with its last bytes and long before its FIN.
+    private var hasEnded = false
     /// OpenSSL's code of the error that ended the session; 0 for none.
     private(set) var errorCode: UInt = 0
 
@@ -61,6 +63,7 @@ final class TLSSession {
             if count > 0 { return .moved(count, drained: false) }
             if let end { return end }
         }
+        if hasEnded { return .endOfStream }
         let room = min(buffer.count, TLSChannel.inputBytes)
         let received = recvAll(descriptor, room)
         guard received > 0 else {
@@ -76,7 +79,8 @@ final class TLSSession {
             return .moved(count, drained: received < room && end == nil && pendingInput.isEmpty && SSL_pending(ssl) == 0)
         }
         if let end { return end }
-        return received < room ? .wouldBlock : .moved(0, drained: false)
+        // Not `wouldBlock`: behind these bytes the end of the stream may have come with the same edge.
+        return .moved(0, drained: received < room)
     }
 
     private func recvAll(_ descriptor: CInt, _ room: Int) -> Int {
@@ -111,7 +115,9 @@ final class TLSSession {
             if !isEstablished, SSL_is_init_finished(ssl) == 1 { establish() }
             switch SSL_get_error(ssl, count) {
             case SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE: return (total, nil)
-            case SSL_ERROR_ZERO_RETURN: return (total, .endOfStream)
+            case SSL_ERROR_ZERO_RETURN:
+                hasEnded = true
+                return (total, .endOfStream)
             default:
                 fail()
                 return (total, .failed(EPROTO))

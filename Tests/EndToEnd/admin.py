@@ -66,3 +66,12 @@ def total(metric, suffix="", **labels):
         for sample in metric.samples
         if sample.name.endswith(suffix) and all(sample.labels.get(key) == value for key, value in labels.items())
     )
+
+
+def sample(program, name, **labels):
+    """The value of the one sample of that name with these labels; None when there is none."""
+    for metric in metrics(program).values():
+        for found in metric.samples:
+            if found.name == name and all(found.labels.get(key) == value for key, value in labels.items()):
+                return found.value
+    return None

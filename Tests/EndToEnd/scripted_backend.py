@@ -153,13 +153,14 @@ class Exchange:
 class ScriptedBackend:
     """A listening server that calls `script(exchange)` for every request that is not the router's own probing."""
 
-    def __init__(self, hub, script, name="scripted", models=None, send_buffer=None, answers_early=None):
+    def __init__(self, hub, script, name="scripted", models=None, send_buffer=None, tls=None, answers_early=None):
         self.hub = hub
         self.script = script
         self.name = name
         self.models = models
         #: Says of a request whose body has not been read whether the script is to be called now.
         self.answers_early = answers_early or (lambda request: False)
+        self.tls = tls
         self.requests = []
         self.in_flight = 0
         self.connections = 0
@@ -175,10 +176,12 @@ class ScriptedBackend:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     async def _start(self):
-        return await asyncio.start_server(self._connection, sock=self._socket, limit=1 << 20, backlog=4096)
+        return await asyncio.start_server(
+            self._connection, sock=self._socket, limit=1 << 20, backlog=4096, ssl=self.tls
+        )
 
     def stop(self):
         """Closes the port and every connection: what is left of an engine whose process is gone."""

@@ -1,0 +1,165 @@
+"""Certificates that change while connections are open."""
+
+import os
+import signal
+import socket
+import ssl
+
+import pytest
+
+import admin
+import pki
+import processes
+from waiting import wait_until
+
+GET = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return pki.Authority(tmp_path_factory.mktemp("pki"))
+
+
+def connect(port, authority, identity=None):
+    context = ssl.create_default_context(cafile=str(authority.file))
+    if identity:
+        context.load_cert_chain(identity.certificate, identity.key)
+    return context.wrap_socket(socket.create_connection(("127.0.0.1", port), 5), server_hostname="localhost")
+
+
+def shown(program, authority):
+    with connect(program.port, authority) as connection:
+        return connection.getpeercert()["serialNumber"]
+
+
+def replace(target, source):
+    """As careful tools do it: written beside, then renamed."""
+    fresh = target.with_suffix(".new")
+    fresh.write_bytes(source.read_bytes())
+    os.rename(fresh, target)
+
+
+def reloads(program, outcome):
+    return admin.sample(program, "swiftlet_tls_reloads_total", outcome=outcome)
+
+
+@pytest.fixture
+def files(tmp_path, authority):
+    """Files of the router's own, holding a first certificate."""
+    identity = pki.Identity(tmp_path / "tls.crt", tmp_path / "tls.key")
+    install(identity, authority.issue("first", "DNS:localhost"))
+    return identity
+
+
+def install(files, identity):
+    replace(files.key, identity.key)
+    replace(files.certificate, identity.certificate)
+
+
+@pytest.fixture
+def program(start, files):
+    return start(processes.serve, "http://127.0.0.1:9", admin=True, arguments=[*files.arguments(), "--loops", "2"])
+
+
+def test_new_certificate_for_new_connections(program, files, authority):
+    first, second = shown(program, authority), authority.issue("second", "DNS:localhost", days=3)
+    expiry = admin.sample(program, "swiftlet_tls_certificate_expiry_seconds", file=str(files.certificate))
+    with connect(program.port, authority) as old:
+        old.sendall(GET)
+        assert old.recv(4_096).startswith(b"HTTP/1.1 200")
+        install(files, second)
+        wait_until(lambda: shown(program, authority) != first, what="the new certificate")
+        # On every loop.
+        assert {shown(program, authority) for _ in range(16)} == {pki.serial(second.certificate)}
+        old.sendall(GET)
+        assert old.recv(4_096).startswith(b"HTTP/1.1 200")
+    assert reloads(program, "success") >= 1
+    fresh = admin.sample(program, "swiftlet_tls_certificate_expiry_seconds", file=str(files.certificate))
+    assert 86_000 < fresh - expiry < 87_000
+
+
+@pytest.mark.parametrize("broken", ["garbage", "empty", "foreign key", "missing"])
+def test_broken_files_keep_the_old_certificate(program, files, authority, broken):
+    first, second = shown(program, authority), authority.issue("second", "DNS:localhost")
+    match broken:
+        case "garbage":
+            files.certificate.write_text("-----BEGIN CERTIFICATE-----\nnot base64\n-----END CERTIFICATE-----\n")
+        case "empty":
+            files.key.write_text("")
+        case "foreign key":
+            replace(files.key, second.key)
+        case "missing":
+            files.certificate.unlink()
+    wait_until(lambda: reloads(program, "failure") == 1, what="the failure counted")
+    assert shown(program, authority) == first
+    install(files, second)
+    wait_until(lambda: shown(program, authority) == pki.serial(second.certificate), what="the repaired certificate")
+    told = [line for line in program.stderr_lines if "TLS files not reloaded" in line]
+    assert len(told) == 1 and str(files.key if broken in ("empty", "foreign key") else files.certificate) in told[0], told
+
+
+def test_kubernetes_volume(start, tmp_path, authority):
+    """tls.crt -> ..data/tls.crt, ..data -> ..1: an update makes ..2 and renames a new link over ..data."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+
+    def publish(version, identity):
+        folder = volume / f"..{version}"
+        folder.mkdir()
+        (folder / "tls.crt").write_bytes(identity.certificate.read_bytes())
+        (folder / "tls.key").write_bytes(identity.key.read_bytes())
+        (volume / "..data_tmp").symlink_to(folder.name)
+        os.rename(volume / "..data_tmp", volume / "..data")
+
+    publish(1, authority.issue("first", "DNS:localhost"))
+    for name in ("tls.crt", "tls.key"):
+        (volume / name).symlink_to(f"..data/{name}")
+    mounted = pki.Identity(volume / "tls.crt", volume / "tls.key")
+    program = start(processes.serve, "http://127.0.0.1:9", admin=True, arguments=mounted.arguments())
+    for version in (2, 3):
+        fresh = authority.issue(f"v{version}", "DNS:localhost")
+        publish(version, fresh)
+        wait_until(lambda new=fresh: shown(program, authority) == pki.serial(new.certificate), what="the new version")
+    assert reloads(program, "failure") == 0
+
+
+def test_sighup(program, files, authority):
+    """Renews also what has not changed, and says at once what is wrong."""
+    before = shown(program, authority)
+    program.signal(signal.SIGHUP)
+    wait_until(lambda: reloads(program, "success") == 1, what="the reload")
+    assert shown(program, authority) == before
+    files.certificate.write_text("")
+    program.signal(signal.SIGHUP)
+    wait_until(lambda: reloads(program, "failure") == 1, what="the failure")
+    assert program.process.poll() is None and shown(program, authority) == before
+
+
+def test_clients_authority(start, tmp_path, authority):
+    """A client whose authority is not trusted any more is refused, its session from before included."""
+    other = pki.Authority(tmp_path, "other")
+    trusted, config = tmp_path / "clients.pem", tmp_path / "s.yaml"
+    trusted.write_bytes(authority.file.read_bytes())
+    server, friend = authority.issue("server", "DNS:localhost"), authority.issue("friend")
+    config.write_text(
+        f"listeners: [{{address: 127.0.0.1:0, tls: {{{server.yaml()}, client_certificates: required, "
+        f"client_ca_file: {trusted}}}}}]\nadmin: 127.0.0.1:0\ngroups: [{{leader: http://127.0.0.1:9}}]\n"
+    )
+    program = start(lambda: processes.Program("serve", "--config", config).wait_ready(admin=True))
+    context = ssl.create_default_context(cafile=str(authority.file))
+    context.load_cert_chain(friend.certificate, friend.key)
+
+    def ask(session=None):
+        raw = socket.create_connection(("127.0.0.1", program.port), 5)
+        with context.wrap_socket(raw, server_hostname="localhost", session=session) as connection:
+            connection.sendall(GET)
+            assert connection.recv(4_096).startswith(b"HTTP/1.1 200")
+            return connection.session, connection.session_reused
+
+    session, _ = ask()
+    assert ask(session)[1]
+    replace(trusted, other.file)
+    wait_until(lambda: reloads(program, "success") == 1, what="the reload")
+    for kept in (session, None):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            ask(kept)
