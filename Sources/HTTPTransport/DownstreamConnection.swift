@@ -35,6 +35,8 @@ public final class DownstreamConnection: TransportConnection {
     private var bytesSentAtDeadline: UInt64?
     /// When reading and throwing away ends at the latest; 0 while it has not begun.
     private var lingerEnd: UInt64 = 0
+    /// What came was no request, or not in time: its sender gets one term to read that, and no more for sending on.
+    var isRefused = false
     private var isDraining = false
 
     init(socket: consuming ByteSocket, peer: SocketAddress, listener: Listener) throws(SocketError) {
@@ -202,7 +204,7 @@ public final class DownstreamConnection: TransportConnection {
         if case .lingering = phase, !peerHasClosed, !isTLS {
             closesAfterFlush = false
             socket?.shutdownSending()
-            lingerEnd = loop.now &+ TransportLimits.longestLingerNanoseconds
+            lingerEnd = loop.now &+ (isRefused ? limits.lingerNanoseconds : TransportLimits.longestLingerNanoseconds)
             linger()
             resumeInput()
             return

@@ -55,6 +55,7 @@ class Received:
     version: bytes
     fields: list
     body: bytes = b""
+    trailers: list = field(default_factory=list)
     connection: int = 0
     index: int = 0
     backend: object = field(default=None, repr=False)
@@ -249,7 +250,7 @@ class ScriptedBackend:
         assert len(lengths) + len(codings) <= 1, f"ambiguous framing reached the backend: {head!r}"
         if codings:
             assert codings == [b"chunked"], codings
-            request.body = await self._read_chunked(reader)
+            request.body, request.trailers = await self._read_chunked(reader)
         elif lengths:
             request.body = await reader.readexactly(int(lengths[0]))
         return request
@@ -260,9 +261,10 @@ class ScriptedBackend:
         while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
             body += await reader.readexactly(size)
             assert await reader.readexactly(2) == b"\r\n"
-        while await reader.readuntil(b"\r\n") != b"\r\n":
-            pass
-        return bytes(body)
+        trailers = []
+        while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
+            trailers.append(tuple(part.strip() for part in line.split(b":", 1)))
+        return bytes(body), trailers
 
 
 def events(count):
