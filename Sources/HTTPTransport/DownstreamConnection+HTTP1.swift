@@ -167,6 +167,7 @@ extension DownstreamConnection {
         output.append("\r\n\r\n")
         output.append(refusal.body)
         phase = .lingering
+        isRefused = true
         closesAfterFlush = true
         setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds)
         flushLater()

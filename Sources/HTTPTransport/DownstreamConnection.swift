@@ -36,6 +36,8 @@ public final class DownstreamConnection: TransportConnection {
     private var bytesSentAtDeadline: UInt64?
     /// When reading and throwing away ends at the latest; 0 while it has not begun.
     private var lingerEnd: UInt64 = 0
+    /// What came was no request, or not in time: its sender gets one term to read that, and no more for sending on.
+    var isRefused = false
     private var isDraining = false
     /// HTTP/2: when the client was last heard of, and whether it has been asked since.
     private var readAt: UInt64 = 0
@@ -267,7 +269,7 @@ public final class DownstreamConnection: TransportConnection {
         if case .lingering = phase, !peerHasClosed {
             closesAfterFlush = false
             socket?.shutdownSending()
-            lingerEnd = loop.now &+ TransportLimits.longestLingerNanoseconds
+            lingerEnd = loop.now &+ (isRefused ? limits.lingerNanoseconds : TransportLimits.longestLingerNanoseconds)
             linger()
             resumeInput()
             return

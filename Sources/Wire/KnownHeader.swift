@@ -112,12 +112,13 @@ extension UnsafeRawBufferPointer {
 
     /// A decimal number of digits alone, as Content-Length is (RFC 9110, 8.6); nil for anything else, overflow included.
     public var decimalValue: Int? {
-        guard count > 0, count <= 18 else { return nil }
-        var value = 0
+        guard count > 0, count <= 19 else { return nil }
+        var value: UInt64 = 0
         for byte in self {
             guard byte >= 48, byte <= 57 else { return nil }
-            value = value &* 10 &+ Int(byte &- 48)
+            value = value &* 10 &+ UInt64(byte &- 48)
         }
-        return value
+        // Nineteen digits always fit without their sign.
+        return Int(exactly: value)
     }
 }

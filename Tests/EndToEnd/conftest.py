@@ -86,6 +86,18 @@ def serve(start):
     return make
 
 
+@pytest.fixture
+def configured(serve, tmp_path):
+    """Starts a router with some lines of configuration."""
+
+    def make(lines, *backends, **named):
+        file = tmp_path / "swiftlet.yaml"
+        file.write_text(lines)
+        return serve(*backends, arguments=("--config", file), **named)
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def fleet():
     """Four fast stub engines in one process."""

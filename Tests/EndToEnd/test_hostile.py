@@ -20,18 +20,6 @@ GRPC = ((b"content-type", b"application/grpc"), (b"te", b"trailers"))
 GRPC_HEAD = [(b":status", b"200"), (b"content-type", b"application/grpc")]
 
 
-@pytest.fixture
-def configured(serve, tmp_path):
-    """Starts a router with some lines of configuration."""
-
-    def make(lines, *backends, **named):
-        file = tmp_path / "swiftlet.yaml"
-        file.write_text(lines)
-        return serve(*backends, arguments=("--config", file), **named)
-
-    return make
-
-
 # Backends ------------------------------------------------------------------------------------------------------------
 
 

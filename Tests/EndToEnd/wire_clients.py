@@ -22,6 +22,7 @@ class Response:
     fields: list = field(default_factory=list)
     body: bytes = b""
     trailers: list = field(default_factory=list)
+    interim: list = field(default_factory=list)  # informational answers before this one: (status, fields)
     chunked: bool = False
     complete: bool = False  # ended as its framing says; False when the connection ended or the stream was reset
     reset_code: int = None
@@ -132,7 +133,8 @@ class HTTP1Client:
         return self._take(at + len(mark))
 
     def read_head(self):
-        """The next head; interim answers are skipped."""
+        """The next final head; informational ones before it are in its `interim`."""
+        interim = []
         while True:
             status_line, *lines = self._until(b"\r\n\r\n")[:-4].split(b"\r\n")
             version, status, *_ = status_line.split(b" ", 2)
@@ -140,8 +142,10 @@ class HTTP1Client:
             for line in lines:
                 name, value = line.split(b":", 1)
                 response.fields.append((name, value.strip(b" \t")))
-            if response.status >= 200:
+            if response.status >= 200 or response.status == 101:
+                response.interim = interim
                 return response
+            interim.append((response.status, response.fields))
 
     def read_body(self, response, method="POST"):
         """Reads the body that belongs to `response`; an early end leaves `complete` False."""
@@ -271,6 +275,11 @@ class HTTP2Client:
                 self.goaway = event.error_code
             elif response is None:
                 continue
+            elif isinstance(event, h2.events.InformationalResponseReceived):
+                fields = [pair for pair in event.headers if not pair[0].startswith(b":")]
+                response.interim.append((int(dict(event.headers)[b":status"]), fields))
+            elif isinstance(event, h2.events.TrailersReceived):
+                response.trailers = list(event.headers)
             elif isinstance(event, h2.events.ResponseReceived):
                 response.fields = [pair for pair in event.headers if not pair[0].startswith(b":")]
                 response.status = int(dict(event.headers)[b":status"])
