@@ -3,7 +3,7 @@ import Glibc
 
 // swiftlet-fuzz TARGET [libFuzzer's arguments]; swiftlet-fuzz list; swiftlet-fuzz decode|encode < input > output.
 
-/// libFuzzer's loop; its own `main` is not linked because this is one.
+/// libFuzzer's loop.
 @_silgen_name("LLVMFuzzerRunDriver")
 func runDriver(
     _ count: UnsafeMutablePointer<CInt>, _ arguments: UnsafeMutablePointer<UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>>,
@@ -12,15 +12,27 @@ func runDriver(
 
 nonisolated(unsafe) private var target = FuzzTarget.all[0]  // set once, before the driver runs
 
+/// Exported under the name that libFuzzer's own `main` wants, which is linked though it never runs.
+@_cdecl("LLVMFuzzerTestOneInput")
+func testOneInput(_ bytes: UnsafePointer<UInt8>?, _ length: Int) -> CInt {
+    do {
+        try target.run(UnsafeRawBufferPointer(start: bytes, count: length))
+    } catch {
+        let report = "broken promise: \(error)\n"
+        _ = report.utf8CString.withUnsafeBytes { write(STDERR_FILENO, $0.baseAddress, $0.count - 1) }
+        abort()
+    }
+    return 0
+}
+
 private func readInput() -> [UInt8] {
     var bytes: [UInt8] = []
-    while let byte = Optional(getchar()), byte != EOF { bytes.append(UInt8(truncatingIfNeeded: byte)) }
+    while case let byte = getchar(), byte != EOF { bytes.append(UInt8(truncatingIfNeeded: byte)) }
     return bytes
 }
 
 private func writeOutput(_ bytes: some Sequence<UInt8>) { for byte in bytes { putchar(CInt(byte)) } }
 
-setvbuf(stdout, nil, CInt(_IOFBF), 1 << 16)
 switch CommandLine.arguments.dropFirst().first {
 case "list": for target in FuzzTarget.all { print(target.name) }
 case "encode": writeOutput(EscapedBytes.encode(readInput()).utf8)
@@ -41,15 +53,7 @@ case let name:
     var count = CInt(arguments.count)
     let status = pointers.withUnsafeMutableBufferPointer { buffer in
         var base = buffer.baseAddress!
-        return runDriver(&count, &base) { bytes, length in
-            do {
-                try target.run(UnsafeRawBufferPointer(start: bytes, count: length))
-            } catch {
-                fputs("broken promise: \(error)\n", stderr)
-                abort()
-            }
-            return 0
-        }
+        return runDriver(&count, &base, testOneInput)
     }
     exit(status)
 }

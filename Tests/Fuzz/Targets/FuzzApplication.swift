@@ -69,6 +69,7 @@ final class FuzzExchange: DownstreamExchange {
             application.waiting.append(self)
         default: break
         }
+        account()
     }
 
     override func bodyReceived(_ bytes: UnsafeRawBufferPointer) {
@@ -160,9 +161,6 @@ final class FuzzExchange: DownstreamExchange {
         isAccounted = true
         application.open -= 1
     }
-
-    /// At the end of a run: whoever had a head has an end, too.
-    func isSettled() -> Bool { isAccounted }
 }
 
 private func text(_ bytes: RawSpan) -> String { bytes.withUnsafeBytes { text($0) } }
