@@ -70,8 +70,12 @@ final class Exchange: DownstreamExchange {
         worker.exchangesInFlight += 1
     }
 
-    /// An attempt does not keep its exchange, so none may outlive it.
-    deinit { attempt?.cancel() }
+    deinit {
+        // An attempt does not keep its exchange, so none may outlive it.
+        attempt?.cancel()
+        // A request whose head was refused never began, so nothing settled it.
+        if !isSettled { worker.exchangesInFlight -= 1 }
+    }
 
     // MARK: Head
 
