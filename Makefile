@@ -25,7 +25,7 @@ APT_BUILD := libnghttp2-dev libssl-dev libsimdjson-dev libxxhash-dev libprotobuf
 # Clients and tools of the tests.
 APT_TESTS := libhttp-parser-dev python3 python3-venv curl openssl nghttp2-client
 
-.PHONY: help deps deps-system deps-python build demo test lint format proto bench compare-strictness clean
+.PHONY: help deps deps-system deps-python build demo test fuzz lint format proto bench compare-strictness clean
 
 help: ## Lists the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -90,6 +90,9 @@ test: ## Everything that must hold: build, lint, unit tests, end-to-end tests wi
 	[[ "$$unit" -gt 0 && "$$clients" -gt 0 ]]
 	echo "make test: everything holds ($$unit unit tests, $$clients end-to-end tests)"
 	echo "total: $$((unit + clients)) passed, 0 failed"
+
+fuzz: ## Fuzzes every border that hostile bytes cross, TIME seconds each: TIME=60, TARGETS
+	@Tests/Fuzz/fuzz
 
 lint: ## Checks the formatting
 	@echo "== lint: swift format lint --strict"

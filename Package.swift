@@ -80,6 +80,18 @@ let package = Package(
         .testTarget(name: "TelemetryTests", dependencies: ["Telemetry"], swiftSettings: swift),
         .testTarget(name: "ConfigurationTests", dependencies: ["Configuration"], swiftSettings: swift),
         .testTarget(name: "TidyTests", dependencies: [], swiftSettings: swift),
+
+        // What hostile bytes reach, as functions: libFuzzer calls them (below), and the unit tests replay the committed inputs.
+        .target(
+            name: "FuzzTargets", dependencies: ["Configuration", "EventLoop", "HTTPTransport", "Proxy", "Routing", "Telemetry", "Wire"],
+            path: "Tests/Fuzz/Targets", swiftSettings: swift),
+        .testTarget(name: "FuzzTests", dependencies: ["FuzzTargets"], swiftSettings: swift),
     ],
     cxxLanguageStandard: .cxx17
 )
+
+// It links libFuzzer, which only the toolchain's `-sanitize=fuzzer` brings: `make fuzz` asks for it.
+if Context.environment["SWIFTLET_FUZZ"] != nil {
+    package.targets.append(
+        .executableTarget(name: "swiftlet-fuzz", dependencies: ["FuzzTargets"], path: "Tests/Fuzz/Program", swiftSettings: swift))
+}

@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Writes the seed corpora from what is written by hand here and from recordings of real engines (RECORDINGS, optional)."""
+
+import os
+import pathlib
+import struct
+
+ROOT = pathlib.Path(__file__).resolve().parent / "corpus"
+RECORDINGS = pathlib.Path(os.environ.get("RECORDINGS", ROOT.parents[3] / "shared" / "engine-recordings"))
+
+
+def escape(data):
+    text, column = "", 0
+    for byte in data:
+        piece = {10: "\\n", 13: "\\r", 92: "\\\\"}.get(byte) or (chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}")
+        text += piece
+        column += len(piece)
+        if byte == 10 or column >= 120:
+            text, column = text + "\n", 0
+    return text if text.endswith("\n") else text + "\n"
+
+
+def seed(target, name, data):
+    folder = ROOT / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.txt").write_text(escape(data))
+
+
+def frame(kind, flags, stream, payload=b""):
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def literal(name, value):
+    """A header field without indexing and without Huffman coding (RFC 7541, 6.2.2)."""
+    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
+
+
+SETTINGS, SETTINGS_ACK = frame(4, 0, 0), frame(4, 1, 0)
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS
+JSON = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"max_tokens":5,"stream":true,"stream_options":{"include_usage":true}}'
+SSE = (
+    b': ping\n\ndata: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: {"choices":[],"usage":{"prompt_tokens":5,'
+    b'"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":4}}}\r\n\r\ndata: [DONE]\n\n'
+)
+
+
+def post(path, body=JSON, extra=b""):
+    return b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s" % (path, extra, len(body), body)
+
+
+def chunked(*pieces):
+    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+def request2(stream, path, body=b"", kind=b"application/json", trailers=False):
+    head = b"\x83\x86" + literal(b":path", path) + literal(b":authority", b"a") + literal(b"content-type", kind)
+    if not body:
+        return frame(1, 5, stream, head)
+    if trailers:
+        return frame(1, 4, stream, head) + frame(0, 0, stream, body) + frame(1, 5, stream, literal(b"x-end", b"1"))
+    return frame(1, 4, stream, head) + frame(0, 1, stream, body)
+
+
+def response2(stream, body, trailers=False):
+    head = frame(1, 4, stream, b"\x88" + literal(b"content-type", b"text/event-stream"))
+    end = frame(1, 5, stream, literal(b"grpc-status", b"0"))
+    return head + (frame(0, 0, stream, body) + end if trailers else frame(0, 1, stream, body))
+
+
+H1 = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+H1_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(SSE[:40], SSE[40:])
+
+for name, head in {
+    "get": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "post": post(b"/v1/chat/completions"),
+    "absolute": b"GET http://b:1/x?y HTTP/1.1\r\nHost: a\r\nConnection: close, x-y\r\nX-Y: 1\r\n\r\n",
+    "chunked": b"POST / HTTP/1.1\r\nHost:a\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\n\r\n",
+    "http10": b"OPTIONS * HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+}.items():  # fmt: skip
+    seed("request-head", name, head)
+for name, head in {"length": H1, "chunked": H1_STREAM, "continue": b"HTTP/1.1 100 Continue\r\n\r\n", "old": b"HTTP/1.0 204 No\r\n\r\n"}.items():
+    seed("response-head", name, b"\0" + head)
+for name, body in {
+    "plain": chunked(b"hello", b"world"), "extension": b"5 ; a=b\r\nhello\r\n0\r\nX: y\r\n\r\nGET", "empty": b"0\r\n\r\n",
+}.items():  # fmt: skip
+    seed("chunked", name, b"\x05" + body)
+seed("grpc", "two", b"\x05" + b"\0\0\0\0\x03abc" + b"\1\0\0\0\0" + b"\0\0\0\0\x01x")
+seed("grpc", "large", b"\x05" + b"\0\xff\0\0\0abc")
+seed("scanner", "events", b"\x05" + SSE)
+seed("scanner", "error", b'\x05event: error\ndata: {"error":{"message":"x"}}\n\n')
+seed("scanner", "json", b'\x05{"id":"x","usage":{"input_tokens":3,"output_tokens":4,"cache_read_input_tokens":1}}')
+seed("probe", "chat", JSON)
+seed("probe", "duplicates", b'{"model":"a","model":"b","max_tokens":1,"max_tokens":2.0,"stream":1,"n":3,"seed":-1,"temperature":0.5}')
+seed("probe", "tools", b'{"model":"a","tools":[{"type":"function","function":{"name":"f","parameters":{}}}],"messages":[{"role":"user",'
+     b'"content":[{"type":"text","text":"a\\u00e9\\ud83d\\ude00"},{"type":"image_url","image_url":{"url":"data:,"}}]}],"cache_salt":"s"}')  # fmt: skip
+seed("probe", "responses", b'\xef\xbb\xbf{"model":"a","instructions":"i","input":[1,2,3],"lora":{"name":"l"},"max_output_tokens":7}')
+seed("configuration", "small", b"listeners:\n  - address: 127.0.0.1:80\ngroups:\n  - name: a\n    leader: http://127.0.0.1:1\n")
+reference = ROOT.parents[2] / "config" / "swiftlet.yaml"
+lines = [line for line in reference.read_text().splitlines() if line.strip() and not line.strip().startswith("#")]
+seed("configuration", "reference", "\n".join(lines).encode()[:4000])
+
+for letter in b"01234567":
+    path = b"/" + bytes([letter])
+    seed("downstream", f"http1-{letter - 48}", b"\x14" + post(path) + post(path))
+    seed("downstream", f"http2-{letter - 48}", b"\x14" + PREFACE + request2(1, path, JSON) + SETTINGS_ACK + request2(3, path))
+seed("downstream", "http1-chunked", b"\x15" + b"POST /1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n" + chunked(b"a", b"bc") + b"GET /0 HTTP/1.1\r\nHost: a\r\n\r\n")
+seed("downstream", "http2-frames", b"\x15" + PREFACE + request2(1, b"/1", JSON, trailers=True) + frame(6, 0, 0, b"12345678") + frame(8, 0, 0, b"\0\0\1\0") + request2(3, b"/5") + frame(3, 0, 3, b"\0\0\0\x08") + frame(7, 0, 0, b"\0" * 8))
+for control in (0, 1, 4, 8, 16, 64):
+    for split in (8, 9):
+        seed("upstream-http1", f"length-{control}-{split}", bytes([control, split]) + H1)
+        seed("upstream-http1", f"stream-{control}-{split}", bytes([control, split]) + H1_STREAM)
+        seed("upstream-http2", f"stream-{control}-{split}", bytes([control, split]) + SETTINGS + SETTINGS_ACK + response2(1, SSE, True) + response2(3, SSE))
+seed("upstream-http1", "continue", b"\0\x08HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\nuntil close")
+seed("upstream-http2", "goaway", b"\0\x08" + SETTINGS + frame(7, 0, 0, b"\0" * 8))
+seed("upstream-http2", "refused", b"\0\x08" + SETTINGS + frame(3, 0, 1, b"\0\0\0\x07"))
+for name, control, request, answer in (
+    ("http1", 0, post(b"/v1/chat/completions") * 2, H1), ("http1-stream", 0x18, post(b"/v1/chat/completions"), H1_STREAM),
+    ("busy", 0, post(b"/v1/x"), b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"),
+    ("gone", 4, post(b"/v1/x"), b"HTTP/1.1 500 No\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n{\"error\":\"cannot schedule new futures after shutdown\"}"),
+    ("to-http2", 1, post(b"/v1/x"), SETTINGS + response2(1, SSE)), ("http2", 2, PREFACE + request2(1, b"/v1/x", JSON), H1_STREAM),
+    ("grpc", 0, PREFACE + request2(1, b"/x.Y/Z", b"\0\0\0\0\1a", b"application/grpc"), SETTINGS + response2(1, b"\0\0\0\0\1b", True)),
+    ("local", 0, b"GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\nGET /health HTTP/1.1\r\nHost: a\r\n\r\n", b""),
+    ("chunked", 0, b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(JSON), H1),
+):  # fmt: skip
+    seed("proxy", name, bytes([control, len(request) >> 8, len(request) & 255]) + request + answer)
+
+for path in sorted(RECORDINGS.glob("*/*.re*"))[::9]:
+    data = path.read_bytes()
+    if len(data) > 3000:
+        continue
+    name = f"{path.parent.name}-{path.stem}"
+    body = data.split(b"\r\n\r\n", 1)[-1]
+    if path.suffix == ".req":
+        seed("probe", name, body)
+    elif data.startswith(b"HTTP/1"):
+        seed("upstream-http1", name, b"\0\x08" + data)
+        seed("scanner", name, b"\x05" + body)
