@@ -44,6 +44,7 @@ final class ScriptedPeer {
     let descriptor: CInt
     private let pieces: [UnsafeRawBufferPointer]
     private var sent = 0
+    private var turnsHeldBack = 0
     private var offset = 0
     private(set) var received: [UInt8] = []
     private(set) var receivedBytes = 0
@@ -71,9 +72,20 @@ final class ScriptedPeer {
         offset = 0
     }
 
+    /// An HTTP/2 server's SETTINGS, which a client waits for before it asks; the script has to wait for the client.
+    func greet() {
+        let settings: [UInt8] = [0, 0, 0, 4, 0, 0, 0, 0, 0]
+        _ = send(descriptor, settings, settings.count, CInt(MSG_NOSIGNAL))
+        turnsHeldBack = 2
+    }
+
     /// Sends one piece, as far as it goes. Whether something moved.
     func sendNext() -> Bool {
         guard !hasSentAll else { return false }
+        if turnsHeldBack > 0 {
+            turnsHeldBack -= 1
+            return true
+        }
         let piece = UnsafeRawBufferPointer(rebasing: pieces[sent][offset...])
         let count = send(descriptor, piece.baseAddress, piece.count, CInt(MSG_NOSIGNAL))
         if count < 0 {

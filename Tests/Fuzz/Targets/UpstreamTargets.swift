@@ -131,7 +131,11 @@ private func ask(_ answer: UnsafeRawBufferPointer, _ plan: Plan) throws -> [Stri
     try TurnDriver.run(loop) {
         var moved = false
         let accepted = LocalSocket.accept(from: backend)
-        if accepted >= 0 { peers.append(ScriptedPeer(descriptor: accepted, script: answer, seed: plan.seed)) }
+        if accepted >= 0 {
+            let peer = ScriptedPeer(descriptor: accepted, script: answer, seed: plan.seed)
+            if plan.speaksHTTP2 { peer.greet() }
+            peers.append(peer)
+        }
         for peer in peers {
             if peer.receive() { moved = true }
             if peer.sendNext() { moved = true }
