@@ -30,6 +30,8 @@ public final class DownstreamConnection: TransportConnection {
     /// The deadline of a head that has begun stands.
     var isHeadTimed = false
     private var bytesSentAtDeadline: UInt64?
+    /// Requests taken so far.
+    private var requestCount = 0
     private var isDraining = false
 
     init(socket: consuming ByteSocket, peer: SocketAddress, listener: Listener) throws(SocketError) {
@@ -45,6 +47,13 @@ public final class DownstreamConnection: TransportConnection {
     }
 
     var parser: HTTP1HeadParser { listener.parser }
+
+    var requestsBefore: Int { requestCount &- 1 }
+
+    func makeExchange() -> DownstreamExchange {
+        requestCount &+= 1
+        return application.makeExchange()
+    }
 
     // MARK: Input
 
@@ -108,7 +117,7 @@ public final class DownstreamConnection: TransportConnection {
     // MARK: HTTP/2
 
     override func makeStream(in session: HTTP2Session, id: Int32) -> HTTP2Stream? {
-        let exchange = application.makeExchange()
+        let exchange = makeExchange()
         exchange.connection = self
         return DownstreamStream(id: id, session: session, exchange: exchange)
     }

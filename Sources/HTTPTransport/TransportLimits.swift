@@ -15,8 +15,10 @@ public struct TransportLimits: Sendable, Equatable {
     public var connections = 16_384
     /// From the first byte of a request to the end of its head.
     public var requestHeadTimeoutNanoseconds: UInt64 = 10_000_000_000
-    /// A connection without a request; also a request body or an answer that does not move.
+    /// A connection before its first request, or without a stream; also a request body or an answer that does not move.
     public var downstreamIdleTimeoutNanoseconds: UInt64 = 75_000_000_000
+    /// A HTTP/1 connection between two requests.
+    public var keepAliveTimeoutNanoseconds: UInt64 = 75_000_000_000
     /// uvicorn closes an idle connection after 5.00 s without notice, so we let go of it earlier.
     public var upstreamIdleTimeoutNanoseconds: UInt64 = 3_000_000_000
     public var connectTimeoutNanoseconds: UInt64 = 1_000_000_000
