@@ -50,7 +50,7 @@ public final class Listener: EventHandler {
                 throw SocketError(call: "bind \(address)", code: errno)
             }
             guard listen(descriptor, 4096) == 0 else { throw SocketError(call: "listen \(address)", code: errno) }
-            address = address.with(port: Self.boundPort(descriptor))
+            address = address.with(port: SocketAddress.bound(descriptor).port)
             try attach(descriptor: descriptor)
         } catch {
             if descriptor >= 0 { Glibc.close(descriptor) }
@@ -70,16 +70,9 @@ public final class Listener: EventHandler {
     }
 
     public var port: UInt16 { address.port }
+    /// The listening socket is open.
+    public var isAccepting: Bool { descriptor >= 0 }
     public var connectionCount: Int { connections.count }
-
-    private static func boundPort(_ descriptor: CInt) -> UInt16 {
-        var storage = sockaddr_storage()
-        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
-        _ = withUnsafeMutablePointer(to: &storage) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &length) }
-        }
-        return withUnsafeBytes(of: storage) { UInt16(bigEndian: $0.loadUnaligned(fromByteOffset: 2, as: UInt16.self)) }
-    }
 
     public override func socketReady(_ readiness: Readiness) {
         for _ in 0..<Self.acceptsPerWake {
