@@ -129,7 +129,7 @@ final class EngineHost: EventHandler {
                 metrics.sequenceFinished(summary)
                 guard let owner = owners.removeValue(forKey: id) else { continue }
                 finish(owner.generation)
-            case .preempted, .blockStored, .blockRemoved:
+            case .firstToken, .preempted, .blockStored, .blockRemoved, .cacheCleared:
                 break
             }
         }
