@@ -200,7 +200,9 @@ final class StubExchange: DownstreamExchange {
     func begin(status: Int, headers: HeaderBlock, ended: Bool = false) {
         self.status = status
         if ended { answered() }
-        if let output { output.head(status: status, headers: headers, ended: ended) } else {
+        if let output {
+            output.head(status: status, headers: headers, ended: ended)
+        } else {
             respond(status: status, headers: headers, ended: ended)
         }
     }

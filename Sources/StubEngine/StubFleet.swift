@@ -115,8 +115,10 @@ public final class StubFleet {
         case .exit: end(stub)
         case .hang:
             stub.host.hang()
-            collective = collective ?? CollectiveTimeout(
-                loop: stub.host.loop, fleet: self, configuration.group.collectiveTimeoutNanoseconds)
+            collective =
+                collective
+                ?? CollectiveTimeout(
+                    loop: stub.host.loop, fleet: self, configuration.group.collectiveTimeoutNanoseconds)
         }
     }
 

@@ -70,7 +70,7 @@ enum ProcessMetrics {
         text.gauge("process_resident_memory_bytes", "Resident memory.", memory.resident, of: .process)
         text.gauge("process_start_time_seconds", "Unix time of the start.", startSeconds, of: .process)
         var usage = rusage()
-        getrusage(RUSAGE_SELF, &usage)
+        getrusage(0 /* RUSAGE_SELF */, &usage)
         let seconds =
             Double(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) + Double(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6
         text.plainCounter("process_cpu_seconds_total", "CPU time, user and system.", [([], seconds)])

@@ -77,7 +77,8 @@ final class EmbeddingGeneration: Generation {
             let vector = EmbeddingRequest.vector(of: prompt, dimensions: request.dimensions)
             let text =
                 request.isBase64
-                ? JSONText.string(Data(vector.flatMap { withUnsafeBytes(of: $0.bitPattern.littleEndian, Array.init) }).base64EncodedString())
+                ? JSONText.string(
+                    Data(vector.flatMap { withUnsafeBytes(of: $0.bitPattern.littleEndian, Array.init) }).base64EncodedString())
                 : "[\(vector.map { "\($0)" }.joined(separator: ","))]"
             return "{\"index\":\(index),\"object\":\"embedding\",\"embedding\":\(text)}"
         }
