@@ -90,7 +90,9 @@ struct EngineMetrics {
         writeGauges(of: host, to: &text)
         writeCounters(of: host.engine.counters, to: &text)
         writeHistograms(to: &text)
-        text.gauge("vllm:cache_config_info", "The configuration of the KV cache.", [(Self.cacheLabels(host.engine.configuration), 1)])
+        // The one family of an engine that does not name its model.
+        let labels = Self.cacheLabels(host.engine.configuration) + [("engine", "\(host.rank)")]
+        text.gauge("vllm:cache_config_info", "The configuration of the KV cache.", [(labels, 1)], of: .process)
         if let adapters {
             text.gauge("vllm:lora_requests_info", "When a combination of adapters was last seen.", adapters.samples, of: .process)
         }
