@@ -8,6 +8,19 @@ extension Engine {
         let preempted = scheduleRunning(budget: &budget, events: &events)
         // A step that had to take blocks from one sequence has none to give to another.
         if !preempted { scheduleWaiting(at: begin, budget: &budget, events: &events) }
+        equalSteps = configuration.reportsTokens || preempted ? 1 : countEqualSteps()
+    }
+
+    /// How often the step just scheduled could be repeated, itself included, before a sequence ends or needs a block.
+    private func countEqualSteps() -> Int {
+        guard load.prefillSequences == 0, load.decodeSequences == running.count else { return 1 }
+        var steps = Int.max
+        for slot in running {
+            let room = sequences[slot].blocks.count * configuration.blockSize - sequences[slot].computed
+            steps = min(steps, room, sequences[slot].outputLimit - sequences[slot].produced)
+            if sequences[slot].isAborted { return 1 }
+        }
+        return max(1, steps)
     }
 
     /// Continues the sequences in the batch, oldest first. Returns whether any lost its place.
@@ -29,16 +42,23 @@ extension Engine {
         return preempted
     }
 
-    /// Lets the waiting sequences in, first come first served, until the first that finds no room.
+    /// Lets the waiting sequences in, first come first served, until the first that finds no room. Those whose LoRA adapter finds no
+    /// slot are passed over.
     private mutating func scheduleWaiting(at begin: UInt64, budget: inout Int, events: inout [EngineEvent]) {
-        while budget > 0, running.count < configuration.maximumSequences, let slot = waiting.first {
+        var place = 0
+        while budget > 0, running.count < configuration.maximumSequences, place < waiting.count {
+            let slot = waiting[place]
+            if let adapter = sequences[slot].adapter, adapters?.admits(adapter) == false {
+                place += 1
+                continue
+            }
             let size = configuration.blockSize
             let hits = cachedBlocks(of: slot)
             let tokens = min(sequences[slot].total - hits.count * size, budget)
             let needed = (hits.count * size + tokens + size - 1) / size - hits.count
             let revived = hits.count { pool.isFree($0) }
             guard needed + revived <= pool.freeCount else { return }
-            waiting.removeFirst()
+            if place == 0 { waiting.removeFirst() } else { waiting.remove(at: place) }
             // Before anything is allocated, or the hits themselves could be evicted.
             for block in hits { pool.retain(block) }
             sequences[slot].blocks = hits
@@ -46,19 +66,30 @@ extension Engine {
             sequences[slot].computed = hits.count * size
             // Cannot fail: the room was counted above.
             _ = extend(slot, by: tokens, events: &events)
-            sequences[slot].isRunning = true
-            running.append(slot)
-            if sequences[slot].firstScheduled == nil { admitFirst(slot, at: begin, events: &events) }
+            join(slot, at: begin, events: &events)
             assign(tokens, to: slot, budget: &budget)
         }
+    }
+
+    private mutating func join(_ slot: Int, at begin: UInt64, events: inout [EngineEvent]) {
+        sequences[slot].isRunning = true
+        running.append(slot)
+        if let adapter = sequences[slot].adapter { load.adapterLoadNanoseconds &+= adapters?.join(adapter) ?? 0 }
+        if sequences[slot].firstScheduled == nil { admitFirst(slot, at: begin, events: &events) }
+    }
+
+    private mutating func leave(_ slot: Int) {
+        sequences[slot].isRunning = false
+        releaseBlocks(of: slot)
+        if let adapter = sequences[slot].adapter { adapters?.leave(adapter) }
     }
 
     /// The leading blocks of a sequence's text that the cache holds; never all of the text, since the last token must be computed.
     private func cachedBlocks(of slot: Int) -> [KVBlockPool.Block] {
         let usable = (sequences[slot].total - 1) / configuration.blockSize
         var hits: [KVBlockPool.Block] = []
-        for hash in sequences[slot].hashes.prefix(usable) {
-            guard let block = pool.block(holding: hash) else { break }
+        for index in 0..<usable {
+            guard let block = pool.block(holding: sequences[slot].hash(at: index)) else { break }
             hits.append(block)
         }
         return hits
@@ -79,7 +110,7 @@ extension Engine {
             load.decodeSequences += 1
             load.decodeContextTokens += sequences[slot].computed
         } else {
-            load.prefillTokens += tokens
+            load.addPrefill(tokens: tokens, context: sequences[slot].computed)
         }
         sequences[slot].scheduled = tokens
     }
@@ -98,10 +129,9 @@ extension Engine {
 
     /// Sends a sequence back to the head of the queue, to be computed anew.
     private mutating func preempt(_ slot: Int, events: inout [EngineEvent]) {
-        releaseBlocks(of: slot)
+        leave(slot)
         sequences[slot].computed = 0
         sequences[slot].scheduled = 0
-        sequences[slot].isRunning = false
         sequences[slot].preemptions += 1
         counters.preemptions &+= 1
         waiting.prepend(slot)
@@ -109,7 +139,7 @@ extension Engine {
     }
 
     /// Last block first: of one text the tail is evicted before the head, which is worth more to others.
-    mutating func releaseBlocks(of slot: Int) {
+    private mutating func releaseBlocks(of slot: Int) {
         for block in sequences[slot].blocks.reversed() { pool.release(block) }
         sequences[slot].blocks.removeAll()
         sequences[slot].storedBlocks = 0
@@ -118,12 +148,13 @@ extension Engine {
 
 /// How a step ends: what was computed, who got a token, who is done.
 extension Engine {
-    mutating func complete(at end: UInt64, events: inout [EngineEvent]) {
+    /// Ends `steps` steps, equal if more than one, of which the last ends at `end`.
+    mutating func complete(steps: Int, at end: UInt64, events: inout [EngineEvent]) {
         var kept = 0
         for place in running.indices {
             let slot = running[place]
-            if sequences[slot].isAborted || advance(slot, at: end, events: &events) {
-                releaseBlocks(of: slot)
+            if sequences[slot].isAborted || advance(slot, steps: steps, at: end, events: &events) {
+                leave(slot)
                 retire(slot)
             } else {
                 running[kept] = slot
@@ -133,37 +164,47 @@ extension Engine {
         running.removeLast(running.count - kept)
     }
 
-    /// Books what the step computed for one sequence. Returns whether the sequence is complete.
-    private mutating func advance(_ slot: Int, at end: UInt64, events: inout [EngineEvent]) -> Bool {
+    /// Books what the steps computed for one sequence. Returns whether the sequence is complete.
+    private mutating func advance(_ slot: Int, steps: Int, at end: UInt64, events: inout [EngineEvent]) -> Bool {
         // Nothing, when the budget was spent before its turn came.
         guard sequences[slot].scheduled > 0 else { return false }
-        sequences[slot].computed += sequences[slot].scheduled
+        sequences[slot].computed += sequences[slot].scheduled + steps - 1
         sequences[slot].scheduled = 0
+        if steps > 1 { sequences[slot].produceUnseen(steps - 1, blockSize: configuration.blockSize) }
         storeFullBlocks(of: slot, events: &events)
         guard sequences[slot].computed == sequences[slot].total else { return false }
 
-        let token = sequences[slot].produce(blockSize: configuration.blockSize)
-        counters.generatedTokens &+= 1
-        if sequences[slot].produced == 1 {
-            sequences[slot].firstToken = end
-            counters.promptTokens &+= UInt64(clamping: sequences[slot].prompt.tokenCount)
+        if sequences[slot].produced == 0 { prefilled(slot, at: end, events: &events) }
+        if configuration.reportsTokens {
+            let token = sequences[slot].produce(blockSize: configuration.blockSize)
+            events.append(.token(sequences[slot].id, token))
+        } else {
+            sequences[slot].produceUnseen(1, blockSize: configuration.blockSize)
         }
-        events.append(.token(sequences[slot].id, token))
+        counters.generatedTokens &+= UInt64(steps)
         guard sequences[slot].produced == sequences[slot].outputLimit else { return false }
         if sequences[slot].endsTurn { counters.finishedByStop &+= 1 } else { counters.finishedByLength &+= 1 }
         events.append(.finished(sequences[slot].id, sequences[slot].summary(end: end)))
         return true
     }
 
+    private mutating func prefilled(_ slot: Int, at end: UInt64, events: inout [EngineEvent]) {
+        sequences[slot].firstToken = end
+        unprefilledTokens -= sequences[slot].prompt.tokenCount
+        counters.promptTokens &+= UInt64(clamping: sequences[slot].prompt.tokenCount)
+        if !configuration.reportsTokens { events.append(.firstToken(sequences[slot].id, nanoseconds: end)) }
+    }
+
     private mutating func storeFullBlocks(of slot: Int, events: inout [EngineEvent]) {
         let full = sequences[slot].computed / configuration.blockSize
         while sequences[slot].storedBlocks < full {
             let index = sequences[slot].storedBlocks
-            let hash = sequences[slot].hashes[index]
+            let hash = sequences[slot].hash(at: index)
             pool.store(sequences[slot].blocks[index], hash: hash)
             sequences[slot].storedBlocks += 1
             guard configuration.reportsBlocks else { continue }
-            events.append(.blockStored(hash: hash, parent: index > 0 ? sequences[slot].hashes[index - 1] : nil))
+            let parent = index > 0 ? sequences[slot].hash(at: index - 1) : nil
+            events.append(.blockStored(hash: hash, parent: parent, sequence: sequences[slot].id, index: index))
         }
     }
 }

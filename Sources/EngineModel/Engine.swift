@@ -15,6 +15,8 @@ import DequeModule
 ///     while let end = engine.nextStepEnd {            // or: set a timer for it
 ///         engine.step(now: end, events: &events)
 ///     }
+///
+/// In simulation ``advance(to:events:)`` does the same for all steps up to the next arrival, and many equal ones at once.
 public struct Engine {
     public let configuration: EngineConfiguration
     public internal(set) var counters = EngineCounters()
@@ -31,10 +33,15 @@ public struct Engine {
     var running: [Int] = []
     /// Slots of those that wait, next first.
     var waiting = Deque<Int>()
-    var stepBegin: UInt64 = 0
+    var adapters: AdapterCache?
+    /// Prompt tokens of sequences that have no first token yet.
+    public internal(set) var unprefilledTokens = 0
+    /// Steps that the batch can go on without a change, the one under way included: see ``advance(to:events:)``.
+    var equalSteps = 1
 
     public init(configuration: EngineConfiguration) {
         self.configuration = configuration
+        adapters = configuration.lora.map(AdapterCache.init)
         pool = KVBlockPool(count: configuration.usableBlockCount)
     }
 
@@ -45,13 +52,35 @@ public struct Engine {
     /// Blocks held by running sequences over blocks that can be used, 0...1.
     public var cacheUsage: Double { Double(pool.usedCount) / Double(pool.count) }
 
+    /// LoRA adapters in the batch, and those that only waiting sequences ask for, each once.
+    public var runningAdapters: [AdapterID] { adapters?.active ?? [] }
+    public var waitingAdapters: [AdapterID] {
+        guard let active = adapters?.active else { return [] }
+        var found: [AdapterID] = []
+        for slot in waiting {
+            if let adapter = sequences[slot].adapter, !active.contains(adapter), !found.contains(adapter) { found.append(adapter) }
+        }
+        return found
+    }
+
+    /// Why a request of `sequences` replies to a prompt of `promptTokens` would be refused now; nil when it would not. A server
+    /// asks before it submits the first of several sequences.
+    public func refusal(sequences count: Int, promptTokens: Int) -> SubmitError? {
+        if waiting.count + count > configuration.maximumWaiting { return .queueFull }
+        if let limit = configuration.maximumQueuedRequests, slots.count + count > limit { return .tooManyRequests }
+        if let limit = configuration.maximumQueuedTokens, unprefilledTokens + count * promptTokens > limit { return .tooManyTokens }
+        return nil
+    }
+
     /// Queues a request. It is scheduled by the next step that begins.
     public mutating func submit(_ request: SequenceRequest, now: UInt64) throws(SubmitError) {
-        let (total, overflow) = request.prompt.tokenCount.addingReportingOverflow(request.outputTokens)
-        guard request.prompt.tokenCount > 0, request.outputTokens > 0 else { throw .empty }
+        let promptTokens = request.prompt.tokenCount
+        let (total, overflow) = promptTokens.addingReportingOverflow(request.outputTokens)
+        guard promptTokens > 0, request.outputTokens > 0 else { throw .empty }
         guard !overflow, total <= configuration.maximumSequenceTokens else { throw .tooLong }
         guard slots[request.id] == nil else { throw .duplicate }
-        guard waiting.count < configuration.maximumWaiting else { throw .queueFull }
+        guard request.adapter == nil || adapters != nil else { throw .adaptersDisabled }
+        if let refusal = refusal(sequences: 1, promptTokens: promptTokens) { throw refusal }
         let sequence = Sequence(request: request, arrival: now)
         let slot: Int
         if let free = freeSlots.popLast() {
@@ -63,6 +92,7 @@ public struct Engine {
         }
         slots[request.id] = slot
         waiting.append(slot)
+        unprefilledTokens += promptTokens
     }
 
     /// Forgets a sequence. One that runs leaves the batch, and gives its blocks back, when the step under way ends. Returns
@@ -85,26 +115,67 @@ public struct Engine {
     /// While there is work, steps follow each other without a gap however late the caller is, as on a device of its own; a caller
     /// that may be late by more than a step calls until ``nextStepEnd`` lies ahead.
     public mutating func step(now: UInt64, events: inout [EngineEvent]) {
-        var begin = now
         if let end = nextStepEnd {
             guard now >= end else { return }
-            complete(at: end, events: &events)
-            nextStepEnd = nil
-            begin = end
+            complete(steps: 1, at: end, events: &events)
+            begin(at: end, events: &events)
+        } else {
+            begin(at: now, events: &events)
         }
+    }
+
+    /// Ends every step that is due by `horizon`, and begins the one that lasts beyond, exactly as ``step(now:events:)`` would one
+    /// by one. What is submitted next must not be earlier than `horizon`.
+    ///
+    /// While every sequence in the batch decodes, none ends or needs a block, and those that wait must go on waiting, steps
+    /// differ only in how much context they read: then they are taken at once, unless every token is to be reported.
+    public mutating func advance(to horizon: UInt64, events: inout [EngineEvent]) {
+        if nextStepEnd == nil, let latest = waiting.last { begin(at: sequences[latest].arrival, events: &events) }
+        while var end = nextStepEnd, end <= horizon {
+            let steps = extend(&end, by: horizon)
+            complete(steps: steps, at: end, events: &events)
+            begin(at: end, events: &events)
+        }
+    }
+
+    /// Moves the end of the step under way to that of the last equal one which is due by `horizon`. Returns how many that makes.
+    private mutating func extend(_ end: inout UInt64, by horizon: UInt64) -> Int {
+        var steps = 1
+        load.adapterLoadNanoseconds = 0
+        while steps < equalSteps {
+            load.decodeContextTokens += load.decodeSequences
+            let next = end &+ configuration.stepTime.nanoseconds(of: load)
+            guard next <= horizon else { break }
+            end = next
+            steps += 1
+        }
+        counters.steps &+= UInt64(steps - 1)
+        return steps
+    }
+
+    private mutating func begin(at begin: UInt64, events: inout [EngineEvent]) {
+        nextStepEnd = nil
         schedule(at: begin, events: &events)
         guard !load.isEmpty else { return }
         counters.steps &+= 1
-        stepBegin = begin
         nextStepEnd = begin &+ configuration.stepTime.nanoseconds(of: load)
     }
 
-    /// Forgets all cached content that no sequence uses. Returns how many hashes went.
+    /// Forgets all cached content. Like vLLM, does nothing while a block is in use. Returns whether it was done.
     @discardableResult
-    public mutating func resetPrefixCache() -> Int { pool.clearFree() }
+    public mutating func resetPrefixCache(events: inout [EngineEvent]) -> Bool {
+        guard pool.usedCount == 0 else { return false }
+        pool.clearFree()
+        if configuration.reportsBlocks { events.append(.cacheCleared) }
+        return true
+    }
+
+    /// Drops a LoRA adapter that was unloaded. Sequences that use it run to their end.
+    public mutating func forgetAdapter(_ adapter: AdapterID) { adapters?.forget(adapter) }
 
     /// Frees a slot for the next sequence.
     mutating func retire(_ slot: Int) {
+        if sequences[slot].produced == 0 { unprefilledTokens -= sequences[slot].prompt.tokenCount }
         slots[sequences[slot].id] = nil
         sequences[slot].clear()
         freeSlots.append(slot)

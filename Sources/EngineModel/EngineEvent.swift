@@ -13,9 +13,12 @@ public struct SequenceRequest: Sendable {
     public var outputTokens: Int
     /// Whether the last of those is the end of the turn (`finish_reason` "stop") or the reply is cut ("length").
     public var endsTurn: Bool
+    /// The LoRA adapter that computes it, nil for the base model. The prompt's root must part its cache, see ``BlockHash``.
+    public var adapter: AdapterID?
 
     public init(
-        id: SequenceID, prompt: Prompt, replySeed: UInt64 = 0, continuesText: Bool = false, outputTokens: Int, endsTurn: Bool = false
+        id: SequenceID, prompt: Prompt, replySeed: UInt64 = 0, continuesText: Bool = false, outputTokens: Int, endsTurn: Bool = false,
+        adapter: AdapterID? = nil
     ) {
         self.id = id
         self.prompt = prompt
@@ -23,6 +26,7 @@ public struct SequenceRequest: Sendable {
         self.continuesText = continuesText
         self.outputTokens = outputTokens
         self.endsTurn = endsTurn
+        self.adapter = adapter
     }
 }
 
@@ -36,6 +40,11 @@ public enum SubmitError: Error, Sendable, Equatable {
     case queueFull
     /// A live sequence has this id.
     case duplicate
+    /// As many sequences are alive, or as many prompt tokens await their prefill, as the configuration allows.
+    case tooManyRequests
+    case tooManyTokens
+    /// A LoRA adapter was asked for, and the engine serves none.
+    case adaptersDisabled
 }
 
 /// What is known of a sequence when it has ended. Times are on the caller's clock, ns.
@@ -59,14 +68,19 @@ public enum EngineEvent: Sendable, Equatable {
     case scheduled(SequenceID, cachedTokens: Int)
     /// A sequence got its next token.
     case token(SequenceID, ReplyToken)
+    /// A sequence's prefill is complete; instead of its tokens, when those are not reported.
+    case firstToken(SequenceID, nanoseconds: UInt64)
     /// A sequence is complete; its last token came just before.
     case finished(SequenceID, SequenceSummary)
     /// A sequence lost its blocks to others and will be recomputed.
     case preempted(SequenceID)
-    /// A block became reusable. `parent` is the hash of the block before it, nil for the first of a prompt.
-    case blockStored(hash: UInt64, parent: UInt64?)
+    /// A block became reusable: the `index`th of the sequence's text. `parent` is the hash of the block before it, nil for the
+    /// first. Blocks of one text come one after the other, first to last.
+    case blockStored(hash: UInt64, parent: UInt64?, sequence: SequenceID, index: Int)
     /// A copy of a block is no longer reusable.
     case blockRemoved(hash: UInt64)
+    /// No block is reusable any more.
+    case cacheCleared
 }
 
 /// Totals since the engine began.

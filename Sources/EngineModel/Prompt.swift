@@ -31,15 +31,22 @@ public struct Prompt: Sendable {
         self.root = root
     }
 
-    /// A prompt of which only the block hashes are known, as in a published trace. Tokens behind the last full block are
-    /// taken to be unlike anything else: `uniqueness` sets them apart.
+    /// A prompt of which only the block hashes are known, as in a published trace. Full blocks without a hash and the tokens behind
+    /// the last one are taken to be unlike anything else: `uniqueness` sets them apart.
     public init(tokenCount: Int, blockHashes: [UInt64], blockSize: Int, uniqueness: UInt64) {
-        let full = tokenCount / max(1, blockSize)
-        self.tokenCount = tokenCount
-        self.blockHashes = Array(blockHashes.prefix(full))
+        let size = max(1, blockSize)
+        let full = max(0, tokenCount) / size
+        var hashes = blockHashes.count > full ? Array(blockHashes.prefix(full)) : blockHashes
+        while hashes.count < full { hashes.append(BlockHash.next(after: hashes.last ?? 0, salt: uniqueness)) }
+        self.tokenCount = max(0, tokenCount)
+        self.blockHashes = hashes
         contentHash = uniqueness
         root = BlockHash.root()
-        let rest = tokenCount - full * max(1, blockSize)
-        tail = (0..<max(0, rest)).map { UInt32(truncatingIfNeeded: uniqueness &+ UInt64($0) &* 0x9e37_79b9_7f4a_7c15) }
+        tail = (0..<(self.tokenCount - full * size)).map {
+            UInt32(truncatingIfNeeded: uniqueness &+ UInt64($0) &* 0x9e37_79b9_7f4a_7c15)
+        }
     }
+
+    /// No prompt.
+    static let none = Prompt(tokenCount: 0, blockHashes: [], blockSize: 1, uniqueness: 0)
 }

@@ -1,15 +1,16 @@
 /// One reply under way.
 struct Sequence {
     var id: SequenceID
-    let prompt: PromptFacts
+    var prompt: Prompt
     let outputLimit: Int
     let endsTurn: Bool
+    let adapter: AdapterID?
     let arrival: UInt64
     var reply: Reply
 
-    /// Hashes of all full blocks of the text so far, computed or not.
-    var hashes: [UInt64]
-    /// Tokens behind the last full block.
+    /// Hashes of the full blocks behind those of the prompt.
+    var replyHashes: [UInt64] = []
+    /// Tokens behind the last full block; not kept when the engine reports no tokens.
     var tail: [UInt32]
     /// KV blocks held, in the order of the text.
     var blocks: [KVBlockPool.Block] = []
@@ -27,26 +28,31 @@ struct Sequence {
     var isRunning = false
     var isAborted = false
 
-    struct PromptFacts {
-        let tokenCount: Int
-        let root: UInt64
-    }
-
     init(request: SequenceRequest, arrival: UInt64) {
         id = request.id
-        prompt = PromptFacts(tokenCount: request.prompt.tokenCount, root: request.prompt.root)
+        prompt = request.prompt
         outputLimit = request.outputTokens
         endsTurn = request.endsTurn
+        adapter = request.adapter
         self.arrival = arrival
         reply = Reply(seed: request.replySeed, continuesText: request.continuesText)
-        hashes = request.prompt.blockHashes
         tail = request.prompt.tail
     }
 
     /// Tokens of the text so far.
+    @inline(__always)
     var total: Int { prompt.tokenCount + produced }
     /// Whether the next step yields a token by computing just one.
+    @inline(__always)
     var isDecoding: Bool { produced > 0 && computed == total - 1 }
+
+    /// The hash of the `index`th full block of the text so far.
+    @inline(__always)
+    func hash(at index: Int) -> UInt64 {
+        index < prompt.blockHashes.count ? prompt.blockHashes[index] : replyHashes[index - prompt.blockHashes.count]
+    }
+
+    private var lastHash: UInt64 { replyHashes.last ?? prompt.blockHashes.last ?? prompt.root }
 
     /// Samples the next token and appends it to the text.
     mutating func produce(blockSize: Int) -> ReplyToken {
@@ -54,16 +60,26 @@ struct Sequence {
         let token = endsTurn && produced == outputLimit ? .endOfTurn : reply.next()
         tail.append(token.id)
         if tail.count == blockSize {
-            let hash = tail.withUnsafeBufferPointer { BlockHash.next(after: hashes.last ?? prompt.root, tokens: $0) }
-            hashes.append(hash)
+            let parent = lastHash
+            replyHashes.append(tail.withUnsafeBufferPointer { BlockHash.next(after: parent, tokens: $0) })
             tail.removeAll(keepingCapacity: true)
         }
         return token
     }
 
+    /// Appends `count` tokens that nobody will see.
+    @inline(__always)
+    mutating func produceUnseen(_ count: Int, blockSize: Int) {
+        produced += count
+        while (prompt.blockHashes.count + replyHashes.count + 1) * blockSize <= total {
+            replyHashes.append(BlockHash.next(after: lastHash, salt: id))
+        }
+    }
+
     /// Gives back what the slot holds in memory.
     mutating func clear() {
-        hashes = []
+        prompt = .none
+        replyHashes = []
         tail = []
         blocks = []
         isRunning = false

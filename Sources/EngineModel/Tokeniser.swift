@@ -32,11 +32,13 @@ public enum Tokeniser {
     /// The token that closes a turn; also what an engine samples when its reply is done.
     public static let endOfTurn = UInt32(truncatingIfNeeded: BlockHash.hash(of: "end", seed: 0x7475_726e))
 
-    static func id(of piece: UnsafeRawBufferPointer) -> UInt32 {
+    /// The id of the token that `piece`, one piece of UTF-8, is.
+    public static func id(of piece: UnsafeRawBufferPointer) -> UInt32 {
         UInt32(truncatingIfNeeded: BlockHash.hash(of: piece, seed: 0))
     }
 
-    static func pieceEnd(in bytes: UnsafeRawBufferPointer, from start: Int) -> Int {
+    /// Where the piece that begins at `start` ends; `start` lies in `bytes`.
+    public static func pieceEnd(in bytes: UnsafeRawBufferPointer, from start: Int) -> Int {
         let limit = min(bytes.count, start + maximumPieceBytes)
         var end = start + 1
         while end < limit, !(isBlank(bytes[end]) && !isBlank(bytes[end - 1])) { end += 1 }

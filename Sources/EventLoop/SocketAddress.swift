@@ -67,6 +67,16 @@ public struct SocketAddress: Sendable {
         return SocketAddress(storage: storage, length: first.pointee.ai_addrlen)
     }
 
+    /// The local address of a bound socket: with the port that the kernel chose when 0 was asked for.
+    public static func bound(_ descriptor: CInt) -> SocketAddress {
+        var storage = sockaddr_storage()
+        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        _ = withUnsafeMutablePointer(to: &storage) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &length) }
+        }
+        return SocketAddress(storage: storage, length: length)
+    }
+
     public var family: CInt { CInt(storage.ss_family) }
 
     public var port: UInt16 {

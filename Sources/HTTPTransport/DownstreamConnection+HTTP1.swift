@@ -66,7 +66,7 @@ extension DownstreamConnection {
                 isHeadTimed = true
                 return nil
             }
-            let exchange = application.makeExchange()
+            let exchange = makeExchange()
             let framing = try parser.parseRequest(UnsafeRawBufferPointer(rebasing: view[..<length]), into: exchange.request)
             guard exchange.request.method != .connect else { throw HTTP1Defect.malformed }
             begin(exchange, framing: framing)
@@ -287,7 +287,7 @@ extension DownstreamConnection {
 
     private func nextRequest() {
         phase = .head
-        setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds)
+        setDeadline(loop.now &+ limits.keepAliveTimeoutNanoseconds)
         resumeInput()
     }
 }

@@ -38,6 +38,8 @@ public final class DownstreamConnection: TransportConnection {
     private var lingerEnd: UInt64 = 0
     /// What came was no request, or not in time: its sender gets one term to read that, and no more for sending on.
     var isRefused = false
+    /// Requests taken so far.
+    private var requestCount = 0
     private var isDraining = false
     /// HTTP/2: when the client was last heard of, and whether it has been asked since.
     private var readAt: UInt64 = 0
@@ -77,6 +79,13 @@ public final class DownstreamConnection: TransportConnection {
 
     /// Subject of the certificate that the client showed and that was verified.
     var clientSubject: String? { socket?.peerSubject }
+
+    var requestsBefore: Int { requestCount &- 1 }
+
+    func makeExchange() -> DownstreamExchange {
+        requestCount &+= 1
+        return application.makeExchange()
+    }
 
     // MARK: Input
 
@@ -155,7 +164,7 @@ public final class DownstreamConnection: TransportConnection {
     // MARK: HTTP/2
 
     override func makeStream(in session: HTTP2Session, id: Int32) -> HTTP2Stream? {
-        let exchange = application.makeExchange()
+        let exchange = makeExchange()
         exchange.connection = self
         return DownstreamStream(id: id, session: session, exchange: exchange)
     }

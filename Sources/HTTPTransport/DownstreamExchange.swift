@@ -150,6 +150,8 @@ open class DownstreamExchange {
 open class DownstreamApplication {
     public init() {}
     open func makeExchange() -> DownstreamExchange { DownstreamExchange() }
+    /// Whether a connection that was just accepted may stay; otherwise it is closed unread.
+    open func admitsConnection() -> Bool { true }
     /// A connection was accepted, or closed.
     open func connectionCountChanged(by change: Int) {}
     /// The listener takes no new connection; answers without an end should come to one.

@@ -134,6 +134,13 @@ extension HTTP2Session {
         connection.flushLater()
     }
 
+    /// GOAWAY of a server that broke: INTERNAL_ERROR, and no stream was processed.
+    func abandon() {
+        guard let session else { return }
+        nghttp2_submit_goaway(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), 0, UInt32(NGHTTP2_INTERNAL_ERROR.rawValue), nil, 0)
+        connection.flushLater()
+    }
+
     // MARK: Fields
 
     /// nghttp2 copies names (to lower case) and values, so the block may be reused at once. Fields of one connection are left out.

@@ -6,10 +6,12 @@ import Wire
 /// A listening socket of one loop and the connections accepted on it.
 public final class Listener: EventHandler {
     let application: DownstreamApplication
-    let limits: TransportLimits
+    /// Of the connections accepted from now on.
+    public var limits: TransportLimits
     let parser: HTTP1HeadParser
     private let tls: TLSServerSource?
     private var descriptor: CInt
+    private let sharesPort: Bool
     private var connections: [DownstreamConnection] = []
     private var isPaused = false
     /// The address bound, with the port that the kernel chose when 0 was asked for.
@@ -27,9 +29,17 @@ public final class Listener: EventHandler {
         self.limits = limits
         self.tls = tls
         parser = HTTP1HeadParser(maximumHeadBytes: limits.headBytes, maximumFields: limits.headFields)
-        descriptor = swl_stream_socket(address.family)
+        descriptor = -1
+        self.sharesPort = sharesPort
         self.address = address
         super.init(loop: loop)
+        try startAccepting()
+    }
+
+    /// Opens the listening socket: at first, and again on the same port after `stopAccepting()`. Throws when the port is taken.
+    public func startAccepting() throws(SocketError) {
+        guard descriptor < 0 else { return }
+        descriptor = swl_stream_socket(address.family)
         do throws(SocketError) {
             guard descriptor >= 0 else { throw SocketError(call: "socket", code: errno) }
             _ = swl_set_option(descriptor, SOL_SOCKET, SO_REUSEADDR, 1)
@@ -40,10 +50,11 @@ public final class Listener: EventHandler {
                 throw SocketError(call: "bind \(address)", code: errno)
             }
             guard listen(descriptor, 4096) == 0 else { throw SocketError(call: "listen \(address)", code: errno) }
-            self.address = address.with(port: Self.boundPort(descriptor))
+            address = address.with(port: SocketAddress.bound(descriptor).port)
             try attach(descriptor: descriptor)
         } catch {
             if descriptor >= 0 { Glibc.close(descriptor) }
+            descriptor = -1
             throw error
         }
     }
@@ -61,16 +72,9 @@ public final class Listener: EventHandler {
     }
 
     public var port: UInt16 { address.port }
+    /// The listening socket is open.
+    public var isAccepting: Bool { descriptor >= 0 }
     public var connectionCount: Int { connections.count }
-
-    private static func boundPort(_ descriptor: CInt) -> UInt16 {
-        var storage = sockaddr_storage()
-        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
-        _ = withUnsafeMutablePointer(to: &storage) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &length) }
-        }
-        return withUnsafeBytes(of: storage) { UInt16(bigEndian: $0.loadUnaligned(fromByteOffset: 2, as: UInt16.self)) }
-    }
 
     public override func socketReady(_ readiness: Readiness) {
         for _ in 0..<Self.acceptsPerWake {
@@ -94,6 +98,10 @@ public final class Listener: EventHandler {
     }
 
     private func adopt(_ accepted: CInt, peer: SocketAddress) {
+        guard application.admitsConnection() else {
+            Glibc.close(accepted)
+            return
+        }
         // The descriptor is closed with its socket when the connection cannot be made.
         var made: DownstreamConnection?
         if let tls {
@@ -134,6 +142,7 @@ public final class Listener: EventHandler {
     /// Closes the listening socket; connections go on.
     public func stopAccepting() {
         guard descriptor >= 0 else { return }
+        isPaused = false
         detach()
         Glibc.close(descriptor)
         descriptor = -1

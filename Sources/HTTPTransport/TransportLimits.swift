@@ -23,7 +23,10 @@ public struct TransportLimits: Sendable, Equatable {
     /// A request body of which nothing comes.
     public var requestBodyTimeoutNanoseconds: UInt64 = 75_000_000_000
     /// A connection without a request; also an answer that does not move.
+    /// A connection before its first request, or without a stream; also a request body or an answer that does not move.
     public var downstreamIdleTimeoutNanoseconds: UInt64 = 75_000_000_000
+    /// A HTTP/1 connection between two requests.
+    public var keepAliveTimeoutNanoseconds: UInt64 = 75_000_000_000
     /// uvicorn closes an idle connection after 5.00 s without notice, so we let go of it earlier.
     public var upstreamIdleTimeoutNanoseconds: UInt64 = 3_000_000_000
     /// To a backend, its TLS handshake included.

@@ -3,19 +3,43 @@ import EventLoop
 
 /// Runs one engine in real time: submits, sets the loop's timer for the end of each step, hands out what the step made.
 final class EngineHost: EventHandler {
+    /// What the engine core does beside computing.
+    enum State {
+        case serving
+        /// Paused or asleep: requests are taken and wait.
+        case resting
+        /// A collective operation waits for a member that is gone. Nothing will ever move again.
+        case hanging
+        case dead
+    }
+
+    /// Of the vLLM that is imitated.
+    static let version = "0.32.0"
+
     let configuration: StubConfiguration
+    /// Data-parallel rank: the `engine` label of the metrics.
+    let rank: Int
     /// Value of `x-served-by`.
     var name = ""
+    var catalogue: ModelCatalogue
     private(set) var engine: Engine
-    private(set) var metrics: EngineMetrics
+    var metrics: EngineMetrics
+    private(set) var state = State.serving
     private var counters = StubCounters()
     private var owners: [SequenceID: Owner] = [:]
     private var events: [EngineEvent] = []
     private var watches: [ObjectIdentifier: GRPCCall] = [:]
+    private var named: [String: [Generation]] = [:]
     private var lastSequence: SequenceID = 0
     private var lastRequest: UInt64 = 0
+    /// Prompt tokens of requests that have no token yet.
+    private(set) var queuedTokens = 0
     /// Generations under way: what `/load` says.
     private(set) var load = 0
+    /// The engine's clock stands still while it rests: this far behind the loop's, ns.
+    private var clockLag: UInt64 = 0
+    private var restBegan: UInt64 = 0
+    private var tokensPerSecond = ThroughputMeter()
 
     private struct Owner {
         let generation: Generation
@@ -23,10 +47,15 @@ final class EngineHost: EventHandler {
         var lastTokenNanoseconds: UInt64 = 0
     }
 
-    init(loop: EventLoop, configuration: StubConfiguration) {
+    init(loop: EventLoop, configuration: StubConfiguration, rank: Int) {
         self.configuration = configuration
+        self.rank = rank
         engine = Engine(configuration: configuration.engine)
-        metrics = EngineMetrics(createdNanoseconds: loop.wallClock())
+        metrics = EngineMetrics(
+            createdNanoseconds: loop.wallClock(), maximumModelTokens: configuration.maximumModelTokens,
+            maximumAdapters: configuration.maximumAdapters)
+        catalogue = ModelCatalogue(
+            names: configuration.models, adapters: configuration.adapters.map { ModelCatalogue.Adapter(name: $0.name, path: $0.path) })
         super.init(loop: loop)
     }
 
@@ -42,6 +71,9 @@ final class EngineHost: EventHandler {
 
     /// Unix time, for the `created` of answers.
     var wallSeconds: UInt64 { loop.wallClock() / 1_000_000_000 }
+
+    /// Tokens generated per second, over the last seconds.
+    var throughput: Double { tokensPerSecond.rate(at: loop.now) }
 
     /// Sixteen hexadecimal digits that no other request of this stub has.
     func makeRequestID() -> String {
@@ -63,7 +95,7 @@ final class EngineHost: EventHandler {
             var request = generation.choices[index].request
             request.id = lastSequence
             do throws(SubmitError) {
-                try engine.submit(request, now: loop.now)
+                try engine.submit(request, now: engineNow)
             } catch {
                 for started in generation.choices[..<index] { drop(started.request.id) }
                 throw error
@@ -73,6 +105,8 @@ final class EngineHost: EventHandler {
         }
         counters.requests &+= 1
         load += 1
+        queuedTokens += generation.choices.reduce(0) { $0 + $1.request.prompt.tokenCount }
+        if !generation.requestID.isEmpty { named[generation.requestID, default: []].append(generation) }
         callAtTurnEnd()
     }
 
@@ -82,34 +116,127 @@ final class EngineHost: EventHandler {
     /// Stops a generation whose answer nobody waits for.
     func cancel(_ generation: Generation) {
         counters.abortedRequests &+= 1
-        load -= 1
         for choice in generation.choices where !choice.isComplete { drop(choice.request.id) }
+        retire(generation)
+    }
+
+    /// Stops what bears one of these ids, and tells those who wait.
+    func abort(requestIDs: [String]) {
+        for id in requestIDs {
+            for generation in named[id] ?? [] where !generation.isComplete {
+                cancel(generation)
+                generation.aborted()
+            }
+        }
     }
 
     private func drop(_ id: SequenceID) {
-        guard owners.removeValue(forKey: id) != nil else { return }
+        guard let owner = owners.removeValue(forKey: id) else { return }
+        if owner.lastTokenNanoseconds == 0 { queuedTokens -= owner.generation.choices[owner.choice].request.prompt.tokenCount }
         engine.abort(id)
     }
 
+    private func retire(_ generation: Generation) {
+        load -= 1
+        guard !generation.requestID.isEmpty else { return }
+        named[generation.requestID]?.removeAll { $0 === generation }
+        if named[generation.requestID]?.isEmpty == true { named[generation.requestID] = nil }
+    }
+
+    /// Forgets all cached content that no sequence uses.
+    func resetPrefixCache() { engine.resetPrefixCache(events: &events) }
+
+    func resetMetrics() { metrics.reset(counters: engine.counters, nowNanoseconds: loop.wallClock()) }
+
+    // MARK: Rest and death
+
+    /// The value of vLLM's `sleep_state` that holds.
+    private(set) var sleepState = "awake"
+    private(set) var isPaused = false
+
+    /// Level 1 keeps the weights in memory, level 2 drops them; either forgets the cache.
+    func sleep(level: Int) {
+        sleepState = level >= 2 ? "discard_all" : "weights_offloaded"
+        resetPrefixCache()
+        restOrWake()
+    }
+
+    func wakeUp() {
+        sleepState = "awake"
+        restOrWake()
+    }
+
+    func pause() {
+        isPaused = true
+        restOrWake()
+    }
+
+    func resume() {
+        isPaused = false
+        restOrWake()
+    }
+
+    /// While it rests the engine's clock stands still, and requests wait.
+    private func restOrWake() {
+        let rests = isPaused || sleepState != "awake"
+        if rests, state == .serving {
+            state = .resting
+            restBegan = loop.clock()
+            setDeadline(nil)
+        } else if !rests, state == .resting {
+            state = .serving
+            clockLag &+= loop.clock() &- restBegan
+            callAtTurnEnd()
+        }
+    }
+
+    /// A member is gone in the middle of a step.
+    func hang() {
+        guard state != .dead else { return }
+        state = .hanging
+        setDeadline(nil)
+    }
+
+    /// The engine core is gone: every answer under way ends with an error.
+    func die() {
+        guard state != .dead else { return }
+        state = .dead
+        setDeadline(nil)
+        var dying: [ObjectIdentifier: Generation] = [:]
+        for owner in owners.values { dying[ObjectIdentifier(owner.generation)] = owner.generation }
+        owners = [:]
+        for generation in dying.values {
+            retire(generation)
+            generation.engineDied()
+        }
+        endWatches()
+    }
+
     // MARK: Steps
+
+    private var engineNow: UInt64 { (state == .resting ? restBegan : loop.clock()) &- clockLag }
 
     override func turnEnded() { pump() }
 
     override func deadlineReached() { pump() }
 
     private func pump() {
+        guard state == .serving else { return }
         var steps = 0
         while steps < StubLimits.stepsPerWake {
-            let now = loop.clock()
+            let now = engineNow
             let end = engine.nextStepEnd
             if let end, end > now { break }
+            if let end { metrics.hostWasLate(nanoseconds: now &- end) }
             engine.step(now: now, events: &events)
             deliver(at: end ?? now)
             guard engine.nextStepEnd != nil else { break }
             metrics.stepBegan(tokens: engine.load.tokens)
             steps += 1
         }
-        setDeadline(engine.nextStepEnd)
+        // What was just delivered may have ended the engine.
+        guard state == .serving else { return }
+        setDeadline(engine.nextStepEnd.map { $0 &+ clockLag })
     }
 
     private func deliver(at time: UInt64) {
@@ -121,15 +248,12 @@ final class EngineHost: EventHandler {
             case .scheduled(let id, let cachedTokens):
                 owners[id]?.generation.cachedTokens += cachedTokens
             case .token(let id, let token):
-                guard let owner = owners[id] else { continue }
-                if owner.lastTokenNanoseconds > 0 { metrics.tokenFollowed(afterNanoseconds: time &- owner.lastTokenNanoseconds) }
-                owners[id]?.lastTokenNanoseconds = time
-                owner.generation.receive(token, choice: owner.choice)
+                deliver(token, of: id, at: time)
             case .finished(let id, let summary):
-                metrics.sequenceFinished(summary)
                 guard let owner = owners.removeValue(forKey: id) else { continue }
+                metrics.sequenceFinished(summary, endsByStop: owner.generation.choices[owner.choice].endsByStop)
                 finish(owner.generation)
-            case .preempted, .blockStored, .blockRemoved:
+            case .firstToken, .preempted, .blockStored, .blockRemoved, .cacheCleared:
                 break
             }
         }
@@ -137,9 +261,22 @@ final class EngineHost: EventHandler {
         if events.isEmpty { swap(&batch, &events) }
     }
 
+    private func deliver(_ token: ReplyToken, of id: SequenceID, at time: UInt64) {
+        guard let index = owners.index(forKey: id) else { return }
+        let owner = owners.values[index]
+        if owner.lastTokenNanoseconds > 0 {
+            metrics.tokenFollowed(afterNanoseconds: time &- owner.lastTokenNanoseconds)
+        } else {
+            queuedTokens -= owner.generation.choices[owner.choice].request.prompt.tokenCount
+        }
+        owners.values[index].lastTokenNanoseconds = max(1, time)
+        tokensPerSecond.count(at: loop.now)
+        owner.generation.receive(token, choice: owner.choice)
+    }
+
     private func finish(_ generation: Generation) {
         guard generation.isComplete else { return }
-        load -= 1
+        retire(generation)
         generation.completed()
     }
 
@@ -149,9 +286,36 @@ final class EngineHost: EventHandler {
 
     func unwatch(_ call: GRPCCall) { watches[ObjectIdentifier(call)] = nil }
 
+    /// Tells all who watch that the engine no longer serves.
     func endWatches() {
-        let ended = watches.values
+        let ending = Array(watches.values)
         watches = [:]
-        for call in ended { call.endWatch() }
+        for call in ending { call.endWatch() }
+    }
+}
+
+/// Counts over the last full seconds.
+private struct ThroughputMeter {
+    private var second: UInt64 = 0
+    private var current = 0
+    private var previous = 0
+
+    mutating func count(at now: UInt64) {
+        advance(to: now)
+        current += 1
+    }
+
+    private mutating func advance(to now: UInt64) {
+        let present = now / 1_000_000_000
+        guard present != second else { return }
+        previous = present == second &+ 1 ? current : 0
+        current = 0
+        second = present
+    }
+
+    func rate(at now: UInt64) -> Double {
+        var meter = self
+        meter.advance(to: now)
+        return Double(meter.previous)
     }
 }

@@ -1,4 +1,5 @@
 import EngineModel
+import EventLoop
 
 /// What a stub engine is.
 public struct StubConfiguration: Sendable {
@@ -11,6 +12,24 @@ public struct StubConfiguration: Sendable {
     public var seed: UInt64
     /// Longest prompt and reply together, in tokens; never more than the KV cache holds.
     public var maximumModelTokens: Int
+    /// Requests that may be under way, and prompt tokens that may wait, before others are refused; nil refuses none.
+    public var maximumQueuedRequests: Int?
+    public var maximumQueuedTokens: Int?
+    /// What refused requests get: 503 as from vLLM, or 429 or 529 as from others.
+    public var overloadStatus = 503
+    /// Engines of one data-parallel deployment, each behind a port of its own; the rank is the place in the fleet.
+    public var dataParallelSize = 1
+    /// LoRA adapters, as names and paths, that are there from the start.
+    public var adapters: [(name: String, path: String)] = []
+    /// LoRA adapters that may be loaded; 0 means that the engine knows none, and `vllm:lora_requests_info` is absent.
+    public var maximumAdapters = 0
+    /// Answers name the request in `x-request-id` (`--enable-request-id-headers`).
+    public var echoesRequestID = false
+    /// After an answer, how long an idle HTTP/1 connection stays open, ns. uvicorn: 5 s.
+    public var keepAliveNanoseconds: UInt64 = 75_000_000_000
+    /// From the start until the port opens, ns: the model loads.
+    public var startupNanoseconds: UInt64 = 0
+    public var group = TensorParallelGroup()
 
     public init(
         models: [String] = ["stub-model"], servedBy: String? = nil, engine: EngineConfiguration = EngineConfiguration(),
@@ -26,16 +45,51 @@ public struct StubConfiguration: Sendable {
     var model: String { models[0] }
 }
 
+/// The processes that make up one engine: a leader, which serves, and the members without which it cannot compute.
+public struct TensorParallelGroup: Sendable {
+    public enum Loss: Sendable {
+        /// The leader waits in a collective operation until it times out, then dies, as NCCL does.
+        case hang
+        /// The leader dies at once.
+        case exit
+    }
+
+    /// Leader and members; 1 is no group.
+    public var worldSize = 1
+    /// Where members, processes of their own, join; nil means that all are inside the leader's process.
+    public var meeting: SocketAddress?
+    public var onLoss = Loss.hang
+    /// How long a collective operation waits for a lost member, ns.
+    public var collectiveTimeoutNanoseconds: UInt64 = 30_000_000_000
+
+    public init() {}
+}
+
 /// Bounds of the stub's wire.
 enum StubLimits {
     /// A request's body, and one gRPC message.
     static let bodyBytes = 64 << 20
     /// `n` times prompts of one request.
     static let choices = 128
+    /// Inputs of one request for embeddings.
+    static let embeddings = 2_048
+    /// Alternatives that a token's log probabilities list, as vLLM's `--max-logprobs`.
+    static let logprobs = 20
     /// Requests of one streaming call that wait for those before them.
     static let queuedMessages = 256
     /// Steps that a late host makes up for before others have their turn.
     static let stepsPerWake = 64
+    /// Token texts that `/detokenize` remembers.
+    static let vocabulary = 65_536
+    static let adapters = 1_024
+    /// Combinations of adapters that `vllm:lora_requests_info` remembers.
+    static let adapterCombinations = 256
+    /// The adapter path that no stub has.
+    static let missingAdapterPath = "/nonexistent"
+    /// RFC 9113, section 7.
+    static let refusedStream: UInt32 = 7
+    /// Bytes that a member may say before it has joined.
+    static let joinBytes = 256
 }
 
 /// Totals of one stub since it began.
@@ -52,4 +106,18 @@ public struct StubCounters: Sendable, Equatable {
     public var waiting = 0
 
     public init() {}
+}
+
+/// What happens to a fleet that its owner may want to tell.
+public enum StubEvent: Sendable {
+    /// An engine's port has opened.
+    case listening(SocketAddress)
+    /// The administration port has opened.
+    case admin(SocketAddress)
+    /// Members may join here.
+    case meeting(SocketAddress)
+    case memberJoined(rank: Int)
+    case memberLost(rank: Int)
+    /// An engine is dead and will not serve again.
+    case died
 }

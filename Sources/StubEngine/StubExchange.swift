@@ -1,22 +1,52 @@
 import EngineModel
+import EventLoop
 import Foundation
 import HTTPTransport
 import Wire
 
-/// One request to the stub: collects the body, answers the small things itself, and makes a generation of the rest.
+/// One request to a stub: collects the body, lets the faults that were asked for strike, then answers by its route.
+///
+/// All that is sent passes `begin`, `emit` and `conclude`, and through a ``FaultedOutput`` when something is to go wrong on the way.
 final class StubExchange: DownstreamExchange {
-    let host: EngineHost
-    private var body: [UInt8] = []
+    let stub: Stub
+    var host: EngineHost { stub.host }
+    private(set) var body: [UInt8] = []
+    private(set) var route: Route?
     private var generation: Generation?
     private var call: GRPCCall?
-    /// The answer is on its way already; what still comes of the request is dropped.
+    private var plan = FaultPlan()
+    private var output: FaultedOutput?
+    private var delay: Delay?
+    /// The answer is on its way already, or never comes; what still comes of the request is dropped.
     private var isSettled = false
+    private(set) var servesStaleMetrics = false
+    private var beginNanoseconds: UInt64 = 0
+    private var status = 0
+    private var responseBytes = 0
+    private var bodyBytes = 0
 
-    init(host: EngineHost) { self.host = host }
+    /// Came over the administration port, where nothing goes wrong.
+    private let isFaultless: Bool
+
+    init(stub: Stub, isFaultless: Bool) {
+        self.stub = stub
+        self.isFaultless = isFaultless
+    }
+
+    /// The client's own name for the request.
+    var clientRequestID: String? { request.headers.value(.requestID).map { String(decoding: $0, as: UTF8.self) } }
+
+    // MARK: The request
 
     override func headReceived() {
-        if request.version == .http2, request.isGRPC {
-            call = GRPCCall(exchange: self)
+        beginNanoseconds = host.loop.now
+        let path = String(decoding: request.path, as: UTF8.self)
+        route = Route(rawValue: path)
+        let isCall = request.version == .http2 && request.isGRPC
+        guard planFaults(path: path, generates: isCall ? GRPCCall.generates(path) : route?.generates ?? false) else { return }
+        if isCall {
+            guard strikeBefore() else { return }
+            call = GRPCCall(exchange: self, path: path)
             call?.headReceived()
         } else if let length = request.contentLength, length > StubLimits.bodyBytes {
             refuseBody()
@@ -26,6 +56,7 @@ final class StubExchange: DownstreamExchange {
     }
 
     override func bodyReceived(_ bytes: UnsafeRawBufferPointer) {
+        bodyBytes += bytes.count
         guard !isSettled else { return }
         if let call { return call.bodyReceived(bytes) }
         guard body.count + bytes.count <= StubLimits.bodyBytes else { return refuseBody() }
@@ -35,109 +66,181 @@ final class StubExchange: DownstreamExchange {
     override func requestEnded() {
         guard !isSettled else { return }
         if let call { return call.requestEnded() }
-        route()
+        proceed()
     }
 
     override func cancelled() {
         isSettled = true
         body = []
-        if let generation { host.cancel(generation) }
-        generation = nil
+        delay?.stop()
+        output?.stop()
+        dropWork()
         call?.cancelled()
         call = nil
     }
 
-    // MARK: Routes
-
-    private func route() {
-        let path = request.path
-        switch path.count {
-        case 20 where path.equals("/v1/chat/completions"): only(.post) { complete(.chat) }
-        case 15 where path.equals("/v1/completions"): only(.post) { complete(.text) }
-        case 10 where path.equals("/v1/models"): only(.get) { answer(status: 200, json: modelList) }
-        case 7 where path.equals("/health"): only(.get) { answer(status: 200, json: nil) }
-        case 5 where path.equals("/ping"):
-            if request.method == .post { answer(status: 200, json: nil) } else { only(.get) { answer(status: 200, json: nil) } }
-        case 8 where path.equals("/version"): only(.get) { answer(status: 200, json: "{\"version\":\"0.32.0\"}") }
-        case 5 where path.equals("/load"): only(.get) { answer(status: 200, json: "{\"server_load\":\(host.load)}") }
-        case 8 where path.equals("/metrics"): answerMetrics()
-        default: answer(status: 404, json: "{\"detail\":\"Not Found\"}")
-        }
+    private func refuseBody() {
+        answer(
+            status: 413,
+            json: WireError(status: 413, message: "The request body is too large.", type: "BadRequestError", param: nil).body)
     }
 
-    private func only(_ method: HTTPMethod, _ respond: () -> Void) {
-        if request.method == method { return respond() }
-        let headers = makeHeaders()
-        headers.append("allow", method == .get ? "GET" : "POST")
-        send(status: 405, headers: headers, type: "application/json", body: "{\"detail\":\"Method Not Allowed\"}")
-    }
+    // MARK: Faults
 
-    private var modelList: String {
-        let now = host.wallSeconds
-        let models = host.configuration.models.map { model in
-            "{\"id\":\(JSONText.string(model)),\"object\":\"model\",\"created\":\(now),\"owned_by\":\"vllm\","
-                + "\"root\":\(JSONText.string(host.configuration.model)),\"parent\":null,"
-                + "\"max_model_len\":\(host.configuration.maximumModelTokens),\"permission\":[{\"id\":\"modelperm-"
-                + "\(host.makeRequestID())\",\"object\":\"model_permission\",\"created\":\(now),\"allow_create_engine\":false,"
-                + "\"allow_sampling\":true,\"allow_logprobs\":true,\"allow_search_indices\":false,\"allow_view\":true,"
-                + "\"allow_fine_tuning\":false,\"organization\":\"*\",\"group\":null,\"is_blocking\":false}]}"
-        }
-        return "{\"object\":\"list\",\"data\":[\(models.joined(separator: ","))]}"
-    }
-
-    private func answerMetrics() {
-        guard request.method == .get || request.method == .head else { return only(.get) {} }
-        send(
-            status: 200, headers: makeHeaders(), type: "text/plain; version=1.0.0; charset=utf-8",
-            body: host.metrics.text(of: host.engine, model: host.configuration.model))
-    }
-
-    // MARK: Completions
-
-    private func complete(_ kind: CompletionRequest.Kind) {
-        do throws(WireError) {
-            guard request.headers.value(.contentType)?.hasPrefixIgnoringCase("application/json") == true else {
-                throw .unsupportedMediaType
+    /// Returns false when the request's own faults cannot be read, and says so.
+    private func planFaults(path: String, generates: Bool) -> Bool {
+        guard route != .adminConfiguration, !isFaultless else { return true }
+        plan = stub.planFaults(path: path, generates: generates)
+        if let header = request.headers.value("x-stub-fault") {
+            do throws(FaultError) {
+                for fault in try Fault.parse(header: String(decoding: header, as: UTF8.self)) { plan.add(fault) }
+            } catch {
+                answer(status: 400, json: WireError.invalid(error.message, param: "x-stub-fault").body)
+                return false
             }
-            let completion = try CompletionRequest(kind: kind, json: Data(body), configuration: host.configuration)
-            body = []
-            // The head of a stream goes out before the engine has a word; from then on there is no status to refuse with.
-            guard host.hasRoom(for: completion.choices.count) else { throw .busy }
-            let id = request.headers.value(.requestID).map { String(decoding: $0, as: UTF8.self) } ?? completion.requestID
-            try start(completion, id: id ?? host.makeRequestID())
-        } catch {
-            answer(status: error.status, json: error.body)
         }
+        if plan.changesOutput { output = FaultedOutput(exchange: self, plan: plan, loop: host.loop) }
+        return true
     }
 
-    private func start(_ completion: CompletionRequest, id: String) throws(WireError) {
-        let generation =
-            completion.isStream
-            ? StreamedCompletion(request: completion, exchange: self, id: id)
-            : WholeCompletion(request: completion, exchange: self, id: id)
-        do throws(SubmitError) {
-            try host.start(generation)
-        } catch {
-            throw .busy
-        }
-        self.generation = generation
-        host.accepted(n: completion.n, maximumTokens: completion.maximumTokens)
-        guard completion.isStream else { return }
-        let headers = makeHeaders()
-        headers.append("content-type", "text/event-stream; charset=utf-8")
-        respond(status: 200, headers: headers)
+    /// Goes on with the faults that strike before the request is looked at, then with the request.
+    func proceed() {
+        delay = nil
+        guard strikeBefore() else { return }
+        serve()
     }
+
+    /// Returns whether the request is to be served now.
+    private func strikeBefore() -> Bool {
+        while !plan.before.isEmpty {
+            let action = plan.before.removeFirst()
+            switch action {
+            case .stall(let milliseconds):
+                guard let milliseconds else { return hold() }
+                delay = Delay(exchange: self, loop: host.loop)
+                delay?.setDeadline(host.loop.now &+ milliseconds &* 1_000_000)
+                return false
+            case .blackHole: return hold()
+            case .close, .reset: return breakOff(resets: action == .reset)
+            case .closeOnReuse(let resets): if requestsBefore > 0 { return breakOff(resets: resets) }
+            case .error(let status, let retryAfter, let grpcStatus):
+                return refuse(status: status, retryAfterSeconds: retryAfter, grpcStatus: grpcStatus)
+            case .errorBody:
+                answer(status: 200, json: WireError.deadEngine.body)
+                return false
+            case .errorEvent:
+                endWithDeadEngine()
+                return false
+            case .refuseStream:
+                isSettled = true
+                abort(errorCode: StubLimits.refusedStream)
+                return false
+            case .goAway(let abruptly):
+                goAway(abruptly: abruptly)
+                if abruptly { return hold() }
+            case .staleMetrics: servesStaleMetrics = true
+            case .resetMetrics: host.resetMetrics()
+            case .refuse, .acceptClose, .streamLimit, .truncate, .trickle, .garbage, .hugeHeader: break
+            }
+        }
+        return true
+    }
+
+    private func hold() -> Bool {
+        isSettled = true
+        return false
+    }
+
+    private func breakOff(resets: Bool) -> Bool {
+        isSettled = true
+        breakConnection(resets: resets)
+        return false
+    }
+
+    private func refuse(status: Int, retryAfterSeconds: Int?, grpcStatus: Int) -> Bool {
+        let headers = makeHeaders()
+        if let retryAfterSeconds { headers.append("retry-after", decimal: retryAfterSeconds) }
+        if request.isGRPC {
+            isSettled = true
+            headers.append("content-type", "application/grpc")
+            headers.append("grpc-status", decimal: grpcStatus)
+            headers.append("grpc-message", "fault")
+            begin(status: 200, headers: headers, ended: true)
+        } else {
+            send(status: status, headers: headers, type: "application/json", body: WireError.fault(status).body)
+        }
+        return false
+    }
+
+    // MARK: Work
+
+    /// Binds the exchange to work of the engine, so that a client's leaving ends it.
+    func works(on generation: Generation) { self.generation = generation }
 
     /// The generation has nothing more to say to its exchange; the two let go of each other.
     func generationEnded() { generation = nil }
 
-    // MARK: Answers
+    /// Ends the engine's work for this request, and what was to go wrong with it.
+    func dropWork() {
+        if let generation { host.cancel(generation) }
+        generation = nil
+        output = nil
+    }
+
+    // MARK: The response
 
     func makeHeaders() -> HeaderBlock {
         let headers = HeaderBlock()
         headers.append("server", "swiftlet-stub")
         headers.append("x-served-by", host.name)
+        if host.configuration.echoesRequestID { headers.append("x-request-id", clientRequestID ?? host.makeRequestID()) }
         return headers
+    }
+
+    func begin(status: Int, headers: HeaderBlock, ended: Bool = false) {
+        self.status = status
+        if ended { answered() }
+        if let output {
+            output.head(status: status, headers: headers, ended: ended)
+        } else {
+            respond(status: status, headers: headers, ended: ended)
+        }
+    }
+
+    /// One event, one gRPC message, or a whole body.
+    func emit(_ bytes: UnsafeRawBufferPointer) {
+        responseBytes += bytes.count
+        if let output { output.body(bytes) } else { write(bytes) }
+    }
+
+    func emit(_ text: String) {
+        var text = text
+        text.withUTF8 { emit(UnsafeRawBufferPointer($0)) }
+    }
+
+    func conclude(trailers: HeaderBlock? = nil) {
+        answered()
+        if let output { output.finish(trailers: trailers) } else { finish(trailers: trailers) }
+    }
+
+    /// The event that ends a stream, and the end.
+    func endStream(with event: String = "data: [DONE]\n\n") {
+        var event = event
+        responseBytes += event.utf8.count
+        event.withUTF8 { bytes in
+            if let output { output.last(UnsafeRawBufferPointer(bytes)) } else { write(UnsafeRawBufferPointer(bytes)) }
+        }
+        conclude()
+    }
+
+    /// What an engine whose core has died says: an error, and in a stream `[DONE]` after it, as if all were well.
+    func endWithDeadEngine() {
+        isSettled = true
+        output = nil
+        if let call { return call.endWithDeadEngine() }
+        guard isResponseStarted else { return answer(status: 500, json: WireError.deadEngine.body) }
+        emit("data: \(WireError.deadEngine.body)\n\n")
+        endStream()
     }
 
     func answer(status: Int, json: String?, reportsLoad: Bool = false) {
@@ -146,25 +249,28 @@ final class StubExchange: DownstreamExchange {
         guard let json else {
             isSettled = true
             headers.append("content-length", decimal: 0)
-            return respond(status: status, headers: headers, ended: true)
+            return begin(status: status, headers: headers, ended: true)
         }
         send(status: status, headers: headers, type: "application/json", body: json)
     }
 
-    private func send(status: Int, headers: HeaderBlock, type: StaticString, body: String) {
+    func send(status: Int, headers: HeaderBlock, type: StaticString?, body: String) {
         isSettled = true
         headers.append("content-length", decimal: body.utf8.count)
-        headers.append("content-type", type)
-        respond(status: status, headers: headers)
-        var body = body
-        body.withUTF8 { _ = write(UnsafeRawBufferPointer($0)) }
-        finish()
+        if let type { headers.append("content-type", type) }
+        begin(status: status, headers: headers)
+        emit(body)
+        conclude()
     }
 
-    private func refuseBody() {
-        answer(
-            status: 413,
-            json: WireError(status: 413, message: "The request body is too large.", type: "BadRequestError", param: nil).body)
+    func writeUnframed(_ text: StaticString) {
+        writeUnframed(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+    }
+
+    private func answered() {
+        stub.httpMetrics.answered(
+            handler: route?.rawValue ?? "none", method: request.methodName, status: status, requestBytes: bodyBytes,
+            responseBytes: responseBytes, nanoseconds: host.loop.now &- beginNanoseconds)
     }
 
     /// ORCA's load report, which vLLM gives on demand and only with answers that are no streams.
@@ -182,4 +288,26 @@ final class StubExchange: DownstreamExchange {
                 "TEXT named_metrics.num_requests_waiting=\(waiting), named_metrics.kv_cache_usage_perc=\(usage)")
         }
     }
+}
+
+/// Wakes an exchange that was told to wait before it looks at its request.
+private final class Delay: EventHandler {
+    private weak var exchange: StubExchange?
+
+    init(exchange: StubExchange, loop: EventLoop) {
+        self.exchange = exchange
+        super.init(loop: loop)
+    }
+
+    func stop() { detach() }
+
+    override func deadlineReached() {
+        detach()
+        exchange?.proceed()
+    }
+}
+
+extension RequestHead {
+    /// One of HTTP's own methods, so that labels stay bounded.
+    fileprivate var methodName: String { method == .other ? "OTHER" : String(decoding: methodBytes, as: UTF8.self) }
 }

@@ -33,8 +33,30 @@ struct WireError: Error, Equatable {
         status: 400, message: "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed",
         type: "Bad Request", param: nil)
 
-    static let busy = WireError(
-        status: 503,
-        message: "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance.",
-        type: "Service Unavailable", param: nil)
+    /// The queue is full: `status` is 503, or 429 or 529 where other engines are imitated.
+    static func busy(status: Int) -> WireError {
+        WireError(
+            status: status,
+            message: "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance.",
+            type: status == 503 ? "Service Unavailable" : "rate_limit_exceeded", param: nil)
+    }
+
+    static let deadEngine = WireError(
+        status: 500, message: "EngineCore encountered an issue. See stack trace (above) for the root cause.",
+        type: "InternalServerError", param: nil)
+
+    /// What a draining vLLM says to new work.
+    static let shutDown = WireError(
+        status: 500, message: "cannot schedule new futures after shutdown", type: "InternalServerError", param: nil)
+
+    /// An error that a fault asked for.
+    static func fault(_ status: Int) -> WireError {
+        WireError(status: status, message: "fault", type: "InternalServerError", param: nil)
+    }
+
+    /// The shape of `/v1/messages`, which validation errors do not have.
+    var anthropicBody: String {
+        guard type != "Bad Request" else { return body }
+        return "{\"type\":\"error\",\"error\":{\"type\":\(JSONText.string(type)),\"message\":\(JSONText.string(message))}}"
+    }
 }

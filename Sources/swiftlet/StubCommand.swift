@@ -51,7 +51,67 @@ struct StubCommand: ParsableCommand {
     @Option(help: "Value of x-served-by instead of stub-PORT.")
     var servedBy: String?
 
+    @Option(help: "Address where /admin/config answers whatever the engines' ports do.")
+    var adminListen: String?
+
+    @Option(help: "LoRA adapters that may be loaded; 0 disables them.")
+    var maxLoras = 0
+
+    @Option(help: "Requests under way at most; others get --overload-status.")
+    var maxNumQueuedReqs: Int?
+
+    @Option(help: "Prompt tokens that may await their prefill; beyond, --overload-status.")
+    var maxNumQueuedTokens: Int?
+
+    @Option(help: "What refused requests get: 503, 429 or 529.")
+    var overloadStatus = 503
+
+    @Flag(help: "Answers name their request in x-request-id.")
+    var enableRequestIdHeaders = false
+
+    @Option(help: "Seconds that an idle HTTP/1 connection stays open; vLLM: 5.")
+    var keepAliveSeconds = 75.0
+
+    @Option(help: "Seconds until the port opens: the model loads.")
+    var startupSeconds = 0.0
+
+    @Option(help: "Engines of one data-parallel deployment, on consecutive ports.")
+    var dataParallelSize = 1
+
+    @Option(help: "Size of the tensor-parallel group, leader included.")
+    var tensorParallelSize = 1
+
+    @Option(help: "Where members (swiftlet stub-member) join; without it they are inside.")
+    var groupListen: String?
+
+    @Option(help: "When a member is lost: hang until the collective times out, or exit.")
+    var onMemberLoss = MemberLoss.hang
+
+    @Option(help: "Seconds that a collective operation waits for a lost member.")
+    var collectiveTimeoutSeconds = 30.0
+
+    @Option(help: "At SIGTERM: drain (5 s), hang (as vLLM does by default) or vllm-drain.")
+    var sigterm = Sigterm.drain
+
+    enum MemberLoss: String, ExpressibleByArgument { case hang, exit }
+    enum Sigterm: String, ExpressibleByArgument {
+        case drain, hang
+        case vllmDrain = "vllm-drain"
+    }
+
     func validate() throws {
+        for (flag, text) in [("--admin-listen", adminListen), ("--group-listen", groupListen)] {
+            if let text, SocketAddress(text) == nil { throw ValidationError("\(flag): expected ADDR:PORT, got '\(text)'") }
+        }
+        try check("--max-loras", maxLoras, 0...1_024)
+        try check("--max-num-queued-reqs", maxNumQueuedReqs ?? 0, 0...1_000_000_000)
+        try check("--max-num-queued-tokens", maxNumQueuedTokens ?? 0, 0...1_000_000_000)
+        try check("--overload-status", overloadStatus, 400...599)
+        try check("--keep-alive-seconds", keepAliveSeconds, 0.01...86_400)
+        try check("--startup-seconds", startupSeconds, 0...86_400)
+        try check("--data-parallel-size", dataParallelSize, 1...1_024)
+        try check("--tensor-parallel-size", tensorParallelSize, 1...1_024)
+        try check("--collective-timeout-seconds", collectiveTimeoutSeconds, 0...86_400)
         guard SocketAddress(listen) != nil else { throw ValidationError("--listen: expected ADDR:PORT, got '\(listen)'") }
         try check("--replicas", replicas, 1...1_024)
         try check("--kv-blocks", kvBlocks, 2...100_000_000)
@@ -75,32 +135,61 @@ struct StubCommand: ParsableCommand {
         let stepTime = StepTimeModel(
             prefillNanosecondsPerToken: UInt64(prefillUsPerToken * 1e3), decodeNanosecondsPerStep: UInt64(decodeNanoseconds),
             decodeNanosecondsPerSequence: UInt64(decodeNanoseconds / 100))
-        return StubConfiguration(
+        var stub = StubConfiguration(
             models: model, servedBy: servedBy,
             engine: EngineConfiguration(
                 blockSize: blockSize, blockCount: kvBlocks, maximumSequences: maxNumSeqs, maximumBatchedTokens: maxNumBatchedTokens,
                 stepTime: stepTime),
             seed: seed, maximumModelTokens: maxModelLen)
+        stub.maximumAdapters = maxLoras
+        stub.maximumQueuedRequests = maxNumQueuedReqs
+        stub.maximumQueuedTokens = maxNumQueuedTokens
+        stub.overloadStatus = overloadStatus
+        stub.echoesRequestID = enableRequestIdHeaders
+        stub.keepAliveNanoseconds = UInt64(keepAliveSeconds * 1e9)
+        stub.startupNanoseconds = UInt64(startupSeconds * 1e9)
+        stub.dataParallelSize = dataParallelSize
+        stub.group.worldSize = tensorParallelSize
+        stub.group.meeting = groupListen.flatMap { SocketAddress($0) }
+        stub.group.onLoss = onMemberLoss == .exit ? .exit : .hang
+        stub.group.collectiveTimeoutNanoseconds = UInt64(collectiveTimeoutSeconds * 1e9)
+        return stub
     }
 
     func run() throws {
         guard let address = SocketAddress(listen) else { return }
-        let (stub, replicas) = (stub, replicas)
+        let (stub, replicas, admin) = (stub, max(replicas, dataParallelSize), adminListen.flatMap { SocketAddress($0) })
         let thread = try LoopThread.start(label: "stub") { loop in
-            let fleet = try StubFleet(loop: loop, address: address, replicas: replicas, configuration: stub)
+            let fleet = try StubFleet(
+                loop: loop, address: address, replicas: replicas, configuration: stub, admin: admin, report: Self.tell)
             loop.addService(fleet)
-            for port in fleet.ports {
-                FileHandle.standardError.write(Data("listening on http://\(address.with(port: port))\n".utf8))
-            }
         }
         Self.waitForSignal()
         let drained = DispatchSemaphore(value: 0)
+        let manner = sigterm
         thread.mailbox.post { loop in
             guard let fleet = loop.service(StubFleet.self) else { return }
-            loop.addService(Drain(loop: loop, fleet: fleet, done: drained))
+            // Nothing but SIGKILL ends it now.
+            if manner == .hang { return fleet.freeze() }
+            loop.addService(Drain(loop: loop, fleet: fleet, asVLLM: manner == .vllmDrain, done: drained))
         }
         drained.wait()
         thread.stopAndWait()
+    }
+
+    private static func tell(_ event: StubEvent) {
+        let line =
+            switch event {
+            case .listening(let address): "listening on http://\(address)"
+            case .admin(let address): "admin on http://\(address)"
+            case .meeting(let address): "members join at \(address)"
+            case .memberJoined(let rank): "member \(rank) joined"
+            case .memberLost(let rank): "member \(rank) lost"
+            case .died: "the engine is dead"
+            }
+        FileHandle.standardError.write(Data("\(line)\n".utf8))
+        // As vLLM's API server, which ends with its engine core; a moment later, so that what it said last can leave.
+        if case .died = event { DispatchQueue.global().asyncAfter(deadline: .now() + .milliseconds(150)) { _exit(1) } }
     }
 
     /// Returns at SIGTERM or SIGINT.
@@ -124,17 +213,20 @@ private final class Drain: EventHandler {
     private let done: DispatchSemaphore
     private let end: UInt64
 
-    init(loop: EventLoop, fleet: StubFleet, done: DispatchSemaphore) {
+    private let asVLLM: Bool
+
+    init(loop: EventLoop, fleet: StubFleet, asVLLM: Bool, done: DispatchSemaphore) {
         self.fleet = fleet
         self.done = done
-        end = loop.now &+ 5_000_000_000
+        self.asVLLM = asVLLM
+        end = loop.now &+ (asVLLM ? 600_000_000_000 : 5_000_000_000)
         super.init(loop: loop)
-        fleet.drain()
+        if asVLLM { fleet.drainAsVLLM() } else { fleet.drain() }
         setDeadline(loop.now)
     }
 
     override func deadlineReached() {
-        guard fleet.connectionCount > 0, loop.now < end else {
+        guard (asVLLM ? fleet.load : fleet.connectionCount) > 0, loop.now < end else {
             fleet.close()
             done.signal()
             return

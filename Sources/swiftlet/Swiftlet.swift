@@ -11,7 +11,9 @@ struct Swiftlet: ParsableCommand {
         discussion:
             "Sends each request to the tensor-parallel group that will answer it soonest: KV-cache affinity and queue depth, in microseconds.",
         version: release,
-        subcommands: [ServeCommand.self, CheckCommand.self, StubCommand.self, DemoCommand.self, VersionCommand.self])
+        subcommands: [
+            ServeCommand.self, CheckCommand.self, StubCommand.self, StubMemberCommand.self, DemoCommand.self, VersionCommand.self,
+        ])
 }
 
 struct VersionCommand: ParsableCommand {

@@ -122,8 +122,9 @@ import Testing
         try bench.submit(1, twice, output: 1)
         try bench.submit(2, twice, output: 1)
         bench.run()
-        let stored = bench.events.filter { $0 == .blockStored(hash: twice.blockHashes[0], parent: nil) }
-        #expect(stored.count == 2)
+        for id in SequenceID(1)...2 {
+            #expect(bench.events.contains(.blockStored(hash: twice.blockHashes[0], parent: nil, sequence: id, index: 0)))
+        }
         // Two never-hashed tails and one copy make room: the other copy is still found.
         try bench.submit(3, tokens(3, 12), output: 1)
         bench.run()
@@ -133,12 +134,17 @@ import Testing
         #expect(bench.cachedTokens(of: 4) == 4)
     }
 
-    @Test func resettingForgetsEverythingThatIsNotInUse() throws {
-        var bench = Bench()
-        try bench.submit(1, tokens(1, 9), output: 1)
+    @Test func resettingForgetsEverythingUnlessSomethingIsInUse() throws {
+        var bench = Bench { $0.reportsBlocks = true }
+        try bench.submit(1, tokens(1, 9), output: 2)
+        bench.step()
+        var done = bench.engine.resetPrefixCache(events: &bench.events)
+        #expect(!done)
         bench.run()
-        let dropped = bench.engine.resetPrefixCache()
-        #expect(dropped == 2)
+        done = bench.engine.resetPrefixCache(events: &bench.events)
+        #expect(done)
+        #expect(bench.events.last == .cacheCleared)
+        #expect(bench.engine.pool.cachedHashCount == 0)
         try bench.submit(2, tokens(1, 9), output: 1)
         bench.run()
         #expect(bench.cachedTokens(of: 2) == 0)

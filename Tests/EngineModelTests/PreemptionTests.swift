@@ -98,7 +98,7 @@ import Testing
         var copies: [UInt64: Int] = [:]
         for event in bench.events {
             switch event {
-            case .blockStored(let hash, _): copies[hash, default: 0] += 1
+            case .blockStored(let hash, _, _, _): copies[hash, default: 0] += 1
             case .blockRemoved(let hash): copies[hash, default: 0] -= 1
             default: break
             }

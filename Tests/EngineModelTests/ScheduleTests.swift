@@ -30,7 +30,7 @@ import Testing
         var expected = StepLoad()
         expected.decodeSequences = 1
         expected.decodeContextTokens = 8
-        expected.prefillTokens = 15
+        expected.addPrefill(tokens: 15, context: 0)
         #expect(bench.engine.load == expected)
         bench.expectStepEnd(10 + 15 + 15)
         bench.expectStepEnd(10 + 15 + 15 + 10)  // the last 10

@@ -2,3 +2,4 @@
 #pragma once
 #include "health.pb-c.h"
 #include "inference.pb-c.h"
+#include "vllm_engine.pb-c.h"

@@ -68,6 +68,61 @@ struct CompletionBody: Decodable {
         }
     }
 
+    /// A word or several: stop strings.
+    enum Words: Decodable {
+        case list([String])
+
+        init(from decoder: any Decoder) throws {
+            let container = try decoder.singleValueContainer()
+            if let word = try? container.decode(String.self) {
+                self = .list([word])
+            } else {
+                self = .list(try container.decode([String].self))
+            }
+        }
+
+        var list: [String] {
+            switch self {
+            case .list(let words): words
+            }
+        }
+    }
+
+    /// `logprobs`: yes or no in a chat, how many alternatives in a text completion.
+    enum Logprobs: Decodable {
+        case wanted(Bool)
+        case alternatives(Int)
+
+        init(from decoder: any Decoder) throws {
+            let container = try decoder.singleValueContainer()
+            if let flag = try? container.decode(Bool.self) {
+                self = .wanted(flag)
+            } else {
+                self = .alternatives(try container.decode(Int.self))
+            }
+        }
+    }
+
+    /// The input of `/v1/responses`: text, or items of which those with a role are messages.
+    enum ResponsesInput: Decodable {
+        case text(String)
+        case items([Item])
+
+        struct Item: Decodable {
+            var role: String?
+            var content: Content?
+        }
+
+        init(from decoder: any Decoder) throws {
+            let container = try decoder.singleValueContainer()
+            if let text = try? container.decode(String.self) {
+                self = .text(text)
+            } else {
+                self = .items(try container.decode([Item].self))
+            }
+        }
+    }
+
     var model: String?
     var messages: [Message]?
     var prompt: PromptInput?
@@ -83,9 +138,29 @@ struct CompletionBody: Decodable {
     var cacheSalt: String?
     var requestID: String?
     var tools: JSONValue?
+    var stop: Words?
+    var stopTokenIDs: [UInt32]?
+    var includesStopText: Bool?
+    var logprobs: Logprobs?
+    var topLogprobs: Int?
+    var echo: Bool?
+    var returnsTokenIDs: Bool?
+    // Of /v1/responses.
+    var input: ResponsesInput?
+    var instructions: String?
+    var maxOutputTokens: Int?
+    // Of /v1/messages.
+    var system: Content?
+    var stopSequences: [String]?
 
     enum CodingKeys: String, CodingKey {
-        case model, messages, prompt, n, seed, temperature, stream, tools
+        case model, messages, prompt, n, seed, temperature, stream, tools, stop, logprobs, echo, input, instructions, system
+        case stopTokenIDs = "stop_token_ids"
+        case includesStopText = "include_stop_str_in_output"
+        case topLogprobs = "top_logprobs"
+        case returnsTokenIDs = "return_token_ids"
+        case maxOutputTokens = "max_output_tokens"
+        case stopSequences = "stop_sequences"
         case maxTokens = "max_tokens"
         case maxCompletionTokens = "max_completion_tokens"
         case minTokens = "min_tokens"
@@ -93,44 +168,5 @@ struct CompletionBody: Decodable {
         case streamOptions = "stream_options"
         case cacheSalt = "cache_salt"
         case requestID = "request_id"
-    }
-}
-
-/// Any JSON value, to be written again in one canonical form: keys sorted, no blanks.
-enum JSONValue: Decodable {
-    case null
-    case bool(Bool)
-    case number(Double)
-    case string(String)
-    case array([JSONValue])
-    case object([String: JSONValue])
-
-    init(from decoder: any Decoder) throws {
-        let container = try decoder.singleValueContainer()
-        if container.decodeNil() {
-            self = .null
-        } else if let value = try? container.decode(Bool.self) {
-            self = .bool(value)
-        } else if let value = try? container.decode(Double.self) {
-            self = .number(value)
-        } else if let value = try? container.decode(String.self) {
-            self = .string(value)
-        } else if let value = try? container.decode([JSONValue].self) {
-            self = .array(value)
-        } else {
-            self = .object(try container.decode([String: JSONValue].self))
-        }
-    }
-
-    var text: String {
-        switch self {
-        case .null: "null"
-        case .bool(let value): value ? "true" : "false"
-        case .number(let value): "\(value)"
-        case .string(let value): JSONText.string(value)
-        case .array(let values): "[" + values.map(\.text).joined(separator: ",") + "]"
-        case .object(let fields):
-            "{" + fields.sorted { $0.key < $1.key }.map { JSONText.string($0.key) + ":" + $0.value.text }.joined(separator: ",") + "}"
-        }
     }
 }

@@ -11,6 +11,7 @@ enum GRPCStatus: Int {
     case notFound = 5
     case resourceExhausted = 8
     case unimplemented = 12
+    case internalError = 13
     case unavailable = 14
 }
 
@@ -19,8 +20,8 @@ final class GRPCCall {
     private enum Method {
         case serverLive, serverReady, serverMetadata, modelReady, modelInfer, modelStreamInfer, healthCheck, healthWatch
 
-        init?(_ path: UnsafeRawBufferPointer) {
-            switch String(decoding: path, as: UTF8.self) {
+        init?(_ path: String) {
+            switch path {
             case "/inference.GRPCInferenceService/ServerLive": self = .serverLive
             case "/inference.GRPCInferenceService/ServerReady": self = .serverReady
             case "/inference.GRPCInferenceService/ServerMetadata": self = .serverMetadata
@@ -47,9 +48,18 @@ final class GRPCCall {
     private var responseHasBegun = false
     private var isDone = false
 
-    init(exchange: StubExchange) {
+    init(exchange: StubExchange, path: String) {
         self.exchange = exchange
         host = exchange.host
+        method = Method(path)
+    }
+
+    /// Whether a path asks for work of the engine.
+    static func generates(_ path: String) -> Bool {
+        switch Method(path) {
+        case .modelInfer, .modelStreamInfer: true
+        default: false
+        }
     }
 
     var model: String { host.configuration.model }
@@ -58,8 +68,7 @@ final class GRPCCall {
 
     func headReceived() {
         guard let exchange else { return }
-        guard let method = Method(exchange.request.path) else { return end(.unimplemented, "unknown method") }
-        self.method = method
+        guard method != nil else { return end(.unimplemented, "unknown method") }
         if let timeout = exchange.request.headers.value("grpc-timeout").flatMap(Self.nanoseconds) {
             deadline = CallDeadline(loop: host.loop, call: self)
             deadline?.setDeadline(host.loop.now &+ timeout)
@@ -92,6 +101,8 @@ final class GRPCCall {
         isDone = true
         dropWork()
     }
+
+    func endWithDeadEngine() { end(.internalError, "the engine is dead") }
 
     func expire() { end(.deadlineExceeded, "deadline exceeded") }
 
@@ -192,6 +203,12 @@ final class GRPCCall {
         let sequence = SequenceRequest(
             id: 0, prompt: prompt, replySeed: seed, continuesText: true, outputTokens: length.tokens, endsTurn: length.endsTurn)
         let generation = InferenceGeneration(request: request, sequence: sequence, call: self, isStreamed: isStreamed)
+        guard host.state != .dead else { throw GRPCFailure(status: .unavailable, message: "the engine is dead") }
+        do throws(WireError) {
+            try exchange?.stub.admit(sequences: 1, promptTokens: tokens.count)
+        } catch {
+            throw GRPCFailure(status: .unavailable, message: "the engine is busy")
+        }
         do throws(SubmitError) {
             try host.start(generation)
         } catch {
@@ -223,12 +240,12 @@ final class GRPCCall {
             responseHasBegun = true
             let headers = exchange.makeHeaders()
             headers.append("content-type", "application/grpc")
-            exchange.respond(status: 200, headers: headers)
+            exchange.begin(status: 200, headers: headers)
         }
         var frame: [UInt8] = [0]
         withUnsafeBytes(of: UInt32(truncatingIfNeeded: message.count).bigEndian) { frame.append(contentsOf: $0) }
         frame.append(contentsOf: message)
-        frame.withUnsafeBytes { _ = exchange.write($0) }
+        frame.withUnsafeBytes { exchange.emit($0) }
     }
 
     /// Ends the call with its status: in the trailers, or in a head that is all there is when nothing was sent before.
@@ -241,9 +258,9 @@ final class GRPCCall {
         fields.append("grpc-status", decimal: status.rawValue)
         if !message.isEmpty { fields.append("grpc-message", Self.percentEncoded(message)) }
         if responseHasBegun {
-            exchange.finish(trailers: fields)
+            exchange.conclude(trailers: fields)
         } else {
-            exchange.respond(status: 200, headers: fields, ended: true)
+            exchange.begin(status: 200, headers: fields, ended: true)
         }
     }
 
@@ -342,4 +359,6 @@ final class InferenceGeneration: Generation {
         }
         call.generationEnded()
     }
+
+    override func engineDied() { call.endWithDeadEngine() }
 }

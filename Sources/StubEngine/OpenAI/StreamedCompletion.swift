@@ -1,0 +1,125 @@
+import EngineModel
+
+/// Sends the replies token by token as server-sent events. All of an event but the index, the token's text and the end of a
+/// choice is written once per request.
+final class StreamedCompletion: CompletionGeneration {
+    private var head: [UInt8] = []
+    private let beforeText: StaticString
+    private var event: [UInt8] = []
+    private var hasBegun = false
+    private var textLogprobs: [TextLogprobs]
+
+    override init(request: CompletionRequest, exchange: StubExchange, id: String) {
+        beforeText = request.kind == .chat ? ",\"delta\":{\"content\":\"" : ",\"text\":\""
+        textLogprobs = Array(repeating: TextLogprobs(), count: request.logprobs == nil ? 0 : request.choices.count)
+        super.init(request: request, exchange: exchange, id: id)
+        let object = request.kind == .chat ? "chat.completion.chunk" : "text_completion"
+        head.append("data: {\"id\":\(JSONText.string(self.id)),\"object\":\"\(object)\",\"created\":\(created),")
+        head.append("\"model\":\(JSONText.string(request.model)),\"choices\":[")
+    }
+
+    override func tokenReceived(_ token: ReplyToken, choice: Int) {
+        if !hasBegun {
+            hasBegun = true
+            if request.kind == .chat { for index in choices.indices { sendRole(index) } }
+            if request.echoes != nil { for index in choices.indices { sendEcho(index) } }
+        }
+        begin()
+        event.append("{\"index\":")
+        event.append(decimal: choice)
+        event.append(beforeText)
+        event.append(contentsOf: visibleText(of: token, choice: choice))
+        event.append(request.kind == .chat ? "\"},\"logprobs\":" : "\",\"logprobs\":")
+        appendLogprobs(of: token, choice: choice)
+        event.append(",\"finish_reason\":")
+        appendEnd(of: choice, token: token)
+        let isLast = choices[choice].isComplete
+        if request.includesContinuousUsage { appendRunningUsage() }
+        if isLast, !request.includesUsage { appendFingerprint() }
+        send()
+    }
+
+    private func appendEnd(of choice: Int, token: ReplyToken) {
+        let isLast = choices[choice].isComplete
+        if isLast {
+            event.append("\"")
+            event.append(choices[choice].finishReason)
+            event.append("\"")
+        } else {
+            event.append("null")
+        }
+        if isLast {
+            event.append(",\"stop_reason\":\(choices[choice].stopReasonJSON)")
+        } else if request.kind == .text {
+            event.append(",\"stop_reason\":null")
+        }
+        if request.kind == .text {
+            event.append(",\"prompt_token_ids\":")
+            event.append(choices[choice].produced == 1 ? promptTokenIDs(of: choice) : "null")
+        }
+        if request.promptTokenIDs == nil {
+            event.append(",\"token_ids\":null}]")
+        } else {
+            event.append(",\"token_ids\":[\(token.id)]}]")
+        }
+    }
+
+    private func appendLogprobs(of token: ReplyToken, choice: Int) {
+        guard let alternatives = request.logprobs, let entry = logprobs(of: token, choice: choice) else {
+            return event.append("null")
+        }
+        if request.kind == .chat { return event.append("{\"content\":[\(entry.chatJSON(alternatives: alternatives))]}") }
+        textLogprobs[choice].append(entry)
+        event.append(textLogprobs[choice].json(alternatives: alternatives))
+        textLogprobs[choice].restart()
+    }
+
+    override func completed() {
+        if request.includesUsage {
+            begin()
+            let created = request.kind == .chat ? ",\"created_cache_tokens\":0" : ""
+            event.append(
+                "],\"usage\":{\(usageCounts),\"prompt_tokens_details\":{\"cached_tokens\":\(cachedPromptTokens)\(created)}}")
+            appendFingerprint()
+            send()
+        }
+        exchange.generationEnded()
+        exchange.endStream()
+    }
+
+    /// The first event of a chat's choice names the role and says nothing.
+    private func sendRole(_ index: Int) {
+        begin()
+        event.append("{\"index\":")
+        event.append(decimal: index)
+        event.append(",\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":null}]")
+        if request.includesContinuousUsage {
+            event.append(",\"usage\":{\"prompt_tokens\":\(request.promptTokens),\"total_tokens\":\(request.promptTokens),")
+            event.append("\"completion_tokens\":0,\"completion_tokens_details\":null}")
+        }
+        event.append(",\"prompt_token_ids\":\(promptTokenIDs(of: index)),\"prompt_text\":null")
+        send()
+    }
+
+    private func sendEcho(_ index: Int) {
+        let text = request.echoes.map { $0[index / request.n] } ?? ""
+        begin()
+        event.append("{\"index\":\(index),\"text\":\(JSONText.string(text)),\"logprobs\":null,\"finish_reason\":null,")
+        event.append("\"stop_reason\":null,\"prompt_token_ids\":null,\"token_ids\":null}]")
+        send()
+    }
+
+    private func begin() {
+        event.removeAll(keepingCapacity: true)
+        event.append(contentsOf: head)
+    }
+
+    private func appendRunningUsage() { event.append(",\"usage\":{\(usageCounts),\"completion_tokens_details\":null}") }
+
+    private func appendFingerprint() { event.append(",\"system_fingerprint\":\"\(Self.fingerprint)\"") }
+
+    private func send() {
+        event.append("}\n\n")
+        event.withUnsafeBytes { exchange.emit($0) }
+    }
+}
