@@ -18,7 +18,6 @@ extension Engine {
         for slot in running {
             let room = sequences[slot].blocks.count * configuration.blockSize - sequences[slot].computed
             steps = min(steps, room, sequences[slot].outputLimit - sequences[slot].produced)
-            if sequences[slot].isAborted { return 1 }
         }
         return max(1, steps)
     }

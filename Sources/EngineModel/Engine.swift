@@ -36,7 +36,8 @@ public struct Engine {
     var adapters: AdapterCache?
     /// Prompt tokens of sequences that have no first token yet.
     public internal(set) var unprefilledTokens = 0
-    /// Steps that the batch can go on without a change, the one under way included: see ``advance(to:events:)``.
+    /// Steps that the batch can go on without a change, the one under way included: see ``advance(to:events:)``. A sequence that
+    /// comes or goes meanwhile makes it 1.
     var equalSteps = 1
 
     public init(configuration: EngineConfiguration) {
@@ -93,6 +94,7 @@ public struct Engine {
         slots[request.id] = slot
         waiting.append(slot)
         unprefilledTokens += promptTokens
+        equalSteps = 1
     }
 
     /// Forgets a sequence. One that runs leaves the batch, and gives its blocks back, when the step under way ends. Returns
@@ -101,6 +103,7 @@ public struct Engine {
     public mutating func abort(_ id: SequenceID) -> Bool {
         guard let slot = slots[id], !sequences[slot].isAborted else { return false }
         counters.aborted &+= 1
+        equalSteps = 1
         if sequences[slot].isRunning {
             sequences[slot].isAborted = true
         } else {
