@@ -22,8 +22,7 @@ public struct TransportLimits: Sendable, Equatable {
     public var requestHeadTimeoutNanoseconds: UInt64 = 10_000_000_000
     /// A request body of which nothing comes.
     public var requestBodyTimeoutNanoseconds: UInt64 = 75_000_000_000
-    /// A connection without a request; also an answer that does not move.
-    /// A connection before its first request, or without a stream; also a request body or an answer that does not move.
+    /// A connection before its first request, or without a stream; also an answer that does not move.
     public var downstreamIdleTimeoutNanoseconds: UInt64 = 75_000_000_000
     /// A HTTP/1 connection between two requests.
     public var keepAliveTimeoutNanoseconds: UInt64 = 75_000_000_000

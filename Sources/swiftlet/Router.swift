@@ -164,6 +164,7 @@ final class Router: Sendable {
         settings.transport.requestBodyTimeoutNanoseconds = timeouts.requestBodyNanoseconds
         settings.transport.tunnelIdleTimeoutNanoseconds = timeouts.tunnelIdleNanoseconds
         settings.transport.downstreamIdleTimeoutNanoseconds = timeouts.downstreamIdleNanoseconds
+        settings.transport.keepAliveTimeoutNanoseconds = timeouts.downstreamIdleNanoseconds
         settings.transport.upstreamIdleTimeoutNanoseconds = timeouts.upstreamIdleNanoseconds
         settings.transport.connectTimeoutNanoseconds = timeouts.connectNanoseconds
         settings.transport.upstreamSilenceTimeoutNanoseconds = timeouts.responseNanoseconds
