@@ -123,6 +123,7 @@ private func loadFault(_ text: String) -> String {
         ("timeouts: {connect: 25h}\n", "found \"25h\""),
         ("timeouts: {drain: 99999999999999999999h}\n", "timeouts.drain: expected a duration"),
         ("limits: {body_bytes: 64MB}\n", "limits.body_bytes: expected a size from 1KiB to 1GiB in B, KiB, MiB, GiB, found \"64MB\""),
+        ("limits: {header_bytes: 65KiB}\n", "s.yaml:1:24: limits.header_bytes: expected"),
         ("limits: 3\n", "s.yaml:1:9: limits: expected a mapping with header_bytes, header_fields,"),
         ("groups: {}\n", "s.yaml:1:9: groups: expected a list, found a mapping"),
         ("groups: [{name: a}]\n", "s.yaml:1:10: groups[0]: expected the key leader, found none"),

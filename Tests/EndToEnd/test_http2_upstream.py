@@ -12,7 +12,7 @@ from hyperframe.frame import GoAwayFrame, RstStreamFrame
 import processes
 from frame_backend import FrameBackend
 from test_grpc import EchoServer, channel_to
-from test_hostile import GRPC, GRPC_HEAD, configured  # noqa: F401
+from test_hostile import GRPC, GRPC_HEAD
 from waiting import wait_until
 from wire_clients import HTTP2Client, ask
 

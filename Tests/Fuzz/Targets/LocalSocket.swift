@@ -89,7 +89,8 @@ final class ScriptedPeer {
         let piece = UnsafeRawBufferPointer(rebasing: pieces[sent][offset...])
         let count = send(descriptor, piece.baseAddress, piece.count, CInt(MSG_NOSIGNAL))
         if count < 0 {
-            if errno != EAGAIN { close() }
+            // What the other end said before it went is still to be read.
+            if errno != EAGAIN { sent = pieces.count }
             return false
         }
         offset += count
