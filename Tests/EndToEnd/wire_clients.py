@@ -248,6 +248,8 @@ class HTTP2Client:
         self.flush()
         view = memoryview(body)
         while len(view):
+            if self.responses[stream].reset_code is not None:
+                return stream
             size = min(len(view), self.connection.local_flow_control_window(stream), 16_384)
             if size == 0:
                 self.pump()
@@ -278,8 +280,6 @@ class HTTP2Client:
             elif isinstance(event, h2.events.InformationalResponseReceived):
                 fields = [pair for pair in event.headers if not pair[0].startswith(b":")]
                 response.interim.append((int(dict(event.headers)[b":status"]), fields))
-            elif isinstance(event, h2.events.TrailersReceived):
-                response.trailers = list(event.headers)
             elif isinstance(event, h2.events.ResponseReceived):
                 response.fields = [pair for pair in event.headers if not pair[0].startswith(b":")]
                 response.status = int(dict(event.headers)[b":status"])
