@@ -91,12 +91,15 @@ public struct SocketAddress: Sendable {
     }
 
     public var host: String {
-        var text = [CChar](repeating: 0, count: Int(INET6_ADDRSTRLEN))
-        withUnsafeBytes(of: storage) { bytes in
-            let offset = family == AF_INET ? 4 : 8
-            _ = inet_ntop(family, bytes.baseAddress! + offset, &text, socklen_t(text.count))
+        // Off the heap: this is asked once per request, for the access log, and most addresses fit into a String without storage.
+        withUnsafeTemporaryAllocation(of: CChar.self, capacity: Int(INET6_ADDRSTRLEN)) { text in
+            text[0] = 0
+            withUnsafeBytes(of: storage) { bytes in
+                let offset = family == AF_INET ? 4 : 8
+                _ = inet_ntop(family, bytes.baseAddress! + offset, text.baseAddress!, socklen_t(text.count))
+            }
+            return String(cString: text.baseAddress!)
         }
-        return text.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }
     }
 
     public func withSockaddr<Result>(_ body: (UnsafePointer<sockaddr>, socklen_t) -> Result) -> Result {
