@@ -45,30 +45,40 @@ let package = Package(
         .target(name: "Routing", dependencies: ["CXXHash"], swiftSettings: hot),
         .target(name: "Wire", dependencies: ["CNghttp2", "CSimdJSON", "CXXHash"], swiftSettings: hot),
         .target(name: "EngineModel", dependencies: ["CXXHash", deque], swiftSettings: swift),
+        .target(name: "Workload", dependencies: ["CXXHash"], swiftSettings: swift),
 
         // Mechanism.
         .target(name: "EventLoop", dependencies: ["CLinux", "COpenSSL", heap], swiftSettings: hot),
         .target(name: "HTTPTransport", dependencies: ["EventLoop", "Wire", "CNghttp2"], swiftSettings: hot),
         .target(name: "Telemetry", dependencies: [], swiftSettings: hot),
         .target(name: "Configuration", dependencies: ["Routing", yams], swiftSettings: swift),
+        .target(name: "Reporting", dependencies: [histogram], swiftSettings: swift),
+        .target(
+            name: "KubernetesAPI", dependencies: ["EventLoop", "HTTPTransport", "Wire", yams], swiftSettings: swift),
 
         // Assembly.
         .target(
             name: "Proxy", dependencies: ["EventLoop", "HTTPTransport", "Protos", "Routing", "Telemetry", "Wire"], swiftSettings: hot),
-        .target(name: "Discovery", dependencies: ["EventLoop", "HTTPTransport", "Routing"], swiftSettings: swift),
+        .target(
+            name: "Discovery", dependencies: ["EventLoop", "HTTPTransport", "KubernetesAPI", "Routing", yams], swiftSettings: swift),
+        .target(name: "LoadSignals", dependencies: ["EventLoop", "HTTPTransport", "Routing", "Wire"], swiftSettings: swift),
         .target(
             name: "Admin", dependencies: ["EventLoop", "HTTPTransport", "Proxy", "Routing", "Telemetry"], swiftSettings: swift),
         .target(
             name: "StubEngine", dependencies: ["EngineModel", "EventLoop", "HTTPTransport", "Protos", "Wire"],
             swiftSettings: swift),
         .target(
-            name: "LatencyBench", dependencies: ["EventLoop", "HTTPTransport", "Wire", histogram], swiftSettings: swift),
+            name: "Simulation", dependencies: ["EngineModel", "Reporting", "Routing", "Workload", histogram], swiftSettings: hot),
+        .target(
+            name: "LatencyBench", dependencies: ["EventLoop", "HTTPTransport", "Protos", "Reporting", "Wire", "Workload", histogram],
+            swiftSettings: swift),
 
         // Programs.
         .executableTarget(
             name: "swiftlet",
             dependencies: [
-                "Admin", "Configuration", "Discovery", "LatencyBench", "Proxy", "StubEngine", argumentParser, logging,
+                "Admin", "Configuration", "Discovery", "LatencyBench", "LoadSignals", "Proxy", "Simulation", "StubEngine", argumentParser,
+                logging,
             ], swiftSettings: swift),
 
         .testTarget(name: "RoutingTests", dependencies: ["Routing"], swiftSettings: swift),
@@ -79,6 +89,15 @@ let package = Package(
         .testTarget(name: "EventLoopTests", dependencies: ["EventLoop"], swiftSettings: swift),
         .testTarget(name: "TelemetryTests", dependencies: ["Telemetry"], swiftSettings: swift),
         .testTarget(name: "ConfigurationTests", dependencies: ["Configuration"], swiftSettings: swift),
+        .testTarget(name: "HTTPTransportTests", dependencies: ["HTTPTransport"], swiftSettings: swift),
+        .testTarget(name: "StubEngineTests", dependencies: ["StubEngine"], swiftSettings: swift),
+        .testTarget(name: "WorkloadTests", dependencies: ["Workload"], swiftSettings: swift),
+        .testTarget(name: "SimulationTests", dependencies: ["Simulation"], swiftSettings: swift),
+        .testTarget(name: "ReportingTests", dependencies: ["Reporting"], swiftSettings: swift),
+        .testTarget(name: "LatencyBenchTests", dependencies: ["LatencyBench"], swiftSettings: swift),
+        .testTarget(name: "LoadSignalsTests", dependencies: ["LoadSignals"], swiftSettings: swift),
+        .testTarget(name: "KubernetesAPITests", dependencies: ["KubernetesAPI"], swiftSettings: swift),
+        .testTarget(name: "DiscoveryTests", dependencies: ["Discovery"], swiftSettings: swift),
         .testTarget(name: "TidyTests", dependencies: [], swiftSettings: swift),
 
         // What hostile bytes reach, as functions: libFuzzer calls them (below), and the unit tests replay the committed inputs.

@@ -7,9 +7,11 @@ private enum Floor: Int {
 
 private let floors: [String: Floor] = [
     "CHTTPParser": .c, "CLinux": .c, "CNghttp2": .c, "COpenSSL": .c, "CProtobufC": .c, "CSimdJSON": .c, "CXXHash": .c, "Protos": .c,
-    "EngineModel": .pure, "Routing": .pure, "Wire": .pure,
-    "Configuration": .mechanism, "EventLoop": .mechanism, "HTTPTransport": .mechanism, "Telemetry": .mechanism,
-    "Admin": .assembly, "Discovery": .assembly, "LatencyBench": .assembly, "Proxy": .assembly, "StubEngine": .assembly,
+    "EngineModel": .pure, "Routing": .pure, "Wire": .pure, "Workload": .pure,
+    "Configuration": .mechanism, "EventLoop": .mechanism, "HTTPTransport": .mechanism, "KubernetesAPI": .mechanism,
+    "Reporting": .mechanism, "Telemetry": .mechanism,
+    "Admin": .assembly, "Discovery": .assembly, "LatencyBench": .assembly, "LoadSignals": .assembly, "Proxy": .assembly,
+    "Simulation": .assembly, "StubEngine": .assembly,
     "swiftlet": .programs,
 ]
 

@@ -1,0 +1,1 @@
+// Fleets of simulated engines behind routers, on a virtual clock.
