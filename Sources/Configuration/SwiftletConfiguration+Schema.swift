@@ -15,6 +15,7 @@ extension SwiftletConfiguration {
             .sections(
                 "groups", \.groups, empty: GroupDescription(name: "", leader: Endpoint(host: "", port: 0, protocol: .http1), size: 0),
                 required: ["leader"], GroupDescription.fields, finish: { _, group in group.fillDefaults() }),
+            .section("probes", \.probes, ProbeConfiguration.fields),
             .section("upstream_tls", \.upstreamTLS, UpstreamTLSConfiguration.fields),
             .section("limits", \.limits, Limits.fields),
             .section("timeouts", \.timeouts, Timeouts.fields),
@@ -58,6 +59,17 @@ extension ListenerTLS {
             .scalar("client_certificates", \.clientCertificates, .choice),
             .optional("client_ca_file", \.clientCAFile, .file),
             .scalar("client_verify_depth", \.clientVerifyDepth, .count(0...16)),
+        ]
+    }
+}
+
+extension ProbeConfiguration {
+    static var fields: [Field<ProbeConfiguration>] {
+        [
+            .scalar("interval", \.intervalNanoseconds, .duration(0...3_600_000_000_000)),
+            .scalar("timeout", \.timeoutNanoseconds, .duration(1_000_000...600_000_000_000)),
+            .scalar("failures", \.failures, .count(1...100)),
+            .scalar("leaders", \.asksLeaders, .flag),
         ]
     }
 }

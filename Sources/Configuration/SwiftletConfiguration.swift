@@ -18,6 +18,7 @@ public struct SwiftletConfiguration: Sendable, Equatable {
     public var accessLog = true
     /// The static groups. `isReady` is always true here: a file cannot know.
     public var groups: [GroupDescription] = []
+    public var probes = ProbeConfiguration()
     public var upstreamTLS = UpstreamTLSConfiguration()
     public var limits = Limits()
     public var timeouts = Timeouts()
@@ -74,6 +75,19 @@ public enum MinimumTLSVersion: String, CaseIterable, Sendable {
 
 public enum ClientCertificateDemand: String, CaseIterable, Sendable {
     case off, optional, required
+}
+
+/// How the members of static groups are looked at, since nobody else tells when one is gone.
+public struct ProbeConfiguration: Sendable, Equatable {
+    /// 0: never.
+    public var intervalNanoseconds: UInt64 = 2_000_000_000
+    public var timeoutNanoseconds: UInt64 = 1_000_000_000
+    /// In a row, after which an endpoint counts as gone.
+    public var failures = 2
+    /// Whether leaders are asked for `/health`, too.
+    public var asksLeaders = false
+
+    public init() {}
 }
 
 /// How endpoints with TLS are spoken to.
