@@ -36,10 +36,11 @@ public final class ModelListing: EventHandler {
 
     /// What the directory tells its observers: those without models are asked, at once when they are new or have become ready.
     public func groupsChanged(_ changed: [GroupDescription], removed: [String]) {
-        for name in removed { targets[name] = nil }
+        // A pool that goes fails its queries, and they look at `targets`: the pools must outlive the changes here.
+        var gone = removed.compactMap { targets.removeValue(forKey: $0) }
         for group in changed {
             guard group.models.isEmpty, let address = reach.address(group.leader) else {
-                targets[group.name] = nil
+                if let old = targets.removeValue(forKey: group.name) { gone.append(old) }
                 continue
             }
             if targets[group.name]?.endpoint == group.leader, targets[group.name]?.incarnation == group.incarnation {
@@ -50,10 +51,11 @@ public final class ModelListing: EventHandler {
             let pool = UpstreamPool(
                 loop: loop, address: address, authority: group.leader.description, speaksHTTP2: group.leader.protocol == .http2,
                 tls: reach.tls(group.leader), limits: limits)
+            if let old = targets.removeValue(forKey: group.name) { gone.append(old) }
             targets[group.name] = Target(
                 endpoint: group.leader, incarnation: group.incarnation, pool: pool, isReady: group.isReady, nextQueryAt: loop.now)
         }
-        scheduleNext()
+        withExtendedLifetime(gone) { scheduleNext() }
     }
 
     public override func deadlineReached() {

@@ -10,10 +10,11 @@ final class GroupDiscovery {
     private let directory: GroupDirectory
     private let models: ModelListing
     private let written: StaticGroups
+    private var file: GroupFile?
 
     init(
         loop: EventLoop, directory: GroupDirectory, configuration: SwiftletConfiguration, addresses: EndpointAddresses,
-        _ settings: ProxySettings
+        _ settings: ProxySettings, log: OperatorLog
     ) {
         self.directory = directory
         let reach = StaticGroups.Reach(address: { addresses[$0] }, tls: { settings.upstreamTLS?.tls(for: $0) })
@@ -24,6 +25,28 @@ final class GroupDiscovery {
             loop: loop, directory: directory, name: "static", reach: reach, probing: configuration.probes.settings,
             limits: settings.transport)
         written.replace(configuration.groups)
+        if let path = configuration.discovery.file {
+            let groups = StaticGroups(
+                loop: loop, directory: directory, name: "file \(path)", reach: reach, probing: configuration.probes.settings,
+                limits: settings.transport)
+            file = GroupFile(
+                loop: loop, path: path, groups: groups, directory: directory, log: log, parse: { Self.parse($0, path: path) },
+                addressesFound: { addresses.add($0) })
+        }
+    }
+
+    /// Names are resolved here, off the loop: an endpoint that nobody can reach is a fault of the file.
+    private static func parse(_ text: String, path: String) -> Result<GroupFile.Contents, GroupFile.Fault> {
+        do {
+            let groups = try SwiftletConfiguration.loadGroups(text: text, file: path)
+            var addresses: [Endpoint: SocketAddress] = [:]
+            for endpoint in groups.flatMap({ [$0.leader] + $0.members }) {
+                addresses[endpoint] = try SocketAddress.resolve(host: endpoint.host, port: endpoint.port)
+            }
+            return .success(GroupFile.Contents(groups: groups, addresses: addresses))
+        } catch {
+            return .failure(GroupFile.Fault("\(error)"))
+        }
     }
 }
 

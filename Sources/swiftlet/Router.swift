@@ -79,7 +79,8 @@ final class Router: Sendable {
             adminPorts.give(service.listeners.map(\.address))
             loop.addService(service)
             loop.addService(TLSReloader(loop: loop, sources: tls.all, log: log))
-            loop.addService(GroupDiscovery(loop: loop, directory: directory, configuration: configuration, addresses: endpoints, settings))
+            loop.addService(
+                GroupDiscovery(loop: loop, directory: directory, configuration: configuration, addresses: endpoints, settings, log: log))
         }
         adminAddress = adminPorts.wait().first
     }
