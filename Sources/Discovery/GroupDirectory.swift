@@ -131,9 +131,16 @@ public final class GroupDirectory: EventHandler {
         changedAt[name] = owners[name] == nil ? nil : loop.now
         changed.insert(name)
         callAtTurnEnd()
+        // Before the loop runs there is no turn that could end.
+        setDeadline(loop.now)
     }
 
-    public override func turnEnded() {
+    public override func turnEnded() { tellTable() }
+    public override func deadlineReached() { tellTable() }
+
+    private func tellTable() {
+        setDeadline(nil)
+        guard !changed.isEmpty else { return }
         var descriptions: [GroupDescription] = []
         var gone: [String] = []
         for name in changed.sorted() {
