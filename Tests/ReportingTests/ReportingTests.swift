@@ -4,6 +4,13 @@ import Reporting
 import Testing
 
 @Suite struct ReportingTests {
+    @Test(arguments: ["<a><b></b></a>", "<a x1=\"1\"/>"]) func theXMLCheckTakesWhatIsWellFormed(text: String) {
+        #expect(isWellFormed(text))
+    }
+    @Test(arguments: ["<a><b></a></b>", "<a>", "<a x=1/>", "a < b <c/>"]) func theXMLCheckRefusesTheRest(text: String) {
+        #expect(!isWellFormed(text))
+    }
+
     @Test func aTableIsAligned() {
         let table = TextTable(header: ["a", "value"], rows: [["first", "1"], ["x"]])
         #expect(table.text == "a      value\n------------\nfirst      1\nx           ")
@@ -16,7 +23,8 @@ import Testing
                 .init(name: "\"one\"", points: [(0, 1), (1, 100), (2, 0), (3, .nan)]), .init(name: "two", points: [(0, 5), (3, 7)]),
                 .init(name: "none", points: []),
             ])
-        #expect(isWellFormed(chart.svg))
+        let isSound = isWellFormed(chart.svg)
+        #expect(isSound)
         // A zero has no place on a logarithmic axis, and no number has one anywhere.
         let lines = chart.svg.matches(
             of: /<polyline points="([^"]*)" fill="none" stroke="[^"]*" stroke-width="2" stroke-dasharray="([^"]*)"/)
@@ -48,10 +56,13 @@ import Testing
             both.note(value)
         }
         left.add(right)
-        #expect(Distribution(left) == Distribution(both))
+        let isWhole = Distribution(left) == Distribution(both)
+        #expect(isWhole)
         let written = try JSONEncoder().encode(Distribution(both))
         let read = try JSONDecoder().decode(Distribution.self, from: written)
-        #expect(Distribution(read.histogram) == Distribution(both))
+        let isSame = Distribution(read.histogram).buckets == Distribution(both).buckets
+        #expect(isSame)
+        #expect(read.count == both.totalCount)
         #expect(abs(Double(read.p99) / (0.99 * 5e9) - 1) < 0.002)
     }
 }
