@@ -176,7 +176,10 @@ final class DownstreamStream: HTTP2Stream {
     }
 
     override func headerReceived(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> Bool {
-        let request = exchange.request
+        uncounted(exchange.request).use { take(name: name, value: value, into: $0) }
+    }
+
+    private func take(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer, into request: RequestHead) -> Bool {
         let limits = session.connection.limits
         headBytes &+= name.count &+ value.count &+ 32
         if headBytes > limits.headBytes || request.headers.count >= limits.headFields {

@@ -46,7 +46,7 @@ extension HTTP2Session {
                 ? nghttp2_submit_request(session, nil, fields.baseAddress, fields.count, nil, context)
                 : nghttp2_submit_request(session, nil, fields.baseAddress, fields.count, &provider, context)
             guard id == stream.id else { return }
-            streams[id] = stream
+            add(stream)
             result = stream
         }
         connection.flushLater()
@@ -66,7 +66,7 @@ extension HTTP2Session {
         let now = connection.loop.now
         var next = UInt64.max
         var lastMove: UInt64 = 0
-        for stream in streams.values {
+        for stream in streams {
             lastMove = max(lastMove, stream.movedAt)
             guard stream.waitsForPeer else { continue }
             if now &- stream.movedAt >= nanoseconds {

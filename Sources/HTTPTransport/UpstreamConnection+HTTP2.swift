@@ -156,8 +156,10 @@ final class UpstreamStream: HTTP2Stream {
             isInformational = exchange.response.status < 200
         } else {
             let known = KnownHeader.identify(name)
-            if known == .contentLength { exchange.response.contentLength = value.decimalValue }
-            exchange.response.headers.append(name: name, value: value, known: known)
+            uncounted(exchange.response).use { response in
+                if known == .contentLength { response.contentLength = value.decimalValue }
+                uncounted(response.headers).use { $0.append(name: name, value: value, known: known) }
+            }
         }
         return true
     }
