@@ -63,7 +63,7 @@ let package = Package(
             name: "Discovery", dependencies: ["EventLoop", "HTTPTransport", "KubernetesAPI", "Routing", yams], swiftSettings: swift),
         .target(name: "LoadSignals", dependencies: ["EventLoop", "HTTPTransport", "Routing", "Wire"], swiftSettings: swift),
         .target(
-            name: "Admin", dependencies: ["EventLoop", "HTTPTransport", "Proxy", "Routing", "Telemetry"], swiftSettings: swift),
+            name: "Admin", dependencies: ["Discovery", "EventLoop", "HTTPTransport", "Proxy", "Routing", "Telemetry"], swiftSettings: swift),
         .target(
             name: "StubEngine", dependencies: ["EngineModel", "EventLoop", "HTTPTransport", "Protos", "Wire"],
             swiftSettings: swift),

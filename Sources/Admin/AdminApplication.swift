@@ -1,3 +1,4 @@
+public import Discovery
 public import EventLoop
 import Foundation
 public import HTTPTransport
@@ -10,12 +11,14 @@ import Wire
 public final class AdminApplication: DownstreamApplication {
     let loop: EventLoop
     let table: RoutingTable
+    let directory: GroupDirectory
     /// Mailboxes of the loops that proxy; each carries a `ProxyWorker`.
     let workers: [Mailbox]
 
-    public init(loop: EventLoop, table: RoutingTable, workers: [Mailbox]) {
+    public init(loop: EventLoop, table: RoutingTable, directory: GroupDirectory, workers: [Mailbox]) {
         self.loop = loop
         self.table = table
+        self.directory = directory
         self.workers = workers
         super.init()
         loop.addService(MetricsCollections())
@@ -37,7 +40,7 @@ private final class AdminExchange: DownstreamExchange {
         if path.equals("/metrics") {
             collectMetrics()
         } else if path.equals("/groups") {
-            answer(200, "application/json", groupsJSON(application.table.groups(now: application.loop.now)))
+            answer(200, "application/json", groupsJSON(application.table, application.directory, now: application.loop.now))
         } else if path.equals("/health") {
             answer(200, "application/json", #"{"status":"ok"}"#)
         } else if path.equals("/readiness") {

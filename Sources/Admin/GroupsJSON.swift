@@ -1,3 +1,4 @@
+import Discovery
 import Foundation
 import Routing
 
@@ -25,8 +26,10 @@ private struct GroupJSON: Encodable {
     var prefixIndexBlocks: Int
     var hitYield: Double
     var decisions: UInt64
+    var discovery: DiscoveryJSON?
 
-    init(_ state: GroupState) {
+    init(_ state: GroupState, discovery: DiscoveryJSON?) {
+        self.discovery = discovery
         name = state.name
         leader = state.leader.description
         `protocol` = state.leader.protocol == .http2 ? "http2" : "http1"
@@ -52,10 +55,83 @@ private struct GroupJSON: Encodable {
     }
 }
 
-func groupsJSON(_ groups: [GroupState]) -> String {
+/// What discovery knows of a group: why it is or is not ready, and since when.
+private struct DiscoveryJSON: Encodable {
+    struct Member: Encodable {
+        var name: String
+        var address: String
+        var rank: Int
+        var node: String?
+        var zone: String?
+        var revision: String?
+        var state: String
+    }
+
+    var source: String
+    var obstacle: String?
+    var nodes: [String]
+    var spansNodes: Bool
+    var unchangedSeconds: Double
+    var members: [Member]
+
+    init(_ entry: GroupDirectory.Entry, now: UInt64) {
+        source = entry.source
+        obstacle = entry.group.obstacle
+        nodes = entry.group.nodes
+        spansNodes = entry.group.nodes.count > 1
+        unchangedSeconds = seconds(from: entry.changedAt, to: now)
+        members = entry.group.members.map {
+            Member(
+                name: $0.name, address: $0.address, rank: $0.rank, node: $0.node, zone: $0.zone, revision: $0.revision, state: $0.state)
+        }
+    }
+}
+
+/// A group that cannot be routed to, because nobody leads it.
+private struct IncompleteGroupJSON: Encodable {
+    var name: String
+    var discovery: DiscoveryJSON
+}
+
+private struct SourceJSON: Encodable {
+    var name: String
+    var synced: Bool
+    /// Nil: never.
+    var lastHeardSeconds: Double?
+    var fault: String?
+    var events: UInt64
+    var faults: UInt64
+
+    init(_ state: GroupDirectory.SourceState, now: UInt64) {
+        name = state.name
+        synced = state.hasSynced
+        lastHeardSeconds = state.heardAt == 0 ? nil : seconds(from: state.heardAt, to: now)
+        fault = state.fault
+        events = state.events
+        faults = state.faults
+    }
+}
+
+private struct GroupsJSON: Encodable {
+    var groups: [GroupJSON]
+    var incomplete: [IncompleteGroupJSON]
+    var sources: [SourceJSON]
+}
+
+private func seconds(from earlier: UInt64, to now: UInt64) -> Double { now > earlier ? Double(now - earlier) / 1e9 : 0 }
+
+func groupsJSON(_ table: RoutingTable, _ directory: GroupDirectory, now: UInt64) -> String {
     let encoder = JSONEncoder()
     encoder.keyEncodingStrategy = .convertToSnakeCase
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-    guard let data = try? encoder.encode(["groups": groups.map(GroupJSON.init)]) else { return #"{"groups":[]}"# }
+    let entries = directory.entries
+    let known = Dictionary(entries.map { ($0.group.name, DiscoveryJSON($0, now: now)) }, uniquingKeysWith: { first, _ in first })
+    let all = GroupsJSON(
+        groups: table.groups(now: now).map { GroupJSON($0, discovery: known[$0.name]) },
+        incomplete: entries.filter { $0.group.description == nil }.map {
+            IncompleteGroupJSON(name: $0.group.name, discovery: DiscoveryJSON($0, now: now))
+        },
+        sources: directory.sources.map { SourceJSON($0, now: now) })
+    guard let data = try? encoder.encode(all) else { return #"{"groups":[]}"# }
     return String(decoding: data, as: UTF8.self) + "\n"
 }

@@ -6,6 +6,8 @@ public struct FlagOverrides: Sendable, Equatable {
     public var listen: [String] = []
     /// `--backend URL`, repeatable: each a group of one, named by its host and port; replaces the file's groups.
     public var backends: [String] = []
+    /// `--groups-file FILE`: watched.
+    public var groupsFile: String?
     public var policy: String?
     public var loops: Int?
     public var admin: String?
@@ -37,6 +39,7 @@ extension SwiftletConfiguration {
                 result.groups.append(group)
             }
         }
+        if let text = flags.groupsFile { result.discovery.file = try Self.flag("--groups-file", text, .file) }
         if let text = flags.policy { result.policy = try Self.flag("--policy", text, .choice) }
         if let loops = flags.loops { result.loops = try Self.flag("--loops", "\(loops)", .count(0...256)) }
         if let text = flags.admin { result.admin = try Self.flag("--admin", text, .listenAddress) }
@@ -47,8 +50,9 @@ extension SwiftletConfiguration {
         if let violation = result.firstViolation() {
             throw ConfigurationError(file: nil, position: nil, key: violation.key, problem: violation.problem)
         }
-        guard !result.groups.isEmpty else {
-            let problem = ConfigurationError.mismatch(expected: "at least one group in the file or one --backend URL", found: "none")
+        guard !result.groups.isEmpty || !result.discovery.isEmpty else {
+            let problem = ConfigurationError.mismatch(
+                expected: "at least one group in the file, one --backend URL or a source of discovery", found: "none")
             throw ConfigurationError(file: nil, position: nil, key: "groups", problem: problem)
         }
         return result

@@ -16,6 +16,16 @@ extension SwiftletConfiguration {
         return configuration
     }
 
+    /// Reads a file that holds `groups` and nothing else, written as in the configuration.
+    public static func loadGroups(text: String, file: String) throws(ConfigurationError) -> [GroupDescription] {
+        struct GroupList { var groups: [GroupDescription] = [] }
+        let sources = SourceMap(file: file)
+        var list = GroupList()
+        try DocumentNode.root(of: text, sources: sources).mapping([.groups(\GroupList.groups)], into: &list)
+        if let violation = groupViolation(list.groups) { throw sources.error(violation.key, violation.problem) }
+        return list.groups
+    }
+
     /// The whole effective configuration, every key with its value. `load` reads it back to an equal value.
     public func effectiveYAML() -> String {
         Rendered(Self.fields, of: self).lines().joined(separator: "\n") + "\n"

@@ -14,7 +14,7 @@ extension SwiftletConfiguration {
 
     /// The first relation between values that does not hold.
     func firstViolation() -> Violation? {
-        listenerViolation() ?? tlsViolation() ?? groupViolation() ?? boundViolation()
+        listenerViolation() ?? tlsViolation() ?? Self.groupViolation(groups) ?? boundViolation()
     }
 
     /// Values that are allowed and yet likely to hurt, one sentence each, for the log at start.
@@ -69,9 +69,9 @@ extension SwiftletConfiguration {
         return nil
     }
 
-    private func groupViolation() -> Violation? {
-        if groups.count > Self.maximumGroups {
-            return Violation("groups", expected: "at most \(Self.maximumGroups) groups", found: "\(groups.count)")
+    static func groupViolation(_ groups: [GroupDescription]) -> Violation? {
+        if groups.count > maximumGroups {
+            return Violation("groups", expected: "at most \(maximumGroups) groups", found: "\(groups.count)")
         }
         var names: Set<String> = []
         var endpoints: Set<SocketAddressText> = []

@@ -12,9 +12,9 @@ extension SwiftletConfiguration {
             .scalar("policy", \.policy, .choice),
             .scalar("log_level", \.logLevel, .choice),
             .scalar("access_log", \.accessLog, .flag),
-            .sections(
-                "groups", \.groups, empty: GroupDescription(name: "", leader: Endpoint(host: "", port: 0, protocol: .http1), size: 0),
-                required: ["leader"], GroupDescription.fields, finish: { _, group in group.fillDefaults() }),
+            .groups(\.groups),
+            .section("discovery", \.discovery, [.optional("file", \.file, .file)]),
+            .section("probes", \.probes, ProbeConfiguration.fields),
             .section("upstream_tls", \.upstreamTLS, UpstreamTLSConfiguration.fields),
             .section("limits", \.limits, Limits.fields),
             .section("timeouts", \.timeouts, Timeouts.fields),
@@ -62,6 +62,17 @@ extension ListenerTLS {
     }
 }
 
+extension ProbeConfiguration {
+    static var fields: [Field<ProbeConfiguration>] {
+        [
+            .scalar("interval", \.intervalNanoseconds, .duration(0...3_600_000_000_000)),
+            .scalar("timeout", \.timeoutNanoseconds, .duration(1_000_000...600_000_000_000)),
+            .scalar("failures", \.failures, .count(1...100)),
+            .scalar("leaders", \.asksLeaders, .flag),
+        ]
+    }
+}
+
 extension UpstreamTLSConfiguration {
     static var fields: [Field<UpstreamTLSConfiguration>] {
         [
@@ -75,6 +86,15 @@ extension UpstreamTLSConfiguration {
     }
 }
 
+extension Field {
+    /// The same in the configuration and in a file of groups.
+    static func groups(_ path: WritableKeyPath<Section, [GroupDescription]>) -> Self {
+        .sections(
+            "groups", path, empty: GroupDescription(name: "", leader: Endpoint(host: "", port: 0, protocol: .http1), size: 0),
+            required: ["leader"], GroupDescription.fields, finish: { _, group in group.fillDefaults() })
+    }
+}
+
 extension GroupDescription {
     static var fields: [Field<GroupDescription>] {
         [
@@ -83,6 +103,7 @@ extension GroupDescription {
             .list("members", \.members, .endpoint),
             .scalar("size", \.size, .count(1...4_096)),
             .list("models", \.models, .text("a model name")),
+            .scalar("ready", \.isReady, .flag),
             .scalar("prefill_tokens_per_second", \.prefillTokensPerSecond, .number(1...1e9)),
             .scalar("decode_step_ms", \.decodeStepSeconds, .milliseconds(0.001...60_000)),
             .scalar("kv_capacity_tokens", \.kvCapacityTokens, .count(1_024...1_000_000_000_000)),

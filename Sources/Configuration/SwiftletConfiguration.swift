@@ -16,8 +16,10 @@ public struct SwiftletConfiguration: Sendable, Equatable {
     public var logLevel = LogLevel.info
     /// One JSON line per request on standard output.
     public var accessLog = true
-    /// The static groups. `isReady` is always true here: a file cannot know.
+    /// The static groups.
     public var groups: [GroupDescription] = []
+    public var discovery = DiscoveryConfiguration()
+    public var probes = ProbeConfiguration()
     public var upstreamTLS = UpstreamTLSConfiguration()
     public var limits = Limits()
     public var timeouts = Timeouts()
@@ -74,6 +76,29 @@ public enum MinimumTLSVersion: String, CaseIterable, Sendable {
 
 public enum ClientCertificateDemand: String, CaseIterable, Sendable {
     case off, optional, required
+}
+
+/// Where groups are found, besides those that are written here.
+public struct DiscoveryConfiguration: Sendable, Equatable {
+    /// A file with `groups`, read again when it changes.
+    public var file: String?
+
+    public init() {}
+
+    public var isEmpty: Bool { file == nil }
+}
+
+/// How the members of static groups are looked at, since nobody else tells when one is gone.
+public struct ProbeConfiguration: Sendable, Equatable {
+    /// 0: never.
+    public var intervalNanoseconds: UInt64 = 2_000_000_000
+    public var timeoutNanoseconds: UInt64 = 1_000_000_000
+    /// In a row, after which an endpoint counts as gone.
+    public var failures = 2
+    /// Whether leaders are asked for `/health`, too.
+    public var asksLeaders = false
+
+    public init() {}
 }
 
 /// How endpoints with TLS are spoken to.

@@ -9,39 +9,57 @@ import Wire
 public final class ModelListing: EventHandler {
     private struct Target {
         var endpoint: Endpoint
+        var incarnation: String
         var pool: UpstreamPool
+        var isReady: Bool
         var nextQueryAt: UInt64
+        var knowsModels = false
         var failures = 0
     }
 
     private let table: RoutingTable
+    private let reach: StaticGroups.Reach
+    private var limits: TransportLimits
     private var targets: [String: Target] = [:]
 
     static let refreshNanoseconds: UInt64 = 60_000_000_000
     static let firstRetryNanoseconds: UInt64 = 250_000_000
     static let answerBytes = 4 << 20
 
-    /// `groups` without models are asked; `address` tells where an endpoint is, or nil when that is not known; `tls` how it speaks TLS.
-    public init(
-        loop: EventLoop, table: RoutingTable, groups: [GroupDescription], address: (Endpoint) -> SocketAddress?,
-        tls: (Endpoint) -> UpstreamTLS? = { _ in nil }, limits: TransportLimits
-    ) {
+    public init(loop: EventLoop, table: RoutingTable, reach: StaticGroups.Reach, limits: TransportLimits) {
         self.table = table
+        self.reach = reach
+        self.limits = limits
+        self.limits.upstreamSilenceTimeoutNanoseconds = 5_000_000_000
         super.init(loop: loop)
-        var limits = limits
-        limits.upstreamSilenceTimeoutNanoseconds = 5_000_000_000
-        for group in groups where group.models.isEmpty {
-            guard let socketAddress = address(group.leader) else { continue }
+    }
+
+    /// What the directory tells its observers: those without models are asked, at once when they are new or have become ready.
+    public func groupsChanged(_ changed: [GroupDescription], removed: [String]) {
+        // A pool that goes fails its queries, and they look at `targets`: the pools must outlive the changes here.
+        var gone = removed.compactMap { targets.removeValue(forKey: $0) }
+        for group in changed {
+            guard group.models.isEmpty, let address = reach.address(group.leader) else {
+                if let old = targets.removeValue(forKey: group.name) { gone.append(old) }
+                continue
+            }
+            if targets[group.name]?.endpoint == group.leader, targets[group.name]?.incarnation == group.incarnation {
+                targets[group.name]?.isReady = group.isReady
+                if group.isReady, targets[group.name]?.knowsModels == false { targets[group.name]?.nextQueryAt = loop.now }
+                continue
+            }
             let pool = UpstreamPool(
-                loop: loop, address: socketAddress, authority: group.leader.description,
-                speaksHTTP2: group.leader.protocol == .http2, tls: tls(group.leader), limits: limits)
-            targets[group.name] = Target(endpoint: group.leader, pool: pool, nextQueryAt: loop.now)
+                loop: loop, address: address, authority: group.leader.description, speaksHTTP2: group.leader.protocol == .http2,
+                tls: reach.tls(group.leader), limits: limits)
+            if let old = targets.removeValue(forKey: group.name) { gone.append(old) }
+            targets[group.name] = Target(
+                endpoint: group.leader, incarnation: group.incarnation, pool: pool, isReady: group.isReady, nextQueryAt: loop.now)
         }
-        if !targets.isEmpty { setDeadline(loop.now) }
+        withExtendedLifetime(gone) { scheduleNext() }
     }
 
     public override func deadlineReached() {
-        for (name, target) in targets where target.nextQueryAt <= loop.now {
+        for (name, target) in targets where target.nextQueryAt <= loop.now && target.isReady {
             targets[name]?.nextQueryAt = loop.now &+ Self.refreshNanoseconds
             let query = ModelQuery(group: name, listing: self)
             let head = RequestHead()
@@ -54,7 +72,7 @@ public final class ModelListing: EventHandler {
     }
 
     private func scheduleNext() {
-        if let next = targets.values.map(\.nextQueryAt).min() { setDeadline(max(next, loop.now &+ 1_000_000)) }
+        if let next = targets.values.filter(\.isReady).map(\.nextQueryAt).min() { setDeadline(max(next, loop.now &+ 1_000_000)) }
     }
 
     /// `models` is nil when the engine gave no list.
@@ -62,6 +80,7 @@ public final class ModelListing: EventHandler {
         guard var target = targets[group] else { return }
         target.failures = reachable ? 0 : min(target.failures + 1, 7)
         if !reachable { target.nextQueryAt = loop.now &+ min(Self.firstRetryNanoseconds << UInt64(target.failures), 30_000_000_000) }
+        if models != nil { target.knowsModels = true }
         targets[group] = target
         if let models, let state = table.groups(now: loop.now).first(where: { $0.name == group && $0.leader == target.endpoint }) {
             table.setModels(models, of: state.id)

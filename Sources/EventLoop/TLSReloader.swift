@@ -1,15 +1,7 @@
-import CLinux
-import Glibc
-
-/// Watches the files of TLS sources and renews these when the files change. Runs on a control loop.
-///
-/// The folders are watched, not the files: certificates are replaced by renaming, and Kubernetes swaps a symbolic link beside them. What
-/// inotify cannot see (another machine's write to a shared volume, a folder that was replaced itself) the look every half minute finds.
+/// Renews TLS sources when their files change. Runs on a control loop.
 public final class TLSReloader: EventHandler {
-    static let settleNanoseconds: UInt64 = 100_000_000
     /// A certificate may be there before its key: a fault is one when it is there for so long.
     static let faultNanoseconds: UInt64 = 1_000_000_000
-    static let pollNanoseconds: UInt64 = 30_000_000_000
 
     private struct Watched {
         let source: TLSSource
@@ -22,7 +14,7 @@ public final class TLSReloader: EventHandler {
 
     private let log: OperatorLog
     private var watched: [Watched]
-    private var descriptor: CInt
+    private var watcher: FileWatcher?
     /// Sources renewed since the start, and faults met.
     public private(set) var reloads: UInt64 = 0
     public private(set) var failedReloads: UInt64 = 0
@@ -30,15 +22,9 @@ public final class TLSReloader: EventHandler {
     public init(loop: EventLoop, sources: [TLSSource], log: OperatorLog) {
         self.log = log
         watched = sources.map { Watched(source: $0, seen: try? FileSnapshot($0.files)) }
-        descriptor = sources.isEmpty ? -1 : swl_inotify()
         super.init(loop: loop)
-        guard !sources.isEmpty else { return }
-        if descriptor >= 0 { try? attach(descriptor: descriptor) }
-        watchFolders()
-        setDeadline(loop.now &+ Self.pollNanoseconds)
+        watcher = FileWatcher(loop: loop, files: sources.flatMap(\.files)) { [unowned self] in refresh(isAsked: false) }
     }
-
-    deinit { if descriptor >= 0 { close(descriptor) } }
 
     /// When the certificates now in use end, listed once each.
     public var expiries: [CertificateExpiry] {
@@ -50,31 +36,15 @@ public final class TLSReloader: EventHandler {
     /// Looks at once, and renews also what has not changed: an operator asked for it.
     public func reload() { refresh(isAsked: true) }
 
-    public override func socketReady(_ readiness: Readiness) {
-        var buffer = [UInt8](repeating: 0, count: 4_096)
-        while read(descriptor, &buffer, buffer.count) > 0 {}
-        // Files change in several steps; the last one counts.
-        setDeadline(loop.now &+ Self.settleNanoseconds)
-    }
-
     public override func deadlineReached() { refresh(isAsked: false) }
 
-    /// A folder that is watched already costs nothing.
-    private func watchFolders() {
-        guard descriptor >= 0 else { return }
-        for file in watched.flatMap(\.source.files) {
-            _ = swl_watch_folder(descriptor, file.lastIndex(of: "/").map { String(file[...$0]) } ?? ".")
-        }
-    }
-
     private func refresh(isAsked: Bool) {
-        watchFolders()
         var isInDoubt = false
         for index in watched.indices {
             look(at: index, isAsked: isAsked)
             if watched[index].suspected != nil { isInDoubt = true }
         }
-        setDeadline(loop.now &+ (isInDoubt ? Self.faultNanoseconds : Self.pollNanoseconds))
+        setDeadline(isInDoubt ? loop.now &+ Self.faultNanoseconds : nil)
     }
 
     private func look(at index: Int, isAsked: Bool) {

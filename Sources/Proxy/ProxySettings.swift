@@ -1,6 +1,7 @@
 public import EventLoop
 public import HTTPTransport
 public import Routing
+import Synchronization
 
 /// What the proxy is told once, before it starts. Times in nanoseconds.
 public struct ProxySettings: Sendable {
@@ -43,13 +44,17 @@ public struct UpstreamTLSSettings: Sendable {
     }
 }
 
-/// Where the hosts of the endpoints are, resolved before they are used.
-public struct EndpointAddresses: Sendable {
-    private var addresses: [Endpoint: SocketAddress]
-    public init(_ addresses: [Endpoint: SocketAddress]) { self.addresses = addresses }
+/// Where the hosts of the endpoints are, resolved before they are used. Read once per endpoint and loop.
+public final class EndpointAddresses: Sendable {
+    private let addresses: Mutex<[Endpoint: SocketAddress]>
 
-    /// Nil for an endpoint that was never resolved.
+    public init(_ addresses: [Endpoint: SocketAddress] = [:]) { self.addresses = Mutex(addresses) }
+
+    /// Nil for an endpoint whose host is a name that was never resolved.
     public subscript(endpoint: Endpoint) -> SocketAddress? {
-        addresses[endpoint] ?? SocketAddress(host: endpoint.host, port: endpoint.port)
+        addresses.withLock { $0[endpoint] } ?? SocketAddress(host: endpoint.host, port: endpoint.port)
     }
+
+    /// What a resolver has found.
+    public func add(_ found: [Endpoint: SocketAddress]) { addresses.withLock { $0.merge(found) { _, new in new } } }
 }

@@ -22,6 +22,7 @@ public final class ProxyWorker: DownstreamApplication {
     let accessLog: AccessLog?
     var requestIDs: RequestIDGenerator
     private var pools: [Endpoint: UpstreamPool] = [:]
+    private var poolsBeforeSweep = 64
     /// What is known of a group by its slot, so that no decision hashes a name.
     private var groupShortcuts: [GroupShortcut] = []
     var spareExchanges = SpareExchanges()
@@ -102,7 +103,21 @@ public final class ProxyWorker: DownstreamApplication {
             loop: loop, address: address, authority: endpoint.description, speaksHTTP2: endpoint.protocol == .http2,
             tls: settings.upstreamTLS?.tls(for: endpoint), limits: settings.transport)
         pools[endpoint] = pool
+        if pools.count > poolsBeforeSweep { sweepPools() }
         return pool
+    }
+
+    /// Endpoints come and go for as long as the router lives. Of those that no group names any more, what has no open connection is
+    /// let go, whenever the pools have doubled since the last time.
+    private func sweepPools() {
+        let leaders = Set(table.groups(now: loop.now).map(\.leader))
+        for (endpoint, pool) in pools where !leaders.contains(endpoint) { pool.closeIdle() }
+        let kept = pools.filter { leaders.contains($0.key) || $0.value.openConnections > 0 }
+        // Pools end here, after the exchange of the dictionaries: one that ends may call back.
+        let (before, shortcuts) = (pools, groupShortcuts)
+        pools = kept
+        for place in groupShortcuts.indices { groupShortcuts[place].pool = nil }
+        withExtendedLifetime((before, shortcuts)) { poolsBeforeSweep = max(64, kept.count &* 2) }
     }
 
     /// The label under which a group is counted.

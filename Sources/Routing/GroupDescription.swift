@@ -19,8 +19,8 @@ public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
         self.isTLS = isTLS
     }
 
-    /// `host:port`.
-    public var description: String { "\(host):\(port)" }
+    /// `host:port`, or `[host]:port` of an IPv6 address.
+    public var description: String { host.utf8.contains(UInt8(ascii: ":")) ? "[\(host)]:\(port)" : "\(host):\(port)" }
 }
 
 /// One tensor-parallel group as discovery or configuration describes it.
@@ -43,6 +43,8 @@ public struct GroupDescription: Sendable, Equatable {
     public var kvCapacityTokens: Int
     /// Whether the leader is ready and all members are present.
     public var isReady: Bool
+    /// Tells this leader's process from one that was at the same address before it: its cache began empty. Empty: unknown.
+    public var incarnation = ""
 
     public init(
         name: String, leader: Endpoint, members: [Endpoint] = [], size: Int = 1, models: [String] = [],

@@ -6,7 +6,7 @@ extension RoutingState {
             wanted[group.name] = position
         }
         for (name, slot) in slotOfName {
-            let isKept = wanted[name].map { groups[$0].leader == records[Int(slot)]?.description.leader } ?? false
+            let isKept = wanted[name].map { isSameEngine(slot, groups[$0]) } ?? false
             if !isKept { remove(slot) }
         }
         order.removeAll(keepingCapacity: true)
@@ -16,6 +16,41 @@ extension RoutingState {
             order.append(slot)
         }
         rebuildCatalog()
+    }
+
+    /// Adds or changes the given groups, takes the named ones away, and leaves all others as they are: the cost is that of what changed.
+    mutating func updateGroups(_ groups: [GroupDescription], removing names: [String]) {
+        var servesDifferently = false
+        for name in names {
+            guard let slot = slotOfName[name] else { continue }
+            remove(slot)
+            order.removeAll { $0 == slot }
+            servesDifferently = true
+        }
+        for group in groups {
+            if let slot = slotOfName[group.name] {
+                if isSameEngine(slot, group) {
+                    let models = records[Int(slot)]?.description.models
+                    describe(slot, as: group)
+                    if models != group.models { servesDifferently = true }
+                    continue
+                }
+                remove(slot)
+                order.removeAll { $0 == slot }
+            }
+            guard order.count < limits.groups else { continue }
+            let slot = add(group)
+            describe(slot, as: group)
+            order.append(slot)
+            servesDifferently = true
+        }
+        if servesDifferently { rebuildCatalog() }
+    }
+
+    /// Whether what was learned of the group in `slot` holds for `group`: an engine that started anew has an empty cache.
+    private func isSameEngine(_ slot: UInt32, _ group: GroupDescription) -> Bool {
+        guard let old = records[Int(slot)]?.description else { return false }
+        return old.leader == group.leader && old.incarnation == group.incarnation
     }
 
     private mutating func add(_ group: GroupDescription) -> UInt32 {

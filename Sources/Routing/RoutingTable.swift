@@ -20,10 +20,16 @@ public final class RoutingTable: Sendable {
 
     // MARK: Groups
 
-    /// Makes these the groups that exist. A group of the same name and leader keeps its bookings, its index and what was
+    /// Makes these the groups that exist. A group of the same name, leader and incarnation keeps its bookings, its index and what was
     /// learned; any other is new. A group that is not listed is gone at once, with all that the index knew of it.
     public func replaceGroups(_ groups: [GroupDescription], now: UInt64) {
         state.withLock { $0.replaceGroups(groups) }
+    }
+
+    /// Adds these groups or changes those of the same names, and takes away the ones named in `removing`; all others stay as they are.
+    /// The same identity rule as in `replaceGroups`.
+    public func updateGroups(_ groups: [GroupDescription], removing names: [String] = [], now: UInt64) {
+        state.withLock { $0.updateGroups(groups, removing: names) }
     }
 
     /// Tells which models a group serves, by its own account; empty makes it serve anything.

@@ -12,6 +12,10 @@ struct ConfigurationFlags: ParsableArguments {
         name: .long,
         help: ArgumentHelp("A group of one: http://HOST:PORT, or h2c://HOST:PORT for HTTP/2 and gRPC; repeatable.", valueName: "url"))
     var backend: [String] = []
+    @Option(
+        name: .customLong("groups-file"),
+        help: ArgumentHelp("YAML or JSON file with groups, written as in the configuration; watched.", valueName: "file"))
+    var groupsFile: String?
     @Option(name: .long, help: "least-cost, round-robin, random, least-request or prefix-affinity.")
     var policy: String?
     @Option(name: .long, help: "Event loops; 0 is one per core.")
@@ -40,6 +44,7 @@ struct ConfigurationFlags: ParsableArguments {
             var flags = FlagOverrides()
             flags.listen = listen
             flags.backends = backend
+            flags.groupsFile = groupsFile
             flags.policy = policy
             flags.loops = loops
             flags.admin = admin

@@ -68,11 +68,11 @@ final class Router: Sendable {
         let adminRequest = try configuration.admin.map(Self.address)
         let adminPorts = Answer<[SocketAddress]>([])
         let mailboxes = started.map(\.mailbox)
-        let groups = configuration.groups
         control = try LoopThread.start(label: "swiftlet.control") { loop in
             let service = ListenerService()
+            let directory = GroupDirectory(loop: loop, table: table)
             if let adminRequest {
-                let application = AdminApplication(loop: loop, table: table, workers: mailboxes)
+                let application = AdminApplication(loop: loop, table: table, directory: directory, workers: mailboxes)
                 service.listeners.append(
                     try Listener(loop: loop, address: adminRequest, tls: nil, application: application, limits: settings.transport))
             }
@@ -80,9 +80,7 @@ final class Router: Sendable {
             loop.addService(service)
             loop.addService(TLSReloader(loop: loop, sources: tls.all, log: log))
             loop.addService(
-                ModelListing(
-                    loop: loop, table: table, groups: groups, address: { endpoints[$0] },
-                    tls: { settings.upstreamTLS?.tls(for: $0) }, limits: settings.transport))
+                GroupDiscovery(loop: loop, directory: directory, configuration: configuration, addresses: endpoints, settings, log: log))
         }
         adminAddress = adminPorts.wait().first
     }

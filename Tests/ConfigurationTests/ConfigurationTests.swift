@@ -251,6 +251,6 @@ private func loadFault(_ text: String) -> String {
         #expect(said { $0.loops = 1_000 } == "--loops: expected a whole number from 0 to 256, found \"1000\"")
         #expect(said { $0.tlsKeyFile = "k" } == "--tls-key: expected together with --tls-cert, found alone")
         #expect(said { $0.tlsCertificateFile = "k" } == "--tls-cert: expected together with --tls-key, found alone")
-        #expect(said { _ in } == "groups: expected at least one group in the file or one --backend URL, found none")
+        #expect(said { _ in } == "groups: expected at least one group in the file, one --backend URL or a source of discovery, found none")
     }
 }
