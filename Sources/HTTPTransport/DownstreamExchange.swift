@@ -192,9 +192,12 @@ final class DownstreamStream: HTTP2Stream {
         if headComplete {
             request.appendTrailer(name: name, value: value)
         } else if name.first == 58 {
-            if name.equals(":method") { request.setMethod(value) }
-            if name.equals(":path") { request.setTarget(value) }
-            if name.equals(":authority") { request.setAuthority(value) }
+            switch name.count {
+            case 5 where name.equals(":path"): request.setTarget(value)
+            case 7 where name.equals(":method"): request.setMethod(value)
+            case 10 where name.equals(":authority"): request.setAuthority(value)
+            default: break
+            }
         } else {
             let known = KnownHeader.identify(name)
             if known == .host {
