@@ -77,7 +77,8 @@ let package = Package(
         .executableTarget(
             name: "swiftlet",
             dependencies: [
-                "Admin", "Configuration", "Discovery", "LatencyBench", "LoadSignals", "Proxy", "Reporting", "Simulation", "StubEngine",
+                "Admin", "CLinux", "Configuration", "Discovery", "LatencyBench", "LoadSignals", "Proxy", "Reporting", "Simulation",
+                "StubEngine",
                 argumentParser, logging,
             ], swiftSettings: swift),
 
