@@ -183,13 +183,13 @@ final class Exchange: DownstreamExchange {
             withUnsafeTemporaryAllocation(byteCount: given.count, alignment: 1) { copy in
                 copy.copyMemory(from: given)
                 headers.remove(.requestID)
-                headers.append("x-request-id", UnsafeRawBufferPointer(copy))
+                headers.append("x-request-id", UnsafeRawBufferPointer(copy), known: .requestID)
             }
         } else {
             headers.remove(.requestID)
             withUnsafeTemporaryAllocation(byteCount: RequestIDGenerator.byteCount, alignment: 1) { id in
                 uncounted(worker).use { $0.requestIDs.write(into: id) }
-                headers.append("x-request-id", UnsafeRawBufferPointer(id))
+                headers.append("x-request-id", UnsafeRawBufferPointer(id), known: .requestID)
             }
         }
     }
