@@ -87,6 +87,7 @@ static inline const void *swl_find(const void *bytes, size_t count, const void *
 
 // Timers of ordinary threads may be 50 us late, so that the kernel can gather them; this thread's are not from now on.
 static inline int swl_tighten_timers(void) { return prctl(PR_SET_TIMERSLACK, 1ul); }
+
 /// Lets go of the pages of the program's code, of which start-up has touched most and serving needs few. They are those of the file,
 /// unchanged: what is needed again is mapped again, from the page cache. Does nothing where the program's headers say nothing.
 static inline void swl_forget_code(void) {

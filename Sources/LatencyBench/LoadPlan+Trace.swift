@@ -47,10 +47,18 @@ extension LoadPlan {
     private struct Row: Decodable {
         var timestamp: Double?
         var delay: Double?
-        var input_length: Int
-        var output_length: Int
-        var hash_ids: [UInt64]?
-        var session_id: String?
+        var inputLength: Int
+        var outputLength: Int
+        var hashIDs: [UInt64]?
+        var sessionID: String?
+
+        private enum CodingKeys: String, CodingKey {
+            case timestamp, delay
+            case inputLength = "input_length"
+            case outputLength = "output_length"
+            case hashIDs = "hash_ids"
+            case sessionID = "session_id"
+        }
     }
 
     private static let blockTokens = 512
@@ -68,14 +76,14 @@ extension LoadPlan {
             guard let row = try? decoder.decode(Row.self, from: Data(line.utf8)) else {
                 throw TraceError(file, line: number + 1, "expected a JSON object with input_length and output_length")
             }
-            guard (0...longestTokens).contains(row.input_length), (0...longestTokens).contains(row.output_length) else {
+            guard (0...longestTokens).contains(row.inputLength), (0...longestTokens).contains(row.outputLength) else {
                 throw TraceError(file, line: number + 1, "expected lengths of 0 to \(longestTokens) tokens")
             }
             let time = nanoseconds(row.timestamp ?? 0, perUnit: 1e6, options)
             unnamed += 1
-            let prompt = blocks(row.hash_ids ?? [unnamed], tokens: row.input_length, options)
-            var request = PlannedRequest(offsetNanoseconds: time, user: prompt, outputTokens: scaled(row.output_length, options))
-            if let session = row.session_id {
+            let prompt = blocks(row.hashIDs ?? [unnamed], tokens: row.inputLength, options)
+            var request = PlannedRequest(offsetNanoseconds: time, user: prompt, outputTokens: scaled(row.outputLength, options))
+            if let session = row.sessionID {
                 if let before = lastTurn[session] {
                     requests[before].nextTurn = Int32(requests.count)
                     request.thinkNanoseconds = nanoseconds(row.delay ?? 0, perUnit: 1e6, options)
