@@ -22,7 +22,7 @@ pytestmark = [
 ]
 
 #: One connection, one request after the other: every request pays for its own wakes.
-RECORDED = {"HTTP/1.1 request": 1, "HTTP/2 request": 1, "event of a stream": 1}
+RECORDED = {"HTTP/1.1 request": 24_100, "HTTP/2 request": 39_000, "event of a stream": 1_500}
 TOLERANCE = 0.10
 
 
@@ -75,7 +75,9 @@ def counted(tmp_path_factory):
     backend.stop()
 
 
-def compare(what, instructions):
+def compare(what, count):
+    """The least of three: how many events one wake finds is chance."""
+    instructions = min(count() for _ in range(3))
     print(f"{what}: {instructions:.0f} instructions, recorded {RECORDED[what]}")
     assert instructions <= RECORDED[what] * (1 + TOLERANCE), what
 
@@ -88,7 +90,7 @@ def test_a_request_of_http1(counted):
                 post(connection, 1, stream=False)
 
         act(50)
-        compare("HTTP/1.1 request", counted.count(lambda: act(200)) / 200)
+        compare("HTTP/1.1 request", lambda: counted.count(lambda: act(200)) / 200)
 
 
 def test_a_request_of_http2(counted):
@@ -101,13 +103,16 @@ def test_a_request_of_http2(counted):
                 assert answer.status == 200
 
         act(50)
-        compare("HTTP/2 request", counted.count(lambda: act(200)) / 200)
+        compare("HTTP/2 request", lambda: counted.count(lambda: act(200)) / 200)
 
 
 def test_an_event_of_a_stream(counted):
     """What two hundred events cost beyond what twenty do."""
     with socket.create_connection(("127.0.0.1", counted.port), 60) as connection:
         post(connection, 200, stream=True)
-        long = counted.count(lambda: post(connection, 200, stream=True))
-        short = counted.count(lambda: post(connection, 20, stream=True))
-    compare("event of a stream", (long - short) / 180)
+
+        def event():
+            long = counted.count(lambda: post(connection, 200, stream=True))
+            return (long - counted.count(lambda: post(connection, 20, stream=True))) / 180
+
+        compare("event of a stream", event)
