@@ -72,7 +72,8 @@ let package = Package(
         .target(
             name: "Simulation", dependencies: ["EngineModel", "Reporting", "Routing", "Workload", histogram], swiftSettings: hot),
         .target(
-            name: "LatencyBench", dependencies: ["EventLoop", "HTTPTransport", "Protos", "Reporting", "Wire", "Workload", heap, histogram],
+            name: "LatencyBench",
+            dependencies: ["CLinux", "EventLoop", "HTTPTransport", "Protos", "Reporting", "Wire", "Workload", heap, histogram],
             swiftSettings: swift),
 
         // Programs.

@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
+#include <sys/prctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <stdint.h>
@@ -77,6 +78,15 @@ static inline uint64_t swl_wall_nanoseconds(void) {
     clock_gettime(CLOCK_REALTIME, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
+
+// glibc declares it under _GNU_SOURCE alone.
+extern void *memmem(const void *haystack, size_t haystack_count, const void *needle, size_t needle_count);
+static inline const void *swl_find(const void *bytes, size_t count, const void *wanted, size_t wanted_count) {
+    return memmem(bytes, count, wanted, wanted_count);
+}
+
+// Timers of ordinary threads may be 50 us late, so that the kernel can gather them; this thread's are not from now on.
+static inline int swl_tighten_timers(void) { return prctl(PR_SET_TIMERSLACK, 1ul); }
 
 /// Lets go of the pages of the program's code, of which start-up has touched most and serving needs few. They are those of the file,
 /// unchanged: what is needed again is mapped again, from the page cache. Does nothing where the program's headers say nothing.
