@@ -7,3 +7,6 @@
 static inline uint64_t swl_xxh3(const void *bytes, size_t length, uint64_t seed) {
     return XXH3_64bits_withSeed(bytes, length, seed);
 }
+
+/// Asks for the cache line of `address`, which will be read and written soon.
+static inline void swl_prefetch(const void *address) { __builtin_prefetch(address, 1, 2); }

@@ -1,3 +1,4 @@
+import CXXHash
 import Glibc
 
 /// A fixed run of zeroed elements that cost no memory until they are touched: `calloc` of a large size maps fresh pages, and
@@ -32,4 +33,8 @@ struct LazyBuffer<Element: BitwiseCopyable>: ~Copyable {
         unsafeAddress { UnsafePointer(base + Int(index)) }
         nonmutating unsafeMutableAddress { base + Int(index) }
     }
+
+    /// Asks for the element's memory ahead of its use.
+    @inline(__always)
+    func prefetch(_ index: Int) { swl_prefetch(base + index) }
 }

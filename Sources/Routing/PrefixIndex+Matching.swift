@@ -130,6 +130,9 @@ extension PrefixIndex {
         }
         var parent = matched
         for position in depth..<max(hashes.count, depth) {
+            if position & (Self.prefetchSpan - 1) == depth & (Self.prefetchSpan - 1) {
+                prefetch(hashes, from: position, evictingFrom: holders[Int(holder)].count >= limit ? holder : nil)
+            }
             while holders[Int(holder)].count >= limit && holders[Int(holder)].oldest != parent { evictOldest(of: holder) }
             if holders[Int(holder)].count >= limit { break }
             let block = allocateBlock()
@@ -147,6 +150,28 @@ extension PrefixIndex {
         result.deepest = parent
         return result
     }
+
+    /// Of a long new path every block's place in the hash table is a cache miss, and so is that of each block that falls out for it: those
+    /// of the next few are fetched together rather than one after the other.
+    private func prefetch(_ hashes: UnsafeBufferPointer<UInt64>, from position: Int, evictingFrom holder: UInt16?) {
+        let end = min(position &+ Self.prefetchSpan, hashes.count)
+        let oldest = holder.map { holders[Int($0)].oldest } ?? 0
+        for index in position..<end { buckets.prefetch(bucket(of: hashes[index])) }
+        var leaving = oldest
+        for _ in position..<end where leaving != 0 {
+            buckets.prefetch(bucket(of: blocks[leaving].hash))
+            leaving = blocks[leaving].newer
+        }
+        for index in position..<end { blocks.prefetch(Int(buckets[bucket(of: hashes[index])])) }
+        leaving = oldest
+        for _ in position..<end where leaving != 0 {
+            blocks.prefetch(Int(buckets[bucket(of: blocks[leaving].hash)]))
+            leaving = blocks[leaving].newer
+        }
+    }
+
+    /// Fetches under way at once; a core has some sixteen.
+    private static var prefetchSpan: Int { 16 }
 
     /// Makes the path that ends in `deepest` the newest, root first in age, and returns the root's former stamp.
     private func refresh(_ deepest: UInt32, stamp: UInt32, isFull: Bool) -> UInt32 {

@@ -8,7 +8,7 @@
 /// takes the oldest, so what a holder keeps is closed under prefixes, and a hash found at depth `d` proves depths below `d`.
 /// Searches may therefore gallop, and can never count beyond a gap.
 ///
-/// Memory: 40 bytes a block and 4 to 8 for the table. Insertion, refresh and eviction are O(1) per block; removing a holder
+/// Memory: 40 bytes a block and 8 to 16 for the table. Insertion, refresh and eviction are O(1) per block; removing a holder
 /// is O(1), its blocks are reclaimed as others need room.
 struct PrefixIndex: ~Copyable {
     struct Block: BitwiseCopyable {
@@ -94,7 +94,8 @@ struct PrefixIndex: ~Copyable {
         blocks = LazyBuffer(count: blockLimit + 1)
         holders = LazyBuffer(count: 2 * holderLimit + 2)
         var bits: UInt64 = 4
-        while 1 << bits < blockLimit { bits += 1 }
+        // At most half as many hashes as buckets: a chain's second block is one more cache miss.
+        while 1 << bits < 2 * blockLimit { bits += 1 }
         buckets = LazyBuffer(count: 1 << Int(bits))
         bucketShift = 64 - bits
         bucketMultiplier = mix64(seed) | 1
