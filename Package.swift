@@ -70,15 +70,15 @@ let package = Package(
         .target(
             name: "Simulation", dependencies: ["EngineModel", "Reporting", "Routing", "Workload", histogram], swiftSettings: hot),
         .target(
-            name: "LatencyBench", dependencies: ["EventLoop", "HTTPTransport", "Protos", "Reporting", "Wire", "Workload", histogram],
+            name: "LatencyBench", dependencies: ["EventLoop", "HTTPTransport", "Protos", "Reporting", "Wire", "Workload", heap, histogram],
             swiftSettings: swift),
 
         // Programs.
         .executableTarget(
             name: "swiftlet",
             dependencies: [
-                "Admin", "Configuration", "Discovery", "LatencyBench", "LoadSignals", "Proxy", "Simulation", "StubEngine", argumentParser,
-                logging,
+                "Admin", "Configuration", "Discovery", "LatencyBench", "LoadSignals", "Proxy", "Reporting", "Simulation", "StubEngine",
+                argumentParser, logging,
             ], swiftSettings: swift),
 
         .testTarget(name: "RoutingTests", dependencies: ["Routing"], swiftSettings: swift),
@@ -93,8 +93,8 @@ let package = Package(
         .testTarget(name: "StubEngineTests", dependencies: ["StubEngine"], swiftSettings: swift),
         .testTarget(name: "WorkloadTests", dependencies: ["Workload"], swiftSettings: swift),
         .testTarget(name: "SimulationTests", dependencies: ["Simulation"], swiftSettings: swift),
-        .testTarget(name: "ReportingTests", dependencies: ["Reporting"], swiftSettings: swift),
-        .testTarget(name: "LatencyBenchTests", dependencies: ["LatencyBench"], swiftSettings: swift),
+        .testTarget(name: "ReportingTests", dependencies: ["Reporting", histogram], swiftSettings: swift),
+        .testTarget(name: "LatencyBenchTests", dependencies: ["LatencyBench", "Reporting", histogram], swiftSettings: swift),
         .testTarget(name: "LoadSignalsTests", dependencies: ["LoadSignals"], swiftSettings: swift),
         .testTarget(name: "KubernetesAPITests", dependencies: ["KubernetesAPI"], swiftSettings: swift),
         .testTarget(name: "DiscoveryTests", dependencies: ["Discovery"], swiftSettings: swift),

@@ -50,6 +50,8 @@ open class EventHandler {
         loop.release(self)
     }
 
+    private final var isDetached: Bool { armedDeadline == 0 }
+
     /// One deadline per handler, in nanoseconds of `loop.now`; nil clears it. Cheap to move: the loop's heap is touched only
     /// when the deadline comes earlier than the entry it already holds.
     public final func setDeadline(_ nanoseconds: UInt64?) {
@@ -64,18 +66,18 @@ open class EventHandler {
         }
     }
 
-    /// Asks for `turnEnded()` once the present event has been served.
+    /// Asks for `turnEnded()` once the present event has been served. Not of a handler that was detached.
     public final func callAtTurnEnd() {
-        guard !awaitsTurnEnd else { return }
+        guard !awaitsTurnEnd, !isDetached else { return }
         awaitsTurnEnd = true
-        loop.callAtTurnEnd(self)
+        uncounted(loop).use { $0.callAtTurnEnd(self) }
     }
 
-    /// Asks for `turnEnded()` once all events of the present wake have been served.
+    /// Asks for `turnEnded()` once all events of the present wake have been served. Not of a handler that was detached.
     public final func callAtBatchEnd() {
-        guard !awaitsTurnEnd else { return }
+        guard !awaitsTurnEnd, !isDetached else { return }
         awaitsTurnEnd = true
-        loop.callAtBatchEnd(self)
+        uncounted(loop).use { $0.callAtBatchEnd(self) }
     }
 
     /// Asks for `socketReady(.readable)` in the next turn, after others had theirs: for a reader that stopped before the end.

@@ -32,8 +32,9 @@ public final class EventLoop {
     private var generations: [UInt32] = []
     private var freeSlots: [UInt32] = []
     private var timers = Heap<TimerEntry>()
-    private var turnEnds: [EventHandler] = []
-    private var batchEnds: [EventHandler] = []
+    /// By their keys: a handler that was let go of meanwhile is not called.
+    private var turnEnds: [UInt64] = []
+    private var batchEnds: [UInt64] = []
     private var again: [EventHandler] = []
     private var running = true
     private var services: [ObjectIdentifier: AnyObject] = [:]
@@ -88,12 +89,16 @@ public final class EventLoop {
         if key == UInt64.max {
             mailbox.deliver(to: self)
         } else {
-            let slot = Int(key & 0xffff_ffff)
             // The handler may have been replaced by an earlier event of this batch.
-            guard generations[slot] == UInt32(truncatingIfNeeded: key >> 32), let handler = slots[slot] else { return }
+            guard let handler = handler(of: key) else { return }
             handler.socketReady(Readiness(rawValue: flags))
         }
-        finishTurn()
+        if !turnEnds.isEmpty { finishTurn() }
+    }
+
+    private func handler(of key: UInt64) -> EventHandler? {
+        let slot = Int(key & 0xffff_ffff)
+        return generations[slot] == UInt32(truncatingIfNeeded: key >> 32) ? slots[slot] : nil
     }
 
     /// What handlers asked for while one event was served is done before the next event: a write leaves at once, and all
@@ -101,10 +106,11 @@ public final class EventLoop {
     private func finishTurn() {
         var index = 0
         while index < turnEnds.count {
-            let handler = turnEnds[index]
+            let key = turnEnds[index]
+            index &+= 1
+            guard let handler = handler(of: key) else { continue }
             handler.awaitsTurnEnd = false
             handler.turnEnded()
-            index &+= 1
         }
         if index > 0 { turnEnds.removeAll(keepingCapacity: true) }
     }
@@ -113,11 +119,12 @@ public final class EventLoop {
     private func finishBatch() {
         var index = 0
         while index < batchEnds.count {
-            let handler = batchEnds[index]
+            let key = batchEnds[index]
+            index &+= 1
+            guard let handler = handler(of: key) else { continue }
             handler.awaitsTurnEnd = false
             handler.turnEnded()
-            finishTurn()
-            index &+= 1
+            if !turnEnds.isEmpty { finishTurn() }
         }
         if index > 0 { batchEnds.removeAll(keepingCapacity: true) }
     }
@@ -164,13 +171,14 @@ public final class EventLoop {
     func release(_ handler: EventHandler) {
         guard let slot = handler.slot else { return }
         handler.slot = nil
+        handler.awaitsTurnEnd = false
         slots[Int(slot)] = nil
         generations[Int(slot)] &+= 1
         freeSlots.append(slot)
     }
 
-    func callAtTurnEnd(_ handler: EventHandler) { turnEnds.append(handler) }
-    func callAtBatchEnd(_ handler: EventHandler) { batchEnds.append(handler) }
+    func callAtTurnEnd(_ handler: EventHandler) { turnEnds.append(claimSlot(for: handler)) }
+    func callAtBatchEnd(_ handler: EventHandler) { batchEnds.append(claimSlot(for: handler)) }
     func callAgain(_ handler: EventHandler) { again.append(handler) }
 
     // MARK: Deadlines

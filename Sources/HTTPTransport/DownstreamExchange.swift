@@ -74,7 +74,7 @@ open class DownstreamExchange {
         isResponseStarted = true
         if let stream {
             isResponseFinished = ended
-            stream.session.submitResponse(stream, status: status, headers: headers, ended: ended)
+            uncounted(stream.session).use { $0.submitResponse(stream, status: status, headers: headers, ended: ended) }
         } else {
             connection.writeHTTP1Head(status: status, headers: headers, of: self, ended: ended)
             if ended { finish() }
@@ -114,16 +114,18 @@ open class DownstreamExchange {
     /// Sends bytes of the body. False: the client reads slowly; wait for `outputDrained()`. Nothing is lost either way.
     @discardableResult
     public final func write(_ bytes: UnsafeRawBufferPointer) -> Bool {
-        guard let connection, isResponseStarted, !isResponseFinished, bytes.count > 0 else { return true }
-        if let stream { return stream.send(bytes) }
-        return connection.writeHTTP1Body(bytes)
+        guard connection != nil, isResponseStarted, !isResponseFinished, bytes.count > 0 else { return true }
+        // Neither goes while bytes are added to its output.
+        if let stream = stream.map(uncounted) { return stream.use { $0.send(bytes) } }
+        return connection.map(uncounted)?.use { $0.writeHTTP1Body(bytes) } ?? true
     }
 
     /// Ends the response.
     public final func finish(trailers: HeaderBlock? = nil) {
         guard let connection, isResponseStarted, !isResponseFinished || stream == nil else { return }
         isResponseFinished = true
-        if let stream { stream.endSending(trailers: trailers) } else { connection.finishHTTP1Response(trailers: trailers) }
+        if let stream = stream.map(uncounted) { return stream.use { $0.endSending(trailers: trailers) } }
+        connection.finishHTTP1Response(trailers: trailers)
     }
 
     /// Ends the exchange so that no client can take what it has for a whole answer: RST_STREAM, or a close before the last chunk.
@@ -176,7 +178,10 @@ final class DownstreamStream: HTTP2Stream {
     }
 
     override func headerReceived(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> Bool {
-        let request = exchange.request
+        uncounted(exchange.request).use { take(name: name, value: value, into: $0) }
+    }
+
+    private func take(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer, into request: RequestHead) -> Bool {
         let limits = session.connection.limits
         headBytes &+= name.count &+ value.count &+ 32
         if headBytes > limits.headBytes || request.headers.count >= limits.headFields {
@@ -187,9 +192,12 @@ final class DownstreamStream: HTTP2Stream {
         if headComplete {
             request.appendTrailer(name: name, value: value)
         } else if name.first == 58 {
-            if name.equals(":method") { request.setMethod(value) }
-            if name.equals(":path") { request.setTarget(value) }
-            if name.equals(":authority") { request.setAuthority(value) }
+            switch name.count {
+            case 5 where name.equals(":path"): request.setTarget(value)
+            case 7 where name.equals(":method"): request.setMethod(value)
+            case 10 where name.equals(":authority"): request.setAuthority(value)
+            default: break
+            }
         } else {
             let known = KnownHeader.identify(name)
             if known == .host {
@@ -205,25 +213,30 @@ final class DownstreamStream: HTTP2Stream {
     override func headReceived() {
         headComplete = true
         guard !isTooLarge else { return refuse(.tooManyFields) }
-        let request = exchange.request
+        uncounted(exchange.request).use { headReceived(of: $0) }
+    }
+
+    private func headReceived(of request: RequestHead) {
         // RFC 9113, 8.3.1. nghttp2 asks for it under the schemes http and https only, and what HTTP/1.1 makes of another is anybody's guess.
         let hasOriginForm = request.target.first == 47 || (request.method == .options && request.target.equals("*"))
         guard request.method != .connect, hasOriginForm, request.hasStrictAddress else { return refuse(.malformed) }
         request.headers.joinCookies()
         if request.isGRPC { session.carriesGRPC = true }
-        exchange.headReceived()
-        if !endsWithHead, exchange.isOpen { exchange.continueIfExpected() }
+        uncounted(exchange).use { exchange in
+            exchange.headReceived()
+            if !endsWithHead, exchange.isOpen { exchange.continueIfExpected() }
+        }
     }
 
     override func dataReceived(_ bytes: UnsafeRawBufferPointer) {
-        guard exchange.isOpen else { return }
-        exchange.bodyReceived(bytes)
+        uncounted(exchange).use { if $0.isOpen { $0.bodyReceived(bytes) } }
     }
 
     override func endReceived() {
-        exchange.isRequestComplete = true
-        guard exchange.isOpen else { return }
-        exchange.requestEnded()
+        uncounted(exchange).use { exchange in
+            exchange.isRequestComplete = true
+            if exchange.isOpen { exchange.requestEnded() }
+        }
     }
 
     private func refuse(_ defect: HTTP1Defect) {

@@ -6,22 +6,29 @@ import Wire
 extension HTTP2Session {
     // MARK: From the library
 
-    func stream(_ id: Int32) -> HTTP2Stream? {
-        guard let pointer = nghttp2_session_get_stream_user_data(session, id) else { return nil }
-        return Unmanaged<HTTP2Stream>.fromOpaque(pointer).takeUnretainedValue()
+    /// Unretained: the session holds its streams, and removes them only when nghttp2 says that one is closed, in a call of its own.
+    private func pointer(_ id: Int32) -> Unmanaged<HTTP2Stream>? {
+        nghttp2_session_get_stream_user_data(session, id).map { Unmanaged.fromOpaque($0) }
     }
 
-    func requestBegan(_ id: Int32) -> Bool {
+    /// A header section begins: a request's, an answer's, or trailers.
+    func fieldsBegan(_ frame: nghttp2_headers) -> Bool {
+        let id = frame.hd.stream_id
+        guard frame.cat == NGHTTP2_HCAT_REQUEST else {
+            fieldsStream = pointer(id)
+            return true
+        }
+        fieldsStream = nil
         guard let stream = connection.makeStream(in: self, id: id) else { return false }
-        streams[id] = stream
-        fieldsStream = stream
-        nghttp2_session_set_stream_user_data(session, id, Unmanaged.passUnretained(stream).toOpaque())
+        add(stream)
+        let reference = Unmanaged.passUnretained(stream)
+        fieldsStream = reference
+        nghttp2_session_set_stream_user_data(session, id, reference.toOpaque())
         return true
     }
 
-    func fieldReceived(on id: Int32, name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> Bool {
-        if fieldsStream?.id != id { fieldsStream = stream(id) }
-        return fieldsStream?.headerReceived(name: name, value: value) ?? true
+    func fieldReceived(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> Bool {
+        fieldsStream?.use { $0.headerReceived(name: name, value: value) } ?? true
     }
 
     func frameReceived(_ frame: UnsafePointer<nghttp2_frame>) {
@@ -30,18 +37,18 @@ extension HTTP2Session {
         switch UInt32(header.type) {
         case NGHTTP2_HEADERS.rawValue:
             fieldsStream = nil
-            guard let stream = stream(header.stream_id) else { return }
-            stream.endsWithHead = ended && !stream.headComplete
-            if !stream.headComplete { stream.headReceived() }
-            if ended { finishReceiving(stream) }
+            pointer(header.stream_id)?.use { stream in
+                stream.endsWithHead = ended && !stream.headComplete
+                if !stream.headComplete { stream.headReceived() }
+                if ended { finishReceiving(stream) }
+            }
         case NGHTTP2_DATA.rawValue:
             guard ended else {
                 let isPadded = header.flags & UInt8(NGHTTP2_FLAG_PADDED.rawValue) != 0
                 if header.length == 0 || isPadded && header.length <= frame.pointee.data.padlen &+ 1 { countIdleFrame() }
                 return
             }
-            guard let stream = stream(header.stream_id) else { return }
-            finishReceiving(stream)
+            pointer(header.stream_id)?.use { finishReceiving($0) }
         case NGHTTP2_WINDOW_UPDATE.rawValue:
             // Small steps make us send in small pieces.
             if frame.pointee.window_update.window_size_increment < 64 { countIdleFrame() }
@@ -65,16 +72,20 @@ extension HTTP2Session {
     }
 
     func streamClosed(_ id: Int32, errorCode: UInt32) {
-        guard let stream = streams.removeValue(forKey: id) else { return }
-        if fieldsStream === stream { fieldsStream = nil }
+        guard let stream = pointer(id)?.takeUnretainedValue() else { return }
+        remove(stream)
         if role == .server { creditConnection(stream.uncredited) }
         stream.closed(errorCode: errorCode)
     }
 
     /// Our answer is whole. When the request is not, its rest is of no use (RFC 9113, 8.1).
     func answerSent(_ id: Int32) {
-        guard let stream = stream(id), !stream.receivedEnd else { return }
-        reset(stream, errorCode: UInt32(NGHTTP2_NO_ERROR.rawValue))
+        pointer(id)?.use { if !$0.receivedEnd { reset($0, errorCode: UInt32(NGHTTP2_NO_ERROR.rawValue)) } }
+    }
+
+    func dataReceived(on id: Int32, _ bytes: UnsafeRawBufferPointer) {
+        guard let pointer = pointer(id) else { return creditConnection(bytes.count) }
+        pointer.use { $0.received(bytes) }
     }
 
     /// Fills a DATA frame's payload from the stream's queue.
@@ -105,47 +116,40 @@ extension HTTP2Session {
 }
 
 /// The context pointer is the session's own, unretained: the session outlives every call into the library.
-private func owner(_ context: UnsafeMutableRawPointer?) -> HTTP2Session {
-    Unmanaged<HTTP2Session>.fromOpaque(context!).takeUnretainedValue()
+@inline(__always)
+private func withSession<Result>(_ context: UnsafeMutableRawPointer?, _ body: (HTTP2Session) -> Result) -> Result {
+    Unmanaged<HTTP2Session>.fromOpaque(context!).use(body)
 }
 
 let onBeginHeaders: nghttp2_on_begin_headers_callback = { _, frame, context in
-    let frame = frame!.pointee
-    guard frame.headers.cat == NGHTTP2_HCAT_REQUEST else { return 0 }
-    return owner(context).requestBegan(frame.hd.stream_id) ? 0 : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue
+    withSession(context) { $0.fieldsBegan(frame!.pointee.headers) } ? 0 : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue
 }
 
-let onHeader: nghttp2_on_header_callback = { _, frame, name, nameLength, value, valueLength, _, context in
-    let accepted = Unmanaged<HTTP2Session>.fromOpaque(context!)._withUnsafeGuaranteedRef {
+let onHeader: nghttp2_on_header_callback = { _, _, name, nameLength, value, valueLength, _, context in
+    let accepted = withSession(context) {
         $0.fieldReceived(
-            on: frame!.pointee.hd.stream_id, name: UnsafeRawBufferPointer(start: name, count: nameLength),
-            value: UnsafeRawBufferPointer(start: value, count: valueLength))
+            name: UnsafeRawBufferPointer(start: name, count: nameLength), value: UnsafeRawBufferPointer(start: value, count: valueLength))
     }
     return accepted ? 0 : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue
 }
 
 let onFrameReceived: nghttp2_on_frame_recv_callback = { _, frame, context in
-    owner(context).frameReceived(frame!)
+    withSession(context) { $0.frameReceived(frame!) }
     return 0
 }
 
 let onDataChunk: nghttp2_on_data_chunk_recv_callback = { _, _, id, data, length, context in
-    let session = owner(context)
-    if let stream = session.stream(id) {
-        stream.received(UnsafeRawBufferPointer(start: data, count: length))
-    } else {
-        owner(context).creditConnection(length)
-    }
+    withSession(context) { $0.dataReceived(on: id, UnsafeRawBufferPointer(start: data, count: length)) }
     return 0
 }
 
 let onStreamClose: nghttp2_on_stream_close_callback = { _, id, errorCode, context in
-    owner(context).streamClosed(id, errorCode: errorCode)
+    withSession(context) { $0.streamClosed(id, errorCode: errorCode) }
     return 0
 }
 
 let onInvalidFrame: nghttp2_on_invalid_frame_recv_callback = { _, _, _, context in
-    owner(context).countReset()
+    withSession(context) { $0.countReset() }
     return 0
 }
 
@@ -154,11 +158,14 @@ let onFrameSent: nghttp2_on_frame_send_callback = { _, frame, context in
     let header = frame!.pointee.hd
     let carriesMessage = header.type == NGHTTP2_DATA.rawValue || header.type == NGHTTP2_HEADERS.rawValue
     guard carriesMessage, header.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0 else { return 0 }
-    owner(context).answerSent(header.stream_id)
+    withSession(context) { $0.answerSent(header.stream_id) }
     return 0
 }
 
 let onReadData: nghttp2_data_source_read_callback = { _, _, buffer, capacity, flags, source, context in
-    let stream = Unmanaged<HTTP2Stream>.fromOpaque(source!.pointee.ptr).takeUnretainedValue()
-    return owner(context).readData(stream, into: buffer!, capacity: capacity, flags: flags!)
+    // Unretained: the session holds its streams, and asks none for data after it is closed.
+    let stream = Unmanaged<HTTP2Stream>.fromOpaque(source!.pointee.ptr)
+    return withSession(context) { session in
+        stream.use { session.readData($0, into: buffer!, capacity: capacity, flags: flags!) }
+    }
 }

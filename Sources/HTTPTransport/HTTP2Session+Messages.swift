@@ -23,34 +23,38 @@ extension HTTP2Session {
                 }
             }
         }
-        connection.flushLater()
+        uncounted(connection).use { $0.flushLater() }
     }
 
-    /// Sends a request; the stream made by `makeStream` from the new id gets its answer. Nil when no stream can be opened.
-    func submitRequest<Stream: HTTP2Stream>(
-        head: RequestHead, carriesTrailersField: Bool, ended: Bool, makeStream: (HTTP2Session, Int32) -> Stream
-    ) -> Stream? {
-        guard let session else { return nil }
-        var result: Stream?
-        withFields(head.headers, pseudo: carriesTrailersField ? 5 : 4) { fields in
+    /// The id that the next request's stream must have.
+    var nextStreamID: Int32 { session.map { Int32(bitPattern: nghttp2_session_get_next_stream_id($0)) } ?? 0 }
+
+    /// Sends a request on a stream of `nextStreamID`, which gets its answer. False when no stream can be opened.
+    func submit(_ request: borrowing UpstreamRequest, on stream: HTTP2Stream) -> Bool {
+        guard let session else { return false }
+        let head = request.head
+        let ended = !request.hasBody
+        let acceptsTrailers = request.acceptsTrailers
+        let scheme: StaticString = connection.isTLS ? "https" : "http"
+        var id: Int32 = 0
+        withFields(head.headers, pseudo: acceptsTrailers ? 5 : 4) { fields in
             fields[0] = nameValue(":method", head.methodBytes)
-            fields[1] = connection.isTLS ? nameValue(":scheme", "https") : nameValue(":scheme", "http")
+            fields[1] = nameValue(":scheme", scheme)
             fields[2] = nameValue(":authority", head.authority)
             fields[3] = nameValue(":path", head.target)
-            if carriesTrailersField { fields[4] = nameValue("te", "trailers") }
-            let stream = makeStream(self, Int32(bitPattern: nghttp2_session_get_next_stream_id(session)))
+            if acceptsTrailers { fields[4] = nameValue("te", "trailers") }
             var provider = dataProvider(for: stream)
             let context = Unmanaged.passUnretained(stream).toOpaque()
-            let id =
+            id =
                 ended
                 ? nghttp2_submit_request(session, nil, fields.baseAddress, fields.count, nil, context)
                 : nghttp2_submit_request(session, nil, fields.baseAddress, fields.count, &provider, context)
-            guard id == stream.id else { return }
-            streams[id] = stream
-            result = stream
         }
-        connection.flushLater()
-        return result
+        guard id == stream.id, id > 0 else { return false }
+        stream.sendEnded = ended
+        add(stream)
+        uncounted(connection).use { $0.flushLater() }
+        return true
     }
 
     func reset(_ stream: HTTP2Stream, errorCode: UInt32) {
@@ -66,7 +70,7 @@ extension HTTP2Session {
         let now = connection.loop.now
         var next = UInt64.max
         var lastMove: UInt64 = 0
-        for stream in streams.values {
+        for stream in streams {
             lastMove = max(lastMove, stream.movedAt)
             guard stream.waitsForPeer else { continue }
             if now &- stream.movedAt >= nanoseconds {

@@ -12,7 +12,8 @@ final class HTTP2Session {
     unowned(unsafe) let connection: TransportConnection
     let role: Role
     var session: OpaquePointer?
-    var streams: [Int32: HTTP2Stream] = [:]
+    /// Those open, in no order; each knows its place. By id nghttp2 finds them: it keeps a pointer to each.
+    private(set) var streams: [HTTP2Stream] = []
     /// The peer's first SETTINGS are here: what it allows is known.
     var hasPeerSettings = false
     var peerIsGoingAway = false
@@ -23,8 +24,9 @@ final class HTTP2Session {
     var stalled: [HTTP2Stream] = []
     private(set) var isInsideLibrary = false
     private let memory: HTTP2Memory
-    /// The stream whose fields are being received, so that each of them needs no look-up.
-    var fieldsStream: HTTP2Stream?
+    /// The stream whose fields are being received, so that each of them needs no look-up. Unretained: `streams` holds it, and it is
+    /// forgotten here when it leaves them.
+    var fieldsStream: Unmanaged<HTTP2Stream>?
 
     init(role: Role, connection: TransportConnection) {
         self.role = role
@@ -82,8 +84,8 @@ final class HTTP2Session {
 
     /// Ends all use: called when the connection is closed, never from inside a callback of the library's.
     func invalidate() {
-        let open = streams.values
-        streams = [:]
+        let open = streams
+        streams = []
         fieldsStream = nil
         for stream in open { stream.closed(errorCode: UInt32(NGHTTP2_INTERNAL_ERROR.rawValue)) }
         stalled = []
@@ -115,6 +117,7 @@ final class HTTP2Session {
     func pullOutput() {
         guard let session, !isInsideLibrary else { return }
         isInsideLibrary = true
+        let connection = connection
         while connection.output.count < connection.limits.outputHighWaterBytes {
             var data: UnsafePointer<UInt8>?
             let count = nghttp2_session_mem_send(session, &data)
@@ -130,6 +133,22 @@ final class HTTP2Session {
                 stream.sendQueueDrained()
             }
         }
+    }
+
+    // MARK: Streams
+
+    func add(_ stream: HTTP2Stream) {
+        stream.place = streams.count
+        streams.append(stream)
+    }
+
+    func remove(_ stream: HTTP2Stream) {
+        let last = streams.removeLast()
+        if last !== stream {
+            last.place = stream.place
+            streams[stream.place] = last
+        }
+        if fieldsStream?.toOpaque() == Unmanaged.passUnretained(stream).toOpaque() { fieldsStream = nil }
     }
 
     /// Neither side has anything more to say: the connection can be closed.

@@ -3,25 +3,27 @@ import Wire
 
 /// One HTTP/2 stream: what waits to be sent on it, and what was received and not yet credited to the peer.
 class HTTP2Stream {
-    let id: Int32
+    final let id: Int32
+    /// Where the session keeps it.
+    final var place = 0
     /// Unchecked: a session ends its streams before it goes.
-    unowned(unsafe) let session: HTTP2Session
-    var sendQueue: ByteBuffer
-    var sendEnded = false
-    var trailers: HeaderBlock?
+    final unowned(unsafe) let session: HTTP2Session
+    final var sendQueue: ByteBuffer
+    final var sendEnded = false
+    final var trailers: HeaderBlock?
     /// nghttp2 asked for data and got none: it must be told when there is some.
-    var isDeferred = false
-    var hasStalledSource = false
-    var receivedEnd = false
+    final var isDeferred = false
+    final var hasStalledSource = false
+    final var receivedEnd = false
     /// When the peer last did something for this stream, or its turn began.
     final var movedAt: UInt64
     /// Bytes received while the receiver was paused.
-    var uncredited = 0
-    var isPaused = false
+    final var uncredited = 0
+    final var isPaused = false
     /// HEADERS that come now are trailers.
-    var headComplete = false
+    final var headComplete = false
     /// The frame of the head was the last one.
-    var endsWithHead = false
+    final var endsWithHead = false
 
     init(id: Int32, session: HTTP2Session) {
         self.id = id
@@ -50,7 +52,7 @@ class HTTP2Stream {
         if sendQueue.isEmpty { turnBegins() }
         sendQueue.append(bytes)
         resumeIfDeferred()
-        guard sendQueue.count > session.streamHighWaterBytes else { return true }
+        guard sendQueue.count > uncounted(session).use({ $0.streamHighWaterBytes }) else { return true }
         hasStalledSource = true
         return false
     }
@@ -65,11 +67,13 @@ class HTTP2Stream {
     private func turnBegins() { movedAt = session.connection.loop.now }
 
     private func resumeIfDeferred() {
-        if isDeferred {
-            isDeferred = false
-            session.resumeData(self)
+        uncounted(session).use { session in
+            if isDeferred {
+                isDeferred = false
+                session.resumeData(self)
+            }
+            uncounted(session.connection).use { $0.flushLater() }
         }
-        session.connection.flushLater()
     }
 
     // MARK: Receiving
@@ -77,7 +81,7 @@ class HTTP2Stream {
     /// Takes received bytes: credited at once, or when the receiver goes on.
     final func received(_ bytes: UnsafeRawBufferPointer) {
         movedAt = session.connection.loop.now
-        if isPaused { session.holdBack(bytes.count, of: self) } else { session.credit(self, bytes.count) }
+        uncounted(session).use { if isPaused { $0.holdBack(bytes.count, of: self) } else { $0.credit(self, bytes.count) } }
         dataReceived(bytes)
     }
 

@@ -30,17 +30,15 @@ extension UpstreamConnection {
     func startStream(of http2: HTTP2Session, _ exchange: UpstreamExchange, _ request: UpstreamRequest) {
         exchange.connection = self
         exchange.isRequestSent = !request.hasBody
-        let stream = http2.submitRequest(
-            head: request.head, carriesTrailersField: request.acceptsTrailers, ended: !request.hasBody
-        ) { UpstreamStream(id: $1, session: $0, exchange: exchange, connection: self) }
-        guard let stream else {
+        let stream = UpstreamStream(id: http2.nextStreamID, session: http2, exchange: exchange, connection: self)
+        guard http2.submit(request, on: stream) else {
             exchange.connection = nil
+            exchange.stream = nil
             exchange.isFinished = true
             exchange.failed(.refusedStream)
             return
         }
         carriesStreams = true
-        stream.sendEnded = !request.hasBody
         if http2.streams.count == 1 {
             keepAlive.gapNanoseconds = pool.pingIntervalNanoseconds
             setDeadline(loop.now &+ min(limits.upstreamSilenceTimeoutNanoseconds, keepAlive.gapNanoseconds))
@@ -61,7 +59,7 @@ extension UpstreamConnection {
             setDeadline(loop.now &+ Self.idleNanoseconds)
             if http2.peerIsGoingAway { retire() }
         }
-        pool.streamsMayBeFree()
+        uncounted(pool).use { $0.streamsMayBeFree() }
     }
 
     /// Takes no new streams, and ends when those open have.
@@ -156,8 +154,10 @@ final class UpstreamStream: HTTP2Stream {
             isInformational = exchange.response.status < 200
         } else {
             let known = KnownHeader.identify(name)
-            if known == .contentLength { exchange.response.contentLength = value.decimalValue }
-            exchange.response.headers.append(name: name, value: value, known: known)
+            uncounted(exchange.response).use { response in
+                if known == .contentLength { response.contentLength = value.decimalValue }
+                uncounted(response.headers).use { $0.append(name: name, value: value, known: known) }
+            }
         }
         return true
     }
@@ -171,19 +171,17 @@ final class UpstreamStream: HTTP2Stream {
             return
         }
         headComplete = true
-        guard !exchange.isFinished else { return }
-        exchange.headReceived()
+        uncounted(exchange).use { if !$0.isFinished { $0.headReceived() } }
     }
 
     override func dataReceived(_ bytes: UnsafeRawBufferPointer) {
-        guard !exchange.isFinished else { return }
-        exchange.bodyReceived(bytes)
+        uncounted(exchange).use { if !$0.isFinished { $0.bodyReceived(bytes) } }
     }
 
     override func endReceived() {
         guard !exchange.isFinished else { return }
         exchange.isFinished = true
-        exchange.responseEnded(trailers: responseTrailers)
+        uncounted(exchange).use { $0.responseEnded(trailers: responseTrailers) }
         // An answer that is whole before its request is: the rest of the request is of no use (RFC 9113, 8.1).
         if !sendEnded || !sendQueue.isEmpty { session.reset(self, errorCode: UInt32(NGHTTP2_NO_ERROR.rawValue)) }
     }
@@ -206,6 +204,10 @@ final class UpstreamStream: HTTP2Stream {
     }
 
     override func closed(errorCode: UInt32) {
+        uncounted(connection).use { closed(errorCode: errorCode, of: $0) }
+    }
+
+    private func closed(errorCode: UInt32, of connection: UpstreamConnection) {
         exchange.connection = nil
         exchange.stream = nil
         let isRefused = errorCode == NGHTTP2_REFUSED_STREAM.rawValue

@@ -102,9 +102,10 @@ open class UpstreamExchange {
     @discardableResult
     public final func send(_ bytes: UnsafeRawBufferPointer) -> Bool {
         guard bytes.count > 0 else { return true }
-        guard let connection else { return waiting?.keep(bytes) ?? true }
-        if let stream { return stream.send(bytes) }
-        return connection.writeHTTP1Body(bytes)
+        // Neither goes while bytes are added to its output.
+        guard let connection = connection.map(uncounted) else { return waiting?.keep(bytes) ?? true }
+        if let stream = stream.map(uncounted) { return stream.use { $0.send(bytes) } }
+        return connection.use { $0.writeHTTP1Body(bytes) }
     }
 
     /// Ends the request. Trailers can follow a body whose length was not declared.

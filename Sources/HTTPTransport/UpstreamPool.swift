@@ -88,7 +88,7 @@ public final class UpstreamPool {
     // MARK: HTTP/2
 
     private func startStream(_ exchange: UpstreamExchange, _ request: UpstreamRequest) {
-        if waiting.first == nil, let connection = multiplexed.first(where: { $0.freeStreams > 0 }) {
+        if uncounted(waiting).use({ $0.isEmpty }), let connection = connectionWithRoom {
             return connection.start(exchange, request)
         }
         guard waiting.count < limits.queuedUpstreamRequests else {
@@ -97,6 +97,13 @@ public final class UpstreamPool {
         }
         waiting.append(exchange, request)
         connectForWaiting()
+    }
+
+    private var connectionWithRoom: UpstreamConnection? {
+        let index = multiplexed.withUnsafeBufferPointer { connections in
+            connections.indices.first { uncounted(connections[$0]).use { $0.freeStreams > 0 } }
+        }
+        return index.map { multiplexed[$0] }
     }
 
     /// One connection is made at a time: the backend's SETTINGS tell how many more are needed. None while one stands that may carry
@@ -110,7 +117,8 @@ public final class UpstreamPool {
 
     /// A stream has ended, or the backend has said how many it allows.
     func streamsMayBeFree() {
-        while let next = waiting.first, let connection = multiplexed.first(where: { $0.freeStreams > 0 }) {
+        guard !uncounted(waiting).use({ $0.isEmpty }) else { return }
+        while let next = waiting.first, let connection = connectionWithRoom {
             next.leave()
             let (exchange, isRequestSent) = (next.exchange, next.exchange.isRequestSent)
             connection.start(exchange, next.request)

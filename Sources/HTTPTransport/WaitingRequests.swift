@@ -38,6 +38,7 @@ final class WaitingRequests: EventHandler {
     let highWaterBytes: Int
     private let nanoseconds: UInt64
     private(set) var count = 0
+    var isEmpty: Bool { count == 0 }
     private(set) var first: WaitingRequest?
     private unowned(unsafe) var last: WaitingRequest?
 

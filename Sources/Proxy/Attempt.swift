@@ -1,3 +1,4 @@
+import EventLoop
 import HTTPTransport
 import Routing
 import Wire
@@ -9,7 +10,7 @@ final class Attempt: UpstreamExchange {
 
     init(exchange: Exchange) { self.exchange = exchange }
 
-    private var isCurrent: Bool { exchange.attempt === self }
+    private var isCurrent: Bool { exchange.attempt.isSame(as: self) }
 
     override func informationalReceived() { if isCurrent { exchange.upstreamInformed(response) } }
     override func tunnelOpened() { if isCurrent { exchange.tunnelOpened(response) } }

@@ -12,20 +12,26 @@ extension Exchange {
 
     /// Picks a group, books the request on it and sends it there.
     func dispatch() {
-        let probe = worker.probe
         probeBody()
-        let routing = RoutingRequest(
-            model: probe.model, prefixHashes: probe.prefixHashes, chunkBytes: 256, promptBytes: probe.promptBytes,
-            maxOutputTokens: probe.maxTokens, needsHTTP1: asksForWebSocket, needsHTTP2: isGRPC, isStreamed: probe.stream)
-        switch asksForWebSocket ? pickByQuery(routing) : worker.table.pick(routing, excluding: tried, now: worker.loop.now) {
+        let routing = uncounted(worker.probe).use { probe in
+            RoutingRequest(
+                model: probe.model, prefixHashes: probe.prefixHashes, chunkBytes: 256, promptBytes: probe.promptBytes,
+                maxOutputTokens: probe.maxTokens, needsHTTP1: asksForWebSocket, needsHTTP2: isGRPC, isStreamed: probe.stream)
+        }
+        switch asksForWebSocket ? pickByQuery(routing) : pick(routing) {
         case .success(let decision):
             self.decision = decision
             record(decision)
             send(to: decision)
-            worker.metrics.overheadMeasured(nanoseconds: worker.loop.clock() &- worker.loop.now)
+            let nanoseconds = uncounted(worker.loop).use { $0.clock() &- $0.now }
+            uncounted(worker.metrics).use { $0.overheadMeasured(nanoseconds: nanoseconds) }
         case .failure(let failure):
             fail(after: failure)
         }
+    }
+
+    private func pick(_ request: RoutingRequest) -> Result<Decision, RoutingFailure> {
+        uncounted(worker.table).use { $0.pick(request, excluding: tried, now: worker.loop.now) }
     }
 
     private func fail(after failure: RoutingFailure) {
@@ -38,7 +44,7 @@ extension Exchange {
     }
 
     private func send(to decision: Decision, freshConnection: Bool = false) {
-        guard let pool = worker.pool(for: decision) else { return upstreamFailed(.connectFailed) }
+        guard let pool = uncounted(worker).use({ $0.pool(for: decision) }) else { return upstreamFailed(.connectFailed) }
         attemptsMade &+= 1
         if attemptsMade > 1, isGRPC { shortenTimeout() }
         bodyBytesSent = 0

@@ -23,7 +23,7 @@ extension Exchange {
         if isGRPC { return upstreamCallHeadReceived(response) }
         let pushesBack = response.status == 503 || response.status == 429 || response.status == 529
         if pushesBack, leavesFullBackend() { return }
-        let type = response.headers.value(.contentType)
+        let type = uncounted(response.headers).use { $0.value(.contentType) }
         isEventStream = type?.hasPrefixIgnoringCase("text/event-stream") ?? false
         let isJSON = type?.hasPrefixIgnoringCase("application/json") ?? false
         scanner = ResponseScanner(kind: isEventStream ? .eventStream : isJSON && response.status < 300 ? .json : .other)
@@ -57,12 +57,13 @@ extension Exchange {
         isHeadHeld = false
         isInspecting = false
         guard let attempt, isOpen, !isResponseStarted else { return }
-        let headers = attempt.response.headers
-        removeConnectionFields(headers)
-        headers.remove(.requestID)
-        headers.append("x-request-id", requestID)
-        // Not ended for a HEAD alone: the client's stream would close, and this exchange with it, before the backend's end is here.
-        respond(status: responseStatus, headers: headers, ended: attempt.endsWithHead && request.version == .http2)
+        uncounted(attempt.response.headers).use { headers in
+            removeConnectionFields(headers)
+            headers.remove(.requestID)
+            headers.append("x-request-id", requestID, known: .requestID)
+            // Not ended for a HEAD alone: the client's stream would close, and this exchange with it, before the backend's end is here.
+            respond(status: responseStatus, headers: headers, ended: attempt.endsWithHead && request.version == .http2)
+        }
         // The request will not be sent again; what the backend has not taken of it yet must still go there.
         isReplayable = false
         if bodyBytesSent >= body.count { discardBody() }
@@ -98,7 +99,7 @@ extension Exchange {
     private func noteFirstToken() {
         guard firstTokenAt == 0 else { return }
         firstTokenAt = worker.loop.now
-        if let series { worker.metrics.firstToken(series, afterNanoseconds: firstTokenAt &- startedAt) }
+        if let series { uncounted(worker.metrics).use { $0.firstToken(series, afterNanoseconds: firstTokenAt &- startedAt) } }
         guard isEventStream, let decision else { return }
         worker.table.firstToken(decision.lease, now: firstTokenAt)
     }

@@ -26,7 +26,7 @@ extension Exchange {
             let usage = scanner.usage.map {
                 Usage(promptTokens: $0.promptTokens, cachedTokens: $0.cachedTokens, completionTokens: $0.completionTokens)
             }
-            worker.table.settle(decision.lease, usage: usage, now: now)
+            uncounted(worker.table).use { $0.settle(decision.lease, usage: usage, now: now) }
         } else {
             worker.table.cancel(decision.lease, now: now, prefixHeld: firstTokenAt != 0)
         }
@@ -35,11 +35,13 @@ extension Exchange {
     // MARK: Recording
 
     /// Counts the exchange under its model and its group; a retry moves it.
-    func record(_ decision: Decision) {
-        let metrics = worker.metrics
+    func record(_ decision: Decision) { uncounted(worker.metrics).use { record(decision, in: $0) } }
+
+    private func record(_ decision: Decision, in metrics: LoopMetrics) {
         metrics.decided(decision.reason.index)
-        let model = worker.probe.model.map { metrics.models.intern($0) } ?? LabelTable.other
-        let series = metrics.series(SeriesKey(model: modelLabel ?? model, group: worker.label(of: decision.group)))
+        let model = worker.probe.model.map { name in uncounted(metrics.models).use { $0.intern(name) } } ?? LabelTable.other
+        let group = uncounted(worker).use { $0.label(of: decision.group) }
+        let series = metrics.series(SeriesKey(model: modelLabel ?? model, group: group))
         modelLabel = modelLabel ?? model
         if let old = self.series { metrics.requestMoved(from: old, to: series) } else { metrics.requestStarted(series) }
         self.series = series
@@ -63,8 +65,9 @@ extension Exchange {
         worker.metrics.upstreamFailed(kind, group: worker.label(of: group))
     }
 
-    private func record(_ outcome: ExchangeOutcome) {
-        let metrics = worker.metrics
+    private func record(_ outcome: ExchangeOutcome) { uncounted(worker.metrics).use { record(outcome, in: $0) } }
+
+    private func record(_ outcome: ExchangeOutcome, in metrics: LoopMetrics) {
         let duration = worker.loop.now &- startedAt
         let status = isResponseStarted ? responseStatus : 0
         metrics.counters.downstreamBytesReceived &+= UInt64(bodyBytesReceived)

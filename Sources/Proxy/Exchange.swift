@@ -53,7 +53,7 @@ final class Exchange: DownstreamExchange {
     var isHeadHeld = false {
         didSet {
             guard isHeadHeld != oldValue else { return }
-            if isHeadHeld { worker.holds.add(self) } else { worker.holds.remove(self) }
+            uncounted(worker.holds).use { if isHeadHeld { $0.add(self) } else { $0.remove(self) } }
         }
     }
     var headHold = HeadHold()
@@ -95,7 +95,7 @@ final class Exchange: DownstreamExchange {
         attempt?.cancel()
         attempt = nil
         forgetOrigin()
-        worker.spareExchanges.keep(self)
+        uncounted(worker).use { $0.spareExchanges.keep(self) }
     }
 
     override func released() {
@@ -144,8 +144,9 @@ final class Exchange: DownstreamExchange {
 
     // MARK: Head
 
-    override func headReceived() {
-        let headers = request.headers
+    override func headReceived() { uncounted(request.headers).use { headReceived(with: $0) } }
+
+    private func headReceived(with headers: HeaderBlock) {
         isGRPC = request.version == .http2 && request.isGRPC
         acceptsTrailers = headers.value(.te)?.containsListItem("trailers") ?? false
         asksForWebSocket = isRequestComplete && request.asksForWebSocket
@@ -162,15 +163,19 @@ final class Exchange: DownstreamExchange {
     /// JSON that came as it is: what routing can read.
     private var hasProbedBody: Bool {
         guard request.method == .post else { return false }
-        let headers = request.headers
-        if let coding = headers.value(.contentEncoding), !coding.equalsIgnoringCase("identity") { return false }
-        guard let type = headers.value(.contentType) else { return true }
-        return type.hasPrefixIgnoringCase("application/json")
+        return uncounted(request.headers).use { headers in
+            if let coding = headers.value(.contentEncoding), !coding.equalsIgnoringCase("identity") { return false }
+            guard let type = headers.value(.contentType) else { return true }
+            return type.hasPrefixIgnoringCase("application/json")
+        }
     }
 
     /// The id is the client's, under the first of the names in use, or made here; it goes on and back as `x-request-id`.
     private func settleRequestID() {
-        let headers = request.headers
+        uncounted(request.headers).use { settleRequestID(in: $0) }
+    }
+
+    private func settleRequestID(in headers: HeaderBlock) {
         let given =
             headers.value(.requestID) ?? headers.value(.correlationID) ?? headers.value(.traceID) ?? headers.value(.bareRequestID)
         if let given, !given.isEmpty, given.count <= 256 {
@@ -178,18 +183,20 @@ final class Exchange: DownstreamExchange {
             withUnsafeTemporaryAllocation(byteCount: given.count, alignment: 1) { copy in
                 copy.copyMemory(from: given)
                 headers.remove(.requestID)
-                headers.append("x-request-id", UnsafeRawBufferPointer(copy))
+                headers.append("x-request-id", UnsafeRawBufferPointer(copy), known: .requestID)
             }
         } else {
             headers.remove(.requestID)
             withUnsafeTemporaryAllocation(byteCount: RequestIDGenerator.byteCount, alignment: 1) { id in
-                worker.requestIDs.write(into: id)
-                headers.append("x-request-id", UnsafeRawBufferPointer(id))
+                uncounted(worker).use { $0.requestIDs.write(into: id) }
+                headers.append("x-request-id", UnsafeRawBufferPointer(id), known: .requestID)
             }
         }
     }
 
-    var requestID: UnsafeRawBufferPointer { request.headers.value(.requestID) ?? UnsafeRawBufferPointer(start: nil, count: 0) }
+    var requestID: UnsafeRawBufferPointer {
+        uncounted(request.headers).use { $0.value(.requestID) } ?? UnsafeRawBufferPointer(start: nil, count: 0)
+    }
 
     // MARK: Body
 
@@ -254,7 +261,7 @@ final class Exchange: DownstreamExchange {
     func probeBody() {
         guard mode == .collected, !body.isEmpty else { return worker.probe.clear() }
         _ = body.reserve(RequestProbe.padding)
-        worker.probe.probe(body.readable, seed: worker.settings.hashSeed)
+        uncounted(worker.probe).use { $0.probe(body.readable, seed: worker.settings.hashSeed) }
         isStreamRequested = worker.probe.stream
     }
 

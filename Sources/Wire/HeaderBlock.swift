@@ -121,13 +121,24 @@ public final class HeaderBlock {
     }
 
     public func append(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer, known: KnownHeader) {
-        let stored = store(name)
-        let storedValue = store(value)
-        addField(nameOffset: stored.offset, nameLength: UInt16(clamping: stored.length), value: storedValue, known: known)
+        reserve(name.count &+ value.count)
+        let nameOffset = used
+        let valueOffset = nameOffset &+ name.count
+        if let base = name.baseAddress { memcpy(bytes + nameOffset, base, name.count) }
+        if let base = value.baseAddress { memcpy(bytes + valueOffset, base, value.count) }
+        used = valueOffset &+ value.count
+        addField(
+            nameOffset: UInt32(truncatingIfNeeded: nameOffset), nameLength: UInt16(clamping: name.count),
+            value: Range(offset: valueOffset, length: value.count), known: known)
     }
 
     public func append(_ name: StaticString, _ value: UnsafeRawBufferPointer) {
         append(name: UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount), value: value)
+    }
+
+    /// A field whose place among the known ones the caller knows.
+    public func append(_ name: StaticString, _ value: UnsafeRawBufferPointer, known: KnownHeader) {
+        append(name: UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount), value: value, known: known)
     }
 
     public func append(_ name: StaticString, _ value: StaticString) {
@@ -189,8 +200,12 @@ public final class HeaderBlock {
         count &+= 1
     }
 
+    @inline(__always)
     private func reserve(_ more: Int) {
-        guard capacity &- used < more else { return }
+        if capacity &- used < more { grow(by: more) }
+    }
+
+    private func grow(by more: Int) {
         let grown = max(capacity &* 2, used &+ more)
         let fresh = UnsafeMutableRawPointer.allocate(byteCount: grown, alignment: 16)
         memcpy(fresh, bytes, used)

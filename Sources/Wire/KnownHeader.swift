@@ -22,7 +22,7 @@ public enum KnownHeader: UInt8, Sendable, CaseIterable {
 
     /// Compares without regard to case; `name` is any slice.
     public static func identify(_ name: UnsafeRawBufferPointer) -> KnownHeader {
-        func isName(_ text: StaticString) -> Bool { name.equalsIgnoringCase(text) }
+        @inline(__always) func isName(_ text: StaticString) -> Bool { name.equalsIgnoringCase(text) }
         return switch name.count {
         case 2: isName("te") ? .te : .other
         case 4: isName("host") ? .host : .other

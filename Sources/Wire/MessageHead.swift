@@ -44,11 +44,15 @@ public final class RequestHead {
         contentLength = nil
     }
 
-    public var methodBytes: UnsafeRawBufferPointer { headers[methodRange] }
+    public var methodBytes: UnsafeRawBufferPointer { bytes(methodRange) }
     /// The request target in origin form, query included.
-    public var target: UnsafeRawBufferPointer { headers[targetRange] }
+    public var target: UnsafeRawBufferPointer { bytes(targetRange) }
     /// `Host` or `:authority`; empty when a HTTP/1.0 client sent none.
-    public var authority: UnsafeRawBufferPointer { headers[authorityRange] }
+    public var authority: UnsafeRawBufferPointer { bytes(authorityRange) }
+    /// The block lives as long as this head, so it need not be counted.
+    private func bytes(_ range: HeaderBlock.Range) -> UnsafeRawBufferPointer {
+        Unmanaged.passUnretained(headers)._withUnsafeGuaranteedRef { $0[range] }
+    }
     /// The target up to its query.
     public var path: UnsafeRawBufferPointer {
         let target = target

@@ -1,3 +1,5 @@
+import Glibc
+
 extension ResponseScanner {
     /// What an answer used, in tokens, whatever the API calls it.
     public struct Usage: Equatable, Sendable {
@@ -64,6 +66,10 @@ extension ResponseScanner {
         private mutating func readObject(_ bytes: UnsafeRawBufferPointer, from start: Int) -> Int {
             var at = start
             while at < bytes.count {
+                if bytes[at] == UInt8(ascii: "\""), let length = object.takeString(bytes, after: at) {
+                    at += length + 2
+                    continue
+                }
                 let isOpen = object.consume(bytes[at])
                 at += 1
                 if !isOpen {
@@ -159,6 +165,18 @@ private struct UsageObject {
     private var cacheCreationTokens: Int?
     private var completionTokens: Int?
 
+    /// Takes the string that the quote at this place opens, when all of it is here and plain, as nearly all are; returns its length.
+    mutating func takeString(_ bytes: UnsafeRawBufferPointer, after quote: Int) -> Int? {
+        guard !inString, let base = bytes.baseAddress else { return nil }
+        let start = base + quote + 1
+        let rest = bytes.count - quote - 1
+        guard rest > 0, let end = memchr(start, 0x22, rest) else { return nil }
+        let length = UnsafeRawPointer(end) - start
+        guard length == 0 || memchr(start, 0x5C, length) == nil else { return nil }
+        stringHash = FNV.hash(ofName: UnsafeRawBufferPointer(start: start, count: length))
+        return length
+    }
+
     /// Returns whether the object goes on.
     mutating func consume(_ byte: UInt8) -> Bool {
         if inString {
@@ -251,6 +269,20 @@ private enum FNV {
 
     static func add(_ byte: UInt8, to hash: UInt64, unless isSkipped: Bool) -> UInt64 {
         isSkipped ? hash : (hash ^ UInt64(byte)) &* 0x100_0000_01B3
+    }
+
+    /// The hash of a name in use; of any other, a number that is none of theirs.
+    static func hash(ofName name: UnsafeRawBufferPointer) -> UInt64 {
+        switch name.count {
+        case 12: name.equals("input_tokens") ? inputTokens : 1
+        case 13:
+            name.equals("prompt_tokens")
+                ? promptTokens : name.equals("output_tokens") ? outputTokens : name.equals("cached_tokens") ? cachedTokens : 1
+        case 17: name.equals("completion_tokens") ? completionTokens : 1
+        case 23: name.equals("cache_read_input_tokens") ? cacheReadInputTokens : 1
+        case 27: name.equals("cache_creation_input_tokens") ? cacheCreationInputTokens : 1
+        default: 1
+        }
     }
 
     private static func hash(_ name: StaticString) -> UInt64 {

@@ -109,10 +109,11 @@ extension ResponseScanner {
 
     private mutating func keep(_ start: UnsafeRawPointer, _ count: Int) {
         let taken = min(count, Self.prefixCapacity - prefixCount)
-        for offset in 0..<max(taken, 0) {
-            prefix[prefixCount + offset] = start.load(fromByteOffset: offset, as: UInt8.self)
-        }
-        prefixCount += max(taken, 0)
+        guard taken > 0 else { return }
+        let place = prefixCount
+        var bytes = prefix.mutableSpan
+        bytes.withUnsafeMutableBytes { _ = memcpy($0.baseAddress! + place, start, taken) }
+        prefixCount += taken
     }
 
     private func withKeptPrefix<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {

@@ -303,4 +303,19 @@ import Testing
         #expect(head.contentLength == nil)
         #expect(fields(head.headers) == [["Host", "i"]])
     }
+
+    /// RFC 9110, 5.6.2. Names are scanned eight bytes at once, so every byte stands at every place of some words.
+    @Test func namesAreTokensAtEveryPlace() {
+        let tokens = Set("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ".utf8)
+        let parser = HTTP1HeadParser(maximumHeadBytes: 64 << 10, maximumFields: 100)
+        for byte in UInt8.min...UInt8.max where byte != 13 && byte != 10 && byte != 58 {
+            for place in 0..<20 {
+                var name = Array("X-Long-Name-aZ-zA-mM".utf8)
+                name[place] = byte
+                let head = Array("GET / HTTP/1.1\r\nHost: h\r\n".utf8) + name + Array(": v\r\n\r\n".utf8)
+                let accepted = head.withUnsafeBytes { (try? parser.parseRequest($0, into: RequestHead())) != nil }
+                #expect(accepted == tokens.contains(byte), "byte \(byte) at \(place)")
+            }
+        }
+    }
 }

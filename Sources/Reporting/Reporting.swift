@@ -1,1 +1,0 @@
-// Percentiles, tables, CSV and self-contained HTML pages of measured and simulated runs.

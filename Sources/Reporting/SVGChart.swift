@@ -1,0 +1,112 @@
+import Foundation
+
+/// Lines over two axes. Series differ in dash and marker as well as in colour, and each is named at its end of the legend.
+public struct SVGChart: Sendable {
+    public struct Series: Sendable {
+        public var name: String
+        public var points: [(x: Double, y: Double)]
+        public init(name: String, points: [(x: Double, y: Double)]) {
+            self.name = name
+            self.points = points
+        }
+    }
+
+    public var title: String
+    public var x: Axis
+    public var y: Axis
+    public var series: [Series]
+    /// Values of x that stand for others, as 1, 2, 3 do for percentiles of 90, 99 and 99.9; nil: round numbers.
+    public var xTicks: [(x: Double, label: String)]?
+
+    public init(title: String, x: Axis, y: Axis, series: [Series], xTicks: [(x: Double, label: String)]? = nil) {
+        self.title = title
+        self.x = x
+        self.y = y
+        self.series = series
+        self.xTicks = xTicks
+    }
+
+    static let width = 860.0
+    static let height = 340.0
+    private static let left = 66.0
+    private static let right = 150.0
+    private static let top = 16.0
+    private static let bottom = 46.0
+    // Okabe and Ito's colours, which the colour-blind can tell apart.
+    private static let colours = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#b8a800"]
+    private static let dashes = ["", "7 4", "2 3", "10 3 2 3", "1 4", "12 4", "5 2 1 2", "3 6"]
+
+    /// A whole `<svg>` element.
+    public var svg: String {
+        let points = series.flatMap(\.points)
+        let horizontal = x.fitted(to: points.map(\.x) + (xTicks ?? []).map(\.x))
+        let vertical = y.fitted(to: points.map(\.y))
+        let (plotWidth, plotHeight) = (Self.width - Self.left - Self.right, Self.height - Self.top - Self.bottom)
+        func place(_ point: (x: Double, y: Double)) -> (Double, Double)? {
+            guard let across = horizontal.position(point.x), let up = vertical.position(point.y) else { return nil }
+            return (Self.left + across * plotWidth, Self.top + (1 - up) * plotHeight)
+        }
+        var out = Self.open(title: title, width: Self.width, height: Self.height)
+        for tick in vertical.ticks {
+            guard let up = vertical.position(tick) else { continue }
+            let at = Self.top + (1 - up) * plotHeight
+            out +=
+                "<line x1=\"\(n(Self.left))\" x2=\"\(n(Self.left + plotWidth))\" y1=\"\(n(at))\" y2=\"\(n(at))\" stroke=\"var(--faint, #ccc)\"/>"
+            out += "<text x=\"\(n(Self.left - 6))\" y=\"\(n(at + 4))\" text-anchor=\"end\">\(FittedAxis.text(tick))</text>\n"
+        }
+        for tick in xTicks ?? horizontal.ticks.map({ ($0, FittedAxis.text($0)) }) {
+            guard let across = horizontal.position(tick.x) else { continue }
+            let at = Self.left + across * plotWidth
+            out +=
+                "<line x1=\"\(n(at))\" x2=\"\(n(at))\" y1=\"\(n(Self.top + plotHeight))\" y2=\"\(n(Self.top + plotHeight + 5))\" stroke=\"currentColor\"/>"
+            out +=
+                "<text x=\"\(n(at))\" y=\"\(n(Self.top + plotHeight + 18))\" text-anchor=\"middle\">\(HTMLPage.escape(tick.label))</text>\n"
+        }
+        out +=
+            "<text x=\"\(n(Self.left + plotWidth / 2))\" y=\"\(n(Self.height - 8))\" text-anchor=\"middle\">\(HTMLPage.escape(x.label))</text>\n"
+        out +=
+            "<text transform=\"translate(14 \(n(Self.top + plotHeight / 2))) rotate(-90)\" text-anchor=\"middle\">\(HTMLPage.escape(y.label))</text>\n"
+        for (index, entry) in series.enumerated() {
+            out += line(entry.points.compactMap(place), index: index)
+            out += legend(entry.name, index: index, at: Self.top + 10 + 20 * Double(index))
+        }
+        return out + "</svg>"
+    }
+
+    private func line(_ places: [(Double, Double)], index: Int) -> String {
+        let colour = Self.colours[index % Self.colours.count]
+        let path = places.map { "\(n($0.0)),\(n($0.1))" }.joined(separator: " ")
+        var out =
+            "<polyline points=\"\(path)\" fill=\"none\" stroke=\"\(colour)\" stroke-width=\"2\" stroke-dasharray=\"\(Self.dashes[index % Self.dashes.count])\"/>"
+        // Markers on all points of a short line, and on about a dozen of a long one.
+        let stride = max(1, places.count / 12)
+        for (number, place) in places.enumerated() where number % stride == 0 || number == places.count - 1 {
+            out += marker(index, at: place, colour: colour)
+        }
+        return out + "\n"
+    }
+
+    private func marker(_ index: Int, at place: (Double, Double), colour: String) -> String {
+        let (x, y) = place
+        switch index % 4 {
+        case 0: return "<circle cx=\"\(n(x))\" cy=\"\(n(y))\" r=\"3.5\" fill=\"\(colour)\"/>"
+        case 1: return "<rect x=\"\(n(x - 3.2))\" y=\"\(n(y - 3.2))\" width=\"6.4\" height=\"6.4\" fill=\"\(colour)\"/>"
+        case 2: return "<path d=\"M\(n(x)) \(n(y - 4.5))l4.5 8h-9z\" fill=\"\(colour)\"/>"
+        default: return "<path d=\"M\(n(x)) \(n(y - 4.5))l4.5 4.5l-4.5 4.5l-4.5 -4.5z\" fill=\"\(colour)\"/>"
+        }
+    }
+
+    private func legend(_ name: String, index: Int, at y: Double) -> String {
+        let x = Self.width - Self.right + 12
+        return line([(x, y), (x + 26, y)], index: index) + "<text x=\"\(n(x + 34))\" y=\"\(n(y + 4))\">\(HTMLPage.escape(name))</text>\n"
+    }
+
+    /// The opening of a picture, with its title for those who do not see it.
+    static func open(title: String, width: Double, height: Double) -> String {
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" viewBox=\"0 0 \(n(width)) \(n(height))\" width=\"\(n(width))\" height=\"\(n(height))\">"
+            + "<title>\(HTMLPage.escape(title))</title>\n"
+    }
+}
+
+/// A coordinate: two decimals are finer than a pixel.
+func n(_ value: Double) -> String { String(format: "%g", (value * 100).rounded() / 100) }

@@ -1,0 +1,68 @@
+import Foundation
+import Histogram
+import Reporting
+import Testing
+
+@Suite struct ReportingTests {
+    @Test(arguments: ["<a><b></b></a>", "<a x1=\"1\"/>"]) func theXMLCheckTakesWhatIsWellFormed(text: String) {
+        #expect(isWellFormed(text))
+    }
+    @Test(arguments: ["<a><b></a></b>", "<a>", "<a x=1/>", "a < b <c/>"]) func theXMLCheckRefusesTheRest(text: String) {
+        #expect(!isWellFormed(text))
+    }
+
+    @Test func aTableIsAligned() {
+        let table = TextTable(header: ["a", "value"], rows: [["first", "1"], ["x"]])
+        #expect(table.text == "a      value\n------------\nfirst      1\nx           ")
+    }
+
+    @Test func aChartHasItsLinesAndIsWellFormed() {
+        let chart = SVGChart(
+            title: "a < b & c", x: Axis("x"), y: Axis("y", isLogarithmic: true),
+            series: [
+                .init(name: "\"one\"", points: [(0, 1), (1, 100), (2, 0), (3, .nan)]), .init(name: "two", points: [(0, 5), (3, 7)]),
+                .init(name: "none", points: []),
+            ])
+        let isSound = isWellFormed(chart.svg)
+        #expect(isSound)
+        // A zero has no place on a logarithmic axis, and no number has one anywhere.
+        let lines = chart.svg.matches(
+            of: /<polyline points="([^"]*)" fill="none" stroke="[^"]*" stroke-width="2" stroke-dasharray="([^"]*)"/)
+        #expect(lines.count == 6)
+        #expect(lines[0].1.split(separator: " ").count == 2)
+        #expect(Set([0, 2, 4].map { String(lines[$0].2) }).count == 3, "series must differ without colour")
+        #expect(!chart.svg.contains("nan"))
+    }
+
+    @Test func aHeatMapShadesAndNumbersItsCells() {
+        let map = HeatMap(title: "t", rows: ["a", "b"], columnLabels: ("0 s", "9 s"), values: [[0, 5], [10, 2]])
+        #expect(isWellFormed(map.svg))
+        #expect(map.svg.contains("fill-opacity=\"0.95\""))
+        #expect(map.svg.contains(">10</text>"))
+    }
+
+    @Test func aPageEscapesWhatItShows() {
+        var page = HTMLPage(title: "<b>")
+        page.paragraph("1 < 2 & \"3\"\u{1}")
+        #expect(page.html.contains("<title>&lt;b&gt;</title>"))
+        #expect(page.html.contains("1 &lt; 2 &amp; &quot;3&quot;\u{fffd}"))
+        #expect(!page.html.contains("<script"))
+    }
+
+    @Test func histogramsAddUpWithoutLossAndAreReadBack() throws {
+        var (left, right, both) = (LatencyHistogram.latency(), LatencyHistogram.latency(), LatencyHistogram.latency())
+        for value in stride(from: UInt64(1_500), to: 5_000_000_000, by: 1_234_567) {
+            if value % 2 == 0 { left.note(value) } else { right.note(value) }
+            both.note(value)
+        }
+        left.add(right)
+        let isWhole = Distribution(left) == Distribution(both)
+        #expect(isWhole)
+        let written = try JSONEncoder().encode(Distribution(both))
+        let read = try JSONDecoder().decode(Distribution.self, from: written)
+        let isSame = Distribution(read.histogram).buckets == Distribution(both).buckets
+        #expect(isSame)
+        #expect(read.count == both.totalCount)
+        #expect(abs(Double(read.p99) / (0.99 * 5e9) - 1) < 0.002)
+    }
+}
