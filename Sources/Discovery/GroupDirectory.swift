@@ -104,6 +104,9 @@ public final class GroupDirectory: EventHandler {
         if hasSynced { sources[source].hasSynced = true }
     }
 
+    /// What is known was confirmed then, without a change.
+    public func confirmed(_ source: Int, at time: UInt64) { if time > 0 { sources[source].heardAt = time } }
+
     /// Something is wrong; what is known stays.
     public func failed(_ source: Int, _ fault: String) {
         sources[source].fault = fault
