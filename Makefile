@@ -21,7 +21,7 @@ BENCH_RUNS ?= 5
 
 # What the Swift toolchain itself runs on, what it needs to compile C and C++ and to link, and our C libraries.
 APT_SWIFT := libncurses6 libsqlite3-0 libcurl4 libxml2 binutils libc6-dev libstdc++-12-dev pkg-config git ca-certificates tzdata
-APT_BUILD := libnghttp2-dev libssl-dev libsimdjson-dev libxxhash-dev libprotobuf-c-dev protobuf-c-compiler
+APT_BUILD := libnghttp2-dev libssl-dev libsimdjson-dev libxxhash-dev libc-ares-dev libprotobuf-c-dev protobuf-c-compiler
 # Clients and tools of the tests.
 APT_TESTS := libhttp-parser-dev python3 python3-venv curl openssl nghttp2-client
 

@@ -36,6 +36,7 @@ let package = Package(
         .systemLibrary(name: "CLinux"),
         .systemLibrary(name: "CNghttp2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "CCares", pkgConfig: "libcares", providers: [.apt(["libc-ares-dev"])]),
         .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
         .systemLibrary(name: "CProtobufC", pkgConfig: "libprotobuf-c", providers: [.apt(["libprotobuf-c-dev"])]),
         .target(name: "CSimdJSON", linkerSettings: [.linkedLibrary("simdjson")]),
@@ -60,7 +61,8 @@ let package = Package(
         .target(
             name: "Proxy", dependencies: ["EventLoop", "HTTPTransport", "Protos", "Routing", "Telemetry", "Wire"], swiftSettings: hot),
         .target(
-            name: "Discovery", dependencies: ["EventLoop", "HTTPTransport", "KubernetesAPI", "Routing", yams], swiftSettings: swift),
+            name: "Discovery", dependencies: ["CCares", "EventLoop", "HTTPTransport", "KubernetesAPI", "Routing", yams],
+            swiftSettings: swift),
         .target(name: "LoadSignals", dependencies: ["EventLoop", "HTTPTransport", "Routing", "Wire"], swiftSettings: swift),
         .target(
             name: "Admin", dependencies: ["Discovery", "EventLoop", "HTTPTransport", "Proxy", "Routing", "Telemetry"], swiftSettings: swift),

@@ -13,7 +13,7 @@ extension SwiftletConfiguration {
             .scalar("log_level", \.logLevel, .choice),
             .scalar("access_log", \.accessLog, .flag),
             .groups(\.groups),
-            .section("discovery", \.discovery, [.optional("file", \.file, .file)]),
+            .section("discovery", \.discovery, DiscoveryConfiguration.fields),
             .section("probes", \.probes, ProbeConfiguration.fields),
             .section("upstream_tls", \.upstreamTLS, UpstreamTLSConfiguration.fields),
             .section("limits", \.limits, Limits.fields),
@@ -115,6 +115,43 @@ extension GroupDescription {
     mutating func fillDefaults() {
         if name.isEmpty { name = SocketAddressText(host: leader.host, port: leader.port).description }
         if size == 0 { size = members.count + 1 }
+    }
+}
+
+extension DiscoveryConfiguration {
+    static var fields: [Field<DiscoveryConfiguration>] {
+        [
+            .optional("file", \.file, .file),
+            .sections("dns", \.dns, empty: DNSConfiguration(), required: ["endpoint"], DNSConfiguration.fields),
+            .list("dns_servers", \.dnsServers, .text("an address, with a port or without")),
+        ]
+    }
+}
+
+extension DNSConfiguration {
+    static var fields: [Field<DNSConfiguration>] {
+        [
+            .scalar("endpoint", \.endpoint, .endpoint),
+            .scalar("srv", \.isService, .flag),
+            .section("groups", \.grouping, GroupingConfiguration.fields),
+        ]
+    }
+}
+
+extension GroupingConfiguration {
+    static var fields: [Field<GroupingConfiguration>] {
+        [
+            .scalar("form", \.form, .choice),
+            .scalar("pods", \.podsPerGroup, .count(0...4_096)),
+            .list("models", \.models, .text("a model name")),
+            .scalar("group_key", \.groupKey, .text("a label")),
+            .scalar("rank_key", \.rankKey, .text("a label")),
+            .scalar("world_size_key", \.worldSizeKey, .text("a label")),
+            .scalar("revision_key", \.revisionKey, .text("a label")),
+            .scalar("prefill_tokens_per_second", \.prefillTokensPerSecond, .number(1...1e9)),
+            .scalar("decode_step_ms", \.decodeStepSeconds, .milliseconds(0.001...60_000)),
+            .scalar("kv_capacity_tokens", \.kvCapacityTokens, .count(1_024...1_000_000_000_000)),
+        ]
     }
 }
 

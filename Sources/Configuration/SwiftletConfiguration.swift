@@ -82,10 +82,52 @@ public enum ClientCertificateDemand: String, CaseIterable, Sendable {
 public struct DiscoveryConfiguration: Sendable, Equatable {
     /// A file with `groups`, read again when it changes.
     public var file: String?
+    /// Names whose addresses, or SRV records, are leaders.
+    public var dns: [DNSConfiguration] = []
+    /// `ADDRESS[:PORT]` of the name servers; none: those of /etc/resolv.conf.
+    public var dnsServers: [String] = []
 
     public init() {}
 
-    public var isEmpty: Bool { file == nil }
+    public var isEmpty: Bool { file == nil && dns.isEmpty }
+}
+
+/// One name of the DNS.
+public struct DNSConfiguration: Sendable, Equatable {
+    /// Every address of the host is a leader; with `isService` the host is a SRV name, whose records bring hosts and ports.
+    public var endpoint = Endpoint(host: "", port: 0)
+    public var isService = false
+    /// How pods make a group; see `GroupingConfiguration`.
+    public var grouping = GroupingConfiguration()
+
+    public init() {}
+}
+
+/// How processes that discovery finds make up tensor-parallel groups, and what all groups of one source have in common.
+public struct GroupingConfiguration: Sendable, Equatable {
+    public enum Form: String, CaseIterable, Sendable {
+        case automatic = "auto"
+        case pod
+        case leaderWorkerSet = "leader-worker-set"
+        case statefulSet = "stateful-set"
+    }
+
+    public var form = Form.automatic
+    /// Pods of one group where no label says it; 0: one.
+    public var podsPerGroup = 0
+    /// Empty: the engines are asked.
+    public var models: [String] = []
+    /// Labels or annotations.
+    public var groupKey = "swiftlet.dev/group"
+    public var rankKey = "swiftlet.dev/rank"
+    public var worldSizeKey = "swiftlet.dev/world-size"
+    public var revisionKey = "swiftlet.dev/revision"
+    /// Priors; see `GroupDescription`.
+    public var prefillTokensPerSecond = 20_000.0
+    public var decodeStepSeconds = 0.02
+    public var kvCapacityTokens = 500_000
+
+    public init() {}
 }
 
 /// How the members of static groups are looked at, since nobody else tells when one is gone.

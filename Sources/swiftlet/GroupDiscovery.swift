@@ -11,6 +11,7 @@ final class GroupDiscovery {
     private let models: ModelListing
     private let written: StaticGroups
     private var file: GroupFile?
+    private var dns: DNSDiscovery?
 
     init(
         loop: EventLoop, directory: GroupDirectory, configuration: SwiftletConfiguration, addresses: EndpointAddresses,
@@ -33,6 +34,10 @@ final class GroupDiscovery {
                 loop: loop, path: path, groups: groups, directory: directory, log: log, parse: { Self.parse($0, path: path) },
                 addressesFound: { addresses.add($0) })
         }
+        let names = configuration.discovery.dns.map(DNSName.init)
+        guard !names.isEmpty else { return }
+        dns = DNSDiscovery(loop: loop, names: names, servers: configuration.discovery.dnsServers, directory: directory, log: log)
+        if dns == nil { log.warning("discovery.dns_servers: not all of them are addresses, no name is resolved") }
     }
 
     /// Names are resolved here, off the loop: an endpoint that nobody can reach is a fault of the file.
@@ -58,5 +63,44 @@ extension ProbeConfiguration {
         settings.failures = failures
         settings.asksLeaders = asksLeaders
         return settings
+    }
+}
+
+extension DNSName {
+    fileprivate init(_ configuration: DNSConfiguration) {
+        self.init(name: configuration.endpoint.host, port: configuration.isService ? nil : configuration.endpoint.port)
+        template = GroupTemplate(configuration.grouping)
+        template.protocol = configuration.endpoint.protocol
+        template.isTLS = configuration.endpoint.isTLS
+        convention = GroupConvention(configuration.grouping)
+    }
+}
+
+extension GroupTemplate {
+    init(_ grouping: GroupingConfiguration) {
+        self.init()
+        models = grouping.models
+        worldSize = grouping.podsPerGroup > 0 ? grouping.podsPerGroup : nil
+        prefillTokensPerSecond = grouping.prefillTokensPerSecond
+        decodeStepSeconds = grouping.decodeStepSeconds
+        kvCapacityTokens = grouping.kvCapacityTokens
+    }
+}
+
+extension GroupConvention {
+    init(_ grouping: GroupingConfiguration) {
+        self.init()
+        form =
+            switch grouping.form {
+            case .automatic: .automatic
+            case .pod: .pod
+            case .leaderWorkerSet: .leaderWorkerSet
+            case .statefulSet: .statefulSet
+            }
+        podsPerGroup = grouping.podsPerGroup > 0 ? grouping.podsPerGroup : nil
+        groupKey = grouping.groupKey
+        rankKey = grouping.rankKey
+        worldSizeKey = grouping.worldSizeKey
+        revisionKey = grouping.revisionKey
     }
 }
