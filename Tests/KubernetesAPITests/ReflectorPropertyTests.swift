@@ -133,7 +133,8 @@ private struct World {
         var world = World(seed: seed, settings: settings)
         var version = 0
         func look() {
-            #expect(world.isSomeState, "seed \(seed): not a state of version \(world.reflector.store.resourceVersion ?? "none")")
+            let isSomeState = world.isSomeState
+            #expect(isSomeState, "seed \(seed): not a state of version \(world.reflector.store.resourceVersion ?? "none")")
             let next = world.reflector.store.resourceVersion.flatMap { Int($0) } ?? 0
             #expect(next >= version, "seed \(seed): the state went back from \(version) to \(next)")
             version = next
