@@ -58,7 +58,7 @@ class KubeAPI:
             if authority:
                 self.ssl.load_verify_locations(authority)
                 self.ssl.verify_mode = ssl.CERT_REQUIRED
-        self._writers = set()
+        self._writers = {}
         self._changed = None
         self._server = None
         self.port = 0
@@ -126,7 +126,11 @@ class KubeAPI:
         if self._server:
             self._server.close()
             self._server = None
+        tasks = list(self._writers.values())
         await self._cut()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def start(self):
         """After `stop`: at the same port, with an empty watch cache."""
@@ -148,14 +152,14 @@ class KubeAPI:
     # What a client sees
 
     async def _connection(self, reader, writer):
-        self._writers.add(writer)
+        self._writers[writer] = asyncio.current_task()
         try:
             while await self._request(reader, writer):
                 pass
         except (OSError, asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
-            self._writers.discard(writer)
+            self._writers.pop(writer, None)
             writer.close()
 
     async def _request(self, reader, writer):

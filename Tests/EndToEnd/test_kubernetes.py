@@ -200,7 +200,7 @@ def test_http2_with_a_client_certificate(api, watching, scripted, tmp_path, auth
     put_slices(server, backend)
     port = processes.unused_port()
     front = subprocess.Popen(
-        ["nghttpx", f"-f127.0.0.1,{port}", f"-b127.0.0.1,{server.port}", "--workers=1", "--backend-read-timeout=1h",
+        ["nghttpx", "--conf=/dev/null", "--no-ocsp", f"-f127.0.0.1,{port}", f"-b127.0.0.1,{server.port}", "--workers=1", "--backend-read-timeout=1h",
          "--verify-client", f"--verify-client-cacert={authority.file}", "--errorlog-file=/dev/null", "--accesslog-file=/dev/null",
          str(identity.key), str(identity.certificate)],
     )  # fmt: skip
@@ -259,6 +259,7 @@ def test_endpoints_and_inference_pools(api, watching, scripted, tmp_path):
     program.stop()
     (tmp_path / "snapshot.yaml").unlink(missing_ok=True)
     server.forbidden = set()
+    server.unserved = {SLICE, "inferencepools"}
     server.put("pods", pod("a", labels={"app": "vllm"}, ip="127.0.0.1"), pod("b", labels={"app": "other"}, ip="127.0.0.1"))
     program = watching(kubeconfig, pools="{inference_pool: llama}")
     wait_until(lambda: "does not serve inference.networking.k8s.io/v1" in fault(program), what="the message about the type")
@@ -270,14 +271,18 @@ def test_endpoints_and_inference_pools(api, watching, scripted, tmp_path):
     wait_until(lambda: ready(program) == {f"127.0.0.1:{second.port}"}, 15, what="the pool")
 
 
+def break_off_lists(server):
+    server.streams_lists = False
+    server.script = lambda path, query: None if "watch" in query else b'{"metadata":{"resourceVersion":"5"},"items":[{"meta'
+
+
 @pytest.mark.parametrize(
     ("break_it", "pool", "words"),
     [
         (lambda s: s.forbidden.add(SLICE), POOL, ['Role in namespace llm', '"discovery.k8s.io"', '"endpointslices"', '"list", "watch"']),
         (lambda s: None, "{services: [absent], namespace: llm}", ["is there such a Service in namespace llm"]),
         (lambda s: None, "{services: [vllm], namespace: llm, port: grpc}", ["no port named grpc", "http ("]),
-        (lambda s: setattr(s, "script", lambda path, query: b'{"metadata":{"resourceVersion":"5"},"items":[{"meta'),
-         POOL, ["makes no sense"]),
+        (lambda s: break_off_lists(s), POOL, ["makes no sense"]),
         (lambda s: setattr(s, "script", lambda path, query: b'{"metadata":{"resourceVersion":"5"},"items":[{"metadata":3}]}\n'),
          POOL, ["makes no sense"]),
         (lambda s: s.put(SLICE, slice_of("vllm", *(endpoint(f"10.9.{i // 250}.{i % 250 + 1}", ready=False) for i in range(1000)),

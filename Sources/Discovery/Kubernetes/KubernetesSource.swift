@@ -269,7 +269,9 @@ public final class KubernetesSource: EventHandler {
         if let fault = server.fault { return "credentials cannot be renewed, the old ones stay in use: \(fault)" }
         guard isWhole else { return nil }
         if let portFault = entry.pool.portFault { return portFault }
-        if entry.inferencePool?.reflector.store.objects.isEmpty == true { return "there is no \(entry.pool.settings.name)" }
+        if case .inferencePool(let name) = entry.pool.settings.subject, entry.inferencePool?.reflector.store.objects.isEmpty ?? true {
+            return "there is no InferencePool \(name) in \(entry.namespace.map { "namespace \($0)" } ?? "any namespace")"
+        }
         if entry.inferencePool == nil, !entry.pool.hasSlices {
             return "there are no endpoints: is there such a Service in \(entry.namespace.map { "namespace \($0)" } ?? "any namespace")?"
         }

@@ -138,6 +138,7 @@ public final class APIServer {
         let head = RequestHead()
         head.setMethod("GET")
         Array(target.utf8).withUnsafeBytes { head.setTarget($0) }
+        Array(reach.access.authority.utf8).withUnsafeBytes { head.setAuthority($0) }
         head.headers.append("accept", "application/json")
         head.headers.append("user-agent", "swiftlet")
         if let token = reach.access.token { head.headers.append("authorization", "Bearer \(token)") }
@@ -157,7 +158,7 @@ public final class APIServer {
                 loadedAt = nil
             }
             rejected()
-            return "TLS with \(server) failed: \(why)"
+            return why.isEmpty ? "TLS with \(server) failed" : why
         case .timeout: return "\(server) is silent"
         case .protocolError: return "what \(server) sends is no HTTP"
         case .staleConnection, .refusedStream, .overloaded, .reset: return "the connection to \(server) broke off"

@@ -1,4 +1,5 @@
 import Foundation
+import Glibc
 
 /// Where an API server is and how it is convinced of who we are. All contents are here; nothing is read later.
 public struct ClusterAccess: Sendable, Equatable {
@@ -88,15 +89,17 @@ public enum AccessSource: Sendable, Equatable {
     static func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.self) }
 
     static func read(_ path: String) throws(AccessError) -> [UInt8] {
-        do {
-            let data = try Data(contentsOf: URL(filePath: path))
-            guard data.count <= 4 << 20 else { throw AccessError("\(path): larger than 4 MiB") }
-            return Array(data)
-        } catch let error as AccessError {
-            throw error
-        } catch {
-            let code = ((error as NSError).userInfo[NSUnderlyingErrorKey] as? NSError)?.code ?? 0
-            throw AccessError("\(path): " + (code == 0 ? "cannot be read" : String(cString: strerror(Int32(truncatingIfNeeded: code)))))
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+        guard descriptor >= 0 else { throw AccessError("\(path): \(String(cString: strerror(errno)))") }
+        defer { close(descriptor) }
+        var bytes: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 16 << 10)
+        while true {
+            let count = Glibc.read(descriptor, &chunk, chunk.count)
+            if count == 0 { return bytes }
+            guard count > 0 else { throw AccessError("\(path): \(String(cString: strerror(errno)))") }
+            bytes += chunk[..<count]
+            guard bytes.count <= 4 << 20 else { throw AccessError("\(path): larger than 4 MiB") }
         }
     }
 }
