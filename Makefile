@@ -23,9 +23,9 @@ BENCH_RUNS ?= 5
 APT_SWIFT := libncurses6 libsqlite3-0 libcurl4 libxml2 binutils libc6-dev libstdc++-12-dev pkg-config git ca-certificates tzdata
 APT_BUILD := libnghttp2-dev libssl-dev libsimdjson-dev libxxhash-dev libc-ares-dev libprotobuf-c-dev protobuf-c-compiler
 # Clients and tools of the tests.
-APT_TESTS := libhttp-parser-dev python3 python3-venv curl openssl nghttp2-client
+APT_TESTS := libhttp-parser-dev python3 python3-venv curl openssl nghttp2-client nghttp2-proxy kubernetes-client valgrind
 
-.PHONY: help deps deps-system deps-python build demo test fuzz lint format proto bench compare-strictness clean
+.PHONY: help deps deps-system deps-python build demo test sanitize soak fuzz lint format proto bench compare-strictness clean
 
 help: ## Lists the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -84,12 +84,21 @@ test: ## Everything that must hold: build, lint, unit tests, end-to-end tests wi
 	swift test --skip-build 2>&1 | tee .build/logs/unit.log | grep -vE '^◇|^[^✔✘↳]*started\.$$'
 	step="end-to-end tests"; echo "== test: end to end, with real clients"
 	SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python -m pytest -q Tests/EndToEnd $(PYTEST_FLAGS) 2>&1 | tee .build/logs/end-to-end.log
+	step="soak"; echo "== test: soak, in short"
+	SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python Tests/Soak/soak.py --minutes 0.33
+	step="sanitizers"; Tests/Sanitize/sanitize short
 	step="counting the tests"
 	unit=$$(grep -oE 'Test run with [0-9]+ tests? .*passed' .build/logs/unit.log | tail -1 | grep -oE '[0-9]+' | head -1)
 	clients=$$(grep -oE '[0-9]+ passed' .build/logs/end-to-end.log | tail -1 | grep -oE '[0-9]+')
 	[[ "$$unit" -gt 0 && "$$clients" -gt 0 ]]
 	echo "make test: everything holds ($$unit unit tests, $$clients end-to-end tests)"
 	echo "total: $$((unit + clients)) passed, 0 failed"
+
+sanitize: deps ## The data path under AddressSanitizer and ThreadSanitizer: all tests, and MINUTES of mixed traffic
+	@Tests/Sanitize/sanitize full
+
+soak: deps build ## Mixed traffic with dying engines for MINUTES=10: does the router end as it began?
+	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python Tests/Soak/soak.py --minutes $${MINUTES:-10}
 
 fuzz: ## Fuzzes every border that hostile bytes cross, TIME seconds each: TIME=60, TARGETS
 	@Tests/Fuzz/fuzz

@@ -73,14 +73,16 @@ let package = Package(
         .target(
             name: "Simulation", dependencies: ["EngineModel", "Reporting", "Routing", "Workload", histogram], swiftSettings: hot),
         .target(
-            name: "LatencyBench", dependencies: ["EventLoop", "HTTPTransport", "Protos", "Reporting", "Wire", "Workload", heap, histogram],
+            name: "LatencyBench",
+            dependencies: ["CLinux", "EventLoop", "HTTPTransport", "Protos", "Reporting", "Wire", "Workload", heap, histogram],
             swiftSettings: swift),
 
         // Programs.
         .executableTarget(
             name: "swiftlet",
             dependencies: [
-                "Admin", "Configuration", "Discovery", "KubernetesAPI", "LatencyBench", "LoadSignals", "Proxy", "Reporting", "Simulation",
+                "Admin", "CLinux", "Configuration", "Discovery", "KubernetesAPI", "LatencyBench", "LoadSignals", "Proxy", "Reporting",
+                "Simulation",
                 "StubEngine",
                 argumentParser, logging,
             ], swiftSettings: swift),

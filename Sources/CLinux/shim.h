@@ -1,11 +1,15 @@
 // Linux calls and macros that Swift's Glibc module does not export.
 #pragma once
+#include <elf.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/auxv.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
+#include <sys/prctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -73,4 +77,29 @@ static inline uint64_t swl_wall_nanoseconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+// glibc declares it under _GNU_SOURCE alone.
+extern void *memmem(const void *haystack, size_t haystack_count, const void *needle, size_t needle_count);
+static inline const void *swl_find(const void *bytes, size_t count, const void *wanted, size_t wanted_count) {
+    return memmem(bytes, count, wanted, wanted_count);
+}
+
+// Timers of ordinary threads may be 50 us late, so that the kernel can gather them; this thread's are not from now on.
+static inline int swl_tighten_timers(void) { return prctl(PR_SET_TIMERSLACK, 1ul); }
+
+/// Lets go of the pages of the program's code, of which start-up has touched most and serving needs few. They are those of the file,
+/// unchanged: what is needed again is mapped again, from the page cache. Does nothing where the program's headers say nothing.
+static inline void swl_forget_code(void) {
+    const Elf64_Phdr *headers = (const Elf64_Phdr *)getauxval(AT_PHDR);
+    size_t count = headers ? getauxval(AT_PHNUM) : 0;
+    uintptr_t base = 0, page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    for (size_t i = 0; i < count; i++)
+        if (headers[i].p_type == PT_PHDR) base = (uintptr_t)headers - headers[i].p_vaddr;
+    for (size_t i = 0; i < count; i++) {
+        if (headers[i].p_type != PT_LOAD || !(headers[i].p_flags & PF_X) || (headers[i].p_flags & PF_W)) continue;
+        uintptr_t start = (base + headers[i].p_vaddr + page - 1) & ~(page - 1);
+        uintptr_t end = (base + headers[i].p_vaddr + headers[i].p_memsz) & ~(page - 1);
+        if (end > start) madvise((void *)start, end - start, MADV_DONTNEED);
+    }
 }

@@ -8,11 +8,3 @@ extension Unmanaged {
     @_transparent
     public func use<Result>(_ body: (Instance) -> Result) -> Result { _withUnsafeGuaranteedRef(body) }
 }
-
-extension Optional where Wrapped: AnyObject {
-    /// Whether this is that object; looks at nothing but the two addresses.
-    @_transparent
-    public func isSame(as object: Wrapped) -> Bool {
-        map { Unmanaged.passUnretained($0).toOpaque() } == Unmanaged.passUnretained(object).toOpaque()
-    }
-}

@@ -132,7 +132,10 @@ open class DownstreamExchange {
     public final func abort(errorCode: UInt32 = 2 /* INTERNAL_ERROR */) {
         guard let connection, !isResponseFinished || isTunnel else { return }
         isResponseFinished = true
-        if let stream { stream.session.reset(stream, errorCode: errorCode) } else { connection.abortHTTP1Response() }
+        guard let stream else { return connection.abortHTTP1Response() }
+        // nghttp2 drops what waits on a stream that is reset, and the client would see nothing of an answer that had begun.
+        if isResponseStarted { stream.session.pullOutput() }
+        stream.session.reset(stream, errorCode: errorCode)
     }
 
     /// Holds the rest of the request's body back at the client, by its own flow control.

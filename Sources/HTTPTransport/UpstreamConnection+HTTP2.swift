@@ -23,8 +23,11 @@ extension UpstreamConnection {
 
     /// How many more streams fit.
     var freeStreams: Int {
-        guard let http2, http2.hasPeerSettings, !http2.peerIsGoingAway, !isClosed, !closesAfterFlush else { return 0 }
-        return min(http2.peerStreamLimit, limits.streamsPerConnection, streamAllowance) &- http2.streams.count
+        guard let http2 = http2.map(uncounted), !isClosed, !closesAfterFlush else { return 0 }
+        return http2.use { http2 in
+            guard http2.hasPeerSettings, !http2.peerIsGoingAway else { return 0 }
+            return min(http2.peerStreamLimit, limits.streamsPerConnection, streamAllowance) &- http2.streams.count
+        }
     }
 
     func startStream(of http2: HTTP2Session, _ exchange: UpstreamExchange, _ request: UpstreamRequest) {

@@ -247,7 +247,11 @@ final class UpstreamConnection: TransportConnection {
     private func processHead(_ bytes: UnsafeRawBufferPointer) -> Int? {
         guard let exchange else { return nil }
         do throws(HTTP1Defect) {
-            guard let length = try pool.parser.measureHead(bytes) else { return nil }
+            guard let length = try pool.parser.measureHead(bytes) else {
+                // What speaks another protocol may never send a blank line.
+                guard HTTP1HeadParser.mayBecomeResponse(bytes) else { throw .malformed }
+                return nil
+            }
             exchange.response.removeAll()
             let (framing, persists) = try pool.parser.parseResponse(
                 UnsafeRawBufferPointer(rebasing: bytes[..<length]), into: exchange.response, toHead: isHeadRequest)

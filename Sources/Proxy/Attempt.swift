@@ -10,7 +10,7 @@ final class Attempt: UpstreamExchange {
 
     init(exchange: Exchange) { self.exchange = exchange }
 
-    private var isCurrent: Bool { exchange.attempt.isSame(as: self) }
+    private var isCurrent: Bool { exchange.attempt.map { uncounted($0).toOpaque() } == uncounted(self).toOpaque() }
 
     override func informationalReceived() { if isCurrent { exchange.upstreamInformed(response) } }
     override func tunnelOpened() { if isCurrent { exchange.tunnelOpened(response) } }

@@ -16,8 +16,6 @@ extension LatencyHistogram {
 
 /// What a histogram says, with all its buckets, so that what was written can be read back and added up.
 public struct Distribution: Codable, Sendable, Equatable {
-    public static let shownPercentiles = [50.0, 75, 90, 95, 99, 99.9, 99.99]
-
     public var count: UInt64
     /// All times in nanoseconds.
     public var mean: Double
@@ -44,6 +42,11 @@ public struct Distribution: Codable, Sendable, Equatable {
         func at(_ percentile: Double) -> UInt64 { isEmpty ? 0 : histogram.valueAtPercentile(percentile) }
         (p50, p75, p90, p95, p99, p999, p9999) = (at(50), at(75), at(90), at(95), at(99), at(99.9), at(99.99))
         buckets = isEmpty ? [] : histogram.recordedValues().map { [$0.value, $0.count] }
+    }
+
+    /// 0 when nothing was recorded.
+    public func milliseconds(percentile: Double) -> Double {
+        count == 0 ? 0 : Double(histogram.valueAtPercentile(min(100, max(0, percentile)))) / 1e6
     }
 
     /// The histogram again. Buckets that are none are left out.

@@ -43,6 +43,13 @@ public struct HTTP1HeadParser: Sendable {
         return nil
     }
 
+    /// Whether the start of a head, of which the end is not here, can still be one of a response.
+    public static func mayBecomeResponse(_ input: UnsafeRawBufferPointer) -> Bool {
+        let start: StaticString = "HTTP/1."
+        return memcmp(start.utf8Start, input.baseAddress ?? UnsafeRawPointer(start.utf8Start), min(input.count, start.utf8CodeUnitCount))
+            == 0
+    }
+
     /// Parses a request head of exactly these bytes into `head`, and says how its body ends.
     public func parseRequest(_ input: UnsafeRawBufferPointer, into head: RequestHead) throws(HTTP1Defect) -> BodyFraming {
         guard !input.isEmpty else { throw .malformed }

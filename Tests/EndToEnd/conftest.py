@@ -90,10 +90,10 @@ def serve(start):
 def configured(serve, tmp_path):
     """Starts a router with some lines of configuration."""
 
-    def make(lines, *backends, **named):
+    def make(lines, *backends, arguments_after=(), **named):
         file = tmp_path / "swiftlet.yaml"
         file.write_text(lines)
-        return serve(*backends, arguments=("--config", file), **named)
+        return serve(*backends, arguments=("--config", file, *arguments_after), **named)
 
     return make
 

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+import processes
 from scripted_backend import answer_ok
 from waiting import wait_until
 from wire_clients import ConnectionEnded, HTTP2Client, Response
@@ -147,7 +148,7 @@ def attacked(serve, scripted, gate):
     print(f"memory +{grown / 2**20:.1f} MiB, CPU {used:.2f} s, neighbour {len(neighbour.answers)}, slowest {neighbour.slowest:.3f} s")
     assert set(neighbour.answers) == {(200, True)}
     assert grown < program.memory_limit, f"{grown / 2**20:.1f} MiB"
-    assert used < program.cpu_limit, f"{used:.2f} CPU seconds"
+    assert used < program.cpu_limit or processes.IS_SANITIZED, f"{used:.2f} CPU seconds"
 
 
 def batches(make, count, size=500):

@@ -216,18 +216,20 @@ def test_dead_backend_is_found_and_replaced(configured):  # noqa: F811
     assert dead
 
 
-def test_upstream_reset_in_mid_stream_reaches_the_client(serve):
+@pytest.mark.parametrize("at_once", [True, False])
+def test_upstream_reset_in_mid_stream_reaches_the_client(serve, at_once):
     def script(connection, event):
         if isinstance(event, h2.events.StreamEnded):
             connection.h2.send_headers(event.stream_id, [(b":status", b"200")])
             connection.h2.send_data(event.stream_id, b"part")
-            connection.flush()
-            connection.socket.sendall(RstStreamFrame(event.stream_id, 7).serialize())
+            if not at_once:
+                connection.flush()
+            connection.socket.sendall(connection.h2.data_to_send() + RstStreamFrame(event.stream_id, 7).serialize())
 
     program = serve(FrameBackend(script))
     with HTTP2Client(program.port) as client:
         response = client.response(client.request(body={}))
-    assert (response.status, response.complete, response.reset_code) == (200, False, 2)
+    assert (response.status, bytes(response.body), response.complete, response.reset_code) == (200, b"part", False, 2)
 
 
 def test_answer_before_the_end_of_the_request(serve, scripted):

@@ -386,7 +386,7 @@ def test_several_listeners(serve, scripted):
 
 def test_resident_memory_after_start(serve, scripted):
     program = serve(scripted(), admin=True)
-    assert program.resident_bytes() < 20 << 20, f"{program.resident_bytes() / (1 << 20):.1f} MiB"
+    assert program.resident_bytes() < 16 << 20, f"{program.resident_bytes() / (1 << 20):.1f} MiB"
 
 
 @pytest.mark.parametrize("loops", [1, 2, 4])

@@ -1,0 +1,217 @@
+public import EventLoop
+public import HTTPTransport
+import Reporting
+import Wire
+
+/// Sends one loop's share of a plan and measures what comes back. Confined to its loop.
+///
+/// Budget per small request: one write and one read on HTTP/1.1, less on HTTP/2; exchanges are used again; no allocation beside the body.
+public final class LoadGenerator: EventHandler {
+    let plan: LoadPlan
+    let settings: LoadSettings
+    private let pool: UpstreamPool
+    private var writer: RequestWriter
+    private var pacer: RequestPacer
+    private let head = RequestHead()
+    let startNanoseconds: UInt64
+    private let endNanoseconds: UInt64
+    private var body: [UInt8] = []
+    private var preparedIndex = -1
+    private var spare: [LoadExchange] = []
+    private var underWay: [ObjectIdentifier: LoadExchange] = [:]
+    public private(set) var measurements = RunMeasurements()
+    private let completion: (RunMeasurements) -> Void
+    private var hasCompleted = false
+    private var isSending = false
+    /// When a place below the limit last came free: before that a request could not be sent, and its wait is not the generator's fault.
+    private var placeFreeAt: UInt64 = 0
+
+    /// - Parameters:
+    ///   - startNanoseconds: of the loop's clock; the schedule counts from it.
+    ///   - indices: this loop's requests, whole sessions, by time.
+    ///   - completion: called once, on the loop.
+    public init(
+        loop: EventLoop, plan: LoadPlan, indices: [Int32], target: LoadTarget, settings: LoadSettings, tls: UpstreamTLS?,
+        startNanoseconds: UInt64, completion: @escaping (RunMeasurements) -> Void
+    ) {
+        self.plan = plan
+        self.settings = settings
+        self.startNanoseconds = startNanoseconds
+        self.completion = completion
+        let lastOffset = plan.requests.map(\.offsetNanoseconds).max() ?? 0
+        endNanoseconds = startNanoseconds &+ lastOffset &+ settings.drainNanoseconds
+        writer = RequestWriter(settings)
+        pacer = RequestPacer(
+            mode: settings.mode, startNanoseconds: startNanoseconds, offsets: plan.requests.map(\.offsetNanoseconds),
+            nextTurn: plan.requests.map(\.nextTurn), thinkNanoseconds: plan.requests.map(\.thinkNanoseconds), indices: indices)
+        pool = UpstreamPool(
+            loop: loop, address: target.address, authority: target.authority, speaksHTTP2: target.speaksHTTP2, tls: tls,
+            limits: Self.limits(settings))
+        super.init(loop: loop)
+        Self.write(head, target, settings)
+        prepare()
+        arm()
+    }
+
+    private static func limits(_ settings: LoadSettings) -> TransportLimits {
+        var limits = TransportLimits()
+        limits.idleUpstreamConnections = 65_536
+        limits.upstreamIdleTimeoutNanoseconds = 4_000_000_000
+        limits.connectTimeoutNanoseconds = 10_000_000_000
+        limits.upstreamSilenceTimeoutNanoseconds = settings.timeoutNanoseconds
+        limits.http2UpstreamConnections = max(1, settings.connections)
+        limits.streamsPerConnection = 1_000_000
+        limits.queuedUpstreamRequests = 1_000_000
+        limits.upstreamQueueTimeoutNanoseconds = settings.timeoutNanoseconds
+        return limits
+    }
+
+    private static func write(_ head: RequestHead, _ target: LoadTarget, _ settings: LoadSettings) {
+        func bytes(_ text: String, _ body: (UnsafeRawBufferPointer) -> Void) {
+            var text = text
+            text.withUTF8 { body(UnsafeRawBufferPointer($0)) }
+        }
+        bytes(settings.api == .plain ? settings.method : "POST") { head.setMethod($0) }
+        bytes(path(target, settings)) { head.setTarget($0) }
+        bytes(target.authority) { head.setAuthority($0) }
+        switch settings.api {
+        case .chat, .text: head.headers.append("content-type", "application/json")
+        case .infer:
+            head.headers.append("content-type", "application/grpc")
+        case .plain: break
+        }
+        for header in settings.headers { head.headers.append(header.name.lowercased(), header.value) }
+    }
+
+    private static func path(_ target: LoadTarget, _ settings: LoadSettings) -> String {
+        if settings.api == .plain { return target.path.isEmpty ? "/" : target.path }
+        if !target.path.isEmpty, target.path != "/" { return target.path }
+        switch settings.api {
+        case .chat: return "/v1/chat/completions"
+        case .text: return "/v1/completions"
+        default: return "/inference.GRPCInferenceService/" + (settings.streams ? "ModelStreamInfer" : "ModelInfer")
+        }
+    }
+
+    // MARK: Sending
+
+    public override func deadlineReached() {
+        if loop.now >= endNanoseconds { return stop() }
+        sendDue()
+    }
+
+    private func sendDue() {
+        // What a finished request frees is taken by the loop below, not by a call inside a call.
+        guard !isSending, !hasCompleted else { return }
+        isSending = true
+        while let issue = pacer.take(at: loop.clock()) { send(issue) }
+        isSending = false
+        prepare()
+        arm()
+        if pacer.remaining == 0, pacer.inFlight == 0 { complete() }
+    }
+
+    /// Writes the next body while there is time, so that a long prompt does not make its request late.
+    private func prepare() {
+        guard settings.api != .plain, let next = pacer.nextScheduledIndex, next != preparedIndex else { return }
+        writer.write(next, of: plan, to: &body)
+        preparedIndex = next
+    }
+
+    private func arm() {
+        let next = pacer.nextDueNanoseconds ?? .max
+        setDeadline(min(isFull ? .max : next, endNanoseconds))
+    }
+
+    private var isFull: Bool {
+        switch settings.mode {
+        case .open(let limit): limit.map { pacer.inFlight >= $0 } ?? false
+        case .closed(let concurrency): pacer.inFlight >= concurrency
+        }
+    }
+
+    private func send(_ issue: RequestPacer.Issue) {
+        if settings.api == .plain {
+            if preparedIndex < 0 { writer.write(issue.index, of: plan, to: &body) }
+            preparedIndex = issue.index
+        } else if preparedIndex != issue.index {
+            writer.write(issue.index, of: plan, to: &body)
+            preparedIndex = issue.index
+        }
+        let exchange = spare.popLast() ?? LoadExchange(generator: self)
+        let now = loop.clock()
+        exchange.begin(
+            RequestRecord(
+                index: issue.index, stage: plan.requests[issue.index].stage, dueNanoseconds: issue.dueNanoseconds &- startNanoseconds,
+                sentNanoseconds: now &- startNanoseconds))
+        measurements.sent += 1
+        measurements.generatorLag.note(now &- max(issue.dueNanoseconds, placeFreeAt))
+        measurements.highestInFlight = max(measurements.highestInFlight, pacer.inFlight)
+        underWay[ObjectIdentifier(exchange)] = exchange
+        let hasBody = !body.isEmpty
+        pool.start(
+            exchange,
+            UpstreamRequest(
+                head: head, bodyLength: hasBody && settings.api != .infer ? body.count : nil, hasBody: hasBody,
+                acceptsTrailers: settings.api == .infer))
+        guard hasBody, !exchange.isFinished else { return }
+        body.withUnsafeBytes { _ = exchange.send($0) }
+        exchange.finishRequest()
+    }
+
+    // MARK: Answers
+
+    func noteGap(_ nanoseconds: UInt64) { measurements.interTokenLatency.note(nanoseconds) }
+    func noteBytes(_ count: Int) { measurements.responseBytes &+= count }
+    func backend(named name: UnsafeRawBufferPointer) -> Int { measurements.backend(named: name) }
+
+    func finished(_ exchange: LoadExchange) {
+        underWay[ObjectIdentifier(exchange)] = nil
+        let record = exchange.record
+        let now = loop.clock()
+        if record.dueNanoseconds >= settings.warmUpNanoseconds { measurements.add(record, recordLimit: settings.recordLimit) }
+        let isGood = record.outcome == .good
+        if isGood {
+            writer.remember(record.index, of: plan, answer: exchange.answer)
+        } else {
+            writer.forget(record.index)
+        }
+        if isFull { placeFreeAt = now }
+        pacer.finished(record.index, at: now, endsSession: !isGood)
+        guard !hasCompleted else { return }
+        // The transport still holds the exchange; at the turn's end it has let go.
+        retired.append(exchange)
+        callAtTurnEnd()
+    }
+
+    private var retired: [LoadExchange] = []
+
+    public override func turnEnded() {
+        for exchange in retired where exchange.isFinished && spare.count < 4_096 { spare.append(exchange) }
+        retired.removeAll(keepingCapacity: true)
+        sendDue()
+    }
+
+    // MARK: Ends
+
+    /// Ends the run: what is under way counts as unfinished.
+    public func stop() {
+        guard !hasCompleted else { return }
+        let rest = Array(underWay.values)
+        hasCompleted = true
+        for exchange in rest {
+            exchange.cancel()
+            exchange.giveUp()
+        }
+        hasCompleted = false
+        complete()
+    }
+
+    private func complete() {
+        guard !hasCompleted else { return }
+        hasCompleted = true
+        detach()
+        pool.closeAll()
+        completion(measurements)
+    }
+}

@@ -1,0 +1,136 @@
+import CLinux
+import Dispatch
+import EventLoop
+import Foundation
+import HTTPTransport
+import Synchronization
+
+/// Plays a plan against a target, on as many loops as asked for, and adds up what they measured.
+public final class LoadRun: Sendable {
+    /// What a display shows while it runs.
+    public struct Progress: Sendable {
+        public var elapsedSeconds: Double
+        public var measurements: RunMeasurements
+        public var total: Int
+    }
+
+    private struct State {
+        var parts: [RunMeasurements] = []
+        var threads: [LoopThread] = []
+        var isStopped = false
+    }
+
+    public let plan: LoadPlan
+    public let target: LoadTarget
+    public let settings: LoadSettings
+    private let state = Mutex(State())
+    private let done = DispatchGroup()
+
+    public init(plan: LoadPlan, target: LoadTarget, settings: LoadSettings) {
+        self.plan = plan
+        self.target = target
+        self.settings = settings
+    }
+
+    /// Whether `stop()` ended it before its time.
+    public var isPartial: Bool { state.withLock { $0.isStopped } }
+
+    /// Runs to the end, or to `stop()`. Throws when a loop or TLS cannot be set up.
+    /// - Parameter progress: called about every `interval` seconds, on the caller's thread, with what came so far (without records).
+    public func run(progressEvery interval: Double = 0.5, progress: (Progress) -> Void = { _ in }) throws -> RunMeasurements {
+        let tls = target.isTLS ? try TLSClientSource(tlsSettings) : nil
+        let shares = shares()
+        // Loops set up while this passes, so that the first request is not late.
+        let lead = UInt64(200_000_000 + plan.requests.count * 1_000)
+        let start = swl_monotonic_nanoseconds() &+ lead
+        for (number, indices) in shares.enumerated() {
+            done.enter()
+            do {
+                let thread = try LoopThread.start(label: "swiftlet.bench.\(number)") { [self] loop in
+                    _ = swl_tighten_timers()
+                    let generator = LoadGenerator(
+                        loop: loop, plan: plan, indices: indices, target: target, settings: settings,
+                        tls: tls.map { UpstreamTLS(source: $0, host: target.host, log: OperatorLog()) }, startNanoseconds: start
+                    ) { measurements in
+                        self.state.withLock { $0.parts.append(measurements) }
+                        self.done.leave()
+                    }
+                    loop.addService(generator)
+                }
+                state.withLock { $0.threads.append(thread) }
+            } catch {
+                done.leave()
+                stop()
+                throw error
+            }
+        }
+        while done.wait(timeout: .now() + interval) == .timedOut {
+            progress(Progress(elapsedSeconds: seconds(since: start), measurements: sample(), total: plan.requests.count))
+        }
+        let threads = state.withLock { $0.threads }
+        for thread in threads { thread.stopAndWait() }
+        var result = RunMeasurements()
+        for part in state.withLock({ $0.parts }) { result.add(part) }
+        result.records.sort { $0.dueNanoseconds < $1.dueNanoseconds }
+        return result
+    }
+
+    /// Ends it now: `run` returns what was measured, and what was under way as unfinished.
+    public func stop() {
+        let threads = state.withLock { state in
+            state.isStopped = true
+            return state.threads
+        }
+        for thread in threads { thread.mailbox.post { $0.service(LoadGenerator.self)?.stop() } }
+    }
+
+    /// Each loop gets whole sessions, dealt out in turn.
+    private func shares() -> [[Int32]] {
+        let loops = max(1, min(settings.loops, plan.requests.count))
+        var loopOf = [Int32](repeating: -1, count: plan.requests.count)
+        var result = [[Int32]](repeating: [], count: loops)
+        var next: Int32 = 0
+        for index in plan.requests.indices {
+            if loopOf[index] < 0 {
+                loopOf[index] = next % Int32(loops)
+                next += 1
+            }
+            result[Int(loopOf[index])].append(Int32(index))
+            let following = Int(plan.requests[index].nextTurn)
+            if following >= 0 { loopOf[following] = loopOf[index] }
+        }
+        return result
+    }
+
+    private func sample() -> RunMeasurements {
+        let threads = state.withLock { $0.threads }
+        let parts = Mutex<[RunMeasurements]>([])
+        let collected = DispatchGroup()
+        for thread in threads {
+            collected.enter()
+            thread.mailbox.post { loop in
+                if var part = loop.service(LoadGenerator.self)?.measurements {
+                    part.records = []
+                    parts.withLock { $0.append(part) }
+                }
+                collected.leave()
+            }
+        }
+        _ = collected.wait(timeout: .now() + 1)
+        var result = RunMeasurements()
+        for part in parts.withLock({ $0 }) { result.add(part) }
+        return result
+    }
+
+    private var tlsSettings: TLSClientSettings {
+        var result = TLSClientSettings()
+        result.caFile = settings.caFile
+        result.skipsVerification = settings.skipsVerification
+        return result
+    }
+
+    private func seconds(since start: UInt64) -> Double {
+        let now = swl_monotonic_nanoseconds()
+        return now > start ? Double(now - start) / 1e9 : 0
+    }
+}

@@ -1,0 +1,236 @@
+import Foundation
+import Histogram
+public import Reporting
+
+/// What a run came to: written as JSON, read back for comparison, shown as a table or a page.
+public struct RunReport: Codable, Sendable {
+    public struct Workload: Codable, Sendable {
+        public var name: String
+        public var parameters: [String: String]
+        public var requests: Int
+        public var process: String
+        /// Of what is sent, and of when.
+        public var contentHash: String
+        public var scheduleHash: String
+        /// Share of prompt tokens that a cache without bounds would give; nil for sessions, where the answers decide.
+        public var idealHitRate: Double?
+    }
+
+    public struct Stage: Codable, Sendable {
+        public var offeredRate: Double
+        public var requests: Int
+        public var failed: Int
+        public var ttft: Distribution
+        public var ttftFromSend: Distribution
+        public var endToEnd: Distribution
+        public var outputTokensPerSecond: Double
+        public var goodputShare: Double?
+    }
+
+    public struct Backend: Codable, Sendable {
+        public var name: String
+        public var requests: Int
+    }
+
+    /// A slice of the run by when requests were due.
+    public struct TimeBin: Codable, Sendable {
+        public var startSeconds: Double
+        public var requests: Int
+        public var ttftP50: Double
+        public var ttftP99: Double
+        /// Requests of each of `backends`.
+        public var byBackend: [Int]
+    }
+
+    public struct Goodput: Codable, Sendable {
+        public var target: GoodputTarget
+        public var requests: Int
+        /// Of all requests that were due, 0...1.
+        public var share: Double
+        public var requestsPerSecond: Double
+    }
+
+    public static let schema = 1
+    public var schema = RunReport.schema
+    public var tool: String
+    public var label: String
+    public var startedAt: String
+    public var command: [String]
+    public var isPartial: Bool
+    /// Why the figures must not be used; empty when they may.
+    public var invalidReasons: [String]
+    public var environment: RunEnvironment
+    public var url: String
+    public var api: String
+    public var streams: Bool
+    /// `open`, `open, at most N under way` or `closed loop of N`.
+    public var mode: String
+    public var workload: Workload
+    public var stages: [Stage]
+    public var durationSeconds: Double
+    public var offeredRate: Double
+    public var sent: Int
+    public var completed: Int
+    public var failed: Int
+    public var errors: [String: Int]
+    public var promptTokens: Int
+    public var cachedTokens: Int
+    public var outputTokens: Int
+    public var highestInFlight: Int
+    public var requestRate: Double
+    public var outputTokenRate: Double
+    public var totalTokenRate: Double
+    /// All in nanoseconds: `ttft`, `e2e` (from the schedule), `ttft_from_send`, `e2e_from_send`, `tpot`, `itl`, `generator_lag`.
+    public var metrics: [String: Distribution]
+    public var goodput: Goodput?
+    public var backends: [Backend]
+    public var timeline: [TimeBin]
+    public var recordsLeftOut: Int
+
+    public var isValid: Bool { invalidReasons.isEmpty }
+    /// Of the prompt tokens that engines counted.
+    public var hitRate: Double { promptTokens == 0 ? 0 : Double(cachedTokens) / Double(promptTokens) }
+
+    /// What is not in the measurements.
+    public struct Context: Sendable {
+        public var tool: String
+        public var label: String
+        public var startedAt: Date
+        public var command: [String]
+        public var goodput: GoodputTarget?
+
+        public init(tool: String, label: String, startedAt: Date, command: [String], goodput: GoodputTarget?) {
+            self.tool = tool
+            self.label = label
+            self.startedAt = startedAt
+            self.command = command
+            self.goodput = goodput
+        }
+    }
+
+    public init(_ run: LoadRun, _ measured: RunMeasurements, environment: RunEnvironment, context: Context) {
+        tool = context.tool
+        label = context.label
+        startedAt = ISO8601DateFormatter().string(from: context.startedAt)
+        command = context.command
+        isPartial = run.isPartial
+        self.environment = environment
+        url = run.target.url
+        api = run.settings.api.rawValue
+        streams = run.settings.streams && run.settings.api != .plain
+        let plan = run.plan
+        let hasSessions = plan.requests.contains { $0.nextTurn >= 0 }
+        workload = Workload(
+            name: plan.name, parameters: plan.parameters, requests: plan.requests.count, process: plan.process,
+            contentHash: ContentHash.text(plan.contentHash), scheduleHash: ContentHash.text(plan.scheduleHash),
+            idealHitRate: hasSessions ? nil : plan.idealHitRate)
+        switch run.settings.mode {
+        case .open(limit: nil): mode = "open"
+        case .open(limit: .some(let limit)): mode = "open, at most \(limit) under way"
+        case .closed(let concurrency): mode = "closed loop of \(concurrency)"
+        }
+        let seconds = Double(measured.durationNanoseconds) / 1e9
+        func rate(_ count: Int) -> Double { seconds > 0 ? Double(count) / seconds : 0 }
+        durationSeconds = seconds
+        let active = plan.stages.reduce(0) { $0 + $1.seconds }
+        offeredRate = active > 0 ? Double(plan.requests.count) / active : 0
+        sent = measured.sent
+        completed = measured.good
+        failed = measured.finished - measured.good
+        errors = Dictionary(uniqueKeysWithValues: measured.outcomes.filter { $0.key != .good }.map { ($0.key.name, $0.value) })
+        (promptTokens, cachedTokens, outputTokens) = (measured.promptTokens, measured.cachedTokens, measured.outputTokens)
+        highestInFlight = measured.highestInFlight
+        requestRate = rate(measured.good)
+        outputTokenRate = rate(measured.outputTokens)
+        totalTokenRate = rate(measured.outputTokens + measured.promptTokens)
+        metrics = [
+            "ttft": Distribution(measured.timeToFirstToken), "ttft_from_send": Distribution(measured.timeToFirstTokenFromSend),
+            "e2e": Distribution(measured.endToEnd), "e2e_from_send": Distribution(measured.endToEndFromSend),
+            "tpot": Distribution(measured.timePerOutputToken), "itl": Distribution(measured.interTokenLatency),
+            "generator_lag": Distribution(measured.generatorLag),
+        ]
+        backends = zip(measured.backends, measured.requestsByBackend).map { Backend(name: $0, requests: $1) }
+        recordsLeftOut = measured.recordsLeftOut
+        stages = Self.stages(plan, measured, context.goodput)
+        timeline = Self.timeline(measured)
+        if let target = context.goodput {
+            let good = measured.records.count { target.holds($0) }
+            goodput = Goodput(
+                target: target, requests: good, share: measured.records.isEmpty ? 0 : Double(good) / Double(measured.records.count),
+                requestsPerSecond: rate(good))
+        }
+        invalidReasons = []
+        invalidReasons = reasons(planned: plan.requests.count, isOpen: run.settings.mode != .closed(concurrency: highestInFlight))
+    }
+
+    /// The rule: a late generator measures itself. Lag p99 up to a millisecond and up to a hundredth of the TTFT's p50, and all sent.
+    private func reasons(planned: Int, isOpen: Bool) -> [String] {
+        var reasons: [String] = []
+        let (lag, ttft) = (metrics["generator_lag"], metrics["ttft"])
+        if isOpen, let lag, lag.count > 0 {
+            func milliseconds(_ value: UInt64) -> String { String(format: "%.3f ms", Double(value) / 1e6) }
+            if lag.p99 > 1_000_000 { reasons.append("the generator's own lag has a p99 of \(milliseconds(lag.p99)), over 1 ms") }
+            if let ttft, ttft.count > 0, lag.p99 * 100 > ttft.p50 {
+                reasons.append(
+                    "the generator's own lag has a p99 of \(milliseconds(lag.p99)), over 1 % of the TTFT's p50 (\(milliseconds(ttft.p50)))")
+            }
+        }
+        if !isPartial, sent * 100 < planned * 99 { reasons.append("only \(sent) of \(planned) requests were sent") }
+        if completed == 0 { reasons.append("no request succeeded") }
+        return reasons
+    }
+
+    private static func stages(_ plan: LoadPlan, _ measured: RunMeasurements, _ goodput: GoodputTarget?) -> [Stage] {
+        plan.stages.indices.map { index in
+            var (ttft, fromSend, endToEnd) = (LatencyHistogram.latency(), LatencyHistogram.latency(), LatencyHistogram.latency())
+            var (requests, failed, tokens, good) = (0, 0, 0, 0)
+            for record in measured.records where record.stage == index {
+                requests += 1
+                guard record.outcome == .good else {
+                    failed += 1
+                    continue
+                }
+                tokens += record.outputTokens
+                if record.firstTokenNanoseconds > 0 {
+                    ttft.note(record.timeToFirstToken)
+                    fromSend.note(record.firstTokenNanoseconds &- record.sentNanoseconds)
+                }
+                endToEnd.note(record.endToEnd)
+                if let goodput, goodput.holds(record) { good += 1 }
+            }
+            let stage = plan.stages[index]
+            return Stage(
+                offeredRate: stage.meanRate, requests: requests, failed: failed, ttft: Distribution(ttft),
+                ttftFromSend: Distribution(fromSend), endToEnd: Distribution(endToEnd),
+                outputTokensPerSecond: stage.seconds > 0 ? Double(tokens) / stage.seconds : 0,
+                goodputShare: goodput.map { _ in requests == 0 ? 0 : Double(good) / Double(requests) })
+        }
+    }
+
+    private static let bins = 60
+
+    private static func timeline(_ measured: RunMeasurements) -> [TimeBin] {
+        guard let last = measured.records.map(\.dueNanoseconds).max(), let first = measured.records.map(\.dueNanoseconds).min() else {
+            return []
+        }
+        let width = max(1, (last - first) / UInt64(bins) + 1)
+        var latencies = [[UInt64]](repeating: [], count: bins)
+        var counts = [Int](repeating: 0, count: bins)
+        var byBackend = [[Int]](repeating: Array(repeating: 0, count: measured.backends.count), count: bins)
+        for record in measured.records {
+            let bin = Int((record.dueNanoseconds - first) / width)
+            counts[bin] += 1
+            if record.backend >= 0 { byBackend[bin][record.backend] += 1 }
+            if record.outcome == .good, record.firstTokenNanoseconds > 0 { latencies[bin].append(record.timeToFirstToken) }
+        }
+        return (0..<bins).map { bin in
+            let sorted = latencies[bin].sorted()
+            func at(_ share: Double) -> Double {
+                sorted.isEmpty ? .zero : Double(sorted[min(sorted.count - 1, Int(Double(sorted.count) * share))])
+            }
+            return TimeBin(
+                startSeconds: Double(first + UInt64(bin) * width) / 1e9, requests: counts[bin], ttftP50: at(0.5), ttftP99: at(0.99),
+                byBackend: byBackend[bin])
+        }
+    }
+}

@@ -1,0 +1,46 @@
+import Foundation
+import LatencyBench
+import Reporting
+
+/// What a run shows while it runs: on a terminal one line that moves, elsewhere a line now and then. On standard error, so that standard output
+/// is the result alone. Used by one thread.
+final class RunDisplay {
+    private let label: String
+    private let isTerminal = isatty(STDERR_FILENO) == 1
+    private let isQuiet: Bool
+    private var lastFinished = 0
+    private var lastElapsed = 0.0
+    private var hasShown = false
+
+    init(label: String, isQuiet: Bool = false) {
+        self.label = label
+        self.isQuiet = isQuiet
+    }
+
+    var intervalSeconds: Double { isTerminal ? 0.25 : 5 }
+
+    func show(_ progress: LoadRun.Progress) {
+        guard !isQuiet else { return }
+        let measured = progress.measurements
+        let span = progress.elapsedSeconds - lastElapsed
+        let rate = span > 0 ? Double(measured.finished - lastFinished) / span : 0
+        (lastFinished, lastElapsed) = (measured.finished, progress.elapsedSeconds)
+        let failed = measured.finished - measured.good
+        let ttft = Distribution(measured.timeToFirstToken)
+        let figures = String(
+            format: "%@ %6.1f s  %d/%d  %.1f/s  under way %d  TTFT p50 %.1f p99 %.1f ms", label, progress.elapsedSeconds, measured.finished,
+            progress.total, rate, measured.sent - measured.finished, Double(ttft.p50) / 1e6, Double(ttft.p99) / 1e6)
+        let line = figures + (failed > 0 ? "  failed \(failed)" : "")
+        if isTerminal {
+            let filled = progress.total > 0 ? min(20, measured.finished * 20 / progress.total) : 0
+            write("\r\u{1b}[2K" + String(repeating: "█", count: filled) + String(repeating: "░", count: 20 - filled) + " " + line)
+        } else {
+            write(line + "\n")
+        }
+        hasShown = true
+    }
+
+    func finish() { if isTerminal, hasShown { write("\r\u{1b}[2K") } }
+
+    private func write(_ text: String) { FileHandle.standardError.write(Data(text.utf8)) }
+}

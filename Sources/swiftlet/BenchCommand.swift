@@ -1,0 +1,123 @@
+import ArgumentParser
+import EventLoop
+import Foundation
+import LatencyBench
+import Reporting
+
+/// `swiftlet bench`: what users wait for, and what a router adds.
+struct BenchCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "bench", abstract: "Measure latency under load, from the moment each request was due.",
+        discussion: """
+            The whole schedule is computed from a seed before anything is sent and nothing that happens moves it (open loop). Every latency is counted \
+            from the schedule, and beside it from the send, as other tools count. A run whose generator was late itself says that it is invalid.
+            """,
+        subcommands: [
+            BenchRunCommand.self, BenchOverheadCommand.self, BenchSearchCommand.self, BenchCompareCommand.self,
+        ],
+        defaultSubcommand: BenchRunCommand.self)
+}
+
+/// One run against one target.
+struct BenchRunCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "run", abstract: "One run against one URL (the default).")
+
+    @Argument(help: "http(s)://, h2c://, h2:// or grpc(s)://HOST:PORT[/PATH].")
+    var url: String
+    @OptionGroup var load: LoadOptions
+    @OptionGroup var output: OutputOptions
+    @Option(help: "Exit 2 unless it holds, for example 'ttft_p99<200' (ms), 'goodput>0.99' or 'failed<1'. Repeatable.")
+    var threshold: [String] = []
+
+    func validate() throws {
+        try load.check()
+        for text in threshold where BenchThreshold(text) == nil {
+            throw ValidationError("--threshold: expected METRIC_PERCENTILE<MS, goodput>SHARE or failed<COUNT, found '\(text)'")
+        }
+    }
+
+    func run() throws {
+        raiseDescriptorLimit()
+        let target = try LoadTarget(url)
+        let settings = try load.settings(for: target)
+        let run = LoadRun(plan: try load.plan(), target: target, settings: settings)
+        print(
+            "Workload \(run.plan.name): \(run.plan.requests.count) requests, content \(ContentHash.text(run.plan.contentHash)), schedule \(ContentHash.text(run.plan.scheduleHash))"
+        )
+        let (report, measured) = try play(run, label: output.label ?? run.plan.name, goodput: load.goodputTarget)
+        print(report.text)
+        try output.write(report, measured)
+        let missed = threshold.compactMap { BenchThreshold($0) }.filter { !$0.holds(for: report) }
+        for one in missed { FileHandle.standardError.write(Data("threshold missed: \(one.text)\n".utf8)) }
+        if !missed.isEmpty { throw ExitCode(2) }
+        if report.isPartial { throw ExitCode(130) }
+        if report.completed == 0 { throw ExitCode(1) }
+    }
+}
+
+/// Runs with a display, and with a partial report when interrupted.
+func play(_ run: LoadRun, label: String, goodput: GoodputTarget?, isQuiet: Bool = false) throws -> (RunReport, RunMeasurements) {
+    signal(SIGPIPE, SIG_IGN)
+    signal(SIGINT, SIG_IGN)
+    let interrupt = DispatchSource.makeSignalSource(signal: SIGINT, queue: .global())
+    interrupt.setEventHandler { run.stop() }
+    interrupt.resume()
+    defer { interrupt.cancel() }
+    let watch = RunEnvironment.Watch()
+    let startedAt = Date()
+    let display = RunDisplay(label: label, isQuiet: isQuiet)
+    let measured = try run.run(progressEvery: display.intervalSeconds) { display.show($0) }
+    display.finish()
+    let report = RunReport(
+        run, measured, environment: RunEnvironment(since: watch),
+        context: .init(
+            tool: "swiftlet \(Swiftlet.release)", label: label, startedAt: startedAt, command: CommandLine.arguments, goodput: goodput))
+    return (report, measured)
+}
+
+/// Ten thousand streams are ten thousand sockets: takes what the system allows.
+func raiseDescriptorLimit() {
+    var limit = rlimit()
+    guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
+    limit.rlim_cur = limit.rlim_max
+    setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+}
+
+/// `NAME_pQQ<MILLISECONDS`, `goodput>SHARE`, `failed<COUNT` or `hit_rate>SHARE`.
+struct BenchThreshold {
+    let text: String
+    private let name: String
+    private let isUpper: Bool
+    private let bound: Double
+
+    init?(_ text: String) {
+        let parts = text.split(whereSeparator: { $0 == "<" || $0 == ">" })
+        guard parts.count == 2, let bound = Double(parts[1].trimmingCharacters(in: .whitespaces)) else { return nil }
+        self.text = text
+        name = parts[0].trimmingCharacters(in: .whitespaces)
+        isUpper = text.contains("<")
+        self.bound = bound
+        guard ["goodput", "failed", "hit_rate", "rate"].contains(name) || Self.percentile(name) != nil else { return nil }
+    }
+
+    private static func percentile(_ name: String) -> (metric: String, percentile: Double)? {
+        guard let at = name.range(of: "_p", options: .backwards), let value = Double(name[at.upperBound...]) else { return nil }
+        let metric = String(name[..<at.lowerBound])
+        guard ["ttft", "ttft_from_send", "e2e", "e2e_from_send", "tpot", "itl", "generator_lag"].contains(metric) else { return nil }
+        return (metric, value)
+    }
+
+    func holds(for report: RunReport) -> Bool {
+        let value: Double
+        switch name {
+        case "goodput": value = report.goodput?.share ?? 0
+        case "failed": value = Double(report.failed)
+        case "hit_rate": value = report.hitRate
+        case "rate": value = report.requestRate
+        default:
+            guard let wanted = Self.percentile(name), let metric = report.metrics[wanted.metric], metric.count > 0 else { return false }
+            value = metric.milliseconds(percentile: wanted.percentile)
+        }
+        return isUpper ? value < bound : value > bound
+    }
+}

@@ -1,0 +1,59 @@
+import ArgumentParser
+import Foundation
+import LatencyBench
+import Reporting
+
+/// `swiftlet bench compare A.json B.json`.
+struct BenchCompareCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "compare", abstract: "Compare two reports; says nothing of differences that may be chance.")
+
+    @Argument(help: "Report of the first run (--json).")
+    var first: String
+    @Argument(help: "Report of the second.")
+    var second: String
+
+    func run() throws {
+        let (left, right) = (try Self.read(first), try Self.read(second))
+        print("\(left.label) against \(right.label)")
+        for (name, a, b) in [
+            ("content", left.workload.contentHash, right.workload.contentHash),
+            ("schedule", left.workload.scheduleHash, right.workload.scheduleHash),
+            ("CPU", left.environment.cpu, right.environment.cpu), ("kernel", left.environment.kernel, right.environment.kernel),
+        ] where a != b { print("NOT ALIKE: \(name) \(a) and \(b)") }
+        for report in [left, right] { for reason in report.invalidReasons { print("INVALID, \(report.label): \(reason)") } }
+        for metric in ["ttft", "e2e", "tpot", "itl"] {
+            guard let a = left.metrics[metric], let b = right.metrics[metric], a.count > 0, b.count > 0 else { continue }
+            print("\n" + differenceTable(PairedComparison.differences(a, b), unit: "ms", scale: 1e6, title: metric).text)
+        }
+        var totals = TextTable(header: ["", left.label, right.label])
+        totals.rows = [
+            ["requests/s", String(format: "%.2f", left.requestRate), String(format: "%.2f", right.requestRate)],
+            ["output tokens/s", String(format: "%.2f", left.outputTokenRate), String(format: "%.2f", right.outputTokenRate)],
+            ["failed", "\(left.failed)", "\(right.failed)"],
+            ["hit rate", String(format: "%.1f %%", left.hitRate * 100), String(format: "%.1f %%", right.hitRate * 100)],
+        ]
+        print("\n" + totals.text)
+        print("\nIntervals are of chance within one run each; only repeats in turns (bench overhead, bench fleet) show how runs differ.")
+    }
+
+    private static func read(_ path: String) throws -> RunReport {
+        guard let data = FileManager.default.contents(atPath: path) else { throw ValidationError("cannot read '\(path)'") }
+        do { return try JSONDecoder().decode(RunReport.self, from: data) } catch {
+            throw ValidationError("'\(path)' is no report of swiftlet bench (--json)")
+        }
+    }
+}
+
+/// Differences with their intervals; those that may be chance say so.
+func differenceTable(_ differences: [LatencyDifference], unit: String, scale: Double, title: String) -> TextTable {
+    TextTable(
+        header: ["\(title), \(unit)", "first", "second", "difference", "95 % interval", ""],
+        rows: differences.map { one in
+            func text(_ value: Double) -> String { String(format: "%.3f", value / scale) }
+            return [
+                one.name, text(one.first), text(one.second), String(format: "%+.3f", one.difference / scale),
+                "\(text(one.low)) to \(text(one.high))", one.isClaimed ? "" : "no claim",
+            ]
+        })
+}

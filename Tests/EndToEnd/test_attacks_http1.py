@@ -1,0 +1,170 @@
+"""Slow clients and wide ones over HTTP/1.1: a thousand connections that never finish cost little, and nobody else notices."""
+
+import contextlib
+import selectors
+import socket
+import time
+
+import pytest
+
+import processes
+from scripted_backend import answer_ok
+from test_attacks_http2 import Neighbour, cpu_seconds
+from waiting import wait_until
+from wire_clients import ConnectionEnded, HTTP1Client
+
+#: Below one default connection limit, above what any honest client opens.
+CROWD = 1_000
+
+
+@pytest.fixture
+def attacked(configured, scripted):
+    """A router under attack with short timeouts: afterwards its memory, its CPU time and its other client are looked at."""
+    backend = scripted(answer_ok)
+    program = configured(
+        "timeouts: {request_header: 1s, request_body: 1s, downstream_idle: 60s}\n", backend, arguments_after=("--loops", "1")
+    )
+    neighbour = Neighbour(program.port)
+    wait_until(lambda: len(neighbour.answers) >= 20, what="the neighbour's first answers")
+    memory, cpu, answers = program.resident_bytes(), cpu_seconds(program.pid), len(neighbour.answers)
+    program.memory_limit, program.cpu_limit = 24 << 20, 3.0
+    program.backend = backend
+    yield program
+    grown, used = program.resident_bytes() - memory, cpu_seconds(program.pid) - cpu
+    wait_until(lambda: len(neighbour.answers) >= answers + 20, what="the neighbour's answers after the attack")
+    neighbour.stop()
+    print(f"memory +{grown / 2**20:.1f} MiB, CPU {used:.2f} s, slowest neighbour {neighbour.slowest:.3f} s")
+    assert set(neighbour.answers) == {(200, True)}
+    assert grown < program.memory_limit, f"{grown / 2**20:.1f} MiB"
+    assert used < program.cpu_limit or processes.IS_SANITIZED, f"{used:.2f} CPU seconds"
+    assert not [r for r in backend.requests if r.path == b"/attack"]
+
+
+@contextlib.contextmanager
+def crowd(port, opening, count=CROWD):
+    """That many connections, each with `opening` sent."""
+    sockets = []
+    try:
+        for _ in range(count):
+            connection = socket.create_connection(("127.0.0.1", port), 10)
+            sockets.append(connection)
+            connection.sendall(opening)
+        yield sockets
+    finally:
+        for connection in sockets:
+            connection.close()
+
+
+def drip(sockets, piece, timeout=30.0):
+    """Sends `piece` on all of them, again and again, until the router has closed each; what it said to the first is returned."""
+    deadline = time.monotonic() + timeout
+    said = {}
+    with selectors.DefaultSelector() as selector:
+        for connection in sockets:
+            selector.register(connection, selectors.EVENT_READ)
+        while alive := list(selector.get_map().values()):
+            assert time.monotonic() < deadline, f"{len(alive)} connections still stand"
+            for key, _ in selector.select(0.1):
+                try:
+                    data = key.fileobj.recv(1 << 16)
+                except ConnectionError:
+                    data = b""
+                said[key.fileobj] = said.get(key.fileobj, b"") + data
+                if not data:
+                    selector.unregister(key.fileobj)
+            for key in alive if piece else ():
+                with contextlib.suppress(OSError):
+                    key.fileobj.send(piece)
+    return said
+
+
+def test_slowloris(attacked):
+    """Heads that grow by a field now and then and never end."""
+    with crowd(attacked.port, b"POST /attack HTTP/1.1\r\nHost: x\r\n") as sockets:
+        said = drip(sockets, b"X-a: b\r\n")
+    answers = [answer for answer in said.values() if answer]
+    assert all(answer.startswith((b"HTTP/1.1 408", b"HTTP/1.1 431")) for answer in answers)
+
+
+def test_silence_after_a_first_byte(attacked):
+    with crowd(attacked.port, b"P") as sockets:
+        drip(sockets, b"")
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_bodies_that_stop(attacked, framing):
+    """R.U.D.Y.: a long body is announced and never comes."""
+    field = b"Content-Length: 1000000\r\n" if framing == "length" else b"Transfer-Encoding: chunked\r\n"
+    start = b"x" if framing == "length" else b"f4240\r\nx"
+    head = b"POST /attack HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + field + b"\r\n"
+    with crowd(attacked.port, head + start) as sockets:
+        said = drip(sockets, b"")
+    assert {answer.split(b"\r\n")[0][:12] for answer in said.values() if answer} <= {b"HTTP/1.1 408"}
+
+
+def test_chunks_of_one_byte(attacked):
+    """A body of a hundred thousand chunks, each of one byte: six bytes of framing for one of content."""
+    attacked.memory_limit = 8 << 20
+    with HTTP1Client(attacked.port) as client:
+        client.send(b"POST /crumbs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(100):
+            client.send(b"1\r\nx\r\n" * 1_000)
+        client.send(b"0\r\n\r\n")
+        assert client.response().status == 200
+    assert [len(r.body) for r in attacked.backend.requests if r.path == b"/crumbs"] == [100_000]
+
+
+def test_chunk_extensions_without_end(attacked):
+    with HTTP1Client(attacked.port) as client:
+        client.send(b"POST /attack HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;")
+        for _ in range(200):
+            client.send_unless_refused(b"a" * 10_000)
+        assert client.response().status in (400, 431)
+
+
+@pytest.mark.parametrize("shape", ["many fields", "long field", "long name", "many empty lines"])
+def test_heads_that_are_bombs(attacked, shape):
+    bomb = {
+        "many fields": b"GET /attack HTTP/1.1\r\nHost: x\r\n" + b"a:b\r\n" * 200_000,
+        "long field": b"GET /attack HTTP/1.1\r\nHost: x\r\nx: " + b"a" * 2_000_000,
+        "long name": b"GET /attack HTTP/1.1\r\nHost: x\r\n" + b"a" * 2_000_000,
+        "many empty lines": b"\r\n" * 100_000,
+    }[shape]
+    for _ in range(20):
+        # A reset may overtake the answer, and whoever sends nothing but empty lines is owed none.
+        with HTTP1Client(attacked.port) as client, contextlib.suppress(OSError, ConnectionEnded):
+            client.send_unless_refused(bomb)
+            assert client.response().status in (400, 431)
+
+
+def test_pipelined_without_end(attacked):
+    """A client that asks and never reads: the router stops reading it."""
+    attacked.memory_limit = 12 << 20
+    with socket.create_connection(("127.0.0.1", attacked.port), 10) as connection:
+        connection.settimeout(0.3)
+        sent = 0
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            for _ in range(20_000):
+                sent += connection.send(b"GET /pipelined HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+        assert sent < 40_000_000
+
+
+def test_connections_beyond_the_limit_wait_or_are_refused(configured, scripted):
+    """Those that are there go on, and whoever leaves makes room."""
+    program = configured("limits: {connections: 50}\n", scripted(answer_ok), arguments_after=("--loops", "1"))
+    with crowd(program.port, b"", 50) as sockets:
+        for connection in sockets[:3]:
+            connection.sendall(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        late = socket.create_connection(("127.0.0.1", program.port), 10)
+        late.settimeout(0.2)
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            late.sendall(b"GET /late HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert late.recv(1 << 16) == b""
+        sockets[0].sendall(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert sockets[0].recv(1 << 16).startswith(b"HTTP/1.1 200")
+        late.close()
+    wait_until(lambda: program.accepts_connections(), what="room")
+    with HTTP1Client(program.port) as client:
+        client.request(target="/after")
+        assert client.response().status == 200

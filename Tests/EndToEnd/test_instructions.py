@@ -1,0 +1,118 @@
+"""Instructions that the router spends on a request and on an event, counted by callgrind: a count does not depend on the machine's
+mood, so a change that makes the data path dearer shows here before any clock does.
+
+`RECORDED` is what was counted; a change that lowers a figure by more than the tolerance should lower it here, too.
+"""
+
+import re
+import shutil
+import socket
+import subprocess
+
+import pytest
+
+import processes
+from test_allocations import BODY, post
+from waiting import wait_until
+from wire_clients import HTTP2Client
+
+pytestmark = [
+    pytest.mark.skipif("release" not in processes.BINARY, reason="counts the release binary only"),
+    pytest.mark.skipif(not shutil.which("valgrind"), reason="needs valgrind"),
+]
+
+#: One connection, one request after the other: every request pays for its own wakes.
+RECORDED = {"HTTP/1.1 request": 24_100, "HTTP/2 request": 39_000, "event of a stream": 1_500}
+TOLERANCE = 0.10
+
+
+class Counted(processes.Program):
+    """A router of one loop under callgrind, counting only when told to."""
+
+    def __init__(self, folder, *arguments):
+        binary = folder / "swiftlet"
+        # callgrind does not understand all of the compiler's debug information.
+        subprocess.run(["strip", "--strip-debug", "-o", binary, processes.BINARY], check=True)
+        self.counts = folder / "callgrind.out"
+        self.valgrind = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={self.counts}", str(binary)]
+        super().__init__(*arguments)
+
+    def command(self):
+        return self.valgrind
+
+    def control(self, *arguments):
+        subprocess.run(["callgrind_control", *arguments, str(self.pid)], check=True, capture_output=True, timeout=60)
+
+    def count(self, act):
+        """Instructions while `act()` runs."""
+        self.control("-z")
+        self.control("-i", "on")
+        act()
+        self.control("-i", "off")
+        before = self.dumps()
+        self.control("-d")
+        dump = wait_until(lambda: self.dumps() - before, 20, "callgrind's figures").pop()
+        return wait_until(lambda: self.total(dump), 20, "the end of callgrind's figures")
+
+    def dumps(self):
+        return set(self.counts.parent.glob("callgrind.out.*"))
+
+    @staticmethod
+    def total(dump):
+        found = re.search(r"^totals: (\d+)", dump.read_text(), re.MULTILINE)
+        return int(found[1]) if found else None
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    backend = processes.stub()
+    folder = tmp_path_factory.mktemp("callgrind")
+    arguments = ["serve", "--loops", "1", "--log-level", "error", "--listen", "127.0.0.1:0", "--backend", backend.url]
+    program = Counted(folder, *arguments)
+    program.wait_ready(timeout=60)
+    yield program
+    program.stop()
+    backend.stop()
+
+
+def compare(what, count):
+    """The least of three: how many events one wake finds is chance."""
+    instructions = min(count() for _ in range(3))
+    print(f"{what}: {instructions:.0f} instructions, recorded {RECORDED[what]}")
+    assert instructions <= RECORDED[what] * (1 + TOLERANCE), what
+
+
+def test_a_request_of_http1(counted):
+    with socket.create_connection(("127.0.0.1", counted.port), 60) as connection:
+
+        def act(requests):
+            for _ in range(requests):
+                post(connection, 1, stream=False)
+
+        act(50)
+        compare("HTTP/1.1 request", lambda: counted.count(lambda: act(200)) / 200)
+
+
+def test_a_request_of_http2(counted):
+    with HTTP2Client(counted.port, timeout=60) as client:
+
+        def act(requests):
+            for _ in range(requests):
+                body = BODY % (1, b"")
+                answer = client.response(client.request(body=body, fields=[(b"content-type", b"application/json")]))
+                assert answer.status == 200
+
+        act(50)
+        compare("HTTP/2 request", lambda: counted.count(lambda: act(200)) / 200)
+
+
+def test_an_event_of_a_stream(counted):
+    """What two hundred events cost beyond what twenty do."""
+    with socket.create_connection(("127.0.0.1", counted.port), 60) as connection:
+        post(connection, 200, stream=True)
+
+        def event():
+            long = counted.count(lambda: post(connection, 200, stream=True))
+            return (long - counted.count(lambda: post(connection, 20, stream=True))) / 180
+
+        compare("event of a stream", event)
