@@ -65,7 +65,8 @@ let package = Package(
             swiftSettings: swift),
         .target(name: "LoadSignals", dependencies: ["EventLoop", "HTTPTransport", "Routing", "Wire"], swiftSettings: swift),
         .target(
-            name: "Admin", dependencies: ["Discovery", "EventLoop", "HTTPTransport", "Proxy", "Routing", "Telemetry"], swiftSettings: swift),
+            name: "Admin", dependencies: ["Discovery", "EventLoop", "HTTPTransport", "KubernetesAPI", "Proxy", "Routing", "Telemetry"],
+            swiftSettings: swift),
         .target(
             name: "StubEngine", dependencies: ["EngineModel", "EventLoop", "HTTPTransport", "Protos", "Wire"],
             swiftSettings: swift),
@@ -80,7 +81,8 @@ let package = Package(
         .executableTarget(
             name: "swiftlet",
             dependencies: [
-                "Admin", "CLinux", "Configuration", "Discovery", "LatencyBench", "LoadSignals", "Proxy", "Reporting", "Simulation",
+                "Admin", "CLinux", "Configuration", "Discovery", "KubernetesAPI", "LatencyBench", "LoadSignals", "Proxy", "Reporting",
+                "Simulation",
                 "StubEngine",
                 argumentParser, logging,
             ], swiftSettings: swift),
@@ -101,7 +103,7 @@ let package = Package(
         .testTarget(name: "LatencyBenchTests", dependencies: ["LatencyBench", "Reporting", histogram], swiftSettings: swift),
         .testTarget(name: "LoadSignalsTests", dependencies: ["LoadSignals"], swiftSettings: swift),
         .testTarget(name: "KubernetesAPITests", dependencies: ["KubernetesAPI"], swiftSettings: swift),
-        .testTarget(name: "DiscoveryTests", dependencies: ["Discovery"], swiftSettings: swift),
+        .testTarget(name: "DiscoveryTests", dependencies: ["Discovery", "KubernetesAPI"], swiftSettings: swift),
         .testTarget(name: "TidyTests", dependencies: [], swiftSettings: swift),
 
         // What hostile bytes reach, as functions: libFuzzer calls them (below), and the unit tests replay the committed inputs.

@@ -2,6 +2,7 @@ public import Discovery
 public import EventLoop
 import Foundation
 public import HTTPTransport
+import KubernetesAPI
 import Proxy
 public import Routing
 import Telemetry
@@ -45,7 +46,9 @@ private final class AdminExchange: DownstreamExchange {
             answer(200, "application/json", #"{"status":"ok"}"#)
         } else if path.equals("/readiness") {
             let isReady = application.table.hasReadyGroup(now: application.loop.now)
-            answer(isReady ? 200 : 503, "application/json", isReady ? #"{"status":"ready"}"# : #"{"status":"no_ready_group"}"#)
+            let hasSynced = application.directory.hasSynced
+            let status = isReady ? "ready" : hasSynced ? "no_ready_group" : "discovery_not_synced"
+            answer(isReady ? 200 : 503, "application/json", #"{"status":"\#(status)","discovery_synced":\#(hasSynced)}"#)
         } else if path.equals("/") {
             answer(
                 200, "text/plain; charset=utf-8",
@@ -66,10 +69,30 @@ private final class AdminExchange: DownstreamExchange {
                 certificates.failedReloads = reloader.failedReloads
                 snapshot.certificates = certificates
             }
+            snapshot.discovery = discovery(application)
             var bytes: [UInt8] = []
             snapshot.writePrometheus(into: &bytes)
             answer(200, "text/plain; version=0.0.4; charset=utf-8", bytes)
         }
+    }
+
+    private func discovery(_ application: AdminApplication) -> MetricsSnapshot.Discovery {
+        let now = application.loop.now
+        func age(_ heardAt: UInt64) -> Double? { heardAt == 0 ? nil : Double(now > heardAt ? now - heardAt : 0) / 1e9 }
+        var discovery = MetricsSnapshot.Discovery()
+        discovery.sources = application.directory.sources.map {
+            MetricsSnapshot.Discovery.Source(
+                name: $0.name, hasSynced: $0.hasSynced, isFaulty: $0.fault != nil, ageSeconds: age($0.heardAt), events: $0.events,
+                faults: $0.faults)
+        }
+        discovery.watches = (application.loop.service(KubernetesSource.self)?.watches ?? []).map {
+            MetricsSnapshot.Discovery.Watch(
+                resource: $0.resource, scope: $0.scope, fault: $0.fault?.kind.rawValue, hasSynced: $0.hasSynced,
+                ageSeconds: age($0.heardAt),
+                objects: $0.objects, lists: $0.counters.lists, watches: $0.counters.watches, events: $0.counters.events,
+                expirations: $0.counters.expirations, faults: $0.counters.faults)
+        }
+        return discovery
     }
 
     private func answer(_ status: Int, _ type: StaticString, _ text: String) { answer(status, type, Array(text.utf8)) }

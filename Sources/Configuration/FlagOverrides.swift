@@ -8,6 +8,9 @@ public struct FlagOverrides: Sendable, Equatable {
     public var backends: [String] = []
     /// `--groups-file FILE`: watched.
     public var groupsFile: String?
+    /// `--kubeconfig FILE` and `--kube-context NAME`.
+    public var kubeconfigFile: String?
+    public var kubernetesContext: String?
     public var policy: String?
     public var loops: Int?
     public var admin: String?
@@ -40,6 +43,10 @@ extension SwiftletConfiguration {
             }
         }
         if let text = flags.groupsFile { result.discovery.file = try Self.flag("--groups-file", text, .file) }
+        if let text = flags.kubeconfigFile { result.discovery.kubernetes.kubeconfigFile = try Self.flag("--kubeconfig", text, .file) }
+        if let text = flags.kubernetesContext {
+            result.discovery.kubernetes.context = try Self.flag("--kube-context", text, .text("a context"))
+        }
         if let text = flags.policy { result.policy = try Self.flag("--policy", text, .choice) }
         if let loops = flags.loops { result.loops = try Self.flag("--loops", "\(loops)", .count(0...256)) }
         if let text = flags.admin { result.admin = try Self.flag("--admin", text, .listenAddress) }

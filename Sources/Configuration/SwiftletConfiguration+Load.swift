@@ -26,6 +26,12 @@ extension SwiftletConfiguration {
         return list.groups
     }
 
+    /// A file that `loadGroups` reads back to equal groups.
+    public static func groupsYAML(_ groups: [GroupDescription]) -> String {
+        struct GroupList { var groups: [GroupDescription] = [] }
+        return Rendered([.groups(\GroupList.groups)], of: GroupList(groups: groups)).lines().joined(separator: "\n") + "\n"
+    }
+
     /// The whole effective configuration, every key with its value. `load` reads it back to an equal value.
     public func effectiveYAML() -> String {
         Rendered(Self.fields, of: self).lines().joined(separator: "\n") + "\n"

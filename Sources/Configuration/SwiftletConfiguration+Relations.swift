@@ -14,7 +14,7 @@ extension SwiftletConfiguration {
 
     /// The first relation between values that does not hold.
     func firstViolation() -> Violation? {
-        listenerViolation() ?? tlsViolation() ?? Self.groupViolation(groups) ?? boundViolation()
+        listenerViolation() ?? tlsViolation() ?? Self.groupViolation(groups) ?? kubernetesViolation() ?? boundViolation()
     }
 
     /// Values that are allowed and yet likely to hurt, one sentence each, for the log at start.
@@ -65,6 +65,14 @@ extension SwiftletConfiguration {
         }
         if let admin, seen.contains(admin) {
             return Violation("admin", expected: "an address that no listener has", found: "\(admin)")
+        }
+        return nil
+    }
+
+    private func kubernetesViolation() -> Violation? {
+        for (index, pool) in discovery.kubernetes.pools.enumerated() {
+            guard let violation = pool.violation else { continue }
+            return Violation("discovery.kubernetes.pools[\(index)]", expected: violation.expected, found: violation.found)
         }
         return nil
     }

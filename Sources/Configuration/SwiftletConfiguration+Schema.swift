@@ -124,6 +124,8 @@ extension DiscoveryConfiguration {
             .optional("file", \.file, .file),
             .sections("dns", \.dns, empty: DNSConfiguration(), required: ["endpoint"], DNSConfiguration.fields),
             .list("dns_servers", \.dnsServers, .text("an address, with a port or without")),
+            .section("kubernetes", \.kubernetes, KubernetesConfiguration.fields),
+            .optional("snapshot_file", \.snapshotFile, .file),
         ]
     }
 }

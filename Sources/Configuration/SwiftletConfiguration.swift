@@ -87,9 +87,13 @@ public struct DiscoveryConfiguration: Sendable, Equatable {
     /// `ADDRESS[:PORT]` of the name servers; none: those of /etc/resolv.conf.
     public var dnsServers: [String] = []
 
+    public var kubernetes = KubernetesConfiguration()
+    /// Where groups that discovery has found are kept for the next start, should it find nobody to ask.
+    public var snapshotFile: String?
+
     public init() {}
 
-    public var isEmpty: Bool { file == nil && dns.isEmpty }
+    public var isEmpty: Bool { file == nil && dns.isEmpty && kubernetes.pools.isEmpty }
 }
 
 /// One name of the DNS.

@@ -18,6 +18,8 @@ public final class GroupDirectory: EventHandler {
         public var fault: String?
         public var events: UInt64 = 0
         public var faults: UInt64 = 0
+        /// Whether its groups give way to those of the same name that another has.
+        var standsIn = false
     }
 
     /// A group with where it comes from.
@@ -52,8 +54,9 @@ public final class GroupDirectory: EventHandler {
     // MARK: Sources
 
     /// The number under which a source speaks to the directory from now on.
-    public func addSource(_ name: String) -> Int {
-        sources.append(SourceState(name: name))
+    /// - Parameter standsIn: its groups give way to those of the same name that another source has.
+    public func addSource(_ name: String, standsIn: Bool = false) -> Int {
+        sources.append(SourceState(name: name, standsIn: standsIn))
         return sources.count - 1
     }
 
@@ -68,10 +71,11 @@ public final class GroupDirectory: EventHandler {
     }
 
     private func claim(_ name: String, by unit: Unit) {
-        if let owner = owners[name], owner != unit {
+        if let owner = owners[name], owner != unit, !sources[owner.source].standsIn || sources[unit.source].standsIn {
             if rivals[name]?.contains(unit) != true { rivals[name, default: []].append(unit) }
             return
         }
+        if let owner = owners[name], owner != unit { rivals[name, default: []].append(owner) }
         owners[name] = unit
         touch(name)
     }
@@ -103,6 +107,9 @@ public final class GroupDirectory: EventHandler {
         sources[source].fault = nil
         if hasSynced { sources[source].hasSynced = true }
     }
+
+    /// What is known was confirmed then, without a change.
+    public func confirmed(_ source: Int, at time: UInt64) { if time > 0 { sources[source].heardAt = time } }
 
     /// Something is wrong; what is known stays.
     public func failed(_ source: Int, _ fault: String) {

@@ -12,10 +12,15 @@ public struct TLSClientSettings: Sendable, Equatable {
     /// Shown to backends that ask for one.
     public var certificate: TLSCertificateFiles?
     public var minimumVersion = TLSVersion.tls12
+    /// What is in no file of its own, by the name that is given above in the place of a path.
+    public var inlineContents: [String: [UInt8]] = [:]
 
     public init() {}
 
-    public var files: [String] { (caFile.map { [$0] } ?? []) + (certificate.map { [$0.certificateFile, $0.keyFile] } ?? []) }
+    public var files: [String] {
+        let all = (caFile.map { [$0] } ?? []) + (certificate.map { [$0.certificateFile, $0.keyFile] } ?? [])
+        return all.filter { inlineContents[$0] == nil }
+    }
 }
 
 /// The latest session that a server gave, for the next connection to it. One per endpoint and loop, and confined to the loop.

@@ -185,6 +185,13 @@ public struct FileSnapshot: Sendable, Equatable {
 
     subscript(path: String) -> [UInt8] { contents[path] ?? [] }
 
+    /// This and what is in no file.
+    func with(_ inline: [String: [UInt8]]) -> FileSnapshot {
+        var all = self
+        all.contents.merge(inline) { _, new in new }
+        return all
+    }
+
     private static func read(_ path: String) throws(TLSError) -> [UInt8] {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { throw TLSError("\(path): \(String(cString: strerror(errno)))") }

@@ -49,7 +49,7 @@ public final class TLSClientSource: TLSSource, @unchecked Sendable {
     /// Reads the files; throws what is wrong with them.
     public init(_ settings: TLSClientSettings) throws(TLSError) {
         self.settings = settings
-        context = Mutex(try TLSClientContext(settings, files: try FileSnapshot(settings.files)))
+        context = Mutex(try TLSClientContext(settings, files: try FileSnapshot(settings.files).with(settings.inlineContents)))
         super.init(files: settings.files)
     }
 
@@ -57,7 +57,7 @@ public final class TLSClientSource: TLSSource, @unchecked Sendable {
     public var current: TLSClientContext { context.withLock { $0 } }
 
     override func install(_ contents: FileSnapshot) throws(TLSError) {
-        let fresh = try TLSClientContext(settings, files: contents)
+        let fresh = try TLSClientContext(settings, files: contents.with(settings.inlineContents))
         context.withLock { $0 = fresh }
     }
 

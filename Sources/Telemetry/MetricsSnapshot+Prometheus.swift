@@ -12,6 +12,7 @@ extension MetricsSnapshot {
         writeRouting(to: &text)
         writeTransport(to: &text)
         writeTLS(to: &text)
+        if let discovery { discovery.write(to: &text) }
         bytes = text.bytes
     }
 
@@ -137,6 +138,10 @@ struct PrometheusText {
     }
 
     mutating func sample(_ labels: [(String, String)], _ value: some BinaryInteger) {
+        line("", labels, "\(value)")
+    }
+
+    mutating func sample(_ labels: [(String, String)], seconds value: Double) {
         line("", labels, "\(value)")
     }
 

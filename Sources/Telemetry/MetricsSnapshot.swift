@@ -29,6 +29,65 @@ public struct MetricsSnapshot: Sendable {
         public init() {}
     }
 
+    /// What the control plane knows of discovery. The proxying loops do not fill it.
+    public struct Discovery: Sendable {
+        /// One source; its age is that of the last word from where it looks, nil: it never had one.
+        public struct Source: Sendable {
+            public var name: String
+            public var hasSynced: Bool
+            public var isFaulty: Bool
+            public var ageSeconds: Double?
+            public var events: UInt64
+            public var faults: UInt64
+
+            public init(name: String, hasSynced: Bool, isFaulty: Bool, ageSeconds: Double?, events: UInt64, faults: UInt64) {
+                self.name = name
+                self.hasSynced = hasSynced
+                self.isFaulty = isFaulty
+                self.ageSeconds = ageSeconds
+                self.events = events
+                self.faults = faults
+            }
+        }
+
+        /// One watch of a Kubernetes API server.
+        public struct Watch: Sendable {
+            public var resource: String
+            public var scope: String
+            /// What is wrong now, as a word; nil: nothing.
+            public var fault: String?
+            public var hasSynced: Bool
+            public var ageSeconds: Double?
+            public var objects: Int
+            public var lists: UInt64
+            public var watches: UInt64
+            public var events: UInt64
+            public var expirations: UInt64
+            public var faults: UInt64
+
+            public init(
+                resource: String, scope: String, fault: String?, hasSynced: Bool, ageSeconds: Double?, objects: Int, lists: UInt64,
+                watches: UInt64, events: UInt64, expirations: UInt64, faults: UInt64
+            ) {
+                self.resource = resource
+                self.scope = scope
+                self.fault = fault
+                self.hasSynced = hasSynced
+                self.ageSeconds = ageSeconds
+                self.objects = objects
+                self.lists = lists
+                self.watches = watches
+                self.events = events
+                self.expirations = expirations
+                self.faults = faults
+            }
+        }
+
+        public var sources: [Source] = []
+        public var watches: [Watch] = []
+        public init() {}
+    }
+
     public struct FailureName: Hashable, Sendable {
         public var group: String
         public var kind: UpstreamFailure
@@ -46,6 +105,7 @@ public struct MetricsSnapshot: Sendable {
     /// In the order of the reasons' table, unused ones included.
     public internal(set) var tlsHandshakeFailures: [Reason] = []
     public var certificates: Certificates?
+    public var discovery: Discovery?
     public internal(set) var overhead = LatencyHistogram(scale: .overhead)
     public internal(set) var counters = LoopCounters()
 
@@ -75,6 +135,7 @@ public struct MetricsSnapshot: Sendable {
             }
         }
         certificates = certificates ?? other.certificates
+        discovery = discovery ?? other.discovery
         upstreamFailures.merge(other.upstreamFailures) { $0 &+ $1 }
         overhead.merge(other.overhead)
         counters = counters + other.counters

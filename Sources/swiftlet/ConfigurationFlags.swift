@@ -16,6 +16,10 @@ struct ConfigurationFlags: ParsableArguments {
         name: .customLong("groups-file"),
         help: ArgumentHelp("YAML or JSON file with groups, written as in the configuration; watched.", valueName: "file"))
     var groupsFile: String?
+    @Option(name: .long, help: ArgumentHelp("How to reach the Kubernetes API from outside of a cluster.", valueName: "file"))
+    var kubeconfig: String?
+    @Option(name: .customLong("kube-context"), help: ArgumentHelp("The kubeconfig's context to use.", valueName: "name"))
+    var kubernetesContext: String?
     @Option(name: .long, help: "least-cost, round-robin, random, least-request or prefix-affinity.")
     var policy: String?
     @Option(name: .long, help: "Event loops; 0 is one per core.")
@@ -45,6 +49,8 @@ struct ConfigurationFlags: ParsableArguments {
             flags.listen = listen
             flags.backends = backend
             flags.groupsFile = groupsFile
+            flags.kubeconfigFile = kubeconfig
+            flags.kubernetesContext = kubernetesContext
             flags.policy = policy
             flags.loops = loops
             flags.admin = admin

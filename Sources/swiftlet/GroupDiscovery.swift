@@ -1,7 +1,9 @@
 import Configuration
 import Discovery
 import EventLoop
+import Foundation
 import HTTPTransport
+import KubernetesAPI
 import Proxy
 import Routing
 
@@ -12,6 +14,7 @@ final class GroupDiscovery {
     private let written: StaticGroups
     private var file: GroupFile?
     private var dns: DNSDiscovery?
+    private var snapshot: GroupSnapshot?
 
     init(
         loop: EventLoop, directory: GroupDirectory, configuration: SwiftletConfiguration, addresses: EndpointAddresses,
@@ -34,10 +37,29 @@ final class GroupDiscovery {
                 loop: loop, path: path, groups: groups, directory: directory, log: log, parse: { Self.parse($0, path: path) },
                 addressesFound: { addresses.add($0) })
         }
+        if let path = configuration.discovery.snapshotFile {
+            snapshot = GroupSnapshot(
+                loop: loop, path: path, directory: directory, log: log,
+                parse: { Self.parseSnapshot($0, path: path) },
+                render: SwiftletConfiguration.groupsYAML)
+        }
+        if !configuration.discovery.kubernetes.pools.isEmpty {
+            let environment = ProcessInfo.processInfo.environment
+            loop.addService(
+                KubernetesSource(
+                    loop: loop, settings: KubernetesSettings(configuration.discovery.kubernetes, environment: environment),
+                    environment: environment, directory: directory, seed: .random(in: 0 ... .max), log: log))
+        }
         let names = configuration.discovery.dns.map(DNSName.init)
         guard !names.isEmpty else { return }
         dns = DNSDiscovery(loop: loop, names: names, servers: configuration.discovery.dnsServers, directory: directory, log: log)
         if dns == nil { log.warning("discovery.dns_servers: not all of them are addresses, no name is resolved") }
+    }
+
+    private static func parseSnapshot(_ text: String, path: String) -> Result<[GroupDescription], GroupFile.Fault> {
+        do throws(ConfigurationError) { return .success(try SwiftletConfiguration.loadGroups(text: text, file: path)) } catch {
+            return .failure(GroupFile.Fault("\(error)"))
+        }
     }
 
     /// Names are resolved here, off the loop: an endpoint that nobody can reach is a fault of the file.
@@ -102,5 +124,37 @@ extension GroupConvention {
         rankKey = grouping.rankKey
         worldSizeKey = grouping.worldSizeKey
         revisionKey = grouping.revisionKey
+    }
+}
+
+extension KubernetesSettings {
+    fileprivate init(_ configuration: KubernetesConfiguration, environment: [String: String]) {
+        self.init(
+            access: .choose(
+                kubeconfig: configuration.kubeconfigFile, context: configuration.context,
+                serviceAccountFolder: configuration.serviceAccountFolder, environment: environment))
+        watchesPods = configuration.watchesPods
+        watchesNodes = configuration.watchesNodes
+        reflector.streamsLists = configuration.streamsLists
+        reflector.silenceNanoseconds = configuration.silenceNanoseconds
+        reflector.relistNanoseconds = configuration.relistNanoseconds
+        pools = configuration.pools.map(KubernetesPoolSettings.init)
+    }
+}
+
+extension KubernetesPoolSettings {
+    fileprivate init(_ configuration: KubernetesPoolConfiguration) {
+        if let name = configuration.inferencePool {
+            self.init(subject: .inferencePool(name))
+        } else {
+            self.init(subject: configuration.selector.map { .selector($0) } ?? .services(configuration.services))
+        }
+        namespace = configuration.namespace
+        if let port = configuration.port { self.port = UInt16(port).map { .number($0) } ?? .name(port) }
+        readsEndpoints = configuration.readsEndpoints
+        convention = GroupConvention(configuration.grouping)
+        template = GroupTemplate(configuration.grouping)
+        template.protocol = configuration.speaksHTTP2 ? .http2 : .http1
+        template.isTLS = configuration.isTLS
     }
 }

@@ -1,0 +1,329 @@
+public import EventLoop
+public import KubernetesAPI
+
+/// Groups as a Kubernetes API server tells of them: watches what the settings name, and keeps the directory in step. An event that was
+/// read is in the next decision. Lives on the control loop.
+public final class KubernetesSource: EventHandler {
+    /// One of the settings' pools with its watches.
+    private struct Watched {
+        var pool: KubernetesPool
+        var source: Int
+        var namespace: String?
+        var slices: ResourceWatch<EndpointSlice>?
+        var endpoints: ResourceWatch<Endpoints>?
+        var inferencePool: ResourceWatch<InferencePool>?
+        /// Changes since the directory was told.
+        var events: UInt64 = 0
+        var reported: String?
+        var isPublished = false
+    }
+
+    /// The pods of a namespace, for all pools there.
+    private struct PodFeed {
+        var watch: ResourceWatch<Pod>
+        var forbiddenSince: UInt64?
+    }
+
+    static let tickNanoseconds: UInt64 = 1_000_000_000
+    /// A server that has just started refuses everybody before it has read its roles.
+    static let refusalsBelieved: UInt64 = 3
+    static let forbiddenNanoseconds: UInt64 = 30_000_000_000
+
+    private let settings: KubernetesSettings
+    private let directory: GroupDirectory
+    private let server: APIServer
+    private let log: OperatorLog
+    private var seed: UInt64
+    private var watched: [Watched] = []
+    /// By namespace; empty: all.
+    private var pods: [String: PodFeed] = [:]
+    private var nodes: ResourceWatch<Node>?
+    private var hasBegun = false
+
+    /// - Parameters:
+    ///   - environment: of the process: where the cluster is.
+    ///   - seed: of jitter.
+    public init(
+        loop: EventLoop, settings: KubernetesSettings, environment: [String: String], directory: GroupDirectory, seed: UInt64,
+        log: OperatorLog
+    ) {
+        self.settings = settings
+        self.directory = directory
+        self.log = log
+        self.seed = seed
+        server = APIServer(
+            loop: loop, source: settings.access, environment: environment, silenceNanoseconds: settings.reflector.silenceNanoseconds)
+        super.init(loop: loop)
+        watched = settings.pools.map { Watched(pool: KubernetesPool($0), source: directory.addSource($0.name), namespace: $0.namespace) }
+        setDeadline(loop.now)
+    }
+
+    /// Once a second: begins when there is access, and says how old our knowledge is.
+    public override func deadlineReached() {
+        setDeadline(loop.now &+ Self.tickNanoseconds)
+        guard hasBegun else { return server.prepare { [weak self] in self?.begin() } }
+        for place in watched.indices {
+            directory.confirmed(watched[place].source, at: heardAt(place))
+            settle(place)
+        }
+    }
+
+    // MARK: Watches
+
+    private func begin() {
+        guard !hasBegun else { return }
+        guard let ownNamespace = server.namespace else {
+            for place in watched.indices { report(server.fault ?? "no access to the API server", of: place) }
+            return
+        }
+        hasBegun = true
+        log.notice("Kubernetes API server: \(server.origin ?? "")")
+        for place in watched.indices {
+            let namespace = watched[place].namespace ?? ownNamespace
+            watched[place].namespace = namespace == "*" ? nil : namespace
+            switch watched[place].pool.settings.subject {
+            case .inferencePool(let name): watchInferencePool(place, name)
+            case .services, .selector:
+                if watched[place].pool.settings.readsEndpoints { watchEndpoints(place) } else { watchSlices(place) }
+            }
+            watchPods(place)
+        }
+        if settings.watchesNodes { watchNodes() }
+    }
+
+    private func nextSeed() -> UInt64 {
+        seed &+= 0x9E37_79B9_7F4A_7C15
+        return seed
+    }
+
+    private func watchSlices(_ place: Int) {
+        var scope = WatchScope(namespace: watched[place].namespace)
+        switch watched[place].pool.settings.subject {
+        case .services(let names):
+            scope.labelSelector =
+                names.count == 1
+                ? "\(EndpointSlice.serviceLabel)=\(names[0])" : "\(EndpointSlice.serviceLabel) in (\(names.joined(separator: ",")))"
+        case .selector(let selector):
+            scope.labelSelector = selector.isEmpty ? EndpointSlice.serviceLabel : "\(selector),\(EndpointSlice.serviceLabel)"
+        case .inferencePool: return
+        }
+        watched[place].slices = ResourceWatch(loop: loop, server: server, scope: scope, settings: settings.reflector, seed: nextSeed()) {
+            [unowned self] changes in
+            for change in changes {
+                switch change {
+                case .added(let slice): watched[place].pool.sliceChanged(from: nil, to: slice)
+                case .updated(let old, let new): watched[place].pool.sliceChanged(from: old, to: new)
+                case .removed(let slice): watched[place].pool.sliceChanged(from: slice, to: nil)
+                }
+            }
+            watched[place].events &+= UInt64(changes.count)
+            if let slices = watched[place].slices?.reflector, !slices.hasSynced, slices.fault?.kind == .notServed,
+                watched[place].endpoints == nil
+            {
+                watchEndpoints(place)
+            }
+            settle(place)
+        }
+    }
+
+    /// For servers without slices.
+    private func watchEndpoints(_ place: Int) {
+        var scope = WatchScope(namespace: watched[place].namespace)
+        var names: Set<String>?
+        switch watched[place].pool.settings.subject {
+        case .services(let services):
+            if services.count == 1 { scope.fieldSelector = "metadata.name=\(services[0])" }
+            names = Set(services)
+        case .selector(let selector): scope.labelSelector = selector.isEmpty ? nil : selector
+        case .inferencePool: return
+        }
+        watched[place].endpoints = ResourceWatch(loop: loop, server: server, scope: scope, settings: settings.reflector, seed: nextSeed()) {
+            [unowned self] changes in
+            for change in changes {
+                let (old, new): (Endpoints?, Endpoints?) =
+                    switch change {
+                    case .added(let endpoints): (nil, endpoints)
+                    case .updated(let old, let new): (old, new)
+                    case .removed(let endpoints): (endpoints, nil)
+                    }
+                guard let name = (new ?? old)?.metadata.name, names?.contains(name) ?? true else { continue }
+                let (before, after) = (old?.slices ?? [], new?.slices ?? [])
+                for index in 0..<max(before.count, after.count) {
+                    watched[place].pool.sliceChanged(
+                        from: index < before.count ? before[index] : nil, to: index < after.count ? after[index] : nil)
+                }
+            }
+            watched[place].events &+= UInt64(changes.count)
+            settle(place)
+        }
+    }
+
+    private func watchInferencePool(_ place: Int, _ name: String) {
+        watched[place].pool.setPool(nil)
+        let scope = WatchScope(namespace: watched[place].namespace, fieldSelector: "metadata.name=\(name)")
+        watched[place].inferencePool = ResourceWatch(
+            loop: loop, server: server, scope: scope, settings: settings.reflector, seed: nextSeed()
+        ) { [unowned self] changes in
+            if !changes.isEmpty {
+                let found = watched[place].inferencePool?.reflector.store.objects.values.first { $0.metadata.name == name }
+                watched[place].pool.setPool(found)
+            }
+            watched[place].events &+= UInt64(changes.count)
+            settle(place)
+        }
+    }
+
+    private func watchPods(_ place: Int) {
+        let needsPods = watched[place].inferencePool != nil
+        guard settings.watchesPods || needsPods else { return }
+        let namespace = watched[place].namespace
+        let key = namespace ?? ""
+        guard pods[key] == nil else { return }
+        let watch = ResourceWatch<Pod>(
+            loop: loop, server: server, scope: WatchScope(namespace: namespace), settings: settings.reflector, seed: nextSeed()
+        ) { [unowned self] changes in
+            for place in watched.indices where watched[place].namespace == namespace {
+                for change in changes {
+                    switch change {
+                    case .added(let pod): watched[place].pool.podChanged(from: nil, to: pod)
+                    case .updated(let old, let new): watched[place].pool.podChanged(from: old, to: new)
+                    case .removed(let pod): watched[place].pool.podChanged(from: pod, to: nil)
+                    }
+                }
+                watched[place].events &+= UInt64(changes.count)
+                settle(place)
+            }
+        }
+        pods[key] = PodFeed(watch: watch)
+    }
+
+    private func watchNodes() {
+        nodes = ResourceWatch(loop: loop, server: server, scope: WatchScope(), settings: settings.reflector, seed: nextSeed()) {
+            [unowned self] changes in
+            for change in changes {
+                let (name, departure): (String, String?) =
+                    switch change {
+                    case .added(let node), .updated(_, let node): (node.metadata.name, Self.departure(of: node))
+                    case .removed(let node): (node.metadata.name, "it is gone")
+                    }
+                for place in watched.indices { watched[place].pool.nodeChanged(name, departure: departure) }
+            }
+            for place in watched.indices { settle(place) }
+        }
+    }
+
+    private static func departure(of node: Node) -> String? {
+        if node.isDeleting { return "it is being deleted" }
+        return node.taints.first { KubernetesSettings.departureTaints.contains($0.key) }.map { "taint \($0.key)" }
+    }
+
+    // MARK: What the directory learns
+
+    private enum PodKnowledge { case awaited, known, without }
+
+    private func podKnowledge(_ place: Int) -> PodKnowledge {
+        let key = watched[place].namespace ?? ""
+        guard settings.watchesPods || watched[place].inferencePool != nil, let feed = pods[key] else { return .without }
+        let reflector = feed.watch.reflector
+        let isRefused = reflector.fault.map { $0.kind == .forbidden || $0.kind == .notServed } ?? false
+        pods[key]?.forbiddenSince = isRefused ? feed.forbiddenSince ?? loop.now : nil
+        if reflector.hasSynced {
+            guard let since = feed.forbiddenSince, isRefused, loop.now &- since > Self.forbiddenNanoseconds else { return .known }
+            return .without
+        }
+        return isRefused && reflector.counters.faults >= Self.refusalsBelieved ? .without : .awaited
+    }
+
+    /// Tells the directory of one pool: its groups as far as the whole picture is there, and what is wrong.
+    private func settle(_ place: Int) {
+        let podKnowledge = podKnowledge(place)
+        watched[place].pool.setKnowsPods(podKnowledge == .known)
+        let isWhole: Bool
+        if let pool = watched[place].inferencePool {
+            isWhole = pool.reflector.hasSynced && podKnowledge == .known
+        } else {
+            isWhole =
+                podKnowledge != .awaited
+                && (watched[place].slices?.reflector.hasSynced ?? false || watched[place].endpoints?.reflector.hasSynced ?? false)
+        }
+        if isWhole || watched[place].isPublished {
+            for (name, groups) in watched[place].pool.takeChanges() { directory.set(groups, unit: name, of: watched[place].source) }
+            if watched[place].events > 0 || !watched[place].isPublished {
+                directory.heard(watched[place].source, events: watched[place].events, hasSynced: isWhole)
+                watched[place].events = 0
+                if watched[place].reported != nil { directory.failed(watched[place].source, watched[place].reported ?? "") }
+            }
+            watched[place].isPublished = true
+        }
+        report(fault(place, podKnowledge, isWhole: isWhole), of: place)
+    }
+
+    private func fault(_ place: Int, _ podKnowledge: PodKnowledge, isWhole: Bool) -> String? {
+        let entry = watched[place]
+        var watchFault = entry.inferencePool?.reflector.fault ?? entry.endpoints?.reflector.fault
+        if entry.endpoints == nil { watchFault = watchFault ?? entry.slices?.reflector.fault }
+        if let watchFault { return watchFault.text }
+        if let podFault = pods[entry.namespace ?? ""]?.watch.reflector.fault, entry.inferencePool != nil || podKnowledge != .without {
+            return podFault.text
+        }
+        if let fault = server.fault { return "credentials cannot be renewed, the old ones stay in use: \(fault)" }
+        guard isWhole else { return nil }
+        if let portFault = entry.pool.portFault { return portFault }
+        if case .inferencePool(let name) = entry.pool.settings.subject, entry.inferencePool?.reflector.store.objects.isEmpty ?? true {
+            return "there is no InferencePool \(name) in \(entry.namespace.map { "namespace \($0)" } ?? "any namespace")"
+        }
+        if entry.inferencePool == nil, !entry.pool.hasSlices {
+            return "there are no endpoints: is there such a Service in \(entry.namespace.map { "namespace \($0)" } ?? "any namespace")?"
+        }
+        let count = entry.pool.endpointCount
+        return count > 0 && entry.pool.servingCount == 0 ? "of \(count) endpoints none is ready" : nil
+    }
+
+    private func report(_ fault: String?, of place: Int) {
+        guard fault != watched[place].reported else { return }
+        watched[place].reported = fault
+        let name = watched[place].pool.settings.name
+        if let fault {
+            directory.failed(watched[place].source, fault)
+            log.warning("\(name): \(fault)")
+        } else {
+            directory.heard(watched[place].source)
+            directory.confirmed(watched[place].source, at: heardAt(place))
+            log.notice("\(name): in sync")
+        }
+    }
+
+    private func heardAt(_ place: Int) -> UInt64 {
+        let entry = watched[place]
+        return entry.inferencePool?.reflector.heardAt ?? entry.endpoints?.reflector.heardAt ?? entry.slices?.reflector.heardAt ?? 0
+    }
+
+    // MARK: What is known of the watches
+
+    /// One watch, for metrics.
+    public struct WatchState: Sendable {
+        /// `endpointslices`, `pods`…
+        public var resource: String
+        /// The source that it is for, or its namespace where it serves several.
+        public var scope: String
+        public var hasSynced: Bool
+        public var heardAt: UInt64
+        public var fault: WatchFault?
+        public var objects: Int
+        public var counters: ReflectorCounters
+    }
+
+    public var watches: [WatchState] {
+        func state<Object>(_ watch: ResourceWatch<Object>?, _ scope: String) -> WatchState? {
+            guard let reflector = watch?.reflector else { return nil }
+            return WatchState(
+                resource: Object.resource.plural, scope: scope, hasSynced: reflector.hasSynced, heardAt: reflector.heardAt,
+                fault: reflector.fault, objects: reflector.store.objects.count, counters: reflector.counters)
+        }
+        return watched.flatMap { entry in
+            let name = entry.pool.settings.name
+            return [state(entry.slices, name), state(entry.endpoints, name), state(entry.inferencePool, name)].compactMap { $0 }
+        } + pods.sorted { $0.key < $1.key }.compactMap { state($0.value.watch, $0.key.isEmpty ? "all namespaces" : $0.key) }
+            + [state(nodes, "cluster")].compactMap { $0 }
+    }
+}
