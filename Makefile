@@ -23,7 +23,7 @@ BENCH_RUNS ?= 5
 APT_SWIFT := libncurses6 libsqlite3-0 libcurl4 libxml2 binutils libc6-dev libstdc++-12-dev pkg-config git ca-certificates tzdata
 APT_BUILD := libnghttp2-dev libssl-dev libsimdjson-dev libxxhash-dev libc-ares-dev libprotobuf-c-dev protobuf-c-compiler
 # Clients and tools of the tests.
-APT_TESTS := libhttp-parser-dev python3 python3-venv curl openssl nghttp2-client nghttp2-proxy kubernetes-client valgrind
+APT_TESTS := libhttp-parser-dev python3 python3-venv curl openssl nghttp2-client nghttp2-proxy valgrind
 
 .PHONY: help deps deps-system deps-python build demo test sanitize soak fuzz lint format proto bench compare-strictness clean
 
@@ -37,6 +37,8 @@ deps-system:
 	for package in $(APT_SWIFT) $(APT_BUILD) $(APT_TESTS); do
 		[[ "$$(dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null)" == installed ]] || missing+=" $$package"
 	done
+	# kubectl may be there from elsewhere, and Debian's package would not install over it.
+	command -v kubectl >/dev/null || missing+=" kubernetes-client"
 	if [[ -n "$$missing" ]]; then
 		echo "== deps: installing Debian packages:$$missing"
 		root=""
