@@ -65,7 +65,10 @@ let package = Package(
             swiftSettings: swift),
         .target(name: "LoadSignals", dependencies: ["EventLoop", "HTTPTransport", "Routing", "Wire"], swiftSettings: swift),
         .target(
-            name: "Admin", dependencies: ["Discovery", "EventLoop", "HTTPTransport", "KubernetesAPI", "Proxy", "Routing", "Telemetry"],
+            name: "Admin",
+            dependencies: [
+                "Discovery", "EventLoop", "HTTPTransport", "KubernetesAPI", "LoadSignals", "Proxy", "Routing", "Telemetry", "Wire",
+            ],
             swiftSettings: swift),
         .target(
             name: "StubEngine", dependencies: ["EngineModel", "EventLoop", "HTTPTransport", "Protos", "Wire"],

@@ -3,6 +3,7 @@ public import EventLoop
 import Foundation
 public import HTTPTransport
 import KubernetesAPI
+import LoadSignals
 import Proxy
 public import Routing
 import Telemetry
@@ -41,7 +42,10 @@ private final class AdminExchange: DownstreamExchange {
         if path.equals("/metrics") {
             collectMetrics()
         } else if path.equals("/groups") {
-            answer(200, "application/json", groupsJSON(application.table, application.directory, now: application.loop.now))
+            answer(
+                200, "application/json",
+                groupsJSON(
+                    application.table, application.directory, leaders: application.leaders, now: application.loop.now))
         } else if path.equals("/health") {
             answer(200, "application/json", #"{"status":"ok"}"#)
         } else if path.equals("/readiness") {
@@ -70,6 +74,7 @@ private final class AdminExchange: DownstreamExchange {
                 snapshot.certificates = certificates
             }
             snapshot.discovery = discovery(application)
+            snapshot.loadSignals = application.loadSignals
             var bytes: [UInt8] = []
             snapshot.writePrometheus(into: &bytes)
             answer(200, "text/plain; version=0.0.4; charset=utf-8", bytes)

@@ -12,6 +12,9 @@ public struct FlagOverrides: Sendable, Equatable {
     public var kubeconfigFile: String?
     public var kubernetesContext: String?
     public var policy: String?
+    /// `--scrape-interval DURATION` and `--orca FORM`.
+    public var scrapeInterval: String?
+    public var orca: String?
     public var loops: Int?
     public var admin: String?
     /// `--tls-cert FILE`, with `--tls-key`: every listener, from flags or from the file, becomes a TLS one with these.
@@ -47,6 +50,11 @@ extension SwiftletConfiguration {
         if let text = flags.kubernetesContext {
             result.discovery.kubernetes.context = try Self.flag("--kube-context", text, .text("a context"))
         }
+        if let text = flags.scrapeInterval {
+            let syntax: Syntax<UInt64> = .duration(0...3_600_000_000_000)
+            result.loadSignals.intervalNanoseconds = try Self.flag("--scrape-interval", text, syntax)
+        }
+        if let text = flags.orca { result.loadSignals.orca = try Self.flag("--orca", text, .choice) }
         if let text = flags.policy { result.policy = try Self.flag("--policy", text, .choice) }
         if let loops = flags.loops { result.loops = try Self.flag("--loops", "\(loops)", .count(0...256)) }
         if let text = flags.admin { result.admin = try Self.flag("--admin", text, .listenAddress) }

@@ -14,7 +14,8 @@ extension SwiftletConfiguration {
 
     /// The first relation between values that does not hold.
     func firstViolation() -> Violation? {
-        listenerViolation() ?? tlsViolation() ?? Self.groupViolation(groups) ?? kubernetesViolation() ?? boundViolation()
+        listenerViolation() ?? tlsViolation() ?? Self.groupViolation(groups) ?? kubernetesViolation() ?? loadSignals.violation
+            ?? boundViolation()
     }
 
     /// Values that are allowed and yet likely to hurt, one sentence each, for the log at start.

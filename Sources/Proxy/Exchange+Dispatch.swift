@@ -13,6 +13,7 @@ extension Exchange {
     /// Picks a group, books the request on it and sends it there.
     func dispatch() {
         probeBody()
+        askForLoadMetrics()
         let routing = uncounted(worker.probe).use { probe in
             RoutingRequest(
                 model: probe.model, prefixHashes: probe.prefixHashes, chunkBytes: 256, promptBytes: probe.promptBytes,

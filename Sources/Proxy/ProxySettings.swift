@@ -18,6 +18,10 @@ public struct ProxySettings: Sendable {
     public var headHoldNanoseconds: UInt64 = 30_000_000_000
     /// Seeds the prefix hashes; equal in all replicas, so that they place alike.
     public var hashSeed: UInt64 = 1
+    /// Ask engines to report their load beside answers, in this form; nil: do not ask. What is reported is read either way.
+    public var loadMetricsFormat: LoadMetricsFormat?
+    /// Whether clients see such reports.
+    public var loadMetricsToClients = LoadMetricsPassing.whenAsked
     /// Needed when an endpoint speaks TLS.
     public var upstreamTLS: UpstreamTLSSettings?
     public var writesAccessLog = true
@@ -26,6 +30,17 @@ public struct ProxySettings: Sendable {
     public var startedAtSeconds = 0
 
     public init() {}
+}
+
+/// The forms of ORCA's report: values of `endpoint-load-metrics-format`.
+public enum LoadMetricsFormat: Sendable {
+    case text, json, binary
+}
+
+public enum LoadMetricsPassing: Sendable {
+    /// Not the reports that the router alone asked for.
+    case whenAsked
+    case always, never
 }
 
 /// What connections to endpoints with TLS need.

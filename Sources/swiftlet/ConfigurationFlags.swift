@@ -22,6 +22,12 @@ struct ConfigurationFlags: ParsableArguments {
     var kubernetesContext: String?
     @Option(name: .long, help: "least-cost, round-robin, random, least-request or prefix-affinity.")
     var policy: String?
+    @Option(
+        name: .customLong("scrape-interval"),
+        help: ArgumentHelp("Between two looks at an engine's /metrics; 0s: never.", valueName: "duration"))
+    var scrapeInterval: String?
+    @Option(name: .long, help: ArgumentHelp("Ask engines to report their load with answers: off, text, json or bin.", valueName: "form"))
+    var orca: String?
     @Option(name: .long, help: "Event loops; 0 is one per core.")
     var loops: Int?
     @Option(name: .long, help: ArgumentHelp("Address of the admin port.", valueName: "addr:port"))
@@ -52,6 +58,8 @@ struct ConfigurationFlags: ParsableArguments {
             flags.kubeconfigFile = kubeconfig
             flags.kubernetesContext = kubernetesContext
             flags.policy = policy
+            flags.scrapeInterval = scrapeInterval
+            flags.orca = orca
             flags.loops = loops
             flags.admin = admin
             flags.tlsCertificateFile = tlsCertificate

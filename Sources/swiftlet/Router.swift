@@ -142,6 +142,18 @@ final class Router: Sendable {
         settings.bufferedBodyBytes = limits.bufferedBodyBytes
         settings.attempts = configuration.retries.attempts
         settings.headHoldNanoseconds = timeouts.headHoldNanoseconds
+        switch configuration.loadSignals.orca {
+        case .off: break
+        case .text: settings.loadMetricsFormat = .text
+        case .json: settings.loadMetricsFormat = .json
+        case .binary: settings.loadMetricsFormat = .binary
+        }
+        settings.loadMetricsToClients =
+            switch configuration.loadSignals.orcaToClients {
+            case .whenAsked: .whenAsked
+            case .always: .always
+            case .never: .never
+            }
         settings.hashSeed = configuration.routing.hashSeed
         settings.version = Swiftlet.release
         settings.startedAtSeconds = Int(Date().timeIntervalSince1970)
