@@ -75,6 +75,21 @@ public struct StepTimeModel: Sendable, Equatable {
         fixed = Double(overheadNanoseconds)
     }
 
+    /// The same engine on a clock that runs slower (above 1) or faster: every duration times `factor`.
+    public func scaled(by factor: Double) -> StepTimeModel {
+        var scaled = self
+        scaled.prefillCompute *= factor
+        scaled.decodeCompute *= factor
+        scaled.weights *= factor
+        scaled.token *= factor
+        scaled.pair *= factor
+        scaled.context *= factor
+        scaled.prefillSequence *= factor
+        scaled.decodeSequence *= factor
+        scaled.fixed *= factor
+        return scaled
+    }
+
     /// Duration of a step, ns.
     public func nanoseconds(of load: StepLoad) -> UInt64 {
         let computing = prefillCompute * Double(load.prefillTokens) + decodeCompute * Double(load.decodeSequences)

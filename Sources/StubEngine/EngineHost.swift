@@ -40,6 +40,10 @@ final class EngineHost: EventHandler {
     private var clockLag: UInt64 = 0
     private var restBegan: UInt64 = 0
     private var tokensPerSecond = ThroughputMeter()
+    private let beginNanoseconds: UInt64
+    /// The adapters that `vllm:lora_requests_info` told last.
+    private var runningAdapters: [AdapterID] = []
+    private var waitingAdapters: [AdapterID] = []
 
     private struct Owner {
         let generation: Generation
@@ -50,6 +54,7 @@ final class EngineHost: EventHandler {
     init(loop: EventLoop, configuration: StubConfiguration, rank: Int) {
         self.configuration = configuration
         self.rank = rank
+        beginNanoseconds = loop.now
         engine = Engine(configuration: configuration.engine)
         metrics = EngineMetrics(
             createdNanoseconds: loop.wallClock(), maximumModelTokens: configuration.maximumModelTokens,
@@ -71,6 +76,9 @@ final class EngineHost: EventHandler {
 
     /// Unix time, for the `created` of answers.
     var wallSeconds: UInt64 { loop.wallClock() / 1_000_000_000 }
+
+    /// Since the engine's process began.
+    var uptimeSeconds: Double { Double(loop.now &- beginNanoseconds) / 1e9 }
 
     /// Tokens generated per second, over the last seconds.
     var throughput: Double { tokensPerSecond.rate(at: loop.now) }
@@ -143,8 +151,26 @@ final class EngineHost: EventHandler {
         if named[generation.requestID]?.isEmpty == true { named[generation.requestID] = nil }
     }
 
-    /// Forgets all cached content that no sequence uses.
-    func resetPrefixCache() { engine.resetPrefixCache(events: &events) }
+    /// Forgets all cached content, unless a sequence uses some. Returns whether it was done.
+    @discardableResult
+    func resetPrefixCache() -> Bool { engine.resetPrefixCache(events: &events) }
+
+    /// Takes a LoRA adapter away. Sequences that use it run to their end.
+    func unloadAdapter(named name: String) throws(WireError) {
+        try catalogue.unload(name)
+        engine.forgetAdapter(BlockHash.adapter(named: name))
+    }
+
+    private func noteAdapters() {
+        let running = engine.runningAdapters
+        let waiting = engine.waitingAdapters
+        guard running != runningAdapters || waiting != waitingAdapters else { return }
+        runningAdapters = running
+        waitingAdapters = waiting
+        metrics.adaptersChanged(
+            running: running.compactMap { catalogue.name(of: $0) }, waiting: waiting.compactMap { catalogue.name(of: $0) },
+            nowNanoseconds: loop.wallClock())
+    }
 
     func resetMetrics() { metrics.reset(counters: engine.counters, nowNanoseconds: loop.wallClock()) }
 
@@ -230,6 +256,7 @@ final class EngineHost: EventHandler {
             if let end { metrics.hostWasLate(nanoseconds: now &- end) }
             engine.step(now: now, events: &events)
             deliver(at: end ?? now)
+            if configuration.maximumAdapters > 0 { noteAdapters() }
             guard engine.nextStepEnd != nil else { break }
             metrics.stepBegan(tokens: engine.load.tokens)
             steps += 1

@@ -113,6 +113,9 @@ struct EngineMetrics {
             "vllm:engine_sleep_state", "Whether the engine is awake or how it sleeps.",
             ["awake", "weights_offloaded", "discard_all"].map { ([("sleep_state", $0)], $0 == host.sleepState ? 1 : 0) })
         text.gauge("vllm:kv_cache_usage_perc", "KV blocks in use, 0 to 1.", engine.cacheUsage)
+        text.gauge(
+            "stub:startup_seconds", "Time from the start until the port opened: the model's load.",
+            Double(host.configuration.startupNanoseconds) / 1e9)
     }
 
     private func writeCounters(of counters: EngineCounters, to text: inout MetricsText) {
