@@ -21,8 +21,8 @@ struct EngineOptions: ParsableArguments {
     @Option(help: "KV blocks of an engine; 16384 without --preset.")
     var kvBlocks: Int?
 
-    @Option(help: "Tokens per KV block.")
-    var blockSize = 16
+    @Option(help: "Tokens per KV block; 16, in a replay 512 as in the trace.")
+    var blockSize: Int?
 
     @Option(help: "Sequences that an engine runs at once; 256 without --preset.")
     var maxNumSeqs: Int?
@@ -56,7 +56,7 @@ struct EngineOptions: ParsableArguments {
         try FlagRange.check("--prefill-us-per-token", prefillUsPerToken ?? 0, 0...3.6e9)
         try FlagRange.check("--decode-ms-per-token", decodeMsPerToken ?? 0, 0...3.6e6)
         try FlagRange.check("--kv-blocks", kvBlocks ?? 2, 2...100_000_000)
-        try FlagRange.check("--block-size", blockSize, 1...65_536)
+        try FlagRange.check("--block-size", blockSize ?? 16, 1...65_536)
         try FlagRange.check("--max-num-seqs", maxNumSeqs ?? 1, 1...1_000_000)
         try FlagRange.check("--max-num-batched-tokens", maxNumBatchedTokens ?? 1, 1...10_000_000)
         try FlagRange.check("--time-scale", timeScale, 0.0001...10_000)
@@ -68,7 +68,9 @@ struct EngineOptions: ParsableArguments {
     var knownPreset: EnginePreset? { preset.flatMap { EnginePreset(name: $0) } }
 
     /// The engine that the flags describe; each flag overrides its part of the preset.
-    var configuration: EngineConfiguration {
+    var configuration: EngineConfiguration { configuration(blockSize: blockSize ?? 16) }
+
+    func configuration(blockSize: Int) -> EngineConfiguration {
         var engine = knownPreset?.configuration(blockSize: blockSize) ?? EngineConfiguration(blockSize: blockSize, stepTime: plainStepTime)
         engine.stepTime = engine.stepTime.scaled(by: timeScale)
         if let kvBlocks { engine.blockCount = kvBlocks }

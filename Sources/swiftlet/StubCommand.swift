@@ -14,7 +14,7 @@ struct StubCommand: ParsableCommand {
             HTTP/1.1, HTTP/2 and gRPC share each port. Prints "listening on http://ADDR:PORT" to standard error for every engine \
             once it accepts. Equal requests get equal replies from every stub of the same --seed.
             """,
-        subcommands: [StubValidateCommand.self])
+        subcommands: [StubReplayCommand.self, StubValidateCommand.self])
 
     @Option(help: "Address of the first engine. Port 0 takes free ports.")
     var listen = "127.0.0.1:8000"
