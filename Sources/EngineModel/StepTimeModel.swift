@@ -98,6 +98,6 @@ public struct StepTimeModel: Sendable, Equatable {
             + context * Double(load.prefillContextTokens + load.decodeContextTokens)
             + prefillSequence * Double(load.prefillSequences) + decodeSequence * Double(load.decodeSequences) + fixed
         // Half a century at most, so that the conversion cannot trap and no sum of two can overflow.
-        return UInt64(min(max(work.rounded(), 0), 1.5e18)) &+ load.adapterLoadNanoseconds
+        return UInt64(min(max(work, 0), 1.5e18) + 0.5) &+ load.adapterLoadNanoseconds
     }
 }

@@ -41,6 +41,7 @@ final class EngineHost: EventHandler {
     private var restBegan: UInt64 = 0
     private var tokensPerSecond = ThroughputMeter()
     private let beginNanoseconds: UInt64
+    private let writeClock: WriteClock
     /// The adapters that `vllm:lora_requests_info` told last.
     private var runningAdapters: [AdapterID] = []
     private var waitingAdapters: [AdapterID] = []
@@ -55,6 +56,7 @@ final class EngineHost: EventHandler {
         self.configuration = configuration
         self.rank = rank
         beginNanoseconds = loop.now
+        writeClock = WriteClock(loop: loop)
         engine = Engine(configuration: configuration.engine)
         metrics = EngineMetrics(
             createdNanoseconds: loop.wallClock(), maximumModelTokens: configuration.maximumModelTokens,
@@ -62,6 +64,7 @@ final class EngineHost: EventHandler {
         catalogue = ModelCatalogue(
             names: configuration.models, adapters: configuration.adapters.map { ModelCatalogue.Adapter(name: $0.name, path: $0.path) })
         super.init(loop: loop)
+        writeClock.host = self
     }
 
     var totals: StubCounters {
@@ -254,8 +257,10 @@ final class EngineHost: EventHandler {
             let end = engine.nextStepEnd
             if let end, end > now { break }
             if let end { metrics.hostWasLate(nanoseconds: now &- end) }
+            let before = engine.counters.generatedTokens
             engine.step(now: now, events: &events)
             deliver(at: end ?? now)
+            if let end { writeClock.delivered(tokens: engine.counters.generatedTokens &- before, dueAt: end &+ clockLag) }
             if configuration.maximumAdapters > 0 { noteAdapters() }
             guard engine.nextStepEnd != nil else { break }
             metrics.stepBegan(tokens: engine.load.tokens)
@@ -318,6 +323,25 @@ final class EngineHost: EventHandler {
         let ending = Array(watches.values)
         watches = [:]
         for call in ending { call.endWatch() }
+    }
+}
+
+/// Looks at the clock when all that a step made has been handed to the kernel.
+private final class WriteClock: EventHandler {
+    weak var host: EngineHost?
+    private var steps: [(tokens: UInt64, due: UInt64)] = []
+
+    /// Connections flush at the end of the wake, in the order in which they asked for it; whoever asks now comes after them.
+    func delivered(tokens: UInt64, dueAt due: UInt64) {
+        guard tokens > 0 else { return }
+        steps.append((tokens, due))
+        callAtBatchEnd()
+    }
+
+    override func turnEnded() {
+        let now = loop.clock()
+        for step in steps { host?.metrics.tokensWritten(step.tokens, lateByNanoseconds: now &- min(step.due, now)) }
+        steps.removeAll(keepingCapacity: true)
     }
 }
 

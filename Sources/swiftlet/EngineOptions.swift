@@ -15,8 +15,11 @@ struct EngineOptions: ParsableArguments {
     var prefillUsPerToken: Double?
 
     @Option(
-        help: "Time of a step that decodes one sequence, in milliseconds; 20 without --preset. Each further sequence adds a hundredth.")
+        help: "Time of a step that decodes one sequence, in milliseconds; 20 without --preset. Each sequence adds a hundredth.")
     var decodeMsPerToken: Double?
+
+    @Option(help: "Time that each sequence adds to a step, in microseconds, instead of a hundredth of --decode-ms-per-token.")
+    var decodeUsPerSequence: Double?
 
     @Option(help: "KV blocks of an engine; 16384 without --preset.")
     var kvBlocks: Int?
@@ -48,13 +51,14 @@ struct EngineOptions: ParsableArguments {
                 throw ValidationError("--preset: expected one that --list-presets names, got '\(preset)'")
             }
             guard known.fits else { throw ValidationError("--preset: \(preset) leaves no memory for a KV cache") }
-            guard prefillUsPerToken == nil, decodeMsPerToken == nil else {
-                throw ValidationError("--preset already says what --prefill-us-per-token and --decode-ms-per-token would")
+            guard prefillUsPerToken == nil, decodeMsPerToken == nil, decodeUsPerSequence == nil else {
+                throw ValidationError("--preset already says what --prefill-us-per-token, --decode-ms-per-token and such would")
             }
         }
         // An hour per token is beyond any use, and far within the range of the clock.
         try FlagRange.check("--prefill-us-per-token", prefillUsPerToken ?? 0, 0...3.6e9)
         try FlagRange.check("--decode-ms-per-token", decodeMsPerToken ?? 0, 0...3.6e6)
+        try FlagRange.check("--decode-us-per-sequence", decodeUsPerSequence ?? 0, 0...3.6e9)
         try FlagRange.check("--kv-blocks", kvBlocks ?? 2, 2...100_000_000)
         try FlagRange.check("--block-size", blockSize ?? 16, 1...65_536)
         try FlagRange.check("--max-num-seqs", maxNumSeqs ?? 1, 1...1_000_000)
@@ -88,8 +92,11 @@ struct EngineOptions: ParsableArguments {
         let decodeNanoseconds = (decodeMsPerToken ?? 20) * 1e6
         return StepTimeModel(
             prefillNanosecondsPerToken: UInt64((prefillUsPerToken ?? 100) * 1e3), decodeNanosecondsPerStep: UInt64(decodeNanoseconds),
-            decodeNanosecondsPerSequence: UInt64(decodeNanoseconds / 100))
+            decodeNanosecondsPerSequence: UInt64(decodeUsPerSequence.map { $0 * 1e3 } ?? decodeNanoseconds / 100))
     }
+
+    /// Nothing says how fast the engine is.
+    var saysNoSpeed: Bool { preset == nil && prefillUsPerToken == nil && decodeMsPerToken == nil && decodeUsPerSequence == nil }
 
     /// What `--list-presets` prints.
     static var presetTable: String {

@@ -37,7 +37,7 @@ struct StubReplayCommand: ParsableCommand {
 
     func run() throws {
         var engine = engine
-        if engine.preset == nil, engine.prefillUsPerToken == nil, engine.decodeMsPerToken == nil { engine.preset = "llama-3-8b-h100-tp1" }
+        if engine.saysNoSpeed { engine.preset = "llama-3-8b-h100-tp1" }
         let configuration = engine.configuration(blockSize: engine.blockSize ?? 512)
         var options = TraceOptions()
         options.timeScale = arrivalScale

@@ -57,7 +57,7 @@ def test_our_description_reads_the_recorded_bytes():
         entry = json.loads(line)
         name = answers.get(entry["rpc"].split(".")[0])
         # Long answers were recorded up to their 300th byte.
-        if name is None or not isinstance(entry["resp"], dict) or not 0 < len(entry.get("resp_hex") or "") < 600:
+        if name is None or not isinstance(entry.get("resp"), dict) or not 0 < len(entry.get("resp_hex") or "") < 600:
             continue
         message = MESSAGES[name].FromString(bytes.fromhex(entry["resp_hex"]))
         known = json_format.MessageToDict(message, preserving_proto_field_name=True)
