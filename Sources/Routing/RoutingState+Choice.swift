@@ -72,6 +72,7 @@ extension RoutingState {
             if checksTried && tried.contains(GroupID(slot: slot, generation: loads[slot].generation)) { continue }
             if loads[slot].presumedPrefilledAt <= now { presumePrefilled(slot, now: now) }
             if loads[slot].warmUpEndsAt != 0 { continueWarmUp(slot, now: now) }
+            if loads[slot].othersDueAt <= now { ageOthers(slot, now: now) }
             if now < loads[slot].saturatedUntil {
                 saturated += 1
                 candidates[candidates.count - saturated] = slot
@@ -121,7 +122,7 @@ extension RoutingState {
         // A band below the cost of one such request: a tie may go either way, an imbalance of one request may not.
         let group = candidates[best]
         let prefill = inputs.terms(on: loads[group], depth: index.depth(of: loads[group].holder)).prefill
-        levelEquallyLoaded(count, with: best, within: Self.learnedNoiseShare * prefill + Self.learnedNoiseSeconds)
+        levelEquallyLoaded(count, with: best, within: Self.learnedNoiseShare * prefill + Self.learnedNoiseSeconds, adapter: inputs.adapter)
         let slot = tieBreak(count, limit: costs[best] + 0.05 * prefill, hashes: hashes)
         return (slot, reason(of: slot, deepest: deepest, hashes: hashes))
     }
@@ -133,15 +134,18 @@ extension RoutingState {
     /// Groups that carry no more than the best and differ from it by what they were learned to be, not by what they have to do,
     /// count as equal when the difference is small: or the group that looks fastest would take all the prompts of a quiet fleet,
     /// and replicas of the router, which learn different noise, would place alike prompts apart.
-    private func levelEquallyLoaded(_ count: Int, with best: Int, within band: Double) {
+    private func levelEquallyLoaded(_ count: Int, with best: Int, within band: Double, adapter: UInt64) {
         let reference = candidates[best]
         let leastCost = costs[best]
         for position in 0..<count where costs[position] <= leastCost + band {
             let slot = candidates[position]
-            guard loads[slot].inFlight <= loads[reference].inFlight, loads[slot].queuedTokens <= loads[reference].queuedTokens else {
-                continue
-            }
-            guard loads[slot].distanceSeconds <= loads[reference].distanceSeconds else { continue }
+            // What others have is known to half a sequence at best; what we have, exactly.
+            guard loads[slot].sequences < loads[reference].sequences + 0.5, loads[slot].queuedTokens <= loads[reference].queuedTokens,
+                loads[slot].othersWaiting < loads[reference].othersWaiting + 0.5
+            else { continue }
+            guard loads[slot].distanceSeconds <= loads[reference].distanceSeconds,
+                adapter == 0 || loads[slot].adapterSeconds <= loads[reference].adapterSeconds
+            else { continue }
             costs[position] = leastCost
         }
     }

@@ -93,6 +93,7 @@ extension RoutingState {
         loads[slot] = GroupLoad(generation: loads[slot].generation &+ 1, holder: index.addHolder(), identity: identity)
         records[Int(slot)] = GroupRecord(description: group, models: boundedModels(group.models))
         adapters[slot] = AdapterSlots()
+        clearReports(slot)
         takePriors(slot, of: group)
         // What was there when the router started is not cold, it only looks so to us; and discovery may find it piece by piece.
         let isNew = firstGroupsAt.map { now >= $0 &+ Self.startNanoseconds } ?? false

@@ -9,7 +9,7 @@ extension RoutingState {
         case .roundRobin: return (longestUnchosen(candidateCount), .roundRobin)
         case .random: return (candidates[random(below: candidateCount)], .random)
         case .leastRequest:
-            for position in 0..<candidateCount { costs[position] = Double(loads[candidates[position]].inFlight) }
+            for position in 0..<candidateCount { costs[position] = loads[candidates[position]].sequences }
             return (tieBreak(candidateCount, limit: leastCostValue(candidateCount), hashes: .init(start: nil, count: 0)), .leastRequest)
         case .powerOfTwo: return (lessBusyOfTwo(candidateCount), .powerOfTwo)
         case .consistentHash:
@@ -18,7 +18,7 @@ extension RoutingState {
             return (key == 0 ? longestUnchosen(candidateCount) : firstWithRoom(candidateCount, key: key), .consistentHash)
         case .session:
             if request.session == 0 { return leastCost(candidateCount, hashes, inputs) }
-            return (rendezvous(candidateCount, key: request.session, loadLimit: .max), .session)
+            return (rendezvous(candidateCount, key: request.session, loadLimit: .infinity), .session)
         }
     }
 
@@ -34,7 +34,7 @@ extension RoutingState {
         // The second is drawn from the others.
         let offset = 1 + random(below: count - 1)
         let other = first + offset < count ? first + offset : first + offset - count
-        return loads[candidates[other]].inFlight < loads[candidates[first]].inFlight ? candidates[other] : candidates[first]
+        return loads[candidates[other]].sequences < loads[candidates[first]].sequences ? candidates[other] : candidates[first]
     }
 
     private mutating func deepestMatch(
@@ -45,7 +45,7 @@ extension RoutingState {
         for position in 0..<count {
             let slot = candidates[position]
             let isDeepest = index.depth(of: loads[slot].holder) == deepest
-            costs[position] = isDeepest ? loads[slot].queuedTokens + Double(loads[slot].inFlight) * leastRequestTokens : .infinity
+            costs[position] = isDeepest ? loads[slot].tokensAhead + loads[slot].sequences * leastRequestTokens : .infinity
         }
         let slot = tieBreak(count, limit: leastCostValue(count), hashes: hashes)
         return (slot, reason(of: slot, deepest: deepest, hashes: hashes))
@@ -64,21 +64,21 @@ extension RoutingState {
     /// Nobody gets more than 1.25 times the mean, this request included, rounded up.
     private func firstWithRoom(_ count: Int, key: UInt64) -> UInt32 {
         var total = 1.0
-        for position in 0..<count { total += Double(loads[candidates[position]].inFlight) }
+        for position in 0..<count { total += loads[candidates[position]].sequences }
         let limit = (Self.loadFactor * total / Double(count)).rounded(.up)
-        return rendezvous(count, key: key, loadLimit: Int32(min(limit, Double(Int32.max))))
+        return rendezvous(count, key: key, loadLimit: limit)
     }
 
     /// What KubeAI and HAProxy use, too.
     private static var loadFactor: Double { 1.25 }
 
     /// Rendezvous order among those that would have at most `loadLimit` requests; somebody always has no more than the mean.
-    private func rendezvous(_ count: Int, key: UInt64, loadLimit: Int32) -> UInt32 {
+    private func rendezvous(_ count: Int, key: UInt64, loadLimit: Double) -> UInt32 {
         var best = candidates[0]
         var bestWeight: UInt64 = 0
         for position in 0..<count {
             let slot = candidates[position]
-            guard loads[slot].inFlight < loadLimit else { continue }
+            guard loads[slot].sequences < loadLimit else { continue }
             let weight = mix64(key ^ loads[slot].identity)
             if weight >= bestWeight {
                 best = slot
