@@ -41,7 +41,7 @@ import Testing
         var pool = KVBlockPool(count: count)
         var reference = Reference(count: count)
         var held: [KVBlockPool.Block] = []
-        for step in 0..<4_000 {
+        for step in 0..<2_000 {
             let hash = UInt64.random(in: 1...UInt64(count), using: &generator)
             switch Int.random(in: 0..<10, using: &generator) {
             case 0..<4:
@@ -81,12 +81,13 @@ import Testing
         #expect(pool.evictionOrder == reference.free)
         #expect(pool.freeCount == reference.free.count)
         #expect(pool.usedCount == reference.shares.count { $0 > 0 })
-        for block in reference.shares.indices { #expect(pool.shares(of: KVBlockPool.Block(block)) == reference.shares[block]) }
-        for hash in 1...UInt64(reference.shares.count) {
-            let holders = reference.hashes.indices.filter { reference.hashes[$0] == hash }
-            #expect(pool.block(holding: hash).map { holders.contains(Int($0)) } ?? holders.isEmpty)
-        }
-        #expect(pool.cachedHashCount == Set(reference.hashes).subtracting([0]).count)
+        #expect(reference.shares.indices.map { pool.shares(of: KVBlockPool.Block($0)) } == reference.shares)
+        // Whichever of its copies is found, it is one of them, and some copy is found when there is one.
+        let held = Set(reference.hashes).subtracting([0])
+        let found = (1...UInt64(reference.shares.count)).compactMap { pool.block(holding: $0) }
+        #expect(Set(found.map { reference.hashes[Int($0)] }) == held)
+        #expect(found.count == held.count)
+        #expect(pool.cachedHashCount == held.count)
     }
 
     @Test func aBlockThatWasNeverUsedIsFree() {

@@ -82,17 +82,18 @@ import Testing
         #expect(throws: WireError.self) { try read(#"{"prompt":"x","stream_options":{"include_usage":true}}"#) }
     }
 
-    @Test(arguments: [
-        (#"{"prompt":""}"#, CompletionRequest.Kind.text, 400, "prompt"), (#"{"prompt":[]}"#, .text, 400, nil),
-        (#"{"prompt":"x","max_tokens":0}"#, .text, 400, "max_tokens"), (#"{"prompt":"x","max_tokens":1001}"#, .text, 400, "max_tokens"),
-        (#"{"prompt":"x","n":0}"#, .text, 400, nil), (#"{"prompt":"x","temperature":2.1}"#, .text, 400, "temperature"),
-        (#"{"prompt":"x","cache_salt":""}"#, .text, 400, "cache_salt"), (#"{"prompt":"x","logprobs":21}"#, .text, 400, "logprobs"),
-        (#"{"prompt":"x","model":"nope"}"#, .text, 404, "model"), (#"{"prompt":"x""#, .text, 400, "body"),
-        (#"{}"#, .chat, 400, "body.messages"), (#"{"messages":[]}"#, .messages, 400, "body.max_tokens"),
-        (#"{}"#, .responses, 400, "body.input"),
-        (#"{"messages":[{"content":"x"}]}"#, .chat, 400, "body.messages.0.role"), (#"{"messages":7}"#, .chat, 400, "body.messages"),
-        ("", .chat, 400, "body"),
-    ])
+    @Test(
+        arguments: [
+            (#"{"prompt":""}"#, CompletionRequest.Kind.text, 400, "prompt"), (#"{"prompt":[]}"#, .text, 400, nil),
+            (#"{"prompt":"x","max_tokens":0}"#, .text, 400, "max_tokens"), (#"{"prompt":"x","max_tokens":1001}"#, .text, 400, "max_tokens"),
+            (#"{"prompt":"x","n":0}"#, .text, 400, nil), (#"{"prompt":"x","temperature":2.1}"#, .text, 400, "temperature"),
+            (#"{"prompt":"x","cache_salt":""}"#, .text, 400, "cache_salt"), (#"{"prompt":"x","logprobs":21}"#, .text, 400, "logprobs"),
+            (#"{"prompt":"x","model":"nope"}"#, .text, 404, "model"), (#"{"prompt":"x""#, .text, 400, "body"),
+            (#"{}"#, .chat, 400, "body.messages"), (#"{"messages":[]}"#, .messages, 400, "body.max_tokens"),
+            (#"{}"#, .responses, 400, "body.input"),
+            (#"{"messages":[{"content":"x"}]}"#, .chat, 400, "body.messages.0.role"), (#"{"messages":7}"#, .chat, 400, "body.messages"),
+            ("", .chat, 400, "body"),
+        ] as [(String, CompletionRequest.Kind, Int, String?)])
     func whatVLLMRefusesIsRefusedAlike(json: String, kind: CompletionRequest.Kind, status: Int, param: String?) {
         let error = #expect(throws: WireError.self) { try read(json, kind) }
         #expect(error?.status == status)

@@ -30,7 +30,7 @@ import Testing
     }
 
     @Test(arguments: [
-        ("nonsense", "unknown action 'nonsense'"), (";ms=3", "a name is missing"), ("stall;ms=-1", "a whole number from 0"),
+        ("nonsense", "unknown action 'nonsense'"), ("close,,;", "a name is missing"), ("stall;ms=-1", "a whole number from 0"),
         ("stall;ms=1.5", "a whole number"), ("stall;mss=1", "unknown field 'mss'"), ("error;status=99", "from 200 to 599"),
         ("huge-header;bytes=1048577", "to 1048576"), ("goaway;abrupt=3", "true or false"), ("error;grpc_status=17", "from 1 to 16"),
         ("close;probability=2", "a number from 0.0 to 1.0"),
