@@ -28,6 +28,10 @@ private struct GroupJSON: Encodable {
     var hitYield: Double
     var decisions: UInt64
     var load: LoadJSON?
+    var node: String
+    var zone: String
+    var distanceSeconds: Double
+    var warmUpSlowness: Double
     var discovery: DiscoveryJSON?
 
     init(_ state: GroupState, leader leaderState: LeaderState?, discovery: DiscoveryJSON?) {
@@ -55,6 +59,10 @@ private struct GroupJSON: Encodable {
         prefixIndexBlocks = state.indexBlocks
         hitYield = state.hitYield
         decisions = state.decisions
+        node = state.node
+        zone = state.zone
+        distanceSeconds = state.distanceSeconds
+        warmUpSlowness = state.warmUpSlowness
     }
 }
 

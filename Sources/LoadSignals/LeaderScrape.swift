@@ -91,6 +91,9 @@ final class LeaderScrape: EventHandler {
         state.take(reading, history)
         guard let id = table.group(named: group) else { return }
         if let tokens = reading.capacityTokens { table.updateKVCapacity(tokens: tokens, of: id) }
+        if let adapters = reading.adapters, verdict != .frozen {
+            table.reportAdapters(adapters.running + adapters.waiting, capacity: adapters.limit, of: id, now: loop.now)
+        }
         if verdict == .restarted {
             table.reportRestarted(id)
             counting = .unknown(zeros: 0)

@@ -105,6 +105,27 @@ extension LoadSignalSettings {
     }
 }
 
+extension LoadMetricsFormat {
+    init?(_ form: LoadSignalConfiguration.ReportForm) {
+        switch form {
+        case .off: return nil
+        case .text: self = .text
+        case .json: self = .json
+        case .binary: self = .binary
+        }
+    }
+}
+
+extension LoadMetricsPassing {
+    init(_ passing: LoadSignalConfiguration.Passing) {
+        switch passing {
+        case .whenAsked: self = .whenAsked
+        case .always: self = .always
+        case .never: self = .never
+        }
+    }
+}
+
 extension DNSName {
     fileprivate init(_ configuration: DNSConfiguration) {
         self.init(name: configuration.endpoint.host, port: configuration.isService ? nil : configuration.endpoint.port)
