@@ -116,7 +116,8 @@ let package = Package(
 
         // What hostile bytes reach, as functions: libFuzzer calls them (below), and the unit tests replay the committed inputs.
         .target(
-            name: "FuzzTargets", dependencies: ["Configuration", "EventLoop", "HTTPTransport", "Proxy", "Routing", "Telemetry", "Wire"],
+            name: "FuzzTargets",
+            dependencies: ["Configuration", "EventLoop", "HTTPTransport", "LoadSignals", "Proxy", "Routing", "Telemetry", "Wire"],
             path: "Tests/Fuzz/Targets", swiftSettings: swift),
         .testTarget(name: "FuzzTests", dependencies: ["FuzzTargets"], swiftSettings: swift),
     ],

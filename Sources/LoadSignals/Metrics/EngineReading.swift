@@ -1,13 +1,13 @@
 import Wire
 
 /// What one `/metrics` said of an engine, added up over its data-parallel ranks.
-struct EngineReading {
+public struct EngineReading {
     /// LoRA adapters as vLLM names them.
-    struct Adapters: Equatable {
-        var running: [String]
-        var waiting: [String]
+    public struct Adapters: Equatable {
+        public var running: [String]
+        public var waiting: [String]
         /// How many fit into the GPU's slots at once; 0: it does not say.
-        var limit: Int
+        public var limit: Int
     }
 
     private struct Series: Hashable {
@@ -23,13 +23,15 @@ struct EngineReading {
     /// Tokens that a KV cache may hold, for what is more than any machine has is a mistake.
     static let mostCapacity = 1e12
 
-    private(set) var engine: EngineKind?
-    private(set) var isAsleep = false
-    private(set) var adapters: Adapters?
+    public private(set) var engine: EngineKind?
+    public private(set) var isAsleep = false
+    public private(set) var adapters: Adapters?
     private var adaptersSeenAt = -Double.infinity
     /// A series that comes again counts once, as it was last: gauges of several ranks add up, and repetitions do not.
     private var series: [Series: Double] = [:]
     private var totals: [EngineFamily.Signal: (sum: Double, count: Double)] = [:]
+
+    public init() {}
 
     mutating func take(_ family: EngineFamily, _ labels: SampleLabels, _ value: Double) {
         guard !Self.isPart(labels) else { return }
@@ -105,31 +107,31 @@ struct EngineReading {
     private func sum(_ signal: EngineFamily.Signal) -> Double? { totals[signal]?.sum }
     private func mean(_ signal: EngineFamily.Signal) -> Double? { totals[signal].map { $0.sum / $0.count } }
 
-    var running: Double? { sum(.running) }
-    var waiting: Double? { sum(.waiting) }
+    public var running: Double? { sum(.running) }
+    public var waiting: Double? { sum(.waiting) }
     /// Ranks have caches of one size, so the mean is the share of all.
-    var kvUsage: Double? { mean(.kvUsage) }
+    public var kvUsage: Double? { mean(.kvUsage) }
     var hasLoad: Bool { running != nil || waiting != nil || kvUsage != nil }
     var isBusy: Bool { (running ?? 0) + (waiting ?? 0) > 0 }
 
     /// Tokens that the KV caches of all ranks hold.
-    var capacityTokens: Int? {
+    public var capacityTokens: Int? {
         let blocks = mean(.blockTokens).flatMap { size in mean(.blockCount).map { size * $0 } }
         guard let tokens = sum(.capacityTokens) ?? blocks, tokens >= 1, tokens <= Self.mostCapacity else { return nil }
         return Int(tokens)
     }
 
-    var prefixHits: Double? { sum(.prefixHits) }
+    public var prefixHits: Double? { sum(.prefixHits) }
     /// Engines that count no lookups look up every prompt token; llama.cpp counts as prompt tokens only those that it had to compute.
-    var prefixQueries: Double? {
+    public var prefixQueries: Double? {
         if let queries = sum(.prefixQueries) { return queries }
         guard let hits = prefixHits, let prompt = sum(.promptTokens) else { return nil }
         return engine == .llamaCpp ? prompt + hits : prompt
     }
-    var preemptions: Double? { sum(.preemptions) }
+    public var preemptions: Double? { sum(.preemptions) }
 
     /// Tokens that it has worked on since it began: a count that moves whenever a busy engine does anything.
-    var progress: Double? {
+    public var progress: Double? {
         guard let generation = sum(.generationTokens) else { return nil }
         return generation + (sum(.promptTokens) ?? 0)
     }

@@ -5,16 +5,18 @@ import Wire
 /// reading the samples of engines' families. Nothing else is kept: of 90 KB that vLLM says some twenty lines count.
 ///
 /// Malformed lines are counted and passed over, and so is a last line without an end, which may be half a number.
-struct MetricsTextScanner {
+public struct MetricsTextScanner {
     /// A longer line is passed over. vLLM's longest has 1.3 KB.
-    static let longestLine = 64 << 10
+    public static let longestLine = 64 << 10
 
-    private(set) var malformedLines = 0
+    public private(set) var malformedLines = 0
     private var line: [UInt8] = []
     private var skipsLine = false
     private var labels = SampleLabels()
 
-    mutating func consume(_ bytes: UnsafeRawBufferPointer, into reading: inout EngineReading) {
+    public init() {}
+
+    public mutating func consume(_ bytes: UnsafeRawBufferPointer, into reading: inout EngineReading) {
         guard let base = bytes.baseAddress else { return }
         var start = 0
         while start < bytes.count {
@@ -27,7 +29,7 @@ struct MetricsTextScanner {
     }
 
     /// No more comes.
-    mutating func finish() {
+    public mutating func finish() {
         if !line.isEmpty || skipsLine { malformedLines += 1 }
         line.removeAll()
         skipsLine = false
