@@ -46,11 +46,11 @@ def percentile(points, share):
     return 0.0
 
 
-def measure(replicas, streams, tokens, seconds=1.0):
+def measure(replicas, streams, tokens, seconds=1.0, loops=1):
     """Starts `streams` within `seconds`, spread evenly over all engines, and waits for their ends. Returns what came of it."""
     program = processes.stub(
         replicas=replicas, prefill_us=1, decode_ms=STEP_MS,
-        arguments=["--decode-us-per-sequence", 0, "--max-num-seqs", 1024],
+        arguments=["--decode-us-per-sequence", 0, "--max-num-seqs", 1024, "--loops", loops],
     )  # fmt: skip
     each = streams // replicas
     try:
@@ -61,10 +61,10 @@ def measure(replicas, streams, tokens, seconds=1.0):
                 subprocess.Popen(
                     [processes.BINARY, "bench", "run", f"http://127.0.0.1:{port}", "--workload", "vllm-random", "--input-tokens", "16",
                      "--output-tokens", str(tokens), "--rate", str(each / seconds), "--duration", str(seconds), "--arrival", "poisson",
-                     "--seed", str(port), "--json", report],
+                     "--seed", str(number), "--json", report],
                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
                 )
-                for port, report in zip(program.ports, reports, strict=True)
+                for number, (port, report) in enumerate(zip(program.ports, reports, strict=True))
             ]  # fmt: skip
             busy_bytes = 0
             for client in clients:
@@ -105,8 +105,9 @@ def main():
     parser.add_argument("--replicas", type=int, default=16)
     parser.add_argument("--streams", type=int, default=2000)
     parser.add_argument("--tokens", type=int, default=400)
+    parser.add_argument("--loops", type=int, default=1)
     arguments = parser.parse_args()
-    result = measure(arguments.replicas, arguments.streams, arguments.tokens)
+    result = measure(arguments.replicas, arguments.streams, arguments.tokens, loops=arguments.loops)
     print(f"{result['completed']} of {result['sent']} streams complete, {result['highest_in_flight']} at once, "
           f"{result['output_tokens']} tokens in {result['seconds']:.1f} s")  # fmt: skip
     late, gaps = result["stub_late_ms"], result["client_gap_error_ms"]
