@@ -25,7 +25,7 @@ APT_BUILD := libnghttp2-dev libssl-dev libsimdjson-dev libxxhash-dev libc-ares-d
 # Clients and tools of the tests.
 APT_TESTS := libhttp-parser-dev python3 python3-venv curl openssl nghttp2-client nghttp2-proxy valgrind
 
-.PHONY: help deps deps-system deps-python build demo test sanitize soak fuzz lint format proto bench compare-strictness clean
+.PHONY: help deps deps-system deps-python build demo test sanitize soak fuzz lint format proto bench bench-stub compare-strictness clean
 
 help: ## Lists the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -118,6 +118,10 @@ proto: ## Regenerates Sources/Protos from proto/
 bench: build ## Compares with other proxies on this machine: BENCH_ROWS, BENCH_RUNS
 	@[[ -x $(BENCH)/run.sh ]] || { echo "make bench: $(BENCH)/run.sh is not there; BENCH names its folder" >&2; exit 1; }
 	for row in $(BENCH_ROWS); do SWIFTLET="$(CURDIR)/$(BINARY)" $(BENCH)/run.sh "$$row" "" $(BENCH_RUNS); done
+
+bench-stub: deps build ## How late the stub's tokens leave and come: 2,000 streams over 16 engines, STREAMS, ENGINES, LOOPS
+	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python Tests/EndToEnd/stub_streams.py --streams $${STREAMS:-2000} \
+		--replicas $${ENGINES:-16} --loops $${LOOPS:-1}
 
 compare-strictness: build ## What this router, nginx and HAProxy (both of Debian) make of smuggled requests, as a table
 	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python -m pytest -q -s Tests/EndToEnd/test_compare_strictness.py
