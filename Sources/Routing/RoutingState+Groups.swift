@@ -19,8 +19,10 @@ extension RoutingState {
     }
 
     /// Adds or changes the given groups, takes the named ones away, and leaves all others as they are: the cost is that of what changed.
-    mutating func updateGroups(_ groups: [GroupDescription], removing names: [String]) {
+    /// Returns the names of those for which there is no room.
+    mutating func updateGroups(_ groups: [GroupDescription], removing names: [String]) -> [String] {
         var servesDifferently = false
+        var leftOut: [String] = []
         for name in names {
             guard let slot = slotOfName[name] else { continue }
             remove(slot)
@@ -38,13 +40,17 @@ extension RoutingState {
                 remove(slot)
                 order.removeAll { $0 == slot }
             }
-            guard order.count < limits.groups else { continue }
+            guard order.count < limits.groups else {
+                leftOut.append(group.name)
+                continue
+            }
             let slot = add(group)
             describe(slot, as: group)
             order.append(slot)
             servesDifferently = true
         }
         if servesDifferently { rebuildCatalog() }
+        return leftOut
     }
 
     /// Whether what was learned of the group in `slot` holds for `group`: an engine that started anew has an empty cache.

@@ -28,7 +28,9 @@ public final class RoutingTable: Sendable {
 
     /// Adds these groups or changes those of the same names, and takes away the ones named in `removing`; all others stay as they are.
     /// The same identity rule as in `replaceGroups`.
-    public func updateGroups(_ groups: [GroupDescription], removing names: [String] = [], now: UInt64) {
+    /// - Returns: names of those for which there is no room.
+    @discardableResult
+    public func updateGroups(_ groups: [GroupDescription], removing names: [String] = [], now: UInt64) -> [String] {
         state.withLock { $0.updateGroups(groups, removing: names) }
     }
 

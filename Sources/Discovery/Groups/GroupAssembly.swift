@@ -8,6 +8,7 @@ public struct DiscoveredGroup: Sendable, Equatable {
         public var rank: Int
         public var node: String?
         public var zone: String?
+        public var zoneHints: [String] = []
         public var revision: String?
         /// `ready`, or what is in the way.
         public var state: String
@@ -69,11 +70,19 @@ enum GroupAssembly {
         return (left.role.rank, weight(left), left.name, left.identity) < (right.role.rank, weight(right), right.name, right.identity)
     }
 
-    /// The members that make the group whole, one for each rank, the leader first.
+    /// The members that make the group whole, one for each rank, the leader first. Of several that could be a rank the one on the
+    /// leader's node.
     private static func present(with leader: Member, in sorted: [Member]) -> [Member] {
         var present = [leader]
         for member in sorted where member.phase == .ready && member.role.revision == leader.role.revision {
-            if let last = present.last, member.role.rank > last.role.rank { present.append(member) }
+            guard let last = present.last else { break }
+            if member.role.rank > last.role.rank {
+                present.append(member)
+            } else if member.role.rank == last.role.rank, last.identity != leader.identity, last.node != leader.node,
+                member.node == leader.node
+            {
+                present[present.count - 1] = member
+            }
         }
         return present
     }
@@ -106,10 +115,11 @@ enum GroupAssembly {
                 protocol: template.protocol,
                 isTLS: template.isTLS)
         }
+        let slowdown = nodes(of: present).count > 1 ? template.spreadSlowdown : 1
         var description = GroupDescription(
             name: name, leader: endpoint(leader), members: present.dropFirst().map(endpoint), size: worldSize,
-            models: template.models, prefillTokensPerSecond: template.prefillTokensPerSecond,
-            decodeStepSeconds: template.decodeStepSeconds, kvCapacityTokens: template.kvCapacityTokens, isReady: isReady)
+            models: template.models, prefillTokensPerSecond: template.prefillTokensPerSecond / slowdown,
+            decodeStepSeconds: template.decodeStepSeconds * slowdown, kvCapacityTokens: template.kvCapacityTokens, isReady: isReady)
         description.incarnation = leader.identity
         return description
     }
@@ -125,6 +135,6 @@ enum GroupAssembly {
             }
         return DiscoveredGroup.MemberState(
             name: member.name, address: member.host, rank: member.role.rank, node: member.node, zone: member.zone,
-            revision: member.role.revision, state: state)
+            zoneHints: member.zoneHints, revision: member.role.revision, state: state)
     }
 }
