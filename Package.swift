@@ -46,7 +46,7 @@ let package = Package(
         .target(name: "Routing", dependencies: ["CXXHash"], swiftSettings: hot),
         .target(name: "Wire", dependencies: ["CNghttp2", "CSimdJSON", "CXXHash"], swiftSettings: hot),
         .target(name: "EngineModel", dependencies: ["CXXHash", deque], swiftSettings: swift),
-        .target(name: "Workload", dependencies: ["CXXHash"], swiftSettings: swift),
+        .target(name: "Workload", dependencies: [], swiftSettings: swift),
 
         // Mechanism.
         .target(name: "EventLoop", dependencies: ["CLinux", "COpenSSL", heap], swiftSettings: hot),
@@ -83,7 +83,7 @@ let package = Package(
             dependencies: [
                 "Admin", "CLinux", "Configuration", "Discovery", "KubernetesAPI", "LatencyBench", "LoadSignals", "Proxy", "Reporting",
                 "Simulation",
-                "StubEngine",
+                "StubEngine", "Workload",
                 argumentParser, logging,
             ], swiftSettings: swift),
 
@@ -100,7 +100,7 @@ let package = Package(
         .testTarget(name: "WorkloadTests", dependencies: ["Workload"], swiftSettings: swift),
         .testTarget(name: "SimulationTests", dependencies: ["Simulation"], swiftSettings: swift),
         .testTarget(name: "ReportingTests", dependencies: ["Reporting", histogram], swiftSettings: swift),
-        .testTarget(name: "LatencyBenchTests", dependencies: ["LatencyBench", "Reporting", histogram], swiftSettings: swift),
+        .testTarget(name: "LatencyBenchTests", dependencies: ["LatencyBench", "Reporting", "Workload", histogram], swiftSettings: swift),
         .testTarget(name: "LoadSignalsTests", dependencies: ["LoadSignals"], swiftSettings: swift),
         .testTarget(name: "KubernetesAPITests", dependencies: ["KubernetesAPI"], swiftSettings: swift),
         .testTarget(name: "DiscoveryTests", dependencies: ["Discovery", "KubernetesAPI"], swiftSettings: swift),

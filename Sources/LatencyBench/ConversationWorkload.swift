@@ -1,4 +1,5 @@
 import Foundation
+import Workload
 
 /// A multi-turn conversation workload, wholly computed from its seed before anything is sent. Sizes are words, and the text is made
 /// of words of four to seven letters; times are nanoseconds.

@@ -1,6 +1,7 @@
 import EventLoop
 import HTTPTransport
 import Wire
+import Workload
 
 /// One request of a run and what its answer tells. Used again and again.
 final class LoadExchange: UpstreamExchange {

@@ -2,6 +2,7 @@ public import EventLoop
 public import HTTPTransport
 import Reporting
 import Wire
+import Workload
 
 /// Sends one loop's share of a plan and measures what comes back. Confined to its loop.
 ///

@@ -4,6 +4,7 @@ import EventLoop
 import Foundation
 import HTTPTransport
 import Synchronization
+public import Workload
 
 /// Plays a plan against a target, on as many loops as asked for, and adds up what they measured.
 public final class LoadRun: Sendable {

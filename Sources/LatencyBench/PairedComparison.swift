@@ -1,5 +1,6 @@
 import Histogram
 public import Reporting
+import Workload
 
 /// A difference of two latencies with the interval that repeats leave open. Nanoseconds; positive: the second is slower.
 public struct LatencyDifference: Codable, Sendable, Equatable {

@@ -1,5 +1,6 @@
 import Protos
 import Wire
+import Workload
 
 /// Writes the bodies of requests. Holds what sessions have said so far, real answers included.
 struct RequestWriter {

@@ -1,6 +1,7 @@
 import Foundation
 import Histogram
 public import Reporting
+import Workload
 
 /// What a run came to: written as JSON, read back for comparison, shown as a table or a page.
 public struct RunReport: Codable, Sendable {

@@ -76,25 +76,25 @@ struct CostInputs {
         let perToken = group.secondsPerToken * prefillScale
         let capacity = group.kvCapacityTokens
         let step = group.decodeStepSeconds
-        let running = Double(group.inFlight)
+        let running = group.sequences
         // Output tokens within the horizon, in which a difference between groups is felt.
         let feltTokens = min(outputTokens, horizonSeconds / step)
         let contextGrowth = Self.stepGrowthAtFullCache / capacity
 
         var terms = CostTerms()
         terms.overhead = overheadSeconds
-        terms.queueWait = group.queuedTokens * perToken
+        terms.queueWait = group.tokensAhead * perToken
         terms.prefill = uncached * perToken
-        let growth = Self.stepGrowthPerSequence * (running + 1) + contextGrowth * (group.activeTokens + promptTokens)
+        let growth = Self.stepGrowthPerSequence * (running + 1) + contextGrowth * (group.tokensInUse + promptTokens)
         terms.decode = Self.decodeWeight * step * (outputTokens + feltTokens * growth)
-        terms.stall = Self.decodeWeight * Double(group.inFlight - group.awaitingFirstToken) * terms.prefill
+        terms.stall = Self.decodeWeight * group.decodingSequences * terms.prefill
         terms.slowdown = Self.decodeWeight * feltTokens * running * step * (Self.stepGrowthPerSequence + contextGrowth * promptTokens)
         let behind = min(arrivalsPerGroup * terms.timeToFirstToken, Self.mostExpectedBehind)
         terms.queueBehind = behind * terms.prefill
         let demand = uncached + outputTokens
         let overflow = max(group.heldTokens + group.activeOutputTokens + demand - capacity, 0)
         terms.eviction = group.reuse * min(overflow, demand) * perToken
-        let fullness = min((group.activeTokens + demand) / capacity, Self.fullestCache)
+        let fullness = min((group.tokensInUse + demand) / capacity, Self.fullestCache)
         terms.memoryPressure = Self.pressureSeconds * fullness / (1 - fullness)
         return terms
     }

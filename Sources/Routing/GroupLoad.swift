@@ -27,6 +27,15 @@ struct GroupLoad: BitwiseCopyable {
     var heldTokens: Double
     var reuse: Double
 
+    /// What others have here, as the engine's reports tell it, aged until `othersDueAt`: sequences that wait and those that run,
+    /// prompt tokens of the former, KV tokens of the latter. All 0 until something is reported.
+    var othersWaiting: Double
+    var othersRunning: Double
+    var othersQueuedTokens: Double
+    var othersActiveTokens: Double
+    /// When they are to be aged again; `.max` while no group ever reported.
+    var othersDueAt: UInt64
+
     /// Seconds per prefill token by the description and by what was learned of this group, both before the fleet's factor.
     var describedSecondsPerToken: Double
     var secondsPerToken: Double
@@ -60,7 +69,8 @@ extension GroupLoad {
         self.init(
             generation: generation, isUsed: true, isReady: false, speaksHTTP2: false, isProbing: false, failures: 0, holder: holder,
             saturatedUntil: 0, ejectedUntil: 0, inFlight: 0, awaitingFirstToken: 0, queuedTokens: 0, activeTokens: 0,
-            activeOutputTokens: 0, heldTokens: 0, reuse: 0, describedSecondsPerToken: 0, secondsPerToken: 0,
+            activeOutputTokens: 0, heldTokens: 0, reuse: 0, othersWaiting: 0, othersRunning: 0, othersQueuedTokens: 0,
+            othersActiveTokens: 0, othersDueAt: .max, describedSecondsPerToken: 0, secondsPerToken: 0,
             prefillDeviation: 0, deviationFadedAt: 0, decodeStepSeconds: 0,
             kvCapacityTokens: 0, hitYield: 1, shadowScale: 1, lastChosen: 0, decisions: 0, identity: identity, firstUnstreamed: 0,
             lastUnstreamed: 0, presumedPrefilledAt: .max, prefilledStamp: 0)
@@ -69,6 +79,18 @@ extension GroupLoad {
     /// Whether failures keep it from taking a request at `now`.
     @inline(__always)
     func isEjected(now: UInt64) -> Bool { failures > 0 && (now < ejectedUntil || isProbing) }
+
+    /// Sequences of ours and of others: all, and those that have their first token.
+    @inline(__always)
+    var sequences: Double { Double(inFlight) + othersWaiting + othersRunning }
+    @inline(__always)
+    var decodingSequences: Double { Double(inFlight - awaitingFirstToken) + othersRunning }
+    /// Prompt tokens that are prefilled before those of a new request.
+    @inline(__always)
+    var tokensAhead: Double { queuedTokens + othersQueuedTokens }
+    /// KV tokens in use.
+    @inline(__always)
+    var tokensInUse: Double { activeTokens + othersActiveTokens }
 
     /// Blocks that its shadow LRU may hold.
     func shadowBlocks(tokensPerChunk: Double) -> UInt32 {

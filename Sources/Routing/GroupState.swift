@@ -34,6 +34,12 @@ public struct GroupState: Sendable {
     public var overheadSeconds: Double
     public var decodeStepSeconds: Double
     public var tokensPerByte: Double
+    /// What the engine reported last of its load, nil when it never did.
+    public var reported: ReportedLoad?
+    /// Sequences of others that wait and that run, as the next decision would take them to be.
+    public var othersWaiting: Double
+    public var othersRunning: Double
+    public var othersActiveKVTokens: Int
     /// Blocks in the shadow of the engine's cache.
     public var indexBlocks: Int
     /// Actual over predicted cached tokens, at most 1.
@@ -52,6 +58,7 @@ extension RoutingState {
     }
 
     private func state(of slot: UInt32, record: GroupRecord, now: UInt64) -> GroupState {
+        if loads[slot].othersDueAt <= now { ageOthers(slot, now: now) }
         let load = loads[slot]
         let obstacle = obstacle(load, now: now)
         return GroupState(
@@ -61,7 +68,9 @@ extension RoutingState {
             awaitingFirstToken: Int(load.awaitingFirstToken), queuedUncachedTokens: Int(load.queuedTokens),
             activeKVTokens: Int(load.activeTokens), kvCapacityTokens: Int(load.kvCapacityTokens),
             prefillTokensPerSecond: 1 / (load.secondsPerToken * prefillFit.slope), overheadSeconds: prefillFit.intercept,
-            decodeStepSeconds: load.decodeStepSeconds, tokensPerByte: tokensPerByte, indexBlocks: index.count(of: load.holder),
+            decodeStepSeconds: load.decodeStepSeconds, tokensPerByte: tokensPerByte, reported: reportedLoad(slot, now: now),
+            othersWaiting: load.othersWaiting, othersRunning: load.othersRunning,
+            othersActiveKVTokens: Int(load.othersActiveTokens), indexBlocks: index.count(of: load.holder),
             hitYield: load.hitYield, reuse: index.reuse(of: load.holder), decisions: load.decisions)
     }
 

@@ -29,10 +29,11 @@ extension RoutingState {
             awaitsFirstToken: true, isProbe: loads[slot].failures > 0, isStreamed: request.isStreamed,
             matchIsPrefilled: matchIsPrefilled, olderUnstreamed: 0, newerUnstreamed: 0, sequence: sequence, bookedAt: now,
             presumedPrefilledAt: now &+ UInt64(min(2 * ttft, 3_600) * 1e9), uncachedTokens: uncached, outputTokens: output,
-            queuedTokensAtBooking: loads[slot].queuedTokens, promptBytes: Double(max(request.promptBytes, 0)),
+            queuedTokensAtBooking: loads[slot].tokensAhead, promptBytes: Double(max(request.promptBytes, 0)),
             matchedBytes: Double(min(max(depth &* request.chunkBytes, 0), max(request.promptBytes, 0))), insertion: insertion)
         if !request.isStreamed { appendUnstreamed(index, slot: slot) }
 
+        let before = ownLoad(slot)
         loads[slot].isProbing = loads[slot].failures > 0
         loads[slot].inFlight += 1
         loads[slot].awaitingFirstToken += 1
@@ -41,6 +42,8 @@ extension RoutingState {
         loads[slot].activeOutputTokens += output
         loads[slot].lastChosen = sequence
         loads[slot].decisions += 1
+        meanUncachedTokens += 0.02 * (uncached - meanUncachedTokens)
+        if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
         if !hashes.isEmpty { refreshShadow(slot, tokensPerChunk: inputs.tokensPerChunk) }
         return Decision(
             group: GroupID(slot: slot, generation: loads[slot].generation), endpoint: endpoint(of: slot),
@@ -69,34 +72,34 @@ extension RoutingState {
             let tokens = booking.queuedTokensAtBooking + booking.uncachedTokens
             learnPrefill(slot, tokens: tokens, seconds: now.seconds(since: booking.bookedAt))
         }
-        leaveQueue(index, slot: slot)
+        leaveQueue(index, slot: slot, now: now)
         // Engines prefill in the order of arrival, so what was booked before is prefilled too.
         while let oldest = oldestUnstreamed(of: slot), leases.bookings[oldest].sequence < booking.sequence {
-            leaveQueue(oldest, slot: slot)
+            leaveQueue(oldest, slot: slot, now: now)
         }
     }
 
     mutating func settle(_ lease: Lease, usage: Usage?, now: UInt64) {
         guard let index = leases.index(of: lease) else { return }
         if let slot = liveSlot(of: index) {
-            leaveQueue(index, slot: slot)
+            leaveQueue(index, slot: slot, now: now)
             if let usage { learn(from: usage, booking: leases.bookings[index], slot: slot) }
             if leases.bookings[index].isProbe { reportReachable(slot, now: now) }
         }
-        release(index)
+        release(index, now: now)
     }
 
     /// - Parameter prefixHeld: whether the engine may have prefilled the prompt although no first token was seen.
-    mutating func cancel(_ lease: Lease, prefixHeld: Bool) {
+    mutating func cancel(_ lease: Lease, prefixHeld: Bool, now: UInt64) {
         guard let index = leases.index(of: lease) else { return }
         if let slot = liveSlot(of: index) {
             let booking = leases.bookings[index]
             if booking.awaitsFirstToken && !prefixHeld { self.index.undo(booking.insertion, holder: loads[slot].holder) }
-            if booking.awaitsFirstToken { leaveQueue(index, slot: slot, isPrefilled: prefixHeld) }
+            if booking.awaitsFirstToken { leaveQueue(index, slot: slot, isPrefilled: prefixHeld, now: now) }
             // The probe told nothing; the next request may be one.
             if booking.isProbe { loads[slot].isProbing = false }
         }
-        release(index)
+        release(index, now: now)
     }
 
     /// The slot of the group that a booking charges, or nil when that group is gone.
@@ -104,23 +107,27 @@ extension RoutingState {
         slot(of: GroupID(slot: leases.bookings[index].slot, generation: leases.bookings[index].groupGeneration))
     }
 
-    private func leaveQueue(_ index: UInt32, slot: UInt32, isPrefilled: Bool = true) {
+    private func leaveQueue(_ index: UInt32, slot: UInt32, isPrefilled: Bool = true, now: UInt64) {
         guard leases.bookings[index].awaitsFirstToken else { return }
+        let before = ownLoad(slot)
         leases.bookings[index].awaitsFirstToken = false
         loads[slot].awaitingFirstToken -= 1
         loads[slot].queuedTokens -= leases.bookings[index].uncachedTokens
+        if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
         if !leases.bookings[index].isStreamed { removeUnstreamed(index, slot: slot) }
         let stamp = leases.bookings[index].insertion.stamp
         let isNewer = Int32(bitPattern: stamp &- loads[slot].prefilledStamp) > 0
         if isPrefilled && isNewer && leases.bookings[index].insertion.deepest != 0 { loads[slot].prefilledStamp = stamp }
     }
 
-    private mutating func release(_ index: UInt32) {
+    private mutating func release(_ index: UInt32, now: UInt64) {
         if let slot = liveSlot(of: index) {
             let booking = leases.bookings[index]
+            let before = ownLoad(slot)
             loads[slot].inFlight -= 1
             loads[slot].activeTokens -= booking.uncachedTokens + booking.outputTokens
             loads[slot].activeOutputTokens -= booking.outputTokens
+            if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
         }
         leases.close(index)
     }
@@ -130,7 +137,7 @@ extension RoutingState {
     /// Takes bookings out of the queue whose prefill must be long over; without a stream nobody tells.
     func presumePrefilled(_ slot: UInt32, now: UInt64) {
         while let oldest = oldestUnstreamed(of: slot), leases.bookings[oldest].presumedPrefilledAt <= now {
-            leaveQueue(oldest, slot: slot)
+            leaveQueue(oldest, slot: slot, now: now)
         }
     }
 

@@ -40,6 +40,7 @@ extension RoutingState {
             }
             if checksTried && tried.contains(GroupID(slot: slot, generation: loads[slot].generation)) { continue }
             if loads[slot].presumedPrefilledAt <= now { presumePrefilled(slot, now: now) }
+            if loads[slot].othersDueAt <= now { ageOthers(slot, now: now) }
             if now < loads[slot].saturatedUntil {
                 saturated += 1
                 candidates[candidates.count - saturated] = slot
@@ -86,7 +87,7 @@ extension RoutingState {
             let position = mix64(randomState).multipliedFullWidth(by: UInt64(candidateCount)).high
             return (candidates[Int(position)], .random)
         case .leastRequest:
-            for position in 0..<candidateCount { costs[position] = Double(loads[candidates[position]].inFlight) }
+            for position in 0..<candidateCount { costs[position] = loads[candidates[position]].sequences }
             return (tieBreak(candidateCount, limit: leastCostValue(candidateCount), hashes: .init(start: nil, count: 0)), .leastRequest)
         }
     }
@@ -123,9 +124,10 @@ extension RoutingState {
         let leastCost = costs[best]
         for position in 0..<count where costs[position] <= leastCost + band {
             let slot = candidates[position]
-            guard loads[slot].inFlight <= loads[reference].inFlight, loads[slot].queuedTokens <= loads[reference].queuedTokens else {
-                continue
-            }
+            // What others have is known to half a sequence at best; what we have, exactly.
+            guard loads[slot].sequences < loads[reference].sequences + 0.5, loads[slot].queuedTokens <= loads[reference].queuedTokens,
+                loads[slot].othersWaiting < loads[reference].othersWaiting + 0.5
+            else { continue }
             costs[position] = leastCost
         }
     }
@@ -138,7 +140,7 @@ extension RoutingState {
         for position in 0..<count {
             let slot = candidates[position]
             let isDeepest = index.depth(of: loads[slot].holder) == deepest
-            costs[position] = isDeepest ? loads[slot].queuedTokens + Double(loads[slot].inFlight) * leastRequestTokens : .infinity
+            costs[position] = isDeepest ? loads[slot].tokensAhead + loads[slot].sequences * leastRequestTokens : .infinity
         }
         let slot = tieBreak(count, limit: leastCostValue(count), hashes: hashes)
         return (slot, reason(of: slot, deepest: deepest, hashes: hashes))

@@ -71,6 +71,7 @@ extension RoutingState {
         let identity = name.withUTF8 { ModelCatalog.hash(UnsafeRawBufferPointer($0)) }
         loads[slot] = GroupLoad(generation: loads[slot].generation &+ 1, holder: index.addHolder(), identity: identity)
         records[Int(slot)] = GroupRecord(description: group, models: boundedModels(group.models))
+        clearReports(slot)
         takePriors(slot, of: group)
         slotOfName[group.name] = slot
         return slot

@@ -1,6 +1,7 @@
 /// What is behind the table's lock: groups, bookings, the prefix index and what was learned.
 ///
 /// Aspects: `+Groups` who is there, `+Choice` which one, `+Booking` the life of a lease, `+Reports` what upstreams do,
+/// `+LoadReports` what engines say of their load,
 /// `+Observation` what others may see.
 struct RoutingState: ~Copyable {
     /// The part of a group that a decision does not read until it has chosen.
@@ -26,6 +27,14 @@ struct RoutingState: ~Copyable {
 
     var leases: LeaseArena
     var index: PrefixIndex
+
+    /// What others have, by slot, and on average; and what we had when they were counted. Touched from the first report on.
+    var others: LazyBuffer<OthersLoad>
+    var fleetOthers = FleetOthers()
+    var history: OwnLoadHistory
+    var tracksOwnLoad = false
+    /// Uncached prompt tokens of a request, on average: what one of others' is taken to have.
+    var meanUncachedTokens = 1_024.0
 
     /// Scratch of one decision: eligible slots from the front, saturated ones from the back; and their costs.
     var candidates: LazyBuffer<UInt32>
@@ -53,6 +62,8 @@ struct RoutingState: ~Copyable {
         loads = LazyBuffer(count: limits.groups)
         leases = LeaseArena(limit: limits.leases)
         index = PrefixIndex(blockLimit: limits.indexBlocks, holderLimit: limits.groups, seed: seed)
+        others = LazyBuffer(count: limits.groups)
+        history = OwnLoadHistory(groups: limits.groups)
         candidates = LazyBuffer(count: limits.groups)
         costs = LazyBuffer(count: limits.groups)
         randomState = seed

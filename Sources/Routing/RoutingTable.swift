@@ -85,7 +85,7 @@ public final class RoutingTable: Sendable {
     /// - Parameter prefixHeld: whether the engine may have prefilled the prompt although no first token was seen; when not,
     ///   the index forgets what only this request had added.
     public func cancel(_ lease: Lease, now: UInt64, prefixHeld: Bool = false) {
-        state.withLock { $0.cancel(lease, prefixHeld: prefixHeld) }
+        state.withLock { $0.cancel(lease, prefixHeld: prefixHeld, now: now) }
     }
 
     // MARK: Reports
@@ -94,6 +94,14 @@ public final class RoutingTable: Sendable {
     public func reportSaturated(_ group: GroupID, now: UInt64) {
         state.withLock { state in
             if let slot = state.slot(of: group) { state.reportSaturated(slot, now: now) }
+        }
+    }
+
+    /// The group's engine told its load: what of it is not ours counts in decisions as others' load until it is too old. Reports may
+    /// come late and out of order, within about a second of `now`; of older ones, our own load then is no longer known.
+    public func reportLoad(_ report: LoadReport, of group: GroupID, now: UInt64) {
+        state.withLock { state in
+            if let slot = state.slot(of: group) { state.reportLoad(report, of: slot, now: now) }
         }
     }
 

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import LatencyBench
+import Workload
 
 /// What to send, when, and how.
 struct LoadOptions: ParsableArguments {

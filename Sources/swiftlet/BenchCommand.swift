@@ -3,6 +3,7 @@ import EventLoop
 import Foundation
 import LatencyBench
 import Reporting
+import Workload
 
 /// `swiftlet bench`: what users wait for, and what a router adds.
 struct BenchCommand: ParsableCommand {

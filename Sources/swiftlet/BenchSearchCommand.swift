@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import LatencyBench
 import Reporting
+import Workload
 
 /// `swiftlet bench search`: the highest rate that keeps a promise.
 struct BenchSearchCommand: ParsableCommand {

@@ -104,10 +104,17 @@ class Neighbour(threading.Thread):
         self.port = port
         self.answers = []
         self.slowest = 0.0
+        self.failure = None
         self.stopped = threading.Event()
         self.start()
 
     def run(self):
+        try:
+            self.ask_on()
+        except OSError as error:
+            self.failure = error
+
+    def ask_on(self):
         with HTTP2Client(self.port) as client:
             client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while not self.stopped.is_set():
@@ -119,7 +126,8 @@ class Neighbour(threading.Thread):
 
     def stop(self):
         self.stopped.set()
-        self.join(10)
+        self.join(15)
+        assert not self.is_alive() and self.failure is None, f"the neighbour got no answer: {self.failure}"
 
 
 def cpu_seconds(pid):
@@ -321,8 +329,9 @@ def test_zero_window_stall(serve, scripted):
     async def script(exchange):
         if exchange.request.path == b"/neighbour":
             return await answer_ok(exchange)
-        await exchange.answer(200, bytes(4 << 20))
+        await exchange.answer(200, large)
 
+    large = bytes(1 << 20)
     program = serve(scripted(script), arguments=("--loops", "1"))
     neighbour = Neighbour(program.port)
     wait_until(lambda: len(neighbour.answers) >= 20, what="the neighbour's first answers")
@@ -332,7 +341,7 @@ def test_zero_window_stall(serve, scripted):
         wait_until(lambda: len(attacker.frames(HEADERS)) == 256, 20, "256 heads")
         time.sleep(0.5)
         assert attacker.frames(DATA) == []
-        # 1 GiB is asked for.
+        # 256 MiB are asked for.
         assert program.resident_bytes() - memory < 80 << 20
     neighbour.stop()
     assert set(neighbour.answers) == {(200, True)}

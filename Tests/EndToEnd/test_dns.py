@@ -42,10 +42,16 @@ class Zone:
                 answer = zone.answer(self.rfile.read(length)) or b""
                 self.wfile.write(len(answer).to_bytes(2, "big") + answer)
 
-        self.servers = [socketserver.ThreadingUDPServer(("127.0.0.1", 0), UDP)]
-        self.port = self.servers[0].server_address[1]
         socketserver.ThreadingTCPServer.allow_reuse_address = True
-        self.servers.append(socketserver.ThreadingTCPServer(("127.0.0.1", self.port), TCP))
+        self.servers = []
+        while not self.servers:
+            udp = socketserver.ThreadingUDPServer(("127.0.0.1", 0), UDP)
+            self.port = udp.server_address[1]
+            try:
+                self.servers = [udp, socketserver.ThreadingTCPServer(("127.0.0.1", self.port), TCP)]
+            except OSError:
+                # The port is free for UDP, not for TCP.
+                udp.server_close()
         for server in self.servers:
             threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
 

@@ -1,0 +1,45 @@
+/// What an engine said of its own load at one moment: of all its clients' requests, ours among them. What it did not say is nil.
+///
+/// Values that make no sense (negative, not a number) count as not said; those beyond `most` are lowered to it.
+public struct LoadReport: Sendable {
+    /// Sequences in the running batch.
+    public var running: Double?
+    /// Sequences that wait to get into it.
+    public var waiting: Double?
+    /// Requests of either kind, from an engine that does not tell them apart (vLLM's `/load`).
+    public var inFlight: Double?
+    /// Share of the KV cache that running sequences hold, 0...1; blocks that are only cached count as free.
+    public var kvUsage: Double?
+    /// Monotonic nanoseconds: the engine took its figures between these two. Our own load is subtracted at its highest in
+    /// between, so a wide window finds less of others' load, never some that is our own.
+    public var notBefore: UInt64
+    public var madeAt: UInt64
+
+    /// Sequences that a report may speak of. Ten times the largest batches there are; beyond it an engine lies or is beyond help.
+    public static let most = 16_384.0
+
+    /// - Parameter notBefore: `madeAt` when it is not given.
+    public init(
+        running: Double? = nil, waiting: Double? = nil, inFlight: Double? = nil, kvUsage: Double? = nil, notBefore: UInt64? = nil,
+        madeAt: UInt64
+    ) {
+        self.running = running.flatMap(Self.sensible)
+        self.waiting = waiting.flatMap(Self.sensible)
+        self.inFlight = inFlight.flatMap(Self.sensible)
+        self.kvUsage = kvUsage.flatMap { $0 >= 0 && $0 <= 1 ? $0 : nil }
+        self.notBefore = min(notBefore ?? madeAt, madeAt)
+        self.madeAt = madeAt
+    }
+
+    private static func sensible(_ count: Double) -> Double? { count >= 0 ? min(count, most) : nil }
+}
+
+/// The latest load that an engine reported, and what of it is taken to be others', for people.
+public struct ReportedLoad: Sendable {
+    public var running: Double?
+    public var waiting: Double?
+    public var inFlight: Double?
+    public var kvUsage: Double?
+    public var ageSeconds: Double
+    public var reports: UInt64
+}

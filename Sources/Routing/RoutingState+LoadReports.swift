@@ -1,0 +1,114 @@
+/// Others' load on a group: what its engine reported, less what was ours when it did, aged.
+///
+/// Our own account is exact and the base of every decision; a report only adds what it cannot know. So a report that is late,
+/// frozen, missing or a lie costs at most the advantage that a true one would have given.
+extension RoutingState {
+    /// Others' figures are aged at most this often; between two agings a decision pays one comparison per group.
+    private static var agingNanoseconds: UInt64 { 4_000_000 }
+
+    /// Time constants in seconds: a queue's figure lives as long as the queue takes to drain, a batch's as long as an answer takes.
+    private static var queueTimeConstants: ClosedRange<Double> { 0.25...10 }
+    private static var batchTimeConstants: ClosedRange<Double> { 0.5...20 }
+
+    mutating func reportLoad(_ report: LoadReport, of slot: UInt32, now: UInt64) {
+        startTrackingOwnLoad()
+        let madeAt = min(report.madeAt, now)
+        let own = history.peak(slot, from: min(report.notBefore, madeAt), through: madeAt, current: ownLoad(slot), now: now)
+        let seen = inferOthers(from: report, own: own, slot: slot, now: now)
+
+        let queueLife = (seen.waiting ?? 0) * meanUncachedTokens * loads[slot].secondsPerToken * prefillFit.slope
+        let batchLife = outputTokensExpected * loads[slot].decodeStepSeconds
+        let queueConstant = min(max(queueLife, Self.queueTimeConstants.lowerBound), Self.queueTimeConstants.upperBound)
+        let batchConstant = min(max(batchLife, Self.batchTimeConstants.lowerBound), Self.batchTimeConstants.upperBound)
+        func take(_ value: Double?, into old: inout AgedValue, _ timeConstant: Double) {
+            if let value, madeAt >= old.at { old = AgedValue(value, at: madeAt, timeConstant: timeConstant) }
+        }
+        take(seen.waiting, into: &others[slot].waiting, queueConstant)
+        take(seen.running, into: &others[slot].running, batchConstant)
+        take(seen.activeTokens, into: &others[slot].activeTokens, batchConstant)
+        fleetOthers.observe(
+            waiting: seen.waiting, running: seen.running, activeTokens: seen.activeTokens, groups: order.count, at: madeAt)
+        keepForPeople(report, slot: slot, at: madeAt)
+        ageOthers(slot, now: now)
+    }
+
+    /// Sequences and tokens of others; nil is what the report says nothing of.
+    private func inferOthers(
+        from report: LoadReport, own: OwnLoad, slot: UInt32, now: UInt64
+    ) -> (waiting: Double?, running: Double?, activeTokens: Double?) {
+        let ownInFlight = Double(own.inFlight)
+        // Those of ours that wait for their first token are in the queue or being prefilled: the engine's queue has no more of them.
+        var waiting = report.waiting.map { max($0 - Double(own.awaitingFirstToken), 0) }
+        var running: Double?
+        if let batch = report.running {
+            let total = max(batch + (report.waiting ?? 0) - ownInFlight, 0)
+            waiting = waiting.map { min($0, total) }
+            running = max(total - (waiting ?? 0), 0)
+        } else if let inFlight = report.inFlight {
+            let queued = waiting ?? others[slot].waiting.value(now: now, mean: fleetOthers.waiting)
+            running = max(inFlight - ownInFlight - queued, 0)
+        }
+        var tokens: Double?
+        if let usage = report.kvUsage {
+            // With nobody else there the engine holds more than we know of only because our prompts share it in ways we do not see.
+            let isOursAlone = running.map { $0 + (waiting ?? 0) < 0.5 } ?? false
+            tokens = isOursAlone ? 0 : max(usage * loads[slot].kvCapacityTokens - Double(own.activeTokens), 0)
+        } else if let running {
+            tokens = min(running * (meanUncachedTokens + outputTokensExpected), loads[slot].kvCapacityTokens)
+        }
+        return (waiting, running, tokens)
+    }
+
+    private func keepForPeople(_ report: LoadReport, slot: UInt32, at time: UInt64) {
+        if let running = report.running { others[slot].reportedRunning = running }
+        if let waiting = report.waiting { others[slot].reportedWaiting = waiting }
+        if let inFlight = report.inFlight { others[slot].reportedInFlight = inFlight }
+        if let usage = report.kvUsage { others[slot].reportedKVUsage = usage }
+        others[slot].reportedAt = max(others[slot].reportedAt, time, 1)
+        others[slot].reports += 1
+    }
+
+    /// Brings others' figures to what is left of them at `now`.
+    func ageOthers(_ slot: UInt32, now: UInt64) {
+        let fleet = fleetOthers.weight(now: now)
+        let waiting = others[slot].waiting.value(now: now, mean: fleetOthers.waiting * fleet)
+        loads[slot].othersWaiting = waiting
+        loads[slot].othersQueuedTokens = waiting * meanUncachedTokens
+        loads[slot].othersRunning = others[slot].running.value(now: now, mean: fleetOthers.running * fleet)
+        loads[slot].othersActiveTokens = min(
+            others[slot].activeTokens.value(now: now, mean: fleetOthers.activeTokens * fleet), loads[slot].kvCapacityTokens)
+        loads[slot].othersDueAt = now &+ Self.agingNanoseconds
+    }
+
+    func reportedLoad(_ slot: UInt32, now: UInt64) -> ReportedLoad? {
+        let load = others[slot]
+        guard load.reports > 0 else { return nil }
+        func said(_ value: Double) -> Double? { value < 0 ? nil : value }
+        return ReportedLoad(
+            running: said(load.reportedRunning), waiting: said(load.reportedWaiting), inFlight: said(load.reportedInFlight),
+            kvUsage: said(load.reportedKVUsage), ageSeconds: now.seconds(since: load.reportedAt), reports: load.reports)
+    }
+
+    // MARK: Our own load
+
+    /// Nobody pays for the history before the first report.
+    private mutating func startTrackingOwnLoad() {
+        guard !tracksOwnLoad else { return }
+        tracksOwnLoad = true
+        for slot in order { loads[slot].othersDueAt = 0 }
+    }
+
+    /// A slot's new group has neither a past nor reports.
+    func clearReports(_ slot: UInt32) {
+        others[slot] = OthersLoad()
+        guard tracksOwnLoad else { return }
+        history.clear(slot)
+        loads[slot].othersDueAt = 0
+    }
+
+    func ownLoad(_ slot: UInt32) -> OwnLoad {
+        OwnLoad(
+            inFlight: loads[slot].inFlight, awaitingFirstToken: loads[slot].awaitingFirstToken,
+            activeTokens: Float(loads[slot].activeTokens))
+    }
+}
