@@ -8,7 +8,12 @@ import Glibc
 struct ModelCatalog {
     struct Pool {
         var name: [UInt8]
+        /// Those that name the model, then those that name none.
         var slots: ContiguousArray<UInt32>
+
+        mutating func remove(_ slot: UInt32) {
+            if let index = slots.firstIndex(of: slot) { slots.remove(at: index) }
+        }
     }
 
     /// Groups for a request that names no model.
@@ -34,6 +39,46 @@ struct ModelCatalog {
         }
         for hash in pools.keys { pools[hash]?.slots.append(contentsOf: openGroups) }
         names = pools.values.map { String(decoding: $0.name, as: UTF8.self) }.sorted()
+    }
+
+    /// A group that comes after all others: what `rebuild` would come to, at the cost of the group alone, since tens of thousands of
+    /// groups that come and go must not hold up decisions.
+    mutating func add(_ slot: UInt32, models: [String]) {
+        everyGroup.append(slot)
+        if models.isEmpty {
+            openGroups.append(slot)
+            for hash in pools.keys { pools[hash]?.slots.append(slot) }
+            return
+        }
+        for model in models {
+            let name = Array(model.utf8)
+            let hash = name.withUnsafeBytes(Self.hash)
+            if let pool = pools[hash] {
+                let named = pool.slots.count - openGroups.count
+                if named == 0 || pool.slots[named - 1] != slot { pools[hash]?.slots.insert(slot, at: named) }
+            } else {
+                pools[hash] = Pool(name: name, slots: [slot] + openGroups)
+                names.insert(model, at: names.firstIndex { $0 >= model } ?? names.count)
+            }
+        }
+    }
+
+    /// Takes a group away that was added with these models.
+    mutating func remove(_ slot: UInt32, models: [String]) {
+        if let index = everyGroup.firstIndex(of: slot) { everyGroup.remove(at: index) }
+        if models.isEmpty {
+            if let index = openGroups.firstIndex(of: slot) { openGroups.remove(at: index) }
+            for hash in pools.keys { pools[hash]?.remove(slot) }
+            return
+        }
+        for model in models {
+            let name = Array(model.utf8)
+            let hash = name.withUnsafeBytes(Self.hash)
+            pools[hash]?.remove(slot)
+            guard let pool = pools[hash], pool.slots.count == openGroups.count else { continue }
+            pools[hash] = nil
+            names.removeAll { $0 == String(decoding: pool.name, as: UTF8.self) }
+        }
     }
 
     /// Slots of the groups that may serve the model; empty when every group is known not to.

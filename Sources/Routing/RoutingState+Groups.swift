@@ -23,12 +23,7 @@ extension RoutingState {
     mutating func updateGroups(_ groups: [GroupDescription], removing names: [String]) -> [String] {
         var servesDifferently = false
         var leftOut: [String] = []
-        for name in names {
-            guard let slot = slotOfName[name] else { continue }
-            remove(slot)
-            order.removeAll { $0 == slot }
-            servesDifferently = true
-        }
+        for name in names { if let slot = slotOfName[name] { withdraw(slot) } }
         for group in groups {
             if let slot = slotOfName[group.name] {
                 if isSameEngine(slot, group) {
@@ -37,8 +32,7 @@ extension RoutingState {
                     if models != group.models { servesDifferently = true }
                     continue
                 }
-                remove(slot)
-                order.removeAll { $0 == slot }
+                withdraw(slot)
             }
             guard order.count < limits.groups else {
                 leftOut.append(group.name)
@@ -47,10 +41,17 @@ extension RoutingState {
             let slot = add(group)
             describe(slot, as: group)
             order.append(slot)
-            servesDifferently = true
+            catalog.add(slot, models: records[Int(slot)]?.models ?? [])
         }
         if servesDifferently { rebuildCatalog() }
         return leftOut
+    }
+
+    /// Takes one group away, and out of every list.
+    private mutating func withdraw(_ slot: UInt32) {
+        catalog.remove(slot, models: records[Int(slot)]?.models ?? [])
+        remove(slot)
+        if let index = order.firstIndex(of: slot) { order.remove(at: index) }
     }
 
     /// Whether what was learned of the group in `slot` holds for `group`: an engine that started anew has an empty cache.
