@@ -59,7 +59,8 @@ let package = Package(
 
         // Assembly.
         .target(
-            name: "Proxy", dependencies: ["EventLoop", "HTTPTransport", "Protos", "Routing", "Telemetry", "Wire"], swiftSettings: hot),
+            name: "Proxy", dependencies: ["CXXHash", "EventLoop", "HTTPTransport", "Protos", "Routing", "Telemetry", "Wire"],
+            swiftSettings: hot),
         .target(
             name: "Discovery", dependencies: ["CCares", "EventLoop", "HTTPTransport", "KubernetesAPI", "Routing", yams],
             swiftSettings: swift),
@@ -87,6 +88,9 @@ let package = Package(
                 argumentParser, logging,
             ], swiftSettings: swift),
 
+        // What a decision costs; see the head of its main.swift.
+        .executableTarget(
+            name: "swiftlet-benchmarks", dependencies: ["Routing", "Wire"], path: "Tests/Benchmarks", swiftSettings: hot),
         .testTarget(name: "RoutingTests", dependencies: ["Routing"], swiftSettings: swift),
         // A second opinion on every head that our parser takes.
         .systemLibrary(name: "CHTTPParser", path: "Tests/CHTTPParser", providers: [.apt(["libhttp-parser-dev"])]),

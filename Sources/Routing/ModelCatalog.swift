@@ -6,14 +6,30 @@ import Glibc
 /// Names are found by XXH3 and compared exactly. Two known names with the same hash would hide the second; at 64 bits that
 /// does not happen by accident, and clients do not choose the names.
 struct ModelCatalog {
-    struct Pool {
-        var name: [UInt8]
-        /// Those that name the model, then those that name none.
-        var slots: ContiguousArray<UInt32>
+    /// What one group serves.
+    struct Listing {
+        var slot: UInt32
+        var models: [String]
+        /// Of the LoRA adapters among `models`, the base model.
+        var parents: [String: String] = [:]
+    }
 
-        mutating func remove(_ slot: UInt32) {
-            if let index = slots.firstIndex(of: slot) { slots.remove(at: index) }
-        }
+    /// A class, so that a look-up counts one reference rather than one for each part.
+    final class Pool {
+        let name: [UInt8]
+        var slots: ContiguousArray<UInt32> = []
+        /// The groups among `slots` that list the name; the others would have to load the adapter.
+        var listing: Set<UInt32> = []
+        var parent: String?
+
+        init(name: [UInt8]) { self.name = name }
+    }
+
+    /// Who may serve a request.
+    struct Match {
+        var slots: ContiguousArray<UInt32>
+        /// The adapter's hash when the name is that of one, else 0.
+        var adapter: UInt64 = 0
     }
 
     /// Groups for a request that names no model.
@@ -21,75 +37,107 @@ struct ModelCatalog {
     /// Groups that do not say what they serve.
     private(set) var openGroups = ContiguousArray<UInt32>()
     private var pools: [UInt64: Pool] = [:]
+    private var hasAdapters = false
     /// Known names in order.
     private(set) var names: [String] = []
 
-    /// Replaces everything; `groups` are slots with their models, in the order of their descriptions.
-    mutating func rebuild(_ groups: [(slot: UInt32, models: [String])]) {
+    /// Replaces everything; in the order of the groups' descriptions.
+    /// - Parameter loadsAdaptersOnDemand: whether groups with an adapter's base model may serve it, too.
+    mutating func rebuild(_ groups: [Listing], loadsAdaptersOnDemand: Bool) {
         everyGroup = ContiguousArray(groups.map(\.slot))
         openGroups = ContiguousArray(groups.filter(\.models.isEmpty).map(\.slot))
         pools = [:]
-        for (slot, models) in groups {
-            for model in models {
+        for group in groups {
+            for model in group.models {
                 let name = Array(model.utf8)
                 let hash = name.withUnsafeBytes(Self.hash)
-                guard pools[hash, default: Pool(name: name, slots: [])].slots.last != slot else { continue }
-                pools[hash, default: Pool(name: name, slots: [])].slots.append(slot)
+                let pool = pools[hash] ?? Pool(name: name)
+                pools[hash] = pool
+                if pool.listing.insert(group.slot).inserted { pool.slots.append(group.slot) }
+                pool.parent = pool.parent ?? group.parents[model]
             }
         }
-        for hash in pools.keys { pools[hash]?.slots.append(contentsOf: openGroups) }
+        for pool in pools.values { pool.slots.append(contentsOf: openGroups) }
+        hasAdapters = pools.values.contains { $0.parent != nil }
+        if loadsAdaptersOnDemand { admitBaseModels() }
         names = pools.values.map { String(decoding: $0.name, as: UTF8.self) }.sorted()
     }
 
     /// A group that comes after all others: what `rebuild` would come to, at the cost of the group alone, since tens of thousands of
-    /// groups that come and go must not hold up decisions.
-    mutating func add(_ slot: UInt32, models: [String]) {
-        everyGroup.append(slot)
-        if models.isEmpty {
-            openGroups.append(slot)
-            for hash in pools.keys { pools[hash]?.slots.append(slot) }
-            return
+    /// groups that come and go must not hold up decisions. False, and nothing is changed: adapters are at stake, `rebuild`.
+    mutating func add(_ group: Listing) -> Bool {
+        guard !hasAdapters, group.parents.isEmpty else { return false }
+        everyGroup.append(group.slot)
+        if group.models.isEmpty {
+            openGroups.append(group.slot)
+            for pool in pools.values { pool.slots.append(group.slot) }
+            return true
         }
-        for model in models {
+        for model in group.models {
             let name = Array(model.utf8)
             let hash = name.withUnsafeBytes(Self.hash)
             if let pool = pools[hash] {
-                let named = pool.slots.count - openGroups.count
-                if named == 0 || pool.slots[named - 1] != slot { pools[hash]?.slots.insert(slot, at: named) }
+                guard pool.listing.insert(group.slot).inserted else { continue }
+                pool.slots.insert(group.slot, at: pool.slots.count - openGroups.count)
             } else {
-                pools[hash] = Pool(name: name, slots: [slot] + openGroups)
+                let pool = Pool(name: name)
+                pool.slots = [group.slot] + openGroups
+                pool.listing = [group.slot]
+                pools[hash] = pool
                 names.insert(model, at: names.firstIndex { $0 >= model } ?? names.count)
             }
         }
+        return true
     }
 
-    /// Takes a group away that was added with these models.
-    mutating func remove(_ slot: UInt32, models: [String]) {
-        if let index = everyGroup.firstIndex(of: slot) { everyGroup.remove(at: index) }
-        if models.isEmpty {
-            if let index = openGroups.firstIndex(of: slot) { openGroups.remove(at: index) }
-            for hash in pools.keys { pools[hash]?.remove(slot) }
-            return
+    /// Takes a group away that is here with these models. False, and nothing is changed: as of `add`.
+    mutating func remove(_ group: Listing) -> Bool {
+        guard !hasAdapters, group.parents.isEmpty else { return false }
+        Self.remove(group.slot, from: &everyGroup)
+        if group.models.isEmpty {
+            Self.remove(group.slot, from: &openGroups)
+            for pool in pools.values { Self.remove(group.slot, from: &pool.slots) }
+            return true
         }
-        for model in models {
+        for model in group.models {
             let name = Array(model.utf8)
             let hash = name.withUnsafeBytes(Self.hash)
-            pools[hash]?.remove(slot)
-            guard let pool = pools[hash], pool.slots.count == openGroups.count else { continue }
+            guard let pool = pools[hash], pool.listing.remove(group.slot) != nil else { continue }
+            Self.remove(group.slot, from: &pool.slots)
+            guard pool.listing.isEmpty else { continue }
             pools[hash] = nil
             names.removeAll { $0 == String(decoding: pool.name, as: UTF8.self) }
+        }
+        return true
+    }
+
+    private static func remove(_ slot: UInt32, from slots: inout ContiguousArray<UInt32>) {
+        if let index = slots.firstIndex(of: slot) { slots.remove(at: index) }
+    }
+
+    private mutating func admitBaseModels() {
+        for pool in pools.values {
+            // An adapter's parent is a base model: it has no parent itself, and its pool does not change here.
+            guard var parent = pool.parent, let base = pools[parent.withUTF8 { Self.hash(UnsafeRawBufferPointer($0)) }] else { continue }
+            guard base.parent == nil else { continue }
+            let present = Set(pool.slots)
+            pool.slots.append(contentsOf: base.slots.filter { !present.contains($0) })
         }
     }
 
     /// Slots of the groups that may serve the model; empty when every group is known not to.
-    func slots(for model: UnsafeRawBufferPointer?) -> ContiguousArray<UInt32> {
-        guard let model, let bytes = model.baseAddress, model.count > 0 else { return everyGroup }
-        guard let pool = pools[Self.hash(model)], pool.name.count == model.count else { return openGroups }
+    func match(_ model: UnsafeRawBufferPointer?) -> Match {
+        guard let model, let bytes = model.baseAddress, model.count > 0 else { return Match(slots: everyGroup) }
+        let hash = Self.hash(model)
+        guard let pool = pools[hash], pool.name.count == model.count else { return Match(slots: openGroups) }
         let isSame = pool.name.withUnsafeBytes { name in
             name.baseAddress.map { memcmp($0, bytes, model.count) == 0 } ?? false
         }
-        return isSame ? pool.slots : openGroups
+        return isSame ? Match(slots: pool.slots, adapter: pool.parent == nil ? 0 : hash) : Match(slots: openGroups)
     }
+
+    /// Whether the group itself says that it serves the name.
+    func lists(_ name: UInt64, slot: UInt32) -> Bool { pools[name]?.listing.contains(slot) ?? false }
 
     /// XXH3 of a name; the same in every replica of the router.
     static func hash(_ name: UnsafeRawBufferPointer) -> UInt64 { swl_xxh3(name.baseAddress, name.count, 0) }

@@ -163,10 +163,11 @@ def address(number):
 
 
 def service(number, of_each, port, turn=0):
-    """One endpoint in ten is not ready, another one in each turn."""
+    """One endpoint in ten is not ready, another one in each turn; every fifth turn of a Service replaces a pod."""
     made = [
         endpoint(address(number * of_each + i), f"p{number}-{i}", ready=(i + turn) % of_each != 0) for i in range(of_each)
     ]
+    made[0]["targetRef"]["uid"] += f"-{turn // 5}"
     return slice_of(f"service-{number}", *made, port=port, name=f"service-{number}-a")
 
 

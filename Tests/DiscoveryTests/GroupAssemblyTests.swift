@@ -113,9 +113,9 @@ private func assemble(_ members: [Member], worldSize: Int? = nil) -> [Discovered
     @Test func aGroupOnSeveralNodesIsTakenToBeSlower() throws {
         let together = try #require(assemble([member(0, size: 2, node: "a"), member(1, size: 2, node: "a")]).first?.description)
         let apart = try #require(assemble([member(0, size: 2, node: "a"), member(1, size: 2, node: "b")]).first?.description)
-        #expect(apart.prefillTokensPerSecond == together.prefillTokensPerSecond / 1.25)
-        #expect(apart.decodeStepSeconds == together.decodeStepSeconds * 1.25)
-        #expect(apart.kvCapacityTokens == together.kvCapacityTokens && apart.isReady)
+        #expect(apart.priors.prefillTokensPerSecond == together.priors.prefillTokensPerSecond / 1.25)
+        #expect(apart.priors.decodeStepSeconds == together.priors.decodeStepSeconds * 1.25)
+        #expect(apart.priors.kvCapacityTokens == together.priors.kvCapacityTokens && apart.isReady)
     }
 
     @Test func nodesAreReported() throws {

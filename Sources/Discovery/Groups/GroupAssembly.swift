@@ -115,12 +115,14 @@ enum GroupAssembly {
                 protocol: template.protocol,
                 isTLS: template.isTLS)
         }
-        let slowdown = nodes(of: present).count > 1 ? template.spreadSlowdown : 1
         var description = GroupDescription(
             name: name, leader: endpoint(leader), members: present.dropFirst().map(endpoint), size: worldSize,
-            models: template.models, prefillTokensPerSecond: template.prefillTokensPerSecond / slowdown,
-            decodeStepSeconds: template.decodeStepSeconds * slowdown, kvCapacityTokens: template.kvCapacityTokens, isReady: isReady)
+            models: template.models, prefillTokensPerSecond: template.prefillTokensPerSecond,
+            decodeStepSeconds: template.decodeStepSeconds, kvCapacityTokens: template.kvCapacityTokens, isReady: isReady)
         description.incarnation = leader.identity
+        description.slowdown = nodes(of: present).count > 1 ? template.spreadSlowdown : 1
+        description.node = leader.node ?? ""
+        description.zone = leader.zone ?? ""
         return description
     }
 

@@ -75,12 +75,12 @@ public struct GroupTemplate: Sendable, Equatable {
     /// Processes of a group where no member says it.
     public var worldSize: Int?
     /// How many times as long everything is taken to last on a group that spans several nodes, whose every all-reduce crosses the
-    /// network: of equals the group on one node gets the request. Divides and multiplies the priors below.
+    /// network: of equals the group on one node gets the request.
     public var spreadSlowdown = 1.25
     /// Priors; see `GroupDescription`.
-    public var prefillTokensPerSecond = 20_000.0
-    public var decodeStepSeconds = 0.02
-    public var kvCapacityTokens = 500_000
+    public var prefillTokensPerSecond = 0.0
+    public var decodeStepSeconds = 0.0
+    public var kvCapacityTokens = 0
 
     public init() {}
 }
