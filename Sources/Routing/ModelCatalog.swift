@@ -37,7 +37,6 @@ struct ModelCatalog {
     /// Groups that do not say what they serve.
     private(set) var openGroups = ContiguousArray<UInt32>()
     private var pools: [UInt64: Pool] = [:]
-    private var hasAdapters = false
     /// Known names in order.
     private(set) var names: [String] = []
 
@@ -58,61 +57,8 @@ struct ModelCatalog {
             }
         }
         for pool in pools.values { pool.slots.append(contentsOf: openGroups) }
-        hasAdapters = pools.values.contains { $0.parent != nil }
         if loadsAdaptersOnDemand { admitBaseModels() }
         names = pools.values.map { String(decoding: $0.name, as: UTF8.self) }.sorted()
-    }
-
-    /// A group that comes after all others: what `rebuild` would come to, at the cost of the group alone, since tens of thousands of
-    /// groups that come and go must not hold up decisions. False, and nothing is changed: adapters are at stake, `rebuild`.
-    mutating func add(_ group: Listing) -> Bool {
-        guard !hasAdapters, group.parents.isEmpty else { return false }
-        everyGroup.append(group.slot)
-        if group.models.isEmpty {
-            openGroups.append(group.slot)
-            for pool in pools.values { pool.slots.append(group.slot) }
-            return true
-        }
-        for model in group.models {
-            let name = Array(model.utf8)
-            let hash = name.withUnsafeBytes(Self.hash)
-            if let pool = pools[hash] {
-                guard pool.listing.insert(group.slot).inserted else { continue }
-                pool.slots.insert(group.slot, at: pool.slots.count - openGroups.count)
-            } else {
-                let pool = Pool(name: name)
-                pool.slots = [group.slot] + openGroups
-                pool.listing = [group.slot]
-                pools[hash] = pool
-                names.insert(model, at: names.firstIndex { $0 >= model } ?? names.count)
-            }
-        }
-        return true
-    }
-
-    /// Takes a group away that is here with these models. False, and nothing is changed: as of `add`.
-    mutating func remove(_ group: Listing) -> Bool {
-        guard !hasAdapters, group.parents.isEmpty else { return false }
-        Self.remove(group.slot, from: &everyGroup)
-        if group.models.isEmpty {
-            Self.remove(group.slot, from: &openGroups)
-            for pool in pools.values { Self.remove(group.slot, from: &pool.slots) }
-            return true
-        }
-        for model in group.models {
-            let name = Array(model.utf8)
-            let hash = name.withUnsafeBytes(Self.hash)
-            guard let pool = pools[hash], pool.listing.remove(group.slot) != nil else { continue }
-            Self.remove(group.slot, from: &pool.slots)
-            guard pool.listing.isEmpty else { continue }
-            pools[hash] = nil
-            names.removeAll { $0 == String(decoding: pool.name, as: UTF8.self) }
-        }
-        return true
-    }
-
-    private static func remove(_ slot: UInt32, from slots: inout ContiguousArray<UInt32>) {
-        if let index = slots.firstIndex(of: slot) { slots.remove(at: index) }
     }
 
     private mutating func admitBaseModels() {

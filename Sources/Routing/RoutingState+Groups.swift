@@ -31,7 +31,9 @@ extension RoutingState {
         var leftOut: [String] = []
         for name in names {
             guard let slot = slotOfName[name] else { continue }
-            if !withdraw(slot) { servesDifferently = true }
+            remove(slot)
+            order.removeAll { $0 == slot }
+            servesDifferently = true
         }
         for group in groups {
             let isRestart = slotOfName[group.name] != nil
@@ -42,7 +44,8 @@ extension RoutingState {
                     if models != group.models { servesDifferently = true }
                     continue
                 }
-                if !withdraw(slot) { servesDifferently = true }
+                remove(slot)
+                order.removeAll { $0 == slot }
             }
             guard order.count < limits.groups else {
                 leftOut.append(group.name)
@@ -51,18 +54,10 @@ extension RoutingState {
             let slot = add(group, isRestart: isRestart, now: now)
             describe(slot, as: group)
             order.append(slot)
-            if !catalog.add(listing(of: slot)) { servesDifferently = true }
+            servesDifferently = true
         }
         if servesDifferently { rebuildCatalog() }
         return leftOut
-    }
-
-    /// Takes one group away, and out of every list. False: the catalog has to be made anew.
-    private mutating func withdraw(_ slot: UInt32) -> Bool {
-        let isOut = catalog.remove(listing(of: slot))
-        remove(slot)
-        if let index = order.firstIndex(of: slot) { order.remove(at: index) }
-        return isOut
     }
 
     /// How long after the first groups others are taken to have been there as well.
@@ -103,6 +98,7 @@ extension RoutingState {
         let identity = name.withUTF8 { ModelCatalog.hash(UnsafeRawBufferPointer($0)) }
         loads[slot] = GroupLoad(generation: loads[slot].generation &+ 1, holder: index.addHolder(), identity: identity)
         records[Int(slot)] = GroupRecord(description: group, models: boundedModels(group.models))
+        slotOfHolder[Int(loads[slot].holder)] = slot
         adapters[slot] = AdapterSlots()
         clearReports(slot)
         takePriors(slot, of: group)
@@ -127,6 +123,7 @@ extension RoutingState {
         loads[slot].isReady = group.isReady && !drained.contains(group.name)
         loads[slot].distanceSeconds = locality.seconds(to: group)
         loads[slot].speaksHTTP2 = group.leader.protocol == .http2
+        defer { sketch(slot) }
         guard let old = records[Int(slot)]?.description, old != group else { return }
         if old.models != group.models {
             let models = boundedModels(group.models)
@@ -163,6 +160,7 @@ extension RoutingState {
             drained.remove(name)
         }
         loads[slot].isReady = description.isReady && !isDrained
+        sketch(slot)
         return true
     }
 
@@ -170,6 +168,7 @@ extension RoutingState {
         guard tokens > 0 else { return }
         loads[slot].kvCapacityTokens = Double(max(tokens, 16))
         records[Int(slot)]?.knowsCapacity = true
+        sketch(slot)
     }
 
     private func boundedModels(_ models: [String]) -> [String] {
@@ -177,12 +176,12 @@ extension RoutingState {
     }
 
     private mutating func rebuildCatalog() {
-        var listings: [ModelCatalog.Listing] = []
-        for slot in order { listings.append(listing(of: slot)) }
-        catalog.rebuild(listings, loadsAdaptersOnDemand: placement.loadsAdaptersOnDemand)
-    }
-
-    private func listing(of slot: UInt32) -> ModelCatalog.Listing {
-        ModelCatalog.Listing(slot: slot, models: records[Int(slot)]?.models ?? [], parents: records[Int(slot)]?.parents ?? [:])
+        keepSketchIfWide()
+        // Replicas of the router must walk through a large pool alike.
+        let slots = fleet.isKept ? ContiguousArray(order.sorted { loads[$0].identity < loads[$1].identity }) : order
+        catalog.rebuild(
+            slots.map { slot in
+                ModelCatalog.Listing(slot: slot, models: records[Int(slot)]?.models ?? [], parents: records[Int(slot)]?.parents ?? [:])
+            }, loadsAdaptersOnDemand: placement.loadsAdaptersOnDemand)
     }
 }

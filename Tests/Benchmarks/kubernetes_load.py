@@ -198,7 +198,7 @@ def measure_scale(folder, services=1000, of_each=10, rate=500, turns=3, seconds=
     engine.wait_ready()
     server.put(SLICE, *(service(number, of_each, engine.port) for number in range(services)))
     begin = time.monotonic()
-    program = router(folder, server, 'selector: "", namespace: llm')
+    program = router(folder, server, 'selector: kubernetes.io/service-name, namespace: llm')
     wait_until(lambda: admin.sample(program, "swiftlet_kubernetes_watch_objects", resource=SLICE) == services, 30, what="all slices")
     listed = time.monotonic() - begin
     result = {"groups": services * of_each, "start_s": listed, "calm": [], "changing": [], "cpu": [], "calm_cpu": []}
