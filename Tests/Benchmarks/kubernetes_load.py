@@ -196,13 +196,14 @@ def measure_scale(folder, services=1000, of_each=10, rate=500, turns=3, seconds=
     # One process answers at every address of the loopback network.
     engine = processes.Program("stub", "--listen", "0.0.0.0:0", "--model", "m", "--prefill-us-per-token", 1, "--decode-ms-per-token", 0.1)
     engine.wait_ready()
-    server.put(SLICE, *(service(number, of_each, engine.port) for number in range(services)))
-    begin = time.monotonic()
-    program = router(folder, server, 'selector: kubernetes.io/service-name, namespace: llm')
-    wait_until(lambda: admin.sample(program, "swiftlet_kubernetes_watch_objects", resource=SLICE) == services, 30, what="all slices")
-    listed = time.monotonic() - begin
-    result = {"groups": services * of_each, "start_s": listed, "calm": [], "changing": [], "cpu": [], "calm_cpu": []}
+    program = None
+    result = {"groups": services * of_each, "calm": [], "changing": [], "cpu": [], "calm_cpu": []}
     try:
+        server.put(SLICE, *(service(number, of_each, engine.port) for number in range(services)))
+        begin = time.monotonic()
+        program = router(folder, server, "selector: kubernetes.io/service-name, namespace: llm")
+        wait_until(lambda: admin.sample(program, "swiftlet_kubernetes_watch_objects", resource=SLICE) == services, 30, what="all slices")
+        result["start_s"] = time.monotonic() - begin
         for _ in range(turns):
             for kind in ("calm", "changing"):
                 log = folder / "h2load.log"
@@ -226,7 +227,8 @@ def measure_scale(folder, services=1000, of_each=10, rate=500, turns=3, seconds=
         }
         wait_until(lambda: admin.leaders(program) == expected, 20, what="the last state")
     finally:
-        program.stop()
+        if program:
+            program.stop()
         engine.stop()
         server.stop()
         hub.stop()
