@@ -27,7 +27,7 @@ APT_BUILD := libnghttp2-dev libssl-dev libsimdjson-dev libxxhash-dev libc-ares-d
 # Clients and tools of the tests.
 APT_TESTS := libhttp-parser-dev python3 python3-venv curl openssl nghttp2-client nghttp2-proxy valgrind
 
-.PHONY: help deps deps-system deps-python build demo test sanitize soak fuzz lint format proto bench bench-stub bench-tables compare-strictness clean
+.PHONY: help deps deps-system deps-python build demo test sanitize soak kubernetes-load fuzz lint format proto bench bench-stub bench-tables compare-strictness clean
 
 help: ## Lists the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -103,6 +103,9 @@ sanitize: deps ## The data path under AddressSanitizer and ThreadSanitizer: all 
 
 soak: deps build ## Mixed traffic with dying engines for MINUTES=10: does the router end as it began?
 	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python Tests/Soak/soak.py --minutes $${MINUTES:-10}
+
+kubernetes-load: deps build ## How soon a change at the Kubernetes API takes effect, and what 10,000 endpoints that change cost
+	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python Tests/Benchmarks/kubernetes_load.py
 
 fuzz: ## Fuzzes every border that hostile bytes cross, TIME seconds each: TIME=60, TARGETS
 	@Tests/Fuzz/fuzz

@@ -66,10 +66,12 @@ private final class AdminExchange: DownstreamExchange {
         if path.equals("/metrics") {
             collectMetrics()
         } else if path.equals("/groups") {
+            let watches = application.loop.service(KubernetesSource.self)?.watches ?? []
             answer(
                 200, "application/json",
                 groupsJSON(
-                    application.table, application.directory, leaders: application.leaders, now: application.loop.now))
+                    application.table, application.directory, watches: watches, leaders: application.leaders,
+                    now: application.loop.now))
         } else if path.equals("/health") {
             answer(200, "application/json", #"{"status":"ok"}"#)
         } else if path.equals("/readiness") {
