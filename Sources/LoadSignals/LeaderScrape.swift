@@ -89,7 +89,7 @@ final class LeaderScrape: EventHandler {
         metricsDueAt = loop.now &+ metricsPause()
         let verdict = history.judge(reading)
         state.take(reading, history)
-        guard let id = table.group(named: group) else { return }
+        guard let id = table.group(named: group)?.id else { return }
         if let tokens = reading.capacityTokens { table.updateKVCapacity(tokens: tokens, of: id) }
         if let adapters = reading.adapters, verdict != .frozen {
             table.reportAdapters(adapters.running + adapters.waiting, capacity: adapters.limit, of: id, now: loop.now)
@@ -124,7 +124,7 @@ final class LeaderScrape: EventHandler {
         case .no: loadDueAt = .max
         }
         state.count(.ok)
-        guard let id = table.group(named: group) else { return }
+        guard let id = table.group(named: group)?.id else { return }
         report(LoadReport(inFlight: Double(inFlight), notBefore: query.askedAt, madeAt: query.answeredAt), id)
     }
 

@@ -90,10 +90,6 @@ struct RoutingState: ~Copyable {
         randomState = seed
     }
 
-    func group(named name: String) -> GroupID? {
-        slotOfName[name].map { GroupID(slot: $0, generation: loads[$0].generation) }
-    }
-
     /// The slot of a group that still lives.
     @inline(__always)
     func slot(of group: GroupID) -> UInt32? {

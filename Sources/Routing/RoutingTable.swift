@@ -89,9 +89,6 @@ public final class RoutingTable: Sendable {
         state.withLock { $0.hasReadyGroup(excluding: tried, now: now) }
     }
 
-    /// The group of this name that lives now.
-    public func group(named name: String) -> GroupID? { state.withLock { $0.group(named: name) } }
-
     // MARK: Requests
 
     /// Chooses a group and books the request on it, in one step. The lease must be ended by `settle` or `cancel`.
