@@ -23,9 +23,9 @@ BENCH_RUNS ?= 5
 APT_SWIFT := libncurses6 libsqlite3-0 libcurl4 libxml2 binutils libc6-dev libstdc++-12-dev pkg-config git ca-certificates tzdata
 APT_BUILD := libnghttp2-dev libssl-dev libsimdjson-dev libxxhash-dev libc-ares-dev libprotobuf-c-dev protobuf-c-compiler
 # Clients and tools of the tests.
-APT_TESTS := libhttp-parser-dev python3 python3-venv curl openssl nghttp2-client nghttp2-proxy valgrind
+APT_TESTS := chromium libhttp-parser-dev python3 python3-venv curl openssl nghttp2-client nghttp2-proxy valgrind
 
-.PHONY: help deps deps-system deps-python build demo test sanitize soak fuzz lint format proto bench compare-strictness clean
+.PHONY: help deps deps-system deps-python build demo test sanitize soak fuzz lint format proto bench bench-peers bench-overhead bench-accuracy compare-strictness clean
 
 help: ## Lists the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -118,6 +118,45 @@ proto: ## Regenerates Sources/Protos from proto/
 bench: build ## Compares with other proxies on this machine: BENCH_ROWS, BENCH_RUNS
 	@[[ -x $(BENCH)/run.sh ]] || { echo "make bench: $(BENCH)/run.sh is not there; BENCH names its folder" >&2; exit 1; }
 	for row in $(BENCH_ROWS); do SWIFTLET="$(CURDIR)/$(BINARY)" $(BENCH)/run.sh "$$row" "" $(BENCH_RUNS); done
+
+# Under a folder of their own: what the peers depend on is not ours.
+PEERS := .build/peers
+PEER_PACKAGES := haproxy nghttp2-proxy nginx-light python3-venv
+BENCH_PEERS ?= swiftlet,haproxy,nginx,nghttpx,envoy,smg,sglang-router,vllm-router
+FLEET_PEERS ?= swiftlet,smg,sglang-router,vllm-router,envoy,round-robin
+# Longer ones measure finer: seconds of a run, and runs.
+OVERHEAD_FLAGS ?= --rate 200,100,40,15 --duration 2 --repeats 5
+OVERHEAD_SIZES ?= 1024,32768,262144,1048576
+
+bench-peers: $(PEERS)/.ready ## Installs the routers that `swiftlet bench fleet` and `bench overhead` compare with
+
+$(PEERS)/.ready: config/bench/peers.txt
+	@missing=""
+	for package in $(PEER_PACKAGES); do
+		[[ "$$(dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null)" == installed ]] || missing+=" $$package"
+	done
+	command -v nginx >/dev/null || [[ -x /usr/sbin/nginx ]] && missing="$${missing/ nginx-light/}"
+	if [[ -n "$$missing" ]]; then
+		echo "== bench-peers: installing Debian packages:$$missing"
+		root=""; [[ $$(id -u) == 0 ]] || root=sudo
+		$$root apt-get update -q
+		$$root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing
+	fi
+	echo "== bench-peers: routers of PyPI into $(PEERS)"
+	rm -rf $(PEERS)
+	/usr/bin/python3 -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -r config/bench/peers.txt
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps "$$(grep ^smg== config/bench/peers.txt)"
+	touch $@
+
+bench-overhead: build bench-peers ## What each router adds to prompts of 1 KiB to 1 MiB, as one table: BENCH_PEERS, OVERHEAD_FLAGS
+	@mkdir -p .build/bench
+	$(BINARY) bench overhead --peers $(BENCH_PEERS) --prompt-bytes $(OVERHEAD_SIZES) $(OVERHEAD_FLAGS) \
+		--stub-flags "--prefill-us-per-token 0 --decode-ms-per-token 0 --max-model-len 1000000 --kv-blocks 100000" \
+		--json .build/bench/overhead.json | tee .build/bench/overhead.txt
+
+bench-accuracy: build ## Is the bench itself exact? Against a server of known times, h2load and its own limits; wants a quiet machine
+	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python Tests/Bench/accuracy.py
 
 compare-strictness: build ## What this router, nginx and HAProxy (both of Debian) make of smuggled requests, as a table
 	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python -m pytest -q -s Tests/EndToEnd/test_compare_strictness.py

@@ -73,6 +73,14 @@ public struct SVGChart: Sendable {
         return out + "</svg>"
     }
 
+    /// The picture as a file of its own, on white: a page brings its fonts and colours, a file must have them.
+    public var standalone: String {
+        let end = svg.range(of: "</title>")?.upperBound ?? svg.startIndex
+        let dressing =
+            "<style>text { font: 12px system-ui, sans-serif }</style><rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>"
+        return svg[..<end] + dressing + svg[end...] + "\n"
+    }
+
     private func line(_ places: [(Double, Double)], index: Int) -> String {
         let colour = Self.colours[index % Self.colours.count]
         let path = places.map { "\(n($0.0)),\(n($0.1))" }.joined(separator: " ")

@@ -1,0 +1,55 @@
+import ArgumentParser
+import Dispatch
+import Foundation
+import LatencyBench
+import Synchronization
+
+/// Which routers to start, and before what.
+struct PeerOptions: ParsableArguments {
+    @Option(help: "Routers to start, with commas: \(PeerRouter.allCases.map(\.rawValue).joined(separator: ", ")).")
+    var peers: String?
+    @Option(help: "Folder with the peers' programs, searched before PATH; 'make bench-peers' fills it.")
+    var peersFolder = ".build/peers/bin"
+    @Option(help: "Flags for the simulated groups, in one argument; see 'swiftlet stub --help'.")
+    var stubFlags = ""
+
+    func check() throws { _ = try routers() }
+
+    /// In the order they were named.
+    func routers() throws -> [PeerRouter] {
+        try (peers ?? "").split(separator: ",").map { name in
+            guard let peer = PeerRouter(rawValue: name.trimmingCharacters(in: .whitespaces)) else {
+                throw ValidationError(
+                    "--peers: expected some of \(PeerRouter.allCases.map(\.rawValue).joined(separator: ", ")), found '\(name)'")
+            }
+            return peer
+        }
+    }
+
+    func bed(groups: Int, model: String) throws -> RouterBed.Settings {
+        guard let swiftlet = Bundle.main.executablePath else { throw ValidationError("this program does not know its own path") }
+        var settings = RouterBed.Settings(swiftlet: swiftlet, peersFolder: peersFolder)
+        settings.groups = groups
+        settings.stubFlags = stubFlags.split(separator: " ").map(String.init)
+        if !model.isEmpty { settings.model = model }
+        return settings
+    }
+}
+
+/// Whether SIGINT or SIGTERM came: what was started must be ended first, and what was measured is to be shown.
+final class Interruption: Sendable {
+    private let came = Mutex(false)
+    private let sources = Mutex<[any DispatchSourceSignal]>([])
+
+    init() {
+        for number in [SIGINT, SIGTERM] {
+            signal(number, SIG_IGN)
+            let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
+            source.setEventHandler { [weak self] in self?.came.withLock { $0 = true } }
+            source.resume()
+            sources.withLock { $0.append(source) }
+        }
+    }
+
+    var hasCome: Bool { came.withLock { $0 } }
+}

@@ -1,0 +1,324 @@
+"""`swiftlet bench` against servers whose behaviour is known: what it reports is what they did."""
+
+import json
+import os
+import pathlib
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+
+import pytest
+from chromium import Chromium
+from processes import BINARY, IS_SANITIZED, REPOSITORY, Program, run, serve, stub
+from waiting import wait_until
+
+HERE = pathlib.Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def engine():
+    program = stub(replicas=2, prefill_us=0, decode_ms=0.5)
+    yield program
+    program.stop()
+
+
+def bench(*arguments, expect=0, timeout=60):
+    result = run("bench", *arguments, timeout=timeout)
+    assert result.returncode == expect, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def requests_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_stall_shows_on_the_schedule_and_hides_on_the_send(tmp_path):
+    """100 requests a second and one connection's worth of them at once, against a server that stands still from 0.5 s to 1.5 s."""
+    server = subprocess.Popen(
+        [sys.executable, str(HERE / "stalling_server.py"), "0.5", "1"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        port = server.stdout.readline().strip()
+        lines, report = tmp_path / "requests", tmp_path / "report"
+        bench("run", f"http://127.0.0.1:{port}/", "--api", "plain", "--arrival", "constant", "--rate", 100, "--duration", 3,
+              "--max-concurrency", 1, "--requests", lines, "--json", report)  # fmt: skip
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
+    requests = requests_of(lines)
+    assert len(requests) == 300 and all(r["outcome"] == "good" for r in requests)
+    ended = [r["end_ns"] / 1e6 for r in requests]
+    # The request that stood in the stall ended at its end, which is the server's clock: 1,500 ms after it saw the first.
+    stalled = max(requests, key=lambda r: r["end_ns"] - r["sent_ns"])
+    first_seen = (requests[0]["sent_ns"] / 1e6, ended[0])
+    assert first_seen[0] + 1_500 <= stalled["end_ns"] / 1e6, "it cannot have ended before the stall did"
+    # All that were due in the stall waited for its end, each by its own time, however busy this machine is.
+    end_of_stall = stalled["end_ns"]
+    waiting = [r for r in requests if stalled["due_ns"] <= r["due_ns"] < end_of_stall]
+    assert len(waiting) >= 99
+    assert all(r["end_ns"] - r["due_ns"] >= end_of_stall - r["due_ns"] for r in waiting)
+    metrics = json.loads(report.read_text())["metrics"]
+    from_schedule = sorted(r["end_ns"] - r["due_ns"] for r in requests)[-4] / 1e6
+    from_send = sorted(r["end_ns"] - r["sent_ns"] for r in requests)[-4] / 1e6
+    # Percentiles of the report are those of its lines, to the millisecond.
+    assert metrics["e2e"]["p99"] / 1e6 == pytest.approx(from_schedule, abs=1)
+    assert metrics["e2e_from_send"]["p99"] / 1e6 == pytest.approx(from_send, abs=1)
+    assert from_schedule >= 960, "the fourth of those that came into the stall waited 970 ms for its end"
+    assert from_send < from_schedule / 2, "one request alone was sent into the stall"
+
+
+def test_a_constant_server_is_measured_as_configured(engine, tmp_path):
+    """Nothing may come before its time; how much later it comes is this machine's load. `make bench-accuracy` measures that on a quiet one."""
+    constant = stub(prefill_us=500, decode_ms=8)
+    try:
+        lines = tmp_path / "requests"
+        bench("run", constant.url, "--arrival", "constant", "--rate", 4, "--duration", 3, "--input-tokens", 40, "--output-tokens", 6,
+              "--requests", lines)  # fmt: skip
+    finally:
+        constant.stop()
+    requests = requests_of(lines)
+    assert len(requests) == 12
+    for one in requests:
+        # A step that prefills: so many tokens of 0.5 ms; then five steps of 8 ms, a hundredth more for the sequence.
+        prefill = 0.5 * (one["prompt_tokens"] - one["cached_tokens"])
+        assert (one["first_token_ns"] - one["due_ns"]) / 1e6 >= prefill - 0.05
+        assert (one["last_token_ns"] - one["first_token_ns"]) / 1e6 >= 5 * 8 - 2
+    quickest = min((one["last_token_ns"] - one["first_token_ns"]) / 5e6 for one in requests)
+    assert quickest < 16, "a gap of 8 ms is measured as one, at least once in twelve"
+
+
+@pytest.mark.parametrize("scheme", ["http", "h2c"])
+@pytest.mark.parametrize("arguments", [[], ["--no-stream"], ["--api", "text"]], ids=["chat", "whole", "text"])
+def test_every_way_of_asking_is_answered(engine, scheme, arguments, tmp_path):
+    report = tmp_path / "report"
+    bench("run", f"{scheme}://127.0.0.1:{engine.port}", "--rate", 50, "--duration", 0.4, "--input-tokens", 20, "--output-tokens", 4,
+          "--json", report, *arguments)  # fmt: skip
+    result = json.loads(report.read_text())
+    assert result["failed"] == 0 and result["completed"] == result["sent"] == result["workload"]["requests"] > 5
+    assert result["outputTokens"] == 4 * result["completed"]
+    assert [backend["name"] for backend in result["backends"]] == [f"stub-{engine.port}"]
+    if "--no-stream" not in arguments:
+        assert result["metrics"]["itl"]["count"] == 3 * result["completed"]
+
+
+@pytest.mark.parametrize("arguments", [["--no-stream"], []], ids=["unary", "streaming"])
+def test_the_open_inference_protocol(engine, arguments, tmp_path):
+    report = tmp_path / "report"
+    bench("run", f"grpc://127.0.0.1:{engine.port}", "--api", "infer", "--model", "stub-model", "--rate", 50, "--duration", 0.4,
+          "--input-tokens", 20, "--output-tokens", 4, "--json", report, *arguments)  # fmt: skip
+    result = json.loads(report.read_text())
+    assert result["failed"] == 0 and result["completed"] == result["sent"] > 5
+    assert result["outputTokens"] >= result["completed"] * (1 if arguments else 4)
+
+
+@pytest.mark.parametrize("scheme", ["https", "h2"])
+def test_tls(engine, scheme, certificate, tmp_path):
+    router = serve(engine.url, arguments=["--tls-cert", certificate[0], "--tls-key", certificate[1]])
+    try:
+        report = tmp_path / "report"
+        bench("run", f"{scheme}://localhost:{router.port}", "--ca-file", certificate[0], "--rate", 50, "--duration", 0.3,
+              "--input-tokens", 8, "--output-tokens", 2, "--json", report)  # fmt: skip
+        assert json.loads(report.read_text())["failed"] == 0
+        # A certificate that nobody vouches for is not taken.
+        out = bench("run", f"{scheme}://localhost:{router.port}", "--rate", 50, "--duration", 0.1, "--input-tokens", 8, expect=1)
+        assert "TLS failed" in out
+    finally:
+        router.stop()
+
+
+def test_all_files_are_written_and_agree(engine, tmp_path):
+    names = ["json", "requests", "csv", "hgrm", "html"]
+    options = [part for name in names for part in (f"--{name}", tmp_path / name)]
+    out = bench("run", engine.url, "--rate", "40,80", "--duration", 0.5, "--input-tokens", 20, "--output-tokens", 3,
+                "--goodput", "mlperf-llama3.1-8b", "--label", "both stages", *options)  # fmt: skip
+    report = json.loads((tmp_path / "json").read_text())
+    assert len(requests_of(tmp_path / "requests")) == report["sent"]
+    assert len(report["stages"]) == 2
+    assert report["goodput"]["target"]["ttftMilliseconds"] == 2_000
+    assert 0 <= report["environment"]["stealShare"] < 1 and report["environment"]["kernel"]
+    # The same seed makes the same plan; the page, the table and the report name it alike.
+    for text in (out, (tmp_path / "html").read_text()):
+        assert report["workload"]["contentHash"] in text and report["workload"]["scheduleHash"] in text
+    csv = (tmp_path / "csv").read_text().splitlines()
+    ttft = dict(zip(csv[0].split(","), next(line for line in csv if line.startswith("ttft,")).split(",")))
+    assert int(ttft["count"]) == report["metrics"]["ttft"]["count"]
+    assert float(ttft["p99_ms"]) == pytest.approx(report["metrics"]["ttft"]["p99"] / 1e6, abs=0.001)
+    assert f"Total count    = {report['metrics']['ttft']['count']:>12}" in re.sub(" +=", "    =", (tmp_path / "hgrm").read_text())
+    compared = bench("compare", tmp_path / "json", tmp_path / "json")
+    assert "no claim" in compared and "NOT ALIKE" not in compared
+
+
+def test_thresholds_decide_how_it_ends(engine):
+    load = ["run", engine.url, "--rate", 40, "--duration", 0.2, "--input-tokens", 8, "--output-tokens", 2]
+    bench(*load, "--threshold", "failed<1", "--threshold", "ttft_p50>0.0001")
+    assert "threshold missed: ttft_p50<0.0001" in bench(*load, "--threshold", "ttft_p50<0.0001", expect=2)
+    assert "--threshold" in bench(*load, "--threshold", "speed<1", expect=64)
+
+
+def test_an_interrupt_leaves_a_partial_report(engine, tmp_path):
+    program = Program("bench", "run", engine.url, "--rate", 50, "--duration", 60, "--input-tokens", 8, "--output-tokens", 2,
+                      "--json", tmp_path / "json")  # fmt: skip
+    # Plain lines where nobody looks; the first says that it is under way.
+    wait_until(lambda: any("under way" in line for line in program.stderr_lines), 30, "a line of progress")
+    program.signal(signal.SIGINT)
+    assert program.wait_exit(20) == 130
+    report = json.loads((tmp_path / "json").read_text())
+    assert report["isPartial"] and 0 < report["sent"] < 3_000
+    assert "\r" not in program.stderr
+
+
+def test_a_terminal_gets_a_bar_that_moves(engine):
+    master, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [BINARY, "bench", "run", engine.url, "--rate", "20", "--duration", "1", "--input-tokens", "8", "--output-tokens", "2"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=terminal,
+    )  # fmt: skip
+    os.close(terminal)
+    seen = b""
+    try:
+        while select.select([master], [], [], 30)[0]:
+            try:
+                piece = os.read(master, 4096)
+            except OSError:
+                break
+            if not piece:
+                break
+            seen += piece
+    finally:
+        os.close(master)
+        assert process.wait(30) == 0
+    text = seen.decode()
+    assert text.count("\r") >= 2 and "█" in text and "TTFT p50" in text
+
+
+def test_search_finds_where_a_target_breaks():
+    # One sequence at a time, 20 ms each: 50 a second and no more.
+    slow = stub(prefill_us=0, decode_ms=10, arguments=["--max-num-seqs", 1])
+    try:
+        out = bench("search", slow.url, "--rate", 8, "--duration", 1, "--input-tokens", 4, "--output-tokens", 2,
+                    "--goodput", "ttft:250", "--share", 0.9, "--precision", 0.5, "--highest", 512)  # fmt: skip
+    finally:
+        slow.stop()
+    found = float(re.search(r"Highest rate .*: ([\d.]+) requests/s", out)[1])
+    assert found < 256 and "missed" in out and "holds" in out
+
+
+def test_overhead_claims_nothing_of_a_null_test(engine, tmp_path):
+    direct = f"http://127.0.0.1:{engine.ports[0]}"
+    out = bench("overhead", "--via", direct, "--direct", direct, "--rate", 100, "--duration", 0.2, "--input-tokens", 8,
+                "--output-tokens", 1, "--repeats", 4, "--json", tmp_path / "json")  # fmt: skip
+    result = json.loads((tmp_path / "json").read_text())
+    assert result["failed"] == 0 and {one["name"] for one in result["added"]} >= {"p50", "p90", "p99", "p99.9"}
+    for one in result["added"]:
+        claimed = one["low"] > 0 or one["high"] < 0
+        line = next(line for line in out.split("Added by")[1].splitlines() if line.startswith(one["name"] + " "))
+        assert claimed == ("no claim" not in line)
+
+
+@pytest.mark.skipif(IS_SANITIZED, reason="the peers' time is not under test")
+def test_overhead_of_several_routers_is_one_table(tmp_path):
+    out = bench("overhead", "--peers", "swiftlet,nghttpx", "--prompt-bytes", "1024,65536", "--rate", "50,20", "--duration", 0.3,
+                "--repeats", 2, "--stub-flags", "--prefill-us-per-token 0 --decode-ms-per-token 0", "--json", tmp_path / "json",
+                timeout=90)  # fmt: skip
+    rows = json.loads((tmp_path / "json").read_text())["rows"]
+    assert [(row["promptBytes"], row["router"]) for row in rows] == [
+        (size, name) for size in (1_024, 65_536) for name in ("null test", "swiftlet", "nghttpx")
+    ]
+    assert all(row["failed"] == 0 and row["runs"] == 2 and row["requests"] > 0 for row in rows)
+    assert "nghttpx" in rows[2]["version"]
+    assert "Prompts of 1024 bytes" in out and "Prompts of 65536 bytes" in out
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory):
+    """Two routers before three groups at two rates: its folder and what it printed."""
+    folder = tmp_path_factory.mktemp("fleet")
+    out = bench("fleet", "--peers", "swiftlet,round-robin,nghttpx", "--groups", 3, "--workload", "shared-prefix",
+                "--system-tokens", 200, "--input-tokens", 20, "--output-tokens", 4, "--rates", "40,80", "--duration", 0.5,
+                "--repeats", 1, "--goodput", "ttft:1000", "--stub-flags", "--prefill-us-per-token 20 --decode-ms-per-token 1",
+                "--json", folder / "json", "--html", folder / "fleet.html", "--plot", folder / "plot.svg", timeout=120)  # fmt: skip
+    return folder, out
+
+
+def test_a_fleet_run_compares_routers(fleet):
+    folder, out = fleet
+    report = json.loads((folder / "json").read_text())
+    assert [(cell["rate"], cell["router"]) for cell in report["cells"]] == [
+        (rate, name) for rate in (40, 80) for name in ("swiftlet", "round-robin", "nghttpx")
+    ]
+    for cell in report["cells"]:
+        assert cell["failed"] == 0 and cell["requests"] > 5 and cell["cachedTokens"] <= cell["promptTokens"]
+        assert len(cell["groups"]) <= 3 and sum(map(sum, cell["requestsByGroup"])) == cell["requests"]
+    # One schedule for all routers of a rate.
+    assert len(report["workloads"]) == 2 and len({one["scheduleHash"] for one in report["workloads"]}) == 2
+    assert "nghttpx" in out and (folder / "plot.svg").read_text().startswith("<svg")
+
+
+def test_what_a_fleet_run_started_ends_with_it(tmp_path):
+    program = Program("bench", "fleet", "--peers", "swiftlet", "--groups", 2, "--rate", 20, "--duration", 60, "--input-tokens", 8,
+                      "--output-tokens", 2, "--repeats", 1, "--json", tmp_path / "json")  # fmt: skip
+
+    def children():
+        return pathlib.Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
+
+    started = wait_until(lambda: len(found := children()) == 2 and found, 30, "the groups and the router")
+    wait_until(lambda: any("under way" in line for line in program.stderr_lines), 30, "a line of progress")
+    program.signal(signal.SIGTERM)
+    assert program.wait_exit(20) == 130
+    assert not any(pathlib.Path(f"/proc/{pid}").exists() for pid in started)
+    assert json.loads((tmp_path / "json").read_text())["isPartial"]
+
+
+def test_mistakes_name_the_flag():
+    for arguments, flag in [
+        (["fleet", "--peers", "swiftlet,nonesuch"], "--peers"),
+        (["fleet", "--peers", "swiftlet,swiftlet"], "--peers"),
+        (["fleet", "--peers", "swiftlet", "--rate", "10-20"], "--rate"),
+        (["fleet", "--peers", "swiftlet", "--groups", "0"], "--groups"),
+        (["overhead", "--via", "http://127.0.0.1:1"], "--via"),
+        (["overhead", "--peers", "swiftlet", "--prompt-bytes", "1k"], "--prompt-bytes"),
+    ]:
+        assert flag in bench(*arguments, expect=64)
+
+
+@pytest.mark.skipif(IS_SANITIZED, reason="the browser is not under test")
+def test_reports_are_drawn_whole_in_a_browser(engine, fleet, tmp_path):
+    bench("run", engine.url, "--rate", "40,80", "--duration", 0.5, "--input-tokens", 20, "--output-tokens", 3, "--html",
+          tmp_path / "run.html")  # fmt: skip
+    wanted = {
+        tmp_path / "run.html": ["Latency by percentile", "Time to first token over time", "Rate against latency", "Requests by group"],
+        fleet[0] / "fleet.html": ["TTFT mean by rate", "TTFT p99 by rate", "Hit rate by rate", "Goodput by rate",
+                                  "Requests by group, swiftlet", "Requests by group, round-robin", "Requests by group, nghttpx"],
+    }  # fmt: skip
+    pictures = pathlib.Path(os.environ.get("SCREENSHOTS", tmp_path))
+    with Chromium(tmp_path / "profile") as browser:
+        for page, titles in wanted.items():
+            browser.open(page.as_uri())
+            assert browser.evaluate("[...document.querySelectorAll('svg > title')].map(t => t.textContent)") == titles
+            # Every picture has room, something in it, and nothing that stands beyond its edge.
+            sizes = browser.evaluate(
+                """[...document.querySelectorAll('svg')].map(svg => {
+                    const box = svg.getBoundingClientRect(), drawn = svg.getBBox();
+                    const inside = drawn.x >= -1 && drawn.y >= -1 && drawn.x + drawn.width <= svg.viewBox.baseVal.width + 1
+                        && drawn.y + drawn.height <= svg.viewBox.baseVal.height + 1;
+                    return [box.width, box.height, svg.querySelectorAll('polyline, rect').length, inside];
+                })"""
+            )
+            assert all(width > 300 and height > 50 and shapes > 0 and inside for width, height, shapes, inside in sizes), sizes
+            assert browser.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+            assert browser.evaluate("document.querySelectorAll('script').length") == 0
+            browser.screenshot(pictures / f"{page.stem}.png")
+        assert browser.complaints() == []
+        assert set(browser.requested()) <= {page.as_uri() for page in wanted} | {"data:,"}
+
+
+def test_the_readme_names_no_flag_that_is_not():
+    help_text = "\n".join(bench(name, "--help") for name in ("run", "overhead", "fleet", "search", "compare"))
+    known = set(re.findall(r"--[a-z0-9-]+", help_text))
+    section = (REPOSITORY / "README.md").read_text().split("## The latency bench")[1].split("\n## ")[0]
+    used = {flag for line in section.splitlines() if "swiftlet bench" in line for flag in re.findall(r"--[a-z0-9-]+", line)}
+    assert used and used - known - {"--prefill-us-per-token", "--decode-ms-per-token", "--kv-blocks"} == set()
