@@ -22,16 +22,36 @@ public struct CostTerms: Sendable, Equatable {
     public var eviction = 0.0
     /// A barrier that rises as active sequences fill the KV cache, 0.15 · k / (1 − k): preemption throws work away.
     public var memoryPressure = 0.0
+    /// What a group that has just started takes longer for what is queued and for this prompt, see `PlacementSettings`.
+    public var warmUp = 0.0
+    /// Until the request's LoRA adapter is in a GPU slot there.
+    public var adapter = 0.0
+    /// The way there and back, see `Locality`.
+    public var distance = 0.0
+    /// How far the wishes of the request's SLO headers would be missed: 4 · (t − slo)² / slo beyond each, so that what is hopeless counts
+    /// more the more hopeless it is.
+    public var lateness = 0.0
 
     public init() {}
 
     /// Expected time to first token.
     @inline(__always)
-    public var timeToFirstToken: Double { overhead + queueWait + prefill }
+    public var timeToFirstToken: Double { overhead + queueWait + prefill + warmUp + adapter + distance }
 
     @inline(__always)
     public var total: Double {
-        timeToFirstToken + decode + stall + slowdown + queueBehind + eviction + memoryPressure
+        timeToFirstToken + decode + stall + slowdown + queueBehind + eviction + memoryPressure + lateness
+    }
+}
+
+extension CostTerms {
+    /// Every term under its name, in seconds, and their sum.
+    public var named: [(name: String, seconds: Double)] {
+        [
+            ("overhead", overhead), ("queue_wait", queueWait), ("prefill", prefill), ("decode", decode), ("stall", stall),
+            ("slowdown", slowdown), ("queue_behind", queueBehind), ("eviction", eviction), ("memory_pressure", memoryPressure),
+            ("warm_up", warmUp), ("adapter", adapter), ("distance", distance), ("lateness", lateness), ("total", total),
+        ]
     }
 }
 
@@ -50,6 +70,11 @@ struct CostInputs {
     /// What the fleet's answers taught of prefill: the factor on every group's seconds per token, and the fixed part of TTFT.
     var prefillScale: Double
     var overheadSeconds: Double
+    /// The hash of the LoRA adapter that the request names; 0: none.
+    var adapter: UInt64 = 0
+    /// What the client wants its time to first token and its time per output token to stay below, in seconds; 0: nothing.
+    var wantedTTFTSeconds = 0.0
+    var wantedTPOTSeconds = 0.0
 
     /// Decode is a matter of the whole answer, first token one of its start; routers are judged by the start, so a second of
     /// decode counts as a quarter.
@@ -63,6 +88,8 @@ struct CostInputs {
     static let fullestCache = 0.995
     /// Bursts make the arrival rate an overestimate of who will really wait.
     static let mostExpectedBehind = 8.0
+    /// Steepness of `lateness`.
+    static let latenessWeight = 4.0
 
     /// Prompt tokens that `depth` matched chunks save on this group; the last block is always computed anew.
     @inline(__always)
@@ -85,6 +112,9 @@ struct CostInputs {
         terms.overhead = overheadSeconds
         terms.queueWait = group.tokensAhead * perToken
         terms.prefill = uncached * perToken
+        terms.warmUp = group.warmUpSlowness * (terms.queueWait + terms.prefill)
+        if adapter != 0 { terms.adapter = adapter == group.adapterOf ? group.adapterSeconds : 0 }
+        terms.distance = group.distanceSeconds
         let growth = Self.stepGrowthPerSequence * (running + 1) + contextGrowth * (group.tokensInUse + promptTokens)
         terms.decode = Self.decodeWeight * step * (outputTokens + feltTokens * growth)
         terms.stall = Self.decodeWeight * group.decodingSequences * terms.prefill
@@ -96,6 +126,18 @@ struct CostInputs {
         terms.eviction = group.reuse * min(overflow, demand) * perToken
         let fullness = min((group.tokensInUse + demand) / capacity, Self.fullestCache)
         terms.memoryPressure = Self.pressureSeconds * fullness / (1 - fullness)
+        if wantedTTFTSeconds > 0 { terms.lateness = Self.lateness(terms.timeToFirstToken, beyond: wantedTTFTSeconds) }
+        if wantedTPOTSeconds > 0 {
+            // Steps with this batch, and the share of time that they stand still for the prompts that are queued there.
+            let stepTime = step * (1 + growth) + terms.queueWait / max(outputTokens, 1)
+            terms.lateness += outputTokens * Self.lateness(stepTime, beyond: wantedTPOTSeconds)
+        }
         return terms
+    }
+
+    @inline(__always)
+    private static func lateness(_ seconds: Double, beyond wanted: Double) -> Double {
+        let excess = max(seconds - wanted, 0)
+        return latenessWeight * excess * excess / wanted
     }
 }

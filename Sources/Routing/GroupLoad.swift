@@ -61,6 +61,15 @@ struct GroupLoad: BitwiseCopyable {
     var presumedPrefilledAt: UInt64
     /// The newest holder stamp whose prompt is known to be prefilled; what was inserted later may still be computed.
     var prefilledStamp: UInt32
+
+    /// What a request pays for the way there and back, see `Locality`.
+    var distanceSeconds = 0.0
+    /// How much longer prefill takes there while it is cold, as a share; and when that ends, 0 once it has.
+    var warmUpSlowness = 0.0
+    var warmUpEndsAt: UInt64 = 0
+    /// What loading the adapter `adapterOf` would take there, as last worked out.
+    var adapterSeconds = 0.0
+    var adapterOf: UInt64 = 0
 }
 
 extension GroupLoad {

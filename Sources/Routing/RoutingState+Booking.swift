@@ -21,7 +21,8 @@ extension RoutingState {
         let cached = inputs.cachedTokens(on: loads[slot], depth: depth).rounded()
         let uncached = (inputs.promptTokens - cached).rounded()
         let output = inputs.outputTokens.rounded()
-        let ttft = inputs.terms(on: loads[slot], depth: depth).timeToFirstToken
+        let terms = inputs.terms(on: loads[slot], depth: depth)
+        let ttft = terms.timeToFirstToken
 
         let index = leases.open()
         leases.bookings[index] = Booking(
@@ -42,13 +43,14 @@ extension RoutingState {
         loads[slot].activeOutputTokens += output
         loads[slot].lastChosen = sequence
         loads[slot].decisions += 1
+        if inputs.adapter != 0 { adapters[slot].touch(inputs.adapter, now: now) }
         meanUncachedTokens += 0.02 * (uncached - meanUncachedTokens)
         if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
         if !hashes.isEmpty { refreshShadow(slot, tokensPerChunk: inputs.tokensPerChunk) }
         return Decision(
             group: GroupID(slot: slot, generation: loads[slot].generation), endpoint: endpoint(of: slot),
             lease: Lease(index: index, generation: leases.bookings[index].generation), reason: reason,
-            predictedCachedTokens: Int(cached), estimatedTTFTSeconds: ttft)
+            predictedCachedTokens: Int(cached), estimatedTTFTSeconds: ttft, terms: terms)
     }
 
     private func endpoint(of slot: UInt32) -> Endpoint {

@@ -91,6 +91,8 @@ struct ReplyWishes {
     /// The reply goes on from the prompt's text, and so begins with a space.
     var continuesText = false
     var stop = StopMatch.Conditions()
+    /// The LoRA adapter that computes it.
+    var adapter: AdapterID?
 
     /// The sequence for one reply to `prompt`. Equal wishes and prompts give equal replies on every stub of the same seed.
     func choice(of prompt: Prompt, index: Int, stubSeed: UInt64) -> Generation.Choice {
@@ -102,7 +104,8 @@ struct ReplyWishes {
         if let match { (tokens, endsTurn) = (match.tokens, false) }
         return Generation.Choice(
             request: SequenceRequest(
-                id: 0, prompt: prompt, replySeed: seed, continuesText: continuesText, outputTokens: tokens, endsTurn: endsTurn),
+                id: 0, prompt: prompt, replySeed: seed, continuesText: continuesText, outputTokens: tokens, endsTurn: endsTurn,
+                adapter: adapter),
             stop: match)
     }
 }
