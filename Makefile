@@ -25,7 +25,7 @@ APT_BUILD := libnghttp2-dev libssl-dev libsimdjson-dev libxxhash-dev libc-ares-d
 # Clients and tools of the tests.
 APT_TESTS := chromium libhttp-parser-dev python3 python3-venv curl openssl nghttp2-client nghttp2-proxy valgrind
 
-.PHONY: help deps deps-system deps-python build demo test sanitize soak fuzz lint format proto bench bench-peers bench-overhead bench-accuracy compare-strictness clean
+.PHONY: help deps deps-system deps-python build demo test sanitize soak fuzz lint format proto bench bench-peers bench-overhead bench-fleet bench-fleet-trace bench-accuracy compare-strictness clean
 
 help: ## Lists the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -154,6 +154,27 @@ bench-overhead: build bench-peers ## What each router adds to prompts of 1 KiB t
 	$(BINARY) bench overhead --peers $(BENCH_PEERS) --prompt-bytes $(OVERHEAD_SIZES) $(OVERHEAD_FLAGS) \
 		--stub-flags "--prefill-us-per-token 0 --decode-ms-per-token 0 --max-model-len 1000000 --kv-blocks 100000" \
 		--json .build/bench/overhead.json | tee .build/bench/overhead.txt
+
+# The ladder and the trace at a tenth and a twenty-fifth of their lengths, before groups whose tokens take ten times as long as a large
+# model's on current devices: the same seconds, with fewer bytes, so that two cores can play eight groups.
+FLEET_GROUPS := --prefill-us-per-token 1000 --decode-ms-per-token 20 --decode-us-per-sequence 100 --kv-blocks 1280 --max-num-batched-tokens 1024
+FLEET_FLAGS ?= --repeats 2 --duration 18 --warm-up 6 --drain 20
+FLEET_RATES ?= 8,20,40
+TRACE ?= ../shared/traces/mooncake_synthetic_trace.jsonl
+TRACE_RATES ?= 6,12,24
+
+bench-fleet: build bench-peers ## The b2b-saas ladder through FLEET_PEERS before eight simulated groups: FLEET_RATES, FLEET_FLAGS
+	@mkdir -p .build/bench
+	$(BINARY) bench fleet --peers $(FLEET_PEERS) --groups 8 --workload b2b-saas --prompt-groups 40 --system-tokens 600 --input-tokens 120 \
+		--output-tokens 100 --rates $(FLEET_RATES) $(FLEET_FLAGS) --goodput ttft:2000,tpot:100 --stub-flags "$(FLEET_GROUPS)" \
+		--json .build/bench/fleet.json --html .build/bench/fleet.html --plot .build/bench/fleet.svg | tee .build/bench/fleet.txt
+
+bench-fleet-trace: build bench-peers ## A trace through the same: TRACE, TRACE_RATES, FLEET_FLAGS
+	@[[ -r $(TRACE) ]] || { echo "make bench-fleet-trace: $(TRACE) is not there; TRACE names a file" >&2; exit 1; }
+	mkdir -p .build/bench
+	$(BINARY) bench fleet --peers $(FLEET_PEERS) --groups 8 --trace $(TRACE) --length-scale 0.04 --rates $(TRACE_RATES) $(FLEET_FLAGS) \
+		--goodput ttft:2000,tpot:100 --stub-flags "$(FLEET_GROUPS)" \
+		--json .build/bench/trace.json --html .build/bench/trace.html --plot .build/bench/trace.svg | tee .build/bench/trace.txt
 
 bench-accuracy: build ## Is the bench itself exact? Against a server of known times, h2load and its own limits; wants a quiet machine
 	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python Tests/Bench/accuracy.py

@@ -37,19 +37,23 @@ struct PeerOptions: ParsableArguments {
 }
 
 /// Whether SIGINT or SIGTERM came: what was started must be ended first, and what was measured is to be shown.
-final class Interruption: Sendable {
-    private let came = Mutex(false)
-    private let sources = Mutex<[any DispatchSourceSignal]>([])
+final class Interruption {
+    private final class Flag: Sendable {
+        let isSet = Mutex(false)
+    }
+
+    private let flag = Flag()
+    private let sources: [any DispatchSourceSignal]
 
     init() {
-        for number in [SIGINT, SIGTERM] {
+        sources = [SIGINT, SIGTERM].map { [flag] number in
             signal(number, SIG_IGN)
             let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-            source.setEventHandler { [weak self] in self?.came.withLock { $0 = true } }
+            source.setEventHandler { flag.isSet.withLock { $0 = true } }
             source.resume()
-            sources.withLock { $0.append(source) }
+            return source
         }
     }
 
-    var hasCome: Bool { came.withLock { $0 } }
+    var hasCome: Bool { flag.isSet.withLock { $0 } }
 }
