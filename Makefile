@@ -18,6 +18,8 @@ PYTEST_FLAGS ?=
 BENCH ?= ../shared/bench
 BENCH_ROWS ?= R1 R3 R5 R6h1 R7
 BENCH_RUNS ?= 5
+# Names of proxies with commas between them; all that do the row by default.
+BENCH_PEERS ?=
 
 # What the Swift toolchain itself runs on, what it needs to compile C and C++ and to link, and our C libraries.
 APT_SWIFT := libncurses6 libsqlite3-0 libcurl4 libxml2 binutils libc6-dev libstdc++-12-dev pkg-config git ca-certificates tzdata
@@ -25,7 +27,7 @@ APT_BUILD := libnghttp2-dev libssl-dev libsimdjson-dev libxxhash-dev libc-ares-d
 # Clients and tools of the tests.
 APT_TESTS := chromium libhttp-parser-dev python3 python3-venv curl openssl nghttp2-client nghttp2-proxy valgrind
 
-.PHONY: help deps deps-system deps-python build demo test sanitize soak fuzz lint format proto bench bench-peers bench-overhead bench-fleet bench-fleet-trace bench-accuracy compare-strictness clean
+.PHONY: help deps deps-system deps-python build demo test sanitize soak fuzz lint format proto bench bench-tables bench-peers bench-overhead bench-fleet bench-fleet-trace bench-accuracy compare-strictness clean
 
 help: ## Lists the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -115,14 +117,17 @@ format: ## Formats in place
 proto: ## Regenerates Sources/Protos from proto/
 	@proto/generate
 
-bench: build ## Compares with other proxies on this machine: BENCH_ROWS, BENCH_RUNS
+bench: build ## Compares with other proxies on this machine: BENCH_ROWS, BENCH_PEERS, BENCH_RUNS
 	@[[ -x $(BENCH)/run.sh ]] || { echo "make bench: $(BENCH)/run.sh is not there; BENCH names its folder" >&2; exit 1; }
-	for row in $(BENCH_ROWS); do SWIFTLET="$(CURDIR)/$(BINARY)" $(BENCH)/run.sh "$$row" "" $(BENCH_RUNS); done
+	for row in $(BENCH_ROWS); do SWIFTLET="$(CURDIR)/$(BINARY)" $(BENCH)/run.sh "$$row" "$(BENCH_PEERS)" $(BENCH_RUNS); done
+
+bench-tables: ## Puts the stored results of `make bench` into the README's tables
+	@python3 Tests/Comparison/peer_tables.py --write
 
 # Under a folder of their own: what the peers depend on is not ours.
 PEERS := .build/peers
 PEER_PACKAGES := haproxy nghttp2-proxy nginx-light python3-venv
-BENCH_PEERS ?= swiftlet,haproxy,nginx,nghttpx,envoy,smg,sglang-router,vllm-router
+OVERHEAD_PEERS ?= swiftlet,haproxy,nginx,nghttpx,envoy,smg,sglang-router,vllm-router
 FLEET_PEERS ?= swiftlet,smg,sglang-router,vllm-router,envoy,round-robin
 # Longer ones measure finer: seconds of a run, and runs.
 OVERHEAD_FLAGS ?= --rate 200,100,40,15 --duration 2 --repeats 5
@@ -149,9 +154,9 @@ $(PEERS)/.ready: config/bench/peers.txt
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps "$$(grep ^smg== config/bench/peers.txt)"
 	touch $@
 
-bench-overhead: build bench-peers ## What each router adds to prompts of 1 KiB to 1 MiB, as one table: BENCH_PEERS, OVERHEAD_FLAGS
+bench-overhead: build bench-peers ## What each router adds to prompts of 1 KiB to 1 MiB, as one table: OVERHEAD_PEERS, OVERHEAD_FLAGS
 	@mkdir -p .build/bench
-	$(BINARY) bench overhead --peers $(BENCH_PEERS) --prompt-bytes $(OVERHEAD_SIZES) $(OVERHEAD_FLAGS) \
+	$(BINARY) bench overhead --peers $(OVERHEAD_PEERS) --prompt-bytes $(OVERHEAD_SIZES) $(OVERHEAD_FLAGS) \
 		--stub-flags "--prefill-us-per-token 0 --decode-ms-per-token 0 --max-model-len 1000000 --kv-blocks 100000" \
 		--json .build/bench/overhead.json | tee .build/bench/overhead.txt
 
