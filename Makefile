@@ -30,7 +30,7 @@ APT_TESTS := chromium libhttp-parser-dev python3 python3-venv curl openssl nghtt
 .PHONY: help deps deps-system deps-python build demo test sanitize soak fuzz lint format proto bench bench-tables bench-peers bench-overhead bench-fleet bench-fleet-trace bench-accuracy compare-strictness clean
 
 help: ## Lists the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
 
 deps: deps-system deps-python ## Installs what is missing: Debian packages, Python clients under .build/venv
 
@@ -181,7 +181,7 @@ bench-fleet-trace: build bench-peers ## A trace through the same: TRACE, TRACE_R
 		--goodput ttft:2000,tpot:100 --stub-flags "$(FLEET_GROUPS)" \
 		--json .build/bench/trace.json --html .build/bench/trace.html --plot .build/bench/trace.svg | tee .build/bench/trace.txt
 
-bench-accuracy: build ## Is the bench itself exact? Against a server of known times, h2load and its own limits; wants a quiet machine
+bench-accuracy: build deps-python ## Is the bench itself exact? Against a server of known times, h2load and its own limits; wants a quiet machine
 	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python Tests/Bench/accuracy.py
 
 compare-strictness: build ## What this router, nginx and HAProxy (both of Debian) make of smuggled requests, as a table

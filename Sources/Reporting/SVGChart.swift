@@ -29,7 +29,7 @@ public struct SVGChart: Sendable {
     static let width = 860.0
     static let height = 340.0
     private static let left = 66.0
-    private static let right = 150.0
+    private static let right = 176.0
     private static let top = 16.0
     private static let bottom = 46.0
     // Okabe and Ito's colours, which the colour-blind can tell apart.

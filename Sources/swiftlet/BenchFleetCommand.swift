@@ -66,9 +66,11 @@ struct BenchFleetCommand: ParsableCommand {
                     if interruption.hasCome { isPartial = true }
                     if isPartial { break repeats }
                     let label = "\(routers[column].rawValue) at \(String(format: "%g", stages[row].startRate))/s, run \(turn + 1)"
-                    let (report, measured) = try one(routers[column], plan, settings, label: label)
-                    isPartial = report.isPartial
-                    if isPartial { break repeats }
+                    guard let (report, measured) = try one(routers[column], plan, settings, interruption, label: label), !report.isPartial
+                    else {
+                        isPartial = true
+                        break repeats
+                    }
                     gathered[row][column].reports.append(report)
                     gathered[row][column].measured.add(measured)
                 }
@@ -101,12 +103,14 @@ struct BenchFleetCommand: ParsableCommand {
         if report.cells.contains(where: { $0.failed == $0.requests }) { throw ExitCode(1) }
     }
 
-    private func one(_ router: PeerRouter, _ plan: LoadPlan, _ settings: RouterBed.Settings, label: String) throws -> (
-        RunReport, RunMeasurements
-    ) {
+    /// Nil when it was interrupted before it began.
+    private func one(
+        _ router: PeerRouter, _ plan: LoadPlan, _ settings: RouterBed.Settings, _ interruption: Interruption, label: String
+    ) throws -> (RunReport, RunMeasurements)? {
         let bed = try RouterBed(settings)
         defer { bed.stop() }
         let target = try LoadTarget(bed.start(router))
+        guard !interruption.hasCome else { return nil }
         var load = try load.settings(for: target)
         load.model = settings.model
         return try play(LoadRun(plan: plan, target: target, settings: load), label: label, goodput: self.load.goodputTarget)

@@ -51,11 +51,9 @@ def test_a_stall_shows_on_the_schedule_and_hides_on_the_send(tmp_path):
         server.stdout.close()
     requests = requests_of(lines)
     assert len(requests) == 300 and all(r["outcome"] == "good" for r in requests)
-    ended = [r["end_ns"] / 1e6 for r in requests]
     # The request that stood in the stall ended at its end, which is the server's clock: 1,500 ms after it saw the first.
     stalled = max(requests, key=lambda r: r["end_ns"] - r["sent_ns"])
-    first_seen = (requests[0]["sent_ns"] / 1e6, ended[0])
-    assert first_seen[0] + 1_500 <= stalled["end_ns"] / 1e6, "it cannot have ended before the stall did"
+    assert (stalled["end_ns"] - requests[0]["sent_ns"]) / 1e6 >= 1_500, "it cannot have ended before the stall did"
     # All that were due in the stall waited for its end, each by its own time, however busy this machine is.
     end_of_stall = stalled["end_ns"]
     waiting = [r for r in requests if stalled["due_ns"] <= r["due_ns"] < end_of_stall]
@@ -67,7 +65,7 @@ def test_a_stall_shows_on_the_schedule_and_hides_on_the_send(tmp_path):
     # Percentiles of the report are those of its lines, to the millisecond.
     assert metrics["e2e"]["p99"] / 1e6 == pytest.approx(from_schedule, abs=1)
     assert metrics["e2e_from_send"]["p99"] / 1e6 == pytest.approx(from_send, abs=1)
-    assert from_schedule >= 960, "the fourth of those that came into the stall waited 970 ms for its end"
+    assert from_schedule >= 955, "the fourth of those that came into the stall, 10 ms apart, waited for its end"
     assert from_send < from_schedule / 2, "one request alone was sent into the stall"
 
 
@@ -86,7 +84,7 @@ def test_a_constant_server_is_measured_as_configured(engine, tmp_path):
         # A step that prefills: so many tokens of 0.5 ms; then five steps of 8 ms, a hundredth more for the sequence.
         prefill = 0.5 * (one["prompt_tokens"] - one["cached_tokens"])
         assert (one["first_token_ns"] - one["due_ns"]) / 1e6 >= prefill - 0.05
-        assert (one["last_token_ns"] - one["first_token_ns"]) / 1e6 >= 5 * 8 - 2
+        assert (one["last_token_ns"] - one["due_ns"]) / 1e6 >= prefill + 5 * 8 - 0.05
     quickest = min((one["last_token_ns"] - one["first_token_ns"]) / 5e6 for one in requests)
     assert quickest < 16, "a gap of 8 ms is measured as one, at least once in twelve"
 
