@@ -1,6 +1,7 @@
-"""Is the bench exact? Measured against servers whose times and rates are known; a table, and exit 1 when a bound is missed.
+"""Is the bench exact? Measured against servers whose times and rates are known: a table, and exit 1 on a missed bound.
 
-Wants a quiet machine with two cores, since it asks for what wall time says: `make test` asserts nothing of this. `make bench-accuracy`."""
+Wants a quiet machine with two cores, since wall time is what it asks for: `make test` asserts nothing of this.
+`make bench-accuracy` runs it."""
 
 import json
 import pathlib
@@ -22,8 +23,11 @@ def bench(url, *arguments, core=None):
         pin = ["taskset", "-c", str(core)] if core is not None else []
         subprocess.run(
             [*pin, BINARY, "bench", "run", url, "--json", report, "--requests", lines, *map(str, arguments)],
-            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120,
-        )  # fmt: skip
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=120,
+        )
         return json.loads(report.read_text()), [json.loads(line) for line in lines.read_text().splitlines()]
 
 
@@ -46,8 +50,21 @@ def constant_latency(findings):
     engine = stub(prefill_us=100, decode_ms=2)
     try:
         # 20 ms a request, 50 ms apart: they never meet, so the engine's steps are those of one request.
-        _, requests = bench(engine.url, "--arrival", "constant", "--rate", 20, "--duration", 20, "--warm-up", 1,
-                            "--input-tokens", 40, "--output-tokens", 6)  # fmt: skip
+        _, requests = bench(
+            engine.url,
+            "--arrival",
+            "constant",
+            "--rate",
+            20,
+            "--duration",
+            20,
+            "--warm-up",
+            1,
+            "--input-tokens",
+            40,
+            "--output-tokens",
+            6,
+        )
     finally:
         engine.stop()
     first = [r["first_token_ns"] - r["due_ns"] - 100_000 * (r["prompt_tokens"] - r["cached_tokens"]) for r in requests]
@@ -55,7 +72,9 @@ def constant_latency(findings):
     for name, errors in (("TTFT", first), ("gap", gaps)):
         for label, share, bound in (("p50", 0.5, 0.2), ("p99", 0.99, 2)):
             value = percentile([abs(error) for error in errors], share) / 1e6
-            findings.add(f"{name}: off the configured one, {label}", f"{value:.3f} ms", f"<= {bound} ms", value <= bound)
+            findings.add(
+                f"{name}: off the configured one, {label}", f"{value:.3f} ms", f"<= {bound} ms", value <= bound
+            )
 
 
 def same_throughput(findings):
@@ -64,14 +83,22 @@ def same_throughput(findings):
     ratios = []
     try:
         for turn in range(4):
+
             def ours():
-                report, _ = bench(f"{engine.url}/health", "--api", "plain", "--closed-loop", 32, "--rate", 40_000, "--duration", 3)
+                report, _ = bench(
+                    f"{engine.url}/health", "--api", "plain", "--closed-loop", 32, "--rate", 40_000, "--duration", 3
+                )
                 assert report["failed"] == 0
                 return report["requestRate"]
 
             def theirs():
-                out = subprocess.run(["h2load", "--h1", "-c32", "-t1", "-n120000", f"{engine.url}/health"],
-                                     check=True, capture_output=True, text=True, timeout=120).stdout  # fmt: skip
+                out = subprocess.run(
+                    ["h2load", "--h1", "-c32", "-t1", "-n120000", f"{engine.url}/health"],
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                    timeout=120,
+                ).stdout
                 assert "120000 succeeded" in out
                 return float(re.search(r"finished in .*?, ([\d.]+) req/s", out)[1])
 
@@ -90,15 +117,38 @@ def small_requests(findings):
     with tempfile.TemporaryDirectory() as folder:
         (pathlib.Path(folder) / "small").write_text("ok")
         port = unused_port()
-        server = subprocess.Popen(["taskset", "-c", "1", "nghttpd", "--no-tls", "-a", "127.0.0.1", "-d", folder, str(port)],
-                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        server = subprocess.Popen(
+            ["taskset", "-c", "1", "nghttpd", "--no-tls", "-a", "127.0.0.1", "-d", folder, str(port)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         try:
             url = f"h2c://127.0.0.1:{port}/small"
-            wait_until(lambda: subprocess.run(
-                [BINARY, "bench", "run", url, "--api", "plain", "--rate", "10", "--duration", "0.1"], capture_output=True,
-            ).returncode == 0, 10, "nghttpd")  # fmt: skip
-            report, _ = bench(url, "--api", "plain", "--closed-loop", 128, "--connections", 4, "--rate", 60_000, "--duration", 5,
-                              core=0)  # fmt: skip
+            wait_until(
+                lambda: (
+                    subprocess.run(
+                        [BINARY, "bench", "run", url, "--api", "plain", "--rate", "10", "--duration", "0.1"],
+                        capture_output=True,
+                    ).returncode
+                    == 0
+                ),
+                10,
+                "nghttpd",
+            )
+            report, _ = bench(
+                url,
+                "--api",
+                "plain",
+                "--closed-loop",
+                128,
+                "--connections",
+                4,
+                "--rate",
+                60_000,
+                "--duration",
+                5,
+                core=0,
+            )
         finally:
             server.kill()
             server.wait()
@@ -110,8 +160,19 @@ def many_streams(findings):
     """A step takes a second when ten thousand sequences take part, so that all of them are under way at once."""
     engine = stub(prefill_us=0, decode_ms=10, arguments=["--max-num-seqs", 20_000, "--kv-blocks", 200_000])
     try:
-        report, _ = bench(engine.url, "--arrival", "constant", "--rate", 2_500, "--duration", 4.2, "--input-tokens", 8,
-                          "--output-tokens", 20)  # fmt: skip
+        report, _ = bench(
+            engine.url,
+            "--arrival",
+            "constant",
+            "--rate",
+            2_500,
+            "--duration",
+            4.2,
+            "--input-tokens",
+            8,
+            "--output-tokens",
+            20,
+        )
     finally:
         engine.stop()
     under_way = report["highestInFlight"] if report["failed"] == 0 else 0

@@ -22,12 +22,23 @@ class Chromium:
         self.folder = pathlib.Path(folder)
         self.process = subprocess.Popen(
             [
-                program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-                "--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0",
-                f"--user-data-dir={self.folder}", "about:blank",
+                program,
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--remote-debugging-port=0",
+                f"--user-data-dir={self.folder}",
+                "about:blank",
             ],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         self.count = 0
         self.events = []
         self.socket = None
@@ -36,7 +47,9 @@ class Chromium:
         try:
             # Written when the port is bound: the port, and the path of the browser's own socket.
             active = self.folder / "DevToolsActivePort"
-            port, path = wait_until(lambda: active.exists() and active.read_text().split("\n")[:2], 60, "Chromium's port")
+            port, path = wait_until(
+                lambda: active.exists() and active.read_text().split("\n")[:2], 60, "Chromium's port"
+            )
             self.socket = connect(f"ws://127.0.0.1:{port}{path}", max_size=1 << 28, open_timeout=30)
             target = self.command("Target.createTarget", url="about:blank")["targetId"]
             self.session = self.command("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -72,7 +85,9 @@ class Chromium:
 
     def open(self, url, width=1100, height=800):
         """Loads `url` and waits until it is drawn."""
-        self.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.command(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+        )
         self.command("Page.navigate", url=url)
         wait_until(lambda: self.evaluate("document.readyState") == "complete", 30, f"{url} to be loaded")
 
@@ -82,7 +97,7 @@ class Chromium:
         return result["result"].get("value")
 
     def complaints(self):
-        """Errors and warnings of the console, exceptions, and everything that was asked of another than the page's own file."""
+        """Errors and warnings of the console, exceptions, and what could not be loaded."""
         found = []
         for event in self.events:
             parameters = event.get("params", {})

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 server with one worker that stands still for a second, once, at a known time. Run as a program: prints its port.
+"""An HTTP/1.1 server with one worker that stands still once, at a known time. Run as a program: prints its port.
 
 Its clock is the kernel's monotonic one, which the bench's is, too; it starts with the first request."""
 
