@@ -11,8 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from chromium import Chromium
-from processes import BINARY, IS_SANITIZED, REPOSITORY, Program, run, serve, stub
+from processes import BINARY, REPOSITORY, Program, bench, serve, stub
 from waiting import wait_until
 
 HERE = pathlib.Path(__file__).parent
@@ -23,12 +22,6 @@ def engine():
     program = stub(replicas=2, prefill_us=0, decode_ms=0.5)
     yield program
     program.stop()
-
-
-def bench(*arguments, expect=0, timeout=60):
-    result = run("bench", *arguments, timeout=timeout)
-    assert result.returncode == expect, result.stdout + result.stderr
-    return result.stdout + result.stderr
 
 
 def requests_of(path):
@@ -67,7 +60,7 @@ def test_a_stall_shows_on_the_schedule_and_hides_on_the_send(tmp_path):
         server.stdout.close()
     requests = requests_of(lines)
     assert len(requests) == 300 and all(r["outcome"] == "good" for r in requests)
-    """Nothing may come before its time. How much later it comes, `make bench-accuracy` asks on a quiet machine."""
+    # The one that stood in the stall ended with it, by the server's clock: 1,500 ms after that saw the first.
     stalled = max(requests, key=lambda r: r["end_ns"] - r["sent_ns"])
     assert (stalled["end_ns"] - requests[0]["sent_ns"]) / 1e6 >= 1_500, "it cannot have ended before the stall did"
     # All that were due in the stall waited for its end, each by its own time, however busy this machine is.
@@ -369,190 +362,6 @@ def test_overhead_claims_nothing_of_a_null_test(engine, tmp_path):
         claimed = one["low"] > 0 or one["high"] < 0
         line = next(line for line in out.split("Added by")[1].splitlines() if line.startswith(one["name"] + " "))
         assert claimed == ("no claim" not in line)
-
-
-@pytest.mark.skipif(IS_SANITIZED, reason="the peers' time is not under test")
-def test_overhead_of_several_routers_is_one_table(tmp_path):
-    out = bench(
-        "overhead",
-        "--peers",
-        "swiftlet,nghttpx",
-        "--prompt-bytes",
-        "1024,65536",
-        "--rate",
-        "50,20",
-        "--duration",
-        0.3,
-        "--repeats",
-        2,
-        "--stub-flags",
-        "--prefill-us-per-token 0 --decode-ms-per-token 0",
-        "--json",
-        tmp_path / "json",
-        timeout=90,
-    )
-    rows = json.loads((tmp_path / "json").read_text())["rows"]
-    assert [(row["promptBytes"], row["router"]) for row in rows] == [
-        (size, name) for size in (1_024, 65_536) for name in ("null test", "swiftlet", "nghttpx")
-    ]
-    assert all(row["failed"] == 0 and row["runs"] == 2 and row["requests"] > 0 for row in rows)
-    assert "nghttpx" in rows[2]["version"]
-    assert "Prompts of 1024 bytes" in out and "Prompts of 65536 bytes" in out
-
-
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory):
-    """Two routers before three groups at two rates: its folder and what it printed."""
-    folder = tmp_path_factory.mktemp("fleet")
-    out = bench(
-        "fleet",
-        "--peers",
-        "swiftlet,round-robin,nghttpx",
-        "--groups",
-        3,
-        "--workload",
-        "shared-prefix",
-        "--system-tokens",
-        200,
-        "--input-tokens",
-        20,
-        "--output-tokens",
-        4,
-        "--rates",
-        "40,80",
-        "--duration",
-        0.5,
-        "--repeats",
-        1,
-        "--goodput",
-        "ttft:1000",
-        "--stub-flags",
-        "--prefill-us-per-token 20 --decode-ms-per-token 1",
-        "--json",
-        folder / "json",
-        "--html",
-        folder / "fleet.html",
-        "--plot",
-        folder / "plot.svg",
-        timeout=120,
-    )
-    return folder, out
-
-
-def test_a_fleet_run_compares_routers(fleet):
-    folder, out = fleet
-    report = json.loads((folder / "json").read_text())
-    assert [(cell["rate"], cell["router"]) for cell in report["cells"]] == [
-        (rate, name) for rate in (40, 80) for name in ("swiftlet", "round-robin", "nghttpx")
-    ]
-    for cell in report["cells"]:
-        assert cell["failed"] == 0 and cell["requests"] > 5 and cell["cachedTokens"] <= cell["promptTokens"]
-        assert len(cell["groups"]) <= 3 and sum(map(sum, cell["requestsByGroup"])) == cell["requests"]
-    # One schedule for all routers of a rate.
-    assert len(report["workloads"]) == 2 and len({one["scheduleHash"] for one in report["workloads"]}) == 2
-    assert "nghttpx" in out and (folder / "plot.svg").read_text().startswith("<svg")
-
-
-def test_what_a_fleet_run_started_ends_with_it(tmp_path):
-    program = Program(
-        "bench",
-        "fleet",
-        "--peers",
-        "swiftlet",
-        "--groups",
-        2,
-        "--rate",
-        20,
-        "--duration",
-        60,
-        "--input-tokens",
-        8,
-        "--output-tokens",
-        2,
-        "--repeats",
-        1,
-        "--json",
-        tmp_path / "json",
-    )
-
-    def children():
-        return pathlib.Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
-
-    started = wait_until(lambda: len(found := children()) == 2 and found, 30, "the groups and the router")
-    wait_until(lambda: any("under way" in line for line in program.stderr_lines), 30, "a line of progress")
-    program.signal(signal.SIGTERM)
-    assert program.wait_exit(20) == 130
-    assert not any(pathlib.Path(f"/proc/{pid}").exists() for pid in started)
-    assert json.loads((tmp_path / "json").read_text())["isPartial"]
-
-
-def test_mistakes_name_the_flag():
-    for arguments, flag in [
-        (["fleet", "--peers", "swiftlet,nonesuch"], "--peers"),
-        (["fleet", "--peers", "swiftlet,swiftlet"], "--peers"),
-        (["fleet", "--peers", "swiftlet", "--rate", "10-20"], "--rate"),
-        (["fleet", "--peers", "swiftlet", "--groups", "0"], "--groups"),
-        (["overhead", "--via", "http://127.0.0.1:1"], "--via"),
-        (["overhead", "--peers", "swiftlet", "--prompt-bytes", "1k"], "--prompt-bytes"),
-    ]:
-        assert flag in bench(*arguments, expect=64)
-
-
-@pytest.mark.skipif(IS_SANITIZED, reason="the browser is not under test")
-def test_reports_are_drawn_whole_in_a_browser(engine, fleet, tmp_path):
-    bench(
-        "run",
-        engine.url,
-        "--rate",
-        "40,80",
-        "--duration",
-        0.5,
-        "--input-tokens",
-        20,
-        "--output-tokens",
-        3,
-        "--html",
-        tmp_path / "run.html",
-    )
-    wanted = {
-        tmp_path / "run.html": [
-            "Latency by percentile",
-            "Time to first token over time",
-            "Rate against latency",
-            "Requests by group",
-        ],
-        fleet[0] / "fleet.html": [
-            "TTFT mean by rate",
-            "TTFT p99 by rate",
-            "Hit rate by rate",
-            "Goodput by rate",
-            "Requests by group, swiftlet",
-            "Requests by group, round-robin",
-            "Requests by group, nghttpx",
-        ],
-    }
-    pictures = pathlib.Path(os.environ.get("SCREENSHOTS", tmp_path))
-    with Chromium(tmp_path / "profile") as browser:
-        for page, titles in wanted.items():
-            browser.open(page.as_uri())
-            assert browser.evaluate("[...document.querySelectorAll('svg > title')].map(t => t.textContent)") == titles
-            # Every picture has room, something in it, and nothing that stands beyond its edge.
-            sizes = browser.evaluate(
-                """[...document.querySelectorAll('svg')].map(svg => {
-                    const box = svg.getBoundingClientRect(), drawn = svg.getBBox(), view = svg.viewBox.baseVal;
-                    const inside = drawn.x >= -1 && drawn.y >= -1 && drawn.x + drawn.width <= view.width + 1
-                        && drawn.y + drawn.height <= view.height + 1;
-                    return [box.width, box.height, svg.querySelectorAll('polyline, rect').length, inside];
-                })"""
-            )
-            assert all(
-                width > 300 and height > 50 and shapes > 0 and inside for width, height, shapes, inside in sizes
-            ), sizes
-            assert browser.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-            assert browser.evaluate("document.querySelectorAll('script').length") == 0
-            browser.screenshot(pictures / f"{page.stem}.png")
-        assert browser.complaints() == []
-        assert set(browser.requested()) <= {page.as_uri() for page in wanted} | {"data:,"}
 
 
 def test_the_readme_names_no_flag_that_is_not():
