@@ -27,7 +27,7 @@ APT_BUILD := libnghttp2-dev libssl-dev libsimdjson-dev libxxhash-dev libc-ares-d
 # Clients and tools of the tests.
 APT_TESTS := chromium libhttp-parser-dev python3 python3-venv curl openssl nghttp2-client nghttp2-proxy valgrind
 
-.PHONY: help deps deps-system deps-python build demo test sanitize soak fuzz lint format proto bench bench-tables bench-peers bench-overhead bench-fleet bench-fleet-trace bench-accuracy compare-strictness clean
+.PHONY: help deps deps-system deps-python build demo test sanitize soak fuzz lint format proto bench bench-stub bench-tables bench-peers bench-overhead bench-fleet bench-fleet-trace bench-accuracy compare-strictness clean
 
 help: ## Lists the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -123,6 +123,10 @@ bench: build ## Compares with other proxies on this machine: BENCH_ROWS, BENCH_P
 
 bench-tables: ## Puts the stored results of `make bench` into the README's tables
 	@python3 Tests/Comparison/peer_tables.py --write
+
+bench-stub: deps build ## How late the stub's tokens leave and come: 2,000 streams over 16 engines, STREAMS, ENGINES, LOOPS
+	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python Tests/EndToEnd/stub_streams.py --streams $${STREAMS:-2000} \
+		--replicas $${ENGINES:-16} --loops $${LOOPS:-1}
 
 # Under a folder of their own: what the peers depend on is not ours.
 PEERS := .build/peers

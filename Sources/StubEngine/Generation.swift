@@ -7,6 +7,8 @@ class Generation {
         /// What ends the reply before the model would.
         var stop: StopMatch?
         var produced = 0
+        /// Somebody ended it by its request's id.
+        var isAborted = false
         /// Bytes of text that may still be shown.
         var visibleBytes: Int
 
@@ -16,11 +18,11 @@ class Generation {
             visibleBytes = stop?.visibleBytes ?? .max
         }
 
-        var isComplete: Bool { produced == request.outputTokens }
+        var isComplete: Bool { isAborted || produced == request.outputTokens }
         var endsByStop: Bool { request.endsTurn || stop != nil }
         /// OpenAI's name for why the reply ends.
-        var finishReason: StaticString { endsByStop ? "stop" : "length" }
-        var stopReasonJSON: String { stop?.reason.json ?? "null" }
+        var finishReason: StaticString { isAborted ? "abort" : endsByStop ? "stop" : "length" }
+        var stopReasonJSON: String { isAborted ? "null" : stop?.reason.json ?? "null" }
     }
 
     var choices: [Choice]

@@ -29,6 +29,9 @@ struct StubCommand: ParsableCommand {
     @OptionGroup(title: "Engine")
     var engine: EngineOptions
 
+    @Option(help: "Threads that the engines are spread over; /admin/config reaches the engines of its own thread.")
+    var loops = 1
+
     @Flag(help: "Print the presets and what they mean, and exit.")
     var listPresets = false
 
@@ -103,6 +106,8 @@ struct StubCommand: ParsableCommand {
         guard !simulateStartup || (engine.preset != nil && startupSeconds == nil) else {
             throw ValidationError("--simulate-startup needs --preset, and --startup-seconds says otherwise")
         }
+        try FlagRange.check("--loops", loops, 1...256)
+        guard loops == 1 || groupListen == nil else { throw ValidationError("--group-listen: a group is one thread, so --loops must be 1") }
         try FlagRange.check("--max-num-queued-reqs", maxNumQueuedReqs ?? 0, 0...1_000_000_000)
         try FlagRange.check("--max-num-queued-tokens", maxNumQueuedTokens ?? 0, 0...1_000_000_000)
         try FlagRange.check("--overload-status", overloadStatus, 400...599)
@@ -146,26 +151,41 @@ struct StubCommand: ParsableCommand {
 
     func run() throws {
         if listPresets { return print(EngineOptions.presetTable) }
-        guard let address = SocketAddress(listen) else { return }
-        let (stub, replicas, admin) = (stub, max(replicas, dataParallelSize), adminListen.flatMap { SocketAddress($0) })
-        let thread = try LoopThread.start(label: "stub") { loop in
-            // Steps end when they end, not up to 50 µs later.
-            _ = swl_tighten_timers()
-            let fleet = try StubFleet(
-                loop: loop, address: address, replicas: replicas, configuration: stub, admin: admin, report: Self.tell)
-            loop.addService(fleet)
-        }
+        let threads = try start()
         Self.waitForSignal()
         let drained = DispatchSemaphore(value: 0)
         let manner = sigterm
-        thread.mailbox.post { loop in
-            guard let fleet = loop.service(StubFleet.self) else { return }
-            // Nothing but SIGKILL ends it now.
-            if manner == .hang { return fleet.freeze() }
-            loop.addService(Drain(loop: loop, fleet: fleet, asVLLM: manner == .vllmDrain, done: drained))
+        for thread in threads {
+            thread.mailbox.post { loop in
+                guard let fleet = loop.service(StubFleet.self) else { return }
+                // Nothing but SIGKILL ends it now.
+                if manner == .hang { return fleet.freeze() }
+                loop.addService(Drain(loop: loop, fleet: fleet, asVLLM: manner == .vllmDrain, done: drained))
+            }
         }
-        drained.wait()
-        thread.stopAndWait()
+        for _ in threads { drained.wait() }
+        for thread in threads { thread.stopAndWait() }
+    }
+
+    /// Spreads the engines over the threads, in the order of their ports.
+    private func start() throws -> [LoopThread] {
+        guard let address = SocketAddress(listen) else { return [] }
+        let (stub, replicas, admin) = (stub, max(replicas, dataParallelSize), adminListen.flatMap { SocketAddress($0) })
+        let loops = min(loops, replicas)
+        return try (0..<loops).map { index in
+            let first = index * replicas / loops
+            let last = (index + 1) * replicas / loops
+            let port = address.port == 0 ? 0 : Int(address.port) + first
+            guard let port = UInt16(exactly: port) else { throw ValidationError("--listen: no port \(port)") }
+            return try LoopThread.start(label: "stub.\(index)") { loop in
+                // Steps end when they end, not up to 50 µs later.
+                _ = swl_tighten_timers()
+                let fleet = try StubFleet(
+                    loop: loop, address: address.with(port: port), replicas: last - first, configuration: stub,
+                    admin: index == 0 ? admin : nil, firstRank: first, report: Self.tell)
+                loop.addService(fleet)
+            }
+        }
     }
 
     private static func tell(_ event: StubEvent) {

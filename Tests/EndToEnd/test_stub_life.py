@@ -94,6 +94,7 @@ def test_flags_override_parts_of_a_preset(start):
     (["--preset", "llama-9-8b-h100-tp1"], "--list-presets"), (["--preset", "llama-3-70b-h100-tp1"], "no memory for a KV cache"),
     (["--preset", "llama-3-8b-h100-tp1", "--decode-ms-per-token", "3"], "already says"), (["--simulate-startup"], "needs --preset"),
     (["--lora-modules", "a=/a"], "needs --max-loras"), (["--max-loras", "1", "--lora-modules", "a"], "expected NAME=PATH"),
+    (["--loops", "2", "--group-listen", "127.0.0.1:0"], "--loops must be 1"),
     (["--time-scale", "0"], "--time-scale"), (["--max-loras", "3", "--max-cpu-loras", "2"], "--max-cpu-loras"),
 ])  # fmt: skip
 def test_flags_that_make_no_sense(arguments, message):
@@ -183,7 +184,7 @@ def test_sigterm_as_vllm_leaves_streams_open_and_silent(start):
 
 def test_a_draining_vllm_says_that_it_is_well_and_refuses_all_work(start):
     stub = start(processes.stub, decode_ms=2, arguments=["--sigterm", "vllm-drain"])
-    stream = Stream(stub, 400)
+    stream = Stream(stub, 1_000)
     stub.signal(signal.SIGTERM)
 
     def refused():

@@ -1,5 +1,6 @@
 """The stub engine's wire beside its completions: what vLLM's clients, operators and routers see of an engine."""
 
+import concurrent.futures
 import json
 import re
 import socket
@@ -108,6 +109,19 @@ def test_version_and_load(stub):
     wait_until(lambda: httpx.get(f"{stub.url}/load").json() == {"server_load": 0}, what="the load to fall")
     wait_until(lambda: sample(stub.url, r'vllm:num_requests_running\{engine="0",model_name="base"\}') == 0, what="the batch to empty")
     assert sample(stub.url, r'stub:sequences_aborted_total\{engine="0",model_name="base"\}') >= 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_request_that_is_aborted_by_its_id_ends_in_good_order(stub, stream):
+    body = {"prompt": "x", "max_tokens": 20_000, "ignore_eos": True, "stream": stream}
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(httpx.post, f"{stub.url}/v1/completions", json=body, headers={"x-request-id": "gone"}, timeout=30)
+        wait_until(lambda: httpx.get(f"{stub.url}/load").json() == {"server_load": 1}, what="the request")
+        httpx.post(f"{stub.url}/abort_requests", json={"request_ids": ["gone", "nobody"]})
+        text = answer.result(10).text
+    assert answer.result().status_code == 200
+    assert ('"finish_reason":"abort"' in text) and (not stream or text.endswith("data: [DONE]\n\n"))
+    assert httpx.get(f"{stub.url}/load").json() == {"server_load": 0}
 
 
 def test_ranks_have_ports_of_their_own(stub):
