@@ -67,6 +67,8 @@ public final class LoadRun: Sendable {
                 throw error
             }
         }
+        // Stopped before it began.
+        if isPartial { stop() }
         while done.wait(timeout: .now() + interval) == .timedOut {
             progress(Progress(elapsedSeconds: seconds(since: start), measurements: sample(), total: plan.requests.count))
         }

@@ -57,16 +57,13 @@ struct BenchRunCommand: ParsableCommand {
 }
 
 /// Runs with a display, and with a partial report when interrupted.
-func play(_ run: LoadRun, label: String, goodput: GoodputTarget?, isQuiet: Bool = false) throws -> (RunReport, RunMeasurements) {
+func play(_ run: LoadRun, label: String, goodput: GoodputTarget?, isQuiet: Bool = false, interruption: Interruption? = nil) throws -> (
+    RunReport, RunMeasurements
+) {
     signal(SIGPIPE, SIG_IGN)
-    let interrupts = [SIGINT, SIGTERM].map { number in
-        signal(number, SIG_IGN)
-        let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-        source.setEventHandler { run.stop() }
-        source.resume()
-        return source
-    }
-    defer { for source in interrupts { source.cancel() } }
+    let interruption = interruption ?? Interruption()
+    interruption.whenItComes { run.stop() }
+    defer { interruption.whenItComes(nil) }
     let watch = RunEnvironment.Watch()
     let startedAt = Date()
     let display = RunDisplay(label: label, isQuiet: isQuiet)

@@ -113,6 +113,7 @@ struct BenchFleetCommand: ParsableCommand {
         guard !interruption.hasCome else { return nil }
         var load = try load.settings(for: target)
         load.model = settings.model
-        return try play(LoadRun(plan: plan, target: target, settings: load), label: label, goodput: self.load.goodputTarget)
+        return try play(
+            LoadRun(plan: plan, target: target, settings: load), label: label, goodput: self.load.goodputTarget, interruption: interruption)
     }
 }

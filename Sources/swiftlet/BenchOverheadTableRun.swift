@@ -42,7 +42,8 @@ struct OverheadTableRun {
             for turn in 0...repeats {
                 for index in turn % 2 == 0 ? Array(targets.indices) : targets.indices.reversed() {
                     if interruption.hasCome { throw ExitCode(130) }
-                    let (report, measured) = try measure(size, targets[index], settings, salt: UInt64(turn * targets.count + index))
+                    let (report, measured) = try measure(
+                        size, targets[index], settings, interruption, salt: UInt64(turn * targets.count + index))
                     if report.isPartial { throw ExitCode(130) }
                     if turn == 0 { continue }
                     sides[index].runs.append(measured.timeToFirstToken)
@@ -78,7 +79,9 @@ struct OverheadTableRun {
     /// A prompt's words are five bytes with their blank, on the average.
     private static let bytesPerToken = 5
 
-    private func measure(_ size: (bytes: Int, rate: Double), _ target: LoadTarget, _ settings: RouterBed.Settings, salt: UInt64) throws -> (
+    private func measure(
+        _ size: (bytes: Int, rate: Double), _ target: LoadTarget, _ settings: RouterBed.Settings, _ interruption: Interruption, salt: UInt64
+    ) throws -> (
         RunReport, RunMeasurements
     ) {
         var shape = SyntheticShape(
@@ -92,6 +95,7 @@ struct OverheadTableRun {
             salt: load.salt &+ salt)
         var loading = try load.settings(for: target)
         loading.model = settings.model
-        return try play(LoadRun(plan: plan, target: target, settings: loading), label: "", goodput: nil, isQuiet: true)
+        return try play(
+            LoadRun(plan: plan, target: target, settings: loading), label: "", goodput: nil, isQuiet: true, interruption: interruption)
     }
 }

@@ -10,7 +10,7 @@ struct PeerOptions: ParsableArguments {
     var peers: String?
     @Option(help: "Folder with the peers' programs, searched before PATH; 'make bench-peers' fills it.")
     var peersFolder = ".build/peers/bin"
-    @Option(help: "Flags for the simulated groups, in one argument; see 'swiftlet stub --help'.")
+    @Option(parsing: .unconditional, help: "Flags for the simulated groups, in one argument; see 'swiftlet stub --help'.")
     var stubFlags = ""
 
     func check() throws { _ = try routers() }
@@ -36,24 +36,42 @@ struct PeerOptions: ParsableArguments {
     }
 }
 
-/// Whether SIGINT or SIGTERM came: what was started must be ended first, and what was measured is to be shown.
+/// Whether SIGINT or SIGTERM came: what was started must be ended first, and what was measured is to be shown. One at a time: of several
+/// sources of one signal only one hears it.
 final class Interruption {
-    private final class Flag: Sendable {
-        let isSet = Mutex(false)
+    private final class State: Sendable {
+        let value = Mutex<(hasCome: Bool, action: (@Sendable () -> Void)?)>((false, nil))
     }
 
-    private let flag = Flag()
+    private let state = State()
     private let sources: [any DispatchSourceSignal]
 
     init() {
-        sources = [SIGINT, SIGTERM].map { [flag] number in
+        sources = [SIGINT, SIGTERM].map { [state] number in
             signal(number, SIG_IGN)
             let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-            source.setEventHandler { flag.isSet.withLock { $0 = true } }
+            source.setEventHandler {
+                let action = state.value.withLock { value in
+                    value.hasCome = true
+                    return value.action
+                }
+                action?()
+            }
             source.resume()
             return source
         }
     }
 
-    var hasCome: Bool { flag.isSet.withLock { $0 } }
+    deinit { for source in sources { source.cancel() } }
+
+    var hasCome: Bool { state.value.withLock { $0.hasCome } }
+
+    /// Does `action` when it comes, at once when it has come; nil: nothing more.
+    func whenItComes(_ action: (@Sendable () -> Void)?) {
+        let isLate = state.value.withLock { value in
+            value.action = action
+            return value.hasCome
+        }
+        if isLate { action?() }
+    }
 }
