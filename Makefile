@@ -10,6 +10,8 @@ REQUIREMENTS := Tests/EndToEnd/requirements.txt
 BINARY := .build/release/swiftlet
 # Linked statically, the program needs no Swift on the machine where it runs, and starts without loading Foundation's libraries.
 BUILD_FLAGS := -c release --static-swift-stdlib --product swiftlet
+# What a routing decision costs: .build/release/swiftlet-benchmarks prints it, the end-to-end tests count it.
+BENCHMARK_FLAGS := -c release --static-swift-stdlib --product swiftlet-benchmarks
 LINTED := Package.swift Sources Tests
 # Passed to the demo: --exit ends it after its table.
 DEMO_FLAGS ?=
@@ -81,6 +83,7 @@ test: ## Everything that must hold: build, lint, unit tests, end-to-end tests wi
 	trap '[[ $$? == 0 ]] || echo "make test: FAILED in step: $$step"' EXIT
 	step="deps"; $(MAKE) --no-print-directory deps
 	step="build"; $(MAKE) --no-print-directory build
+	swift build $(BENCHMARK_FLAGS)
 	step="lint"; $(MAKE) --no-print-directory lint
 	mkdir -p .build/logs
 	step="unit tests"; echo "== test: unit tests"
