@@ -10,6 +10,8 @@ REQUIREMENTS := Tests/EndToEnd/requirements.txt
 BINARY := .build/release/swiftlet
 # Linked statically, the program needs no Swift on the machine where it runs, and starts without loading Foundation's libraries.
 BUILD_FLAGS := -c release --static-swift-stdlib --product swiftlet
+# What a routing decision costs: .build/release/swiftlet-benchmarks prints it, the end-to-end tests count it.
+BENCHMARK_FLAGS := -c release --static-swift-stdlib --product swiftlet-benchmarks
 LINTED := Package.swift Sources Tests
 # Passed to the demo: --exit ends it after its table.
 DEMO_FLAGS ?=
@@ -27,7 +29,7 @@ APT_BUILD := libnghttp2-dev libssl-dev libsimdjson-dev libxxhash-dev libc-ares-d
 # Clients and tools of the tests.
 APT_TESTS := chromium libhttp-parser-dev python3 python3-venv curl openssl nghttp2-client nghttp2-proxy valgrind
 
-.PHONY: help deps deps-system deps-python build demo test sanitize soak fuzz lint format proto bench bench-stub bench-tables bench-peers bench-overhead bench-fleet bench-fleet-trace bench-accuracy compare-strictness clean
+.PHONY: help deps deps-system deps-python build demo test sanitize soak kubernetes-load fuzz lint format proto bench bench-stub bench-tables bench-peers bench-overhead bench-fleet bench-fleet-trace bench-accuracy compare-strictness clean
 
 help: ## Lists the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -81,6 +83,7 @@ test: ## Everything that must hold: build, lint, unit tests, end-to-end tests wi
 	trap '[[ $$? == 0 ]] || echo "make test: FAILED in step: $$step"' EXIT
 	step="deps"; $(MAKE) --no-print-directory deps
 	step="build"; $(MAKE) --no-print-directory build
+	swift build $(BENCHMARK_FLAGS)
 	step="lint"; $(MAKE) --no-print-directory lint
 	mkdir -p .build/logs
 	step="unit tests"; echo "== test: unit tests"
@@ -103,6 +106,9 @@ sanitize: deps ## The data path under AddressSanitizer and ThreadSanitizer: all 
 
 soak: deps build ## Mixed traffic with dying engines for MINUTES=10: does the router end as it began?
 	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python Tests/Soak/soak.py --minutes $${MINUTES:-10}
+
+kubernetes-load: deps build ## How soon a change at the Kubernetes API takes effect, and what 10,000 endpoints that change cost
+	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python Tests/Benchmarks/kubernetes_load.py
 
 fuzz: ## Fuzzes every border that hostile bytes cross, TIME seconds each: TIME=60, TARGETS
 	@Tests/Fuzz/fuzz

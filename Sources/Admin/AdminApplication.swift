@@ -65,7 +65,10 @@ private final class AdminExchange: DownstreamExchange {
         if path.equals("/metrics") {
             collectMetrics()
         } else if path.equals("/groups") {
-            answer(200, "application/json", groupsJSON(application.table, application.directory, now: application.loop.now))
+            let watches = application.loop.service(KubernetesSource.self)?.watches ?? []
+            answer(
+                200, "application/json",
+                groupsJSON(application.table, application.directory, watches: watches, now: application.loop.now))
         } else if path.equals("/health") {
             answer(200, "application/json", #"{"status":"ok"}"#)
         } else if path.equals("/readiness") {

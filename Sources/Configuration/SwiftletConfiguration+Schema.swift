@@ -142,6 +142,8 @@ extension GroupingConfiguration {
         [
             .scalar("form", \.form, .choice),
             .scalar("pods", \.podsPerGroup, .count(0...4_096)),
+            .optional("set", \.setName, .objectName),
+            .scalar("spread_slowdown", \.spreadSlowdown, .number(1...100)),
             .list("models", \.models, .text("a model name")),
             .scalar("group_key", \.groupKey, .text("a label")),
             .scalar("rank_key", \.rankKey, .text("a label")),

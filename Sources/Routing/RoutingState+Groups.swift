@@ -24,9 +24,11 @@ extension RoutingState {
     }
 
     /// Adds or changes the given groups, takes the named ones away, and leaves all others as they are: the cost is that of what changed.
-    mutating func updateGroups(_ groups: [GroupDescription], removing names: [String], now: UInt64) {
+    /// Returns the names of those for which there is no room.
+    mutating func updateGroups(_ groups: [GroupDescription], removing names: [String], now: UInt64) -> [String] {
         defer { noteFirstGroups(now: now) }
         var servesDifferently = false
+        var leftOut: [String] = []
         for name in names {
             guard let slot = slotOfName[name] else { continue }
             remove(slot)
@@ -45,13 +47,17 @@ extension RoutingState {
                 remove(slot)
                 order.removeAll { $0 == slot }
             }
-            guard order.count < limits.groups else { continue }
+            guard order.count < limits.groups else {
+                leftOut.append(group.name)
+                continue
+            }
             let slot = add(group, isRestart: isRestart, now: now)
             describe(slot, as: group)
             order.append(slot)
             servesDifferently = true
         }
         if servesDifferently { rebuildCatalog() }
+        return leftOut
     }
 
     /// How long after the first groups others are taken to have been there as well.
@@ -92,6 +98,7 @@ extension RoutingState {
         let identity = name.withUTF8 { ModelCatalog.hash(UnsafeRawBufferPointer($0)) }
         loads[slot] = GroupLoad(generation: loads[slot].generation &+ 1, holder: index.addHolder(), identity: identity)
         records[Int(slot)] = GroupRecord(description: group, models: boundedModels(group.models))
+        slotOfHolder[Int(loads[slot].holder)] = slot
         adapters[slot] = AdapterSlots()
         clearReports(slot)
         takePriors(slot, of: group)
@@ -116,6 +123,7 @@ extension RoutingState {
         loads[slot].isReady = group.isReady && !drained.contains(group.name)
         loads[slot].distanceSeconds = locality.seconds(to: group)
         loads[slot].speaksHTTP2 = group.leader.protocol == .http2
+        defer { sketch(slot) }
         guard let old = records[Int(slot)]?.description, old != group else { return }
         if old.models != group.models {
             let models = boundedModels(group.models)
@@ -152,6 +160,7 @@ extension RoutingState {
             drained.remove(name)
         }
         loads[slot].isReady = description.isReady && !isDrained
+        sketch(slot)
         return true
     }
 
@@ -159,6 +168,7 @@ extension RoutingState {
         guard tokens > 0 else { return }
         loads[slot].kvCapacityTokens = Double(max(tokens, 16))
         records[Int(slot)]?.knowsCapacity = true
+        sketch(slot)
     }
 
     private func boundedModels(_ models: [String]) -> [String] {
@@ -166,8 +176,11 @@ extension RoutingState {
     }
 
     private mutating func rebuildCatalog() {
+        keepSketchIfWide()
+        // Replicas of the router must walk through a large pool alike.
+        let slots = fleet.isKept ? ContiguousArray(order.sorted { loads[$0].identity < loads[$1].identity }) : order
         catalog.rebuild(
-            order.map { slot in
+            slots.map { slot in
                 ModelCatalog.Listing(slot: slot, models: records[Int(slot)]?.models ?? [], parents: records[Int(slot)]?.parents ?? [:])
             }, loadsAdaptersOnDemand: placement.loadsAdaptersOnDemand)
     }

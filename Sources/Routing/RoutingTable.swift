@@ -29,7 +29,9 @@ public final class RoutingTable: Sendable {
 
     /// Adds these groups or changes those of the same names, and takes away the ones named in `removing`; all others stay as they are.
     /// The same identity rule as in `replaceGroups`.
-    public func updateGroups(_ groups: [GroupDescription], removing names: [String] = [], now: UInt64) {
+    /// - Returns: names of those for which there is no room.
+    @discardableResult
+    public func updateGroups(_ groups: [GroupDescription], removing names: [String] = [], now: UInt64) -> [String] {
         state.withLock { $0.updateGroups(groups, removing: names, now: now) }
     }
 
@@ -65,6 +67,19 @@ public final class RoutingTable: Sendable {
 
     /// Every group in the order of the descriptions, with the state that the next decision would use.
     public func groups(now: UInt64) -> [GroupState] { state.withLock { $0.groupStates(now: now) } }
+
+    /// The group's name; nil when it is gone.
+    public func name(of group: GroupID) -> String? {
+        state.withLock { state in state.slot(of: group).flatMap { state.records[Int($0)]?.description.name } }
+    }
+
+    /// The group of that name, with its leader.
+    public func group(named name: String) -> (id: GroupID, leader: Endpoint)? {
+        state.withLock { state in
+            guard let slot = state.slotOfName[name], let record = state.records[Int(slot)] else { return nil }
+            return (GroupID(slot: slot, generation: state.loads[slot].generation), record.description.leader)
+        }
+    }
 
     /// Names of all models that some group lists, sorted.
     public func models() -> [String] { state.withLock { $0.catalog.names } }

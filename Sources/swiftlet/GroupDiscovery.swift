@@ -103,6 +103,7 @@ extension GroupTemplate {
         self.init()
         models = grouping.models
         worldSize = grouping.podsPerGroup > 0 ? grouping.podsPerGroup : nil
+        spreadSlowdown = grouping.spreadSlowdown
         prefillTokensPerSecond = grouping.prefillTokensPerSecond
         decodeStepSeconds = grouping.decodeStepSeconds
         kvCapacityTokens = grouping.kvCapacityTokens
@@ -120,6 +121,7 @@ extension GroupConvention {
             case .statefulSet: .statefulSet
             }
         podsPerGroup = grouping.podsPerGroup > 0 ? grouping.podsPerGroup : nil
+        setName = grouping.setName
         groupKey = grouping.groupKey
         rankKey = grouping.rankKey
         worldSizeKey = grouping.worldSizeKey
@@ -135,8 +137,10 @@ extension KubernetesSettings {
                 serviceAccountFolder: configuration.serviceAccountFolder, environment: environment))
         watchesPods = configuration.watchesPods
         watchesNodes = configuration.watchesNodes
+        departureTaints = Set(configuration.departureTaints)
         reflector.streamsLists = configuration.streamsLists
         reflector.silenceNanoseconds = configuration.silenceNanoseconds
+        reflector.answerNanoseconds = configuration.answerNanoseconds
         reflector.relistNanoseconds = configuration.relistNanoseconds
         pools = configuration.pools.map(KubernetesPoolSettings.init)
     }
