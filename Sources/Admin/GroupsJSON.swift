@@ -1,6 +1,7 @@
 import Discovery
 import Foundation
 import KubernetesAPI
+import LoadSignals
 import Routing
 
 /// The state that the next decision would use, group by group. Tokens, seconds and tokens per second, as the names say.
@@ -27,14 +28,16 @@ private struct GroupJSON: Encodable {
     var prefixIndexBlocks: Int
     var hitYield: Double
     var decisions: UInt64
+    var load: LoadJSON?
     var node: String
     var zone: String
     var distanceSeconds: Double
     var warmUpSlowness: Double
     var discovery: DiscoveryJSON?
 
-    init(_ state: GroupState, discovery: DiscoveryJSON?) {
+    init(_ state: GroupState, leader leaderState: LeaderState?, discovery: DiscoveryJSON?) {
         self.discovery = discovery
+        load = LoadJSON(state, leaderState)
         name = state.name
         leader = state.leader.description
         `protocol` = state.leader.protocol == .http2 ? "http2" : "http1"
@@ -61,6 +64,44 @@ private struct GroupJSON: Encodable {
         zone = state.zone
         distanceSeconds = state.distanceSeconds
         warmUpSlowness = state.warmUpSlowness
+    }
+}
+
+/// What the engine said of its load, and what of it is taken to be others'. Nil in it: not said.
+private struct LoadJSON: Encodable {
+    var engine: String?
+    /// Of the last question.
+    var outcome: String?
+    var ageSeconds: Double?
+    var running: Double?
+    var waiting: Double?
+    var inFlight: Double?
+    var kvUsage: Double?
+    var othersRunning: Double
+    var othersWaiting: Double
+    var othersActiveKVTokens: Int
+    var asleep: Bool?
+    var restarts: UInt64?
+    var runningAdapters: [String]?
+    var waitingAdapters: [String]?
+
+    /// Nil for a group that is not asked and never told.
+    init?(_ group: GroupState, _ leader: LeaderState?) {
+        guard group.reported != nil || leader?.lastOutcome != nil else { return nil }
+        engine = leader?.engine?.rawValue
+        outcome = leader?.lastOutcome?.rawValue
+        ageSeconds = group.reported?.ageSeconds
+        running = group.reported?.running
+        waiting = group.reported?.waiting
+        inFlight = group.reported?.inFlight
+        kvUsage = group.reported?.kvUsage
+        othersRunning = group.othersRunning
+        othersWaiting = group.othersWaiting
+        othersActiveKVTokens = group.othersActiveKVTokens
+        asleep = leader?.isAsleep
+        restarts = leader?.restarts
+        runningAdapters = leader?.runningAdapters
+        waitingAdapters = leader?.waitingAdapters
     }
 }
 
@@ -166,7 +207,8 @@ private struct GroupsJSON: Encodable {
 private func seconds(from earlier: UInt64, to now: UInt64) -> Double { now > earlier ? Double(now - earlier) / 1e9 : 0 }
 
 func groupsJSON(
-    _ table: RoutingTable, _ directory: GroupDirectory, watches: [KubernetesSource.WatchState], now: UInt64
+    _ table: RoutingTable, _ directory: GroupDirectory, watches: [KubernetesSource.WatchState], leaders: [LeaderState],
+    now: UInt64
 ) -> String {
     let encoder = JSONEncoder()
     encoder.keyEncodingStrategy = .convertToSnakeCase
@@ -177,8 +219,9 @@ func groupsJSON(
         DiscoveryJSON(entry, lastHeardAt: heardAt[entry.source] ?? 0, now: now)
     }
     let byName = Dictionary(entries.map { ($0.group.name, known($0)) }, uniquingKeysWith: { first, _ in first })
+    let asked = Dictionary(leaders.map { ($0.group, $0) }, uniquingKeysWith: { first, _ in first })
     let all = GroupsJSON(
-        groups: table.groups(now: now).map { GroupJSON($0, discovery: byName[$0.name]) },
+        groups: table.groups(now: now).map { GroupJSON($0, leader: asked[$0.name], discovery: byName[$0.name]) },
         incomplete: entries.filter { $0.group.description == nil }.map {
             IncompleteGroupJSON(name: $0.group.name, discovery: known($0))
         },

@@ -15,6 +15,7 @@ extension SwiftletConfiguration {
             .groups(\.groups),
             .section("discovery", \.discovery, DiscoveryConfiguration.fields),
             .section("probes", \.probes, ProbeConfiguration.fields),
+            .section("load_signals", \.loadSignals, LoadSignalConfiguration.fields),
             .section("upstream_tls", \.upstreamTLS, UpstreamTLSConfiguration.fields),
             .section("limits", \.limits, Limits.fields),
             .section("timeouts", \.timeouts, Timeouts.fields),

@@ -20,6 +20,7 @@ public struct SwiftletConfiguration: Sendable, Equatable {
     public var groups: [GroupDescription] = []
     public var discovery = DiscoveryConfiguration()
     public var probes = ProbeConfiguration()
+    public var loadSignals = LoadSignalConfiguration()
     public var upstreamTLS = UpstreamTLSConfiguration()
     public var limits = Limits()
     public var timeouts = Timeouts()

@@ -128,10 +128,11 @@ public final class RoutingTable: Sendable {
 
     // MARK: Reports
 
-    /// The group pushed back (503, 429 or 529 before an answer began): full, not broken. Ages out in a second.
-    public func reportSaturated(_ group: GroupID, now: UInt64) {
+    /// The group pushed back (503, 429 or 529 before an answer began): full, not broken. Ages out in a second, or when the engine
+    /// says that it is worth another try (`Retry-After`), but within ten.
+    public func reportSaturated(_ group: GroupID, retryAfterSeconds: Int? = nil, now: UInt64) {
         state.withLock { state in
-            if let slot = state.slot(of: group) { state.reportSaturated(slot, now: now) }
+            if let slot = state.slot(of: group) { state.reportSaturated(slot, retryAfterSeconds: retryAfterSeconds, now: now) }
         }
     }
 
@@ -140,6 +141,13 @@ public final class RoutingTable: Sendable {
     public func reportLoad(_ report: LoadReport, of group: GroupID, now: UInt64) {
         state.withLock { state in
             if let slot = state.slot(of: group) { state.reportLoad(report, of: slot, now: now) }
+        }
+    }
+
+    /// The group's engine began anew, as its counters show: what it had in its cache is gone.
+    public func reportRestarted(_ group: GroupID) {
+        state.withLock { state in
+            if let slot = state.slot(of: group) { state.forgetCache(slot) }
         }
     }
 

@@ -145,6 +145,8 @@ final class Router: Sendable {
         settings.bufferedBodyBytes = limits.bufferedBodyBytes
         settings.attempts = configuration.retries.attempts
         settings.headHoldNanoseconds = timeouts.headHoldNanoseconds
+        settings.loadMetricsFormat = LoadMetricsFormat(configuration.loadSignals.orca)
+        settings.loadMetricsToClients = LoadMetricsPassing(configuration.loadSignals.orcaToClients)
         settings.reading = RequestReading(configuration)
         settings.explainsToClients = configuration.routing.explainsToClients
         settings.pinToken = try configuration.routing.pinToken()
