@@ -5,6 +5,7 @@ import contextlib
 import json
 import re
 import ssl
+import time
 import urllib.parse
 
 from faulty_line import FaultyLine
@@ -46,6 +47,7 @@ class KubeAPI:
         self.oldest = 1000
         self.objects = {}
         self.log = []
+        self.written_at = 0  # monotonic nanoseconds at which the last of the objects that were put was there
         self.tokens = None
         self.forbidden = set()
         self.permitted = None  # by plural: names that may be listed and watched, None for all; nothing else may
@@ -97,6 +99,7 @@ class KubeAPI:
             made["metadata"].setdefault("uid", f"uid-{key[2]}")
             self.log.append((self.version, resource, "MODIFIED" if key in self.objects else "ADDED", made, self.objects.get(key)))
             self.objects[key] = made
+        self.written_at = time.monotonic_ns()
         await self._notify()
 
     def delete(self, resource, name, namespace="llm"):
