@@ -13,6 +13,7 @@ final class LeaderScrape: EventHandler {
     let group: String
     private let table: RoutingTable
     private let settings: LoadSignalSettings
+    private let pace: ScrapePace
     private let pool: UpstreamPool
     private let paths: [String]
     private var pathIndex = 0
@@ -27,15 +28,17 @@ final class LeaderScrape: EventHandler {
     private var history = ReadingHistory()
     private(set) var state: LeaderState
 
-    init(loop: EventLoop, group: String, table: RoutingTable, pool: UpstreamPool, settings: LoadSignalSettings) {
+    init(loop: EventLoop, group: String, table: RoutingTable, pool: UpstreamPool, settings: LoadSignalSettings, pace: ScrapePace) {
         self.group = group
         self.table = table
         self.pool = pool
         self.settings = settings
+        self.pace = pace
         paths = settings.path.isEmpty ? ["/metrics", "/prometheus/metrics"] : [settings.path]
         state = LeaderState(group: group)
         // Many groups are found at once; the first answer brings the size of the cache, so it should not be long in coming.
-        metricsDueAt = loop.now &+ UInt64(Double.random(in: 0...1) * Double(min(settings.intervalNanoseconds, 1_000_000_000)))
+        let latest = max(min(settings.intervalNanoseconds, 1_000_000_000), pace.leastPauseNanoseconds)
+        metricsDueAt = loop.now &+ UInt64(Double.random(in: 0...1) * Double(latest))
         super.init(loop: loop)
         setDeadline(metricsDueAt)
     }
@@ -161,7 +164,9 @@ final class LeaderScrape: EventHandler {
     // MARK: Pauses
 
     /// So that replicas of the router, started together, do not ask together.
-    private func jittered(_ nanoseconds: UInt64) -> UInt64 { UInt64(Double(nanoseconds) * Double.random(in: 0.8...1.2)) }
+    private func jittered(_ nanoseconds: UInt64) -> UInt64 {
+        UInt64(Double(max(nanoseconds, pace.leastPauseNanoseconds)) * Double.random(in: 0.8...1.2))
+    }
 
     private func metricsPause() -> UInt64 {
         var pause = settings.intervalNanoseconds

@@ -2,7 +2,7 @@
 //
 // Reading order:
 //   1. `LoadScraper`: every ready leader is asked, each by a `LeaderScrape` of its own, on the control loop.
-//   2. `LeaderScrape`: when it is asked what; `LeaderQuery` is one question.
+//   2. `LeaderScrape`: when it is asked what, at which `ScrapePace`; `LeaderQuery` is one question.
 //   3. `Metrics/`: from the bytes of `/metrics` to an `EngineReading`: scanner, labels, families.
 //   4. `ReadingHistory`: what is frozen, and what began anew.
 //
@@ -37,6 +37,7 @@ public final class LoadScraper {
     private let settings: LoadSignalSettings
     private var limits: TransportLimits
     private var targets: [String: Target] = [:]
+    private let pace = ScrapePace()
 
     public init(loop: EventLoop, table: RoutingTable, reach: Reach, settings: LoadSignalSettings, limits: TransportLimits) {
         self.loop = loop
@@ -53,6 +54,9 @@ public final class LoadScraper {
     public func groupsChanged(_ changed: [GroupDescription], removed: [String]) {
         guard settings.intervalNanoseconds > 0 else { return }
         for name in removed { stop(name) }
+        // Before the new ones choose their first moments.
+        pace.leaders = targets.count + changed.count
+        defer { pace.leaders = targets.count }
         for group in changed {
             if let target = targets[group.name], group.isReady, target.endpoint == group.leader, target.incarnation == group.incarnation {
                 continue
@@ -61,7 +65,7 @@ public final class LoadScraper {
             guard group.isReady, let pool = pool(for: group.leader) else { continue }
             targets[group.name] = Target(
                 endpoint: group.leader, incarnation: group.incarnation,
-                scrape: LeaderScrape(loop: loop, group: group.name, table: table, pool: pool, settings: settings))
+                scrape: LeaderScrape(loop: loop, group: group.name, table: table, pool: pool, settings: settings, pace: pace))
         }
     }
 

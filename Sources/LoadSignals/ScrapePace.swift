@@ -1,0 +1,11 @@
+/// How often one leader may be asked, given how many there are: a router's questions to all of them together have a bound, so
+/// that a fleet of thousands costs the router no more than one of hundreds, and is known a little later. Confined to the control loop.
+final class ScrapePace {
+    /// Questions per second to all leaders together.
+    static let greatestRate: UInt64 = 200
+
+    var leaders = 0
+
+    /// The least time between two questions to one leader, in nanoseconds.
+    var leastPauseNanoseconds: UInt64 { UInt64(leaders) &* (1_000_000_000 / Self.greatestRate) }
+}
