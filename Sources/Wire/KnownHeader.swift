@@ -45,6 +45,9 @@ public enum KnownHeader: UInt8, Sendable, CaseIterable {
         case .cookie: "cookie"
         case .retryAfter: "retry-after"
         case .retryCount: "x-stainless-retry-count"
+        case .loadMetrics: "endpoint-load-metrics"
+        case .loadMetricsBinary: "endpoint-load-metrics-bin"
+        case .loadMetricsFormat: "endpoint-load-metrics-format"
         }
     }
 
