@@ -140,7 +140,7 @@ PEER_PACKAGES := haproxy nghttp2-proxy nginx-light python3-venv
 OVERHEAD_PEERS ?= swiftlet,haproxy,nginx,nghttpx,envoy,smg,sglang-router,vllm-router
 FLEET_PEERS ?= swiftlet,smg,sglang-router,vllm-router,envoy,round-robin
 # Longer ones measure finer: seconds of a run, and runs.
-OVERHEAD_FLAGS ?= --rate 200,100,40,15 --duration 2 --repeats 5
+OVERHEAD_FLAGS ?= --rate 200,100,40,15 --duration 1.5 --repeats 4
 OVERHEAD_SIZES ?= 1024,32768,262144,1048576
 
 bench-peers: $(PEERS)/.ready ## Installs the routers that `swiftlet bench fleet` and `bench overhead` compare with
@@ -173,7 +173,7 @@ bench-overhead: build bench-peers ## What each router adds to prompts of 1 KiB t
 # The ladder and the trace at a tenth and a twenty-fifth of their lengths, before groups whose tokens take ten times as long as a large
 # model's on current devices: the same seconds, with fewer bytes, so that two cores can play eight groups.
 FLEET_GROUPS := --prefill-us-per-token 1000 --decode-ms-per-token 20 --decode-us-per-sequence 100 --kv-blocks 1280 --max-num-batched-tokens 1024
-FLEET_FLAGS ?= --repeats 2 --duration 18 --warm-up 6 --drain 20
+FLEET_FLAGS ?= --repeats 2 --duration 7 --warm-up 2 --drain 6
 FLEET_RATES ?= 8,20,40
 TRACE ?= ../shared/traces/mooncake_synthetic_trace.jsonl
 TRACE_RATES ?= 6,12,24

@@ -51,7 +51,7 @@ extension FleetReport {
             page.figure(map.svg, caption: "\(router.name): the darker the more requests were due in that slice (first run).")
         }
         page.heading("How it was measured")
-        page.table(provenance)
+        page.facts(provenance)
         return page.html
     }
 

@@ -50,11 +50,15 @@ public final class LoadRun: Sendable {
                 let thread = try LoopThread.start(label: "swiftlet.bench.\(number)") { [self] loop in
                     _ = swl_tighten_timers()
                     // Ahead of what it measures, where it may be: on a busy machine it would be late itself. Of this thread alone.
-                    _ = setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, -10)
+                    let ownThread = __priority_which_t(PRIO_PROCESS.rawValue)
+                    let usualPriority = getpriority(ownThread, 0)
+                    _ = setpriority(ownThread, 0, -10)
                     let generator = LoadGenerator(
                         loop: loop, plan: plan, indices: indices, target: target, settings: settings,
                         tls: tls.map { UpstreamTLS(source: $0, host: target.host, log: OperatorLog()) }, startNanoseconds: start
                     ) { measurements in
+                        // The thread is Dispatch's, which gives it other work afterwards.
+                        _ = setpriority(ownThread, 0, usualPriority)
                         self.state.withLock { $0.parts.append(measurements) }
                         self.done.leave()
                     }

@@ -93,7 +93,7 @@ public enum PeerRouter: String, CaseIterable, Sendable {
 
     private func envoyConfiguration(_ ports: Ports) -> String {
         let endpoints = ports.backends.map {
-            "      - endpoint: { address: { socket_address: { address: 127.0.0.1, port_value: \($0) } } }"
+            "        - endpoint: { address: { socket_address: { address: 127.0.0.1, port_value: \($0) } } }"
         }
         return """
             static_resources:

@@ -30,7 +30,7 @@ extension RunReport {
             page.figure(backendMap.svg, caption: "The darker the more requests were due in that slice.")
         }
         page.heading("How it was measured")
-        page.table(provenance)
+        page.facts(provenance)
         return page.html
     }
 

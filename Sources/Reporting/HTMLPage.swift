@@ -10,6 +10,8 @@ public struct HTMLPage: Sendable {
     /// A sentence that nobody may overlook.
     public mutating func warning(_ text: String) { parts.append("<p class=\"warning\">\(Self.escape(text))</p>") }
     public mutating func table(_ table: TextTable) { parts.append("<div class=\"wide\">\(table.html)</div>") }
+    /// A table of names and their values, which may be long text: it is wrapped.
+    public mutating func facts(_ table: TextTable) { parts.append("<div class=\"facts\">\(table.html)</div>") }
     /// A picture with its caption; `svg` is a whole element.
     public mutating func figure(_ svg: String, caption: String) {
         parts.append("<figure>\(svg)<figcaption>\(Self.escape(caption))</figcaption></figure>")
@@ -29,6 +31,8 @@ public struct HTMLPage: Sendable {
         table { border-collapse: collapse; font-variant-numeric: tabular-nums }
         th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid var(--faint); white-space: nowrap }
         th:first-child, td:first-child { text-align: left }
+        .facts th, .facts td { text-align: left; vertical-align: top; white-space: normal; overflow-wrap: anywhere }
+        .facts td:first-child { white-space: nowrap }
         .wide { overflow-x: auto } figure { margin: 1rem 0; overflow-x: auto } figcaption { font-size: .85rem; opacity: .8 }
         .warning { border: 2px solid currentColor; padding: .5rem .8rem; font-weight: 600 }
         svg text { fill: var(--ink); font: 12px system-ui, sans-serif }

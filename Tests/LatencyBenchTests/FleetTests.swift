@@ -15,6 +15,16 @@ import Testing
         if let file = launch.file { #expect(launch.arguments.contains("/tmp/home/\(file.name)")) }
     }
 
+    /// Envoy refuses endpoints that stand beside their list instead of in it.
+    @Test func envoysEndpointsStandInTheirList() throws {
+        let ports = PeerRouter.Ports(listen: 18_100, metrics: 18_200, backends: [19_001, 19_002])
+        let file = try #require(PeerRouter.envoy.launch("/bin/envoy", ports, folder: URL(filePath: "/tmp/home")).file)
+        let lines = file.text.split(separator: "\n")
+        let list = try #require(lines.first { $0.contains("- lb_endpoints:") }?.prefix { $0 == " " }.count)
+        let endpoints = lines.filter { $0.contains("- endpoint:") }.map { $0.prefix { $0 == " " }.count }
+        #expect(endpoints == [list + 2, list + 2])
+    }
+
     @Test func aMissingProgramIsNamedWithWhatInstallsIt() {
         let settings = RouterBed.Settings(swiftlet: "/bin/swiftlet", peersFolder: "/nonexistent")
         #expect(throws: Never.self) { try RouterBed.program(of: .roundRobin, settings) }
