@@ -71,7 +71,7 @@ let package = Package(
             name: "StubEngine", dependencies: ["EngineModel", "EventLoop", "HTTPTransport", "Protos", "Wire"],
             swiftSettings: swift),
         .target(
-            name: "Simulation", dependencies: ["EngineModel", "Reporting", "Routing", "Workload", histogram], swiftSettings: hot),
+            name: "Simulation", dependencies: ["EngineModel", "Reporting", "Routing", "Workload", heap, histogram], swiftSettings: hot),
         .target(
             name: "LatencyBench",
             dependencies: ["CLinux", "EventLoop", "HTTPTransport", "Protos", "Reporting", "Wire", "Workload", heap, histogram],

@@ -51,18 +51,10 @@ struct CostInputs {
     var prefillScale: Double
     var overheadSeconds: Double
 
-    /// Decode is a matter of the whole answer, first token one of its start; routers are judged by the start, so a second of
-    /// decode counts as a quarter.
-    static let decodeWeight = 0.25
-    /// Relative growth of a decode step per sequence in the batch, and with the KV cache full of contexts. Between
-    /// Llama-70B on H100 (1.5) and 8B (4): attention reads every active token once a step.
-    static let stepGrowthPerSequence = 0.001
-    static let stepGrowthAtFullCache = 1.5
-    /// Weight of the barrier and the fullest it can tell apart.
-    static let pressureSeconds = 0.15
+    var rule: CostRule
+
+    /// The fullest cache that the barrier can tell apart.
     static let fullestCache = 0.995
-    /// Bursts make the arrival rate an overestimate of who will really wait.
-    static let mostExpectedBehind = 8.0
 
     /// Prompt tokens that `depth` matched chunks save on this group; the last block is always computed anew.
     @inline(__always)
@@ -79,23 +71,23 @@ struct CostInputs {
         let running = group.sequences
         // Output tokens within the horizon, in which a difference between groups is felt.
         let feltTokens = min(outputTokens, horizonSeconds / step)
-        let contextGrowth = Self.stepGrowthAtFullCache / capacity
+        let contextGrowth = rule.growthAtFullCache / capacity
 
         var terms = CostTerms()
         terms.overhead = overheadSeconds
         terms.queueWait = group.tokensAhead * perToken
         terms.prefill = uncached * perToken
-        let growth = Self.stepGrowthPerSequence * (running + 1) + contextGrowth * (group.tokensInUse + promptTokens)
-        terms.decode = Self.decodeWeight * step * (outputTokens + feltTokens * growth)
-        terms.stall = Self.decodeWeight * group.decodingSequences * terms.prefill
-        terms.slowdown = Self.decodeWeight * feltTokens * running * step * (Self.stepGrowthPerSequence + contextGrowth * promptTokens)
-        let behind = min(arrivalsPerGroup * terms.timeToFirstToken, Self.mostExpectedBehind)
-        terms.queueBehind = behind * terms.prefill
+        let growth = rule.growthPerSequence * (running + 1) + contextGrowth * (group.tokensInUse + promptTokens)
+        terms.decode = rule.decode * step * (outputTokens + feltTokens * growth)
+        terms.stall = rule.stall * rule.decode * group.decodingSequences * terms.prefill
+        terms.slowdown = rule.slowdown * rule.decode * feltTokens * running * step * (rule.growthPerSequence + contextGrowth * promptTokens)
+        let behind = min(arrivalsPerGroup * terms.timeToFirstToken, rule.mostBehind)
+        terms.queueBehind = rule.queueBehind * behind * terms.prefill
         let demand = uncached + outputTokens
         let overflow = max(group.heldTokens + group.activeOutputTokens + demand - capacity, 0)
-        terms.eviction = group.reuse * min(overflow, demand) * perToken
+        terms.eviction = rule.eviction * group.reuse * min(overflow, demand) * perToken
         let fullness = min((group.tokensInUse + demand) / capacity, Self.fullestCache)
-        terms.memoryPressure = Self.pressureSeconds * fullness / (1 - fullness)
+        terms.memoryPressure = rule.pressure * fullness / (1 - fullness)
         return terms
     }
 }

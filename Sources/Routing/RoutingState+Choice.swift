@@ -4,12 +4,30 @@ extension RoutingState {
 
     /// Chooses a group and books the request there. One critical section, so two requests never see the same gap.
     mutating func pick(_ request: borrowing RoutingRequest, tried: TriedGroups, now: UInt64) -> Result<Decision, RoutingFailure> {
+        if leases.isFull { return .failure(.leasesExhausted) }
+        switch decide(request, tried: tried, now: now) {
+        case .failure(let failure): return .failure(failure)
+        case .success(let choice):
+            let hashes = usableHashes(of: request)
+            return .success(book(request, hashes: hashes, inputs: choice.inputs, slot: choice.slot, reason: choice.reason, now: now))
+        }
+    }
+
+    /// A group for a request, not yet charged with it. The index's last match is that of the request.
+    struct Choice {
+        var slot: UInt32
+        var reason: DecisionReason
+        var inputs: CostInputs
+        /// How many of `candidates` there were.
+        var candidateCount: Int
+    }
+
+    mutating func decide(_ request: borrowing RoutingRequest, tried: TriedGroups, now: UInt64) -> Result<Choice, RoutingFailure> {
         let slots = catalog.slots(for: request.model)
         if slots.isEmpty { return .failure(order.isEmpty ? .noReadyGroup : .modelNotFound) }
         let eligible = collectCandidates(
             slots, needsHTTP1: request.needsHTTP1, needsHTTP2: request.needsHTTP2, tried: tried, now: now)
         if eligible.count == 0 { return .failure(.noReadyGroup) }
-        if leases.isFull { return .failure(.leasesExhausted) }
 
         sequence &+= 1
         arrivals.observe(now: now)
@@ -19,10 +37,10 @@ extension RoutingState {
         let inputs = costInputs(of: request, candidateCount: eligible.count, now: now)
         var (slot, reason) = choose(candidateCount: eligible.count, hashes: hashes, inputs: inputs)
         if eligible.areSaturated { reason = .saturated } else if eligible.count == 1 { reason = .onlyGroup }
-        return .success(book(request, hashes: hashes, inputs: inputs, slot: slot, reason: reason, now: now))
+        return .success(Choice(slot: slot, reason: reason, inputs: inputs, candidateCount: eligible.count))
     }
 
-    private func usableHashes(of request: borrowing RoutingRequest) -> UnsafeBufferPointer<UInt64> {
+    func usableHashes(of request: borrowing RoutingRequest) -> UnsafeBufferPointer<UInt64> {
         guard policy.usesPrefixIndex, request.chunkBytes > 0 else { return .init(start: nil, count: 0) }
         return UnsafeBufferPointer(rebasing: request.prefixHashes.prefix(Self.longestPath))
     }
@@ -71,8 +89,8 @@ extension RoutingState {
             tokensPerChunk: Double(max(request.chunkBytes, 0)) * tokensPerByte,
             outputTokens: request.maxOutputTokens.map { min(Double(max($0, 1)), expected) } ?? expected,
             arrivalsPerGroup: arrivalRate / Double(candidateCount),
-            horizonSeconds: max(0.05, Double(most - fewest) / max(arrivalRate, 1e-3)), prefillScale: prefillFit.slope,
-            overheadSeconds: prefillFit.intercept)
+            horizonSeconds: max(cost.leastHorizon, cost.horizon * Double(most - fewest) / max(arrivalRate, 1e-3)), prefillScale: prefillFit.slope,
+            overheadSeconds: prefillFit.intercept, rule: cost)
     }
 
     private mutating func choose(
@@ -108,7 +126,7 @@ extension RoutingState {
         let group = candidates[best]
         let prefill = inputs.terms(on: loads[group], depth: index.depth(of: loads[group].holder)).prefill
         levelEquallyLoaded(count, with: best, within: Self.learnedNoiseShare * prefill + Self.learnedNoiseSeconds)
-        let slot = tieBreak(count, limit: costs[best] + 0.05 * prefill, hashes: hashes)
+        let slot = tieBreak(count, limit: costs[best] + cost.band * prefill, hashes: hashes)
         return (slot, reason(of: slot, deepest: deepest, hashes: hashes))
     }
 

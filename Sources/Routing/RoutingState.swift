@@ -14,6 +14,7 @@ struct RoutingState: ~Copyable {
     }
 
     let policy: Policy
+    let cost: CostRule
     let limits: RoutingLimits
 
     /// By slot; a slot is reused with the next generation.
@@ -56,8 +57,9 @@ struct RoutingState: ~Copyable {
     /// Mean of the logarithm of output lengths, in tokens; outputs are heavy-tailed, and one long answer must not count for all.
     var outputLogMean = 5.545
 
-    init(policy: Policy, seed: UInt64, limits: RoutingLimits) {
+    init(policy: Policy, seed: UInt64, limits: RoutingLimits, cost: CostRule = .init()) {
         self.policy = policy
+        self.cost = cost
         self.limits = limits
         loads = LazyBuffer(count: limits.groups)
         leases = LeaseArena(limit: limits.leases)

@@ -1,0 +1,2 @@
+@testable import Simulation
+import Testing
