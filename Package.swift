@@ -59,7 +59,8 @@ let package = Package(
 
         // Assembly.
         .target(
-            name: "Proxy", dependencies: ["EventLoop", "HTTPTransport", "Protos", "Routing", "Telemetry", "Wire"], swiftSettings: hot),
+            name: "Proxy", dependencies: ["CXXHash", "EventLoop", "HTTPTransport", "Protos", "Routing", "Telemetry", "Wire"],
+            swiftSettings: hot),
         .target(
             name: "Discovery", dependencies: ["CCares", "EventLoop", "HTTPTransport", "KubernetesAPI", "Routing", yams],
             swiftSettings: swift),
@@ -87,6 +88,9 @@ let package = Package(
                 argumentParser, logging,
             ], swiftSettings: swift),
 
+        // What a decision costs; see the head of its main.swift.
+        .executableTarget(
+            name: "swiftlet-benchmarks", dependencies: ["Routing", "Wire"], path: "Tests/Benchmarks", swiftSettings: hot),
         .testTarget(name: "RoutingTests", dependencies: ["Routing"], swiftSettings: swift),
         // A second opinion on every head that our parser takes.
         .systemLibrary(name: "CHTTPParser", path: "Tests/CHTTPParser", providers: [.apt(["libhttp-parser-dev"])]),
@@ -98,7 +102,7 @@ let package = Package(
         .testTarget(name: "HTTPTransportTests", dependencies: ["HTTPTransport"], swiftSettings: swift),
         .testTarget(name: "StubEngineTests", dependencies: ["StubEngine"], swiftSettings: swift),
         .testTarget(name: "WorkloadTests", dependencies: ["Workload"], swiftSettings: swift),
-        .testTarget(name: "SimulationTests", dependencies: ["Simulation"], swiftSettings: swift),
+        .testTarget(name: "SimulationTests", dependencies: ["Simulation", "Workload"], swiftSettings: swift),
         .testTarget(name: "ReportingTests", dependencies: ["Reporting", histogram], swiftSettings: swift),
         .testTarget(name: "LatencyBenchTests", dependencies: ["LatencyBench", "Reporting", "Workload", histogram], swiftSettings: swift),
         .testTarget(name: "LoadSignalsTests", dependencies: ["LoadSignals"], swiftSettings: swift),

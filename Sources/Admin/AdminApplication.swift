@@ -3,20 +3,27 @@ public import EventLoop
 import Foundation
 public import HTTPTransport
 import KubernetesAPI
-import Proxy
+public import Proxy
 public import Routing
 import Telemetry
 import Wire
 
-/// The admin port: `/metrics`, `/groups`, `/health`, `/readiness`. Served by the control loop, never by one that proxies.
+/// The admin port: `/metrics`, `/groups`, `/explain`, `/health`, `/readiness`. Served by the control loop, never by one that proxies.
 public final class AdminApplication: DownstreamApplication {
     let loop: EventLoop
     let table: RoutingTable
     let directory: GroupDirectory
     /// Mailboxes of the loops that proxy; each carries a `ProxyWorker`.
     let workers: [Mailbox]
+    /// How the proxying loops read requests: `/explain` reads its own alike.
+    let reading: RequestReading
+    /// Made for the first `/explain`: most routers never need one.
+    lazy var probe = reading.makeProbe()
 
-    public init(loop: EventLoop, table: RoutingTable, directory: GroupDirectory, workers: [Mailbox]) {
+    public init(
+        loop: EventLoop, table: RoutingTable, directory: GroupDirectory, workers: [Mailbox], reading: RequestReading = RequestReading()
+    ) {
+        self.reading = reading
         self.loop = loop
         self.table = table
         self.directory = directory
@@ -30,14 +37,31 @@ public final class AdminApplication: DownstreamApplication {
 
 private final class AdminExchange: DownstreamExchange {
     private let application: AdminApplication
+    private var body: [UInt8] = []
+    /// Bytes of a request's body at most: a prompt of a million tokens.
+    private static let bodyBytes = 16 << 20
 
     init(application: AdminApplication) { self.application = application }
 
+    override func bodyReceived(_ bytes: UnsafeRawBufferPointer) {
+        guard isOpen, !isResponseStarted else { return }
+        guard body.count + bytes.count <= Self.bodyBytes else {
+            body = []
+            return answer(413, "application/json", #"{"error":{"message":"The body is too large.","type":"invalid_request_error"}}"#)
+        }
+        body.append(contentsOf: bytes)
+    }
+
     override func requestEnded() {
+        guard isOpen, !isResponseStarted else { return }
+        let path = request.path
+        if request.method == .post {
+            if path.equals("/explain") { return explain() }
+            if path.starts(with: "/groups/") { return changeGroup(String(decoding: path.dropFirst(8), as: UTF8.self)) }
+        }
         guard request.method == .get || request.method == .head else {
             return answer(405, "application/json", #"{"error":{"message":"Method not allowed.","type":"invalid_request_error"}}"#)
         }
-        let path = request.path
         if path.equals("/metrics") {
             collectMetrics()
         } else if path.equals("/groups") {
@@ -52,10 +76,46 @@ private final class AdminExchange: DownstreamExchange {
         } else if path.equals("/") {
             answer(
                 200, "text/plain; charset=utf-8",
-                "/metrics    Prometheus text\n/groups     what the next decision would use\n/health\n/readiness\n")
+                """
+                /metrics    Prometheus text
+                /groups     what the next decision would use
+                /explain    POST a request's body: where it would go, and every term of every group; nothing is booked
+                /groups/NAME/drain, /groups/NAME/resume    POST: takes a group out, and back in
+                /health
+                /readiness
+
+                """)
         } else {
             answer(404, "application/json", #"{"error":{"message":"Not found.","type":"invalid_request_error"}}"#)
         }
+    }
+
+    /// What would become of a request with this body and these headers.
+    private func explain() {
+        body.append(contentsOf: repeatElement(0, count: RequestProbe.padding))
+        let probe = application.probe
+        let explanation = body.withUnsafeBytes { bytes in
+            let length = bytes.count - RequestProbe.padding
+            probe.probe(UnsafeRawBufferPointer(rebasing: bytes[..<length]), seed: application.reading.chainSeed(request.headers))
+            return application.table.explain(
+                application.reading.routingRequest(probe, request.headers), now: application.loop.now)
+        }
+        guard probe.isJSON else {
+            return answer(400, "application/json", #"{"error":{"message":"The body is not JSON.","type":"invalid_request_error"}}"#)
+        }
+        answer(200, "application/json", explanationJSON(explanation))
+    }
+
+    /// `NAME/drain` or `NAME/resume`.
+    private func changeGroup(_ target: String) {
+        let separator = target.lastIndex(of: "/") ?? target.endIndex
+        let verb = target[separator...].dropFirst()
+        guard verb == "drain" || verb == "resume", let group = target[..<separator].removingPercentEncoding,
+            application.table.setDrained(verb == "drain", group: group)
+        else {
+            return answer(404, "application/json", #"{"error":{"message":"Not found.","type":"invalid_request_error"}}"#)
+        }
+        answer(200, "application/json", #"{"group":"\#(escapedForJSON(group))","drained":\#(verb == "drain")}"#)
     }
 
     private func collectMetrics() {

@@ -26,6 +26,10 @@ private struct GroupJSON: Encodable {
     var prefixIndexBlocks: Int
     var hitYield: Double
     var decisions: UInt64
+    var node: String
+    var zone: String
+    var distanceSeconds: Double
+    var warmUpSlowness: Double
     var discovery: DiscoveryJSON?
 
     init(_ state: GroupState, discovery: DiscoveryJSON?) {
@@ -52,6 +56,10 @@ private struct GroupJSON: Encodable {
         prefixIndexBlocks = state.indexBlocks
         hitYield = state.hitYield
         decisions = state.decisions
+        node = state.node
+        zone = state.zone
+        distanceSeconds = state.distanceSeconds
+        warmUpSlowness = state.warmUpSlowness
     }
 }
 

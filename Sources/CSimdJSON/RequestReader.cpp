@@ -114,12 +114,46 @@ void read_numbers(const Tape &tape, const Places &places, swl_request_facts &fac
     }
 }
 
-void read_document(const Tape &tape, swl_prompt_hasher &hasher, swl_request_facts &facts) noexcept {
+/// A field whose value somebody wants hashed.
+struct Watch {
+    uint8_t name[swl_watched_name_bytes];
+    size_t length = 0;
+
+    bool is(swl_text key, size_t from, size_t to) const noexcept {
+        return key.length == to - from && std::memcmp(key.bytes, name + from, to - from) == 0;
+    }
+
+    /// 0 when there is nothing to hash.
+    uint64_t hash(const Tape &tape) const noexcept {
+        const auto *dot = static_cast<const uint8_t *>(std::memchr(name, '.', length));
+        const size_t head = dot == nullptr ? length : size_t(dot - name);
+        size_t place = 0, parent = 0;
+        tape.each_member(1, [&](swl_text key, size_t at) {
+            if (is(key, 0, length)) { place = at; } else if (dot != nullptr && is(key, 0, head)) { parent = at; }
+        });
+        if (place == 0 && parent != 0 && tape.tag(parent) == '{') {
+            tape.each_member(parent, [&](swl_text key, size_t at) { if (is(key, head + 1, length)) { place = at; } });
+        }
+        if (place == 0) { return 0; }
+        if (tape.is_text(place)) {
+            const swl_text value = tape.text(place);
+            return value.length == 0 ? 0 : XXH3_64bits(value.bytes, value.length) | 1;
+        }
+        if (tape.tag(place) != 'l' && tape.tag(place) != 'u') { return 0; }
+        const uint64_t bits = tape.number_bits(place);
+        return XXH3_64bits(&bits, sizeof bits) | 1;
+    }
+};
+
+void read_document(
+    const Tape &tape, const Watch *watches, size_t watch_count, swl_prompt_hasher &hasher, swl_request_facts &facts
+) noexcept {
     facts.is_json = true;
     if (tape.tag(1) != '{') { return; }
     Places places;
     tape.each_member(1, [&](swl_text key, size_t at) { place(places, key, at); });
     read_numbers(tape, places, facts);
+    for (size_t index = 0; index < watch_count; index += 1) { facts.watched[index] = watches[index].hash(tape); }
     facts.model = text(tape, places.model);
     facts.user = text(tape, places.user);
     facts.cache_salt = text(tape, places.cache_salt);
@@ -155,6 +189,8 @@ bool parse(simdjson::dom::parser &parser, const uint8_t *body, size_t length) no
 struct swl_request_reader {
     simdjson::dom::parser parser;
     uint8_t names[3][longest_kept_name];
+    Watch watches[swl_watched_fields];
+    size_t watch_count = 0;
 
     void keep(swl_text &text, uint8_t (&name)[longest_kept_name]) noexcept {
         if (text.bytes == nullptr) { return; }
@@ -170,6 +206,15 @@ swl_request_reader *swl_request_reader_create(void) { return new (std::nothrow) 
 
 void swl_request_reader_destroy(swl_request_reader *reader) { delete reader; }
 
+bool swl_request_reader_watch(swl_request_reader *reader, const uint8_t *name, size_t length) {
+    if (reader->watch_count == swl_watched_fields || length == 0 || length > swl_watched_name_bytes) { return false; }
+    Watch &watch = reader->watches[reader->watch_count];
+    std::memcpy(watch.name, name, length);
+    watch.length = length;
+    reader->watch_count += 1;
+    return true;
+}
+
 void swl_request_reader_read(
     swl_request_reader *reader, const uint8_t *body, size_t length, uint64_t seed, swl_prompt_hasher *hasher,
     swl_request_facts *facts
@@ -182,12 +227,12 @@ void swl_request_reader_read(
     if (length <= retained_capacity) {
         if (!parse(reader->parser, body, length)) { return; }
         const auto &document = reader->parser.doc;
-        return read_document(Tape(document.tape.get(), document.string_buf.get()), *hasher, *facts);
+        return read_document(Tape(document.tape.get(), document.string_buf.get()), reader->watches, reader->watch_count, *hasher, *facts);
     }
     // One large body must not leave its memory behind in every loop: it gets a parser of its own, and only names survive.
     simdjson::dom::parser parser(length);
     if (!parse(parser, body, length)) { return; }
-    read_document(Tape(parser.doc.tape.get(), parser.doc.string_buf.get()), *hasher, *facts);
+    read_document(Tape(parser.doc.tape.get(), parser.doc.string_buf.get()), reader->watches, reader->watch_count, *hasher, *facts);
     reader->keep(facts->model, reader->names[0]);
     reader->keep(facts->user, reader->names[1]);
     reader->keep(facts->cache_salt, reader->names[2]);

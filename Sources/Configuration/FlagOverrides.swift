@@ -12,6 +12,9 @@ public struct FlagOverrides: Sendable, Equatable {
     public var kubeconfigFile: String?
     public var kubernetesContext: String?
     public var policy: String?
+    /// `--node NAME` and `--zone NAME`: where this router runs.
+    public var node: String?
+    public var zone: String?
     public var loops: Int?
     public var admin: String?
     /// `--tls-cert FILE`, with `--tls-key`: every listener, from flags or from the file, becomes a TLS one with these.
@@ -48,6 +51,8 @@ extension SwiftletConfiguration {
             result.discovery.kubernetes.context = try Self.flag("--kube-context", text, .text("a context"))
         }
         if let text = flags.policy { result.policy = try Self.flag("--policy", text, .choice) }
+        if let text = flags.node { result.routing.node = try Self.flag("--node", text, .text("a node's name")) }
+        if let text = flags.zone { result.routing.zone = try Self.flag("--zone", text, .text("a zone's name")) }
         if let loops = flags.loops { result.loops = try Self.flag("--loops", "\(loops)", .count(0...256)) }
         if let text = flags.admin { result.admin = try Self.flag("--admin", text, .listenAddress) }
         if let text = flags.logLevel { result.logLevel = try Self.flag("--log-level", text, .choice) }

@@ -14,7 +14,12 @@ extension SwiftletConfiguration {
 
     /// The first relation between values that does not hold.
     func firstViolation() -> Violation? {
-        listenerViolation() ?? tlsViolation() ?? Self.groupViolation(groups) ?? kubernetesViolation() ?? boundViolation()
+        listenerViolation() ?? tlsViolation() ?? Self.groupViolation(groups) ?? kubernetesViolation() ?? routingViolation()
+            ?? boundViolation()
+    }
+
+    private func routingViolation() -> Violation? {
+        routing.violation.map { Violation("routing.\($0.key)", expected: $0.expected, found: $0.found) }
     }
 
     /// Values that are allowed and yet likely to hurt, one sentence each, for the log at start.
@@ -27,6 +32,9 @@ extension SwiftletConfiguration {
         }
         if timeouts.headHoldNanoseconds > timeouts.responseNanoseconds {
             warnings.append("timeouts.head_hold is longer than timeouts.response: a stream is silent for longer than any answer may be")
+        }
+        if policy == .session, routing.sessionKeys.isEmpty {
+            warnings.append("policy is session and routing.session_keys is empty: every request is placed as by least-cost")
         }
         if upstreamTLS.insecureSkipVerify {
             warnings.append(

@@ -19,12 +19,7 @@ extension SwiftletConfiguration {
             .section("limits", \.limits, Limits.fields),
             .section("timeouts", \.timeouts, Timeouts.fields),
             .section("retries", \.retries, [.scalar("attempts", \.attempts, .count(1...8))]),
-            .section(
-                "routing", \.routing,
-                [
-                    .scalar("index_blocks", \.indexBlocks, .count(1_024...(1 << 26))),
-                    .scalar("hash_seed", \.hashSeed, .count(0...UInt64.max)),
-                ]),
+            .section("routing", \.routing, RoutingParameters.fields),
         ]
     }
 }
@@ -104,9 +99,11 @@ extension GroupDescription {
             .scalar("size", \.size, .count(1...4_096)),
             .list("models", \.models, .text("a model name")),
             .scalar("ready", \.isReady, .flag),
-            .scalar("prefill_tokens_per_second", \.prefillTokensPerSecond, .number(1...1e9)),
-            .scalar("decode_step_ms", \.decodeStepSeconds, .milliseconds(0.001...60_000)),
-            .scalar("kv_capacity_tokens", \.kvCapacityTokens, .count(1_024...1_000_000_000_000)),
+            .scalar("node", \.node, .placeName),
+            .scalar("zone", \.zone, .placeName),
+            .scalar("prefill_tokens_per_second", \.prefillTokensPerSecond, .number(0...1e9)),
+            .scalar("decode_step_ms", \.decodeStepSeconds, .milliseconds(0...60_000)),
+            .scalar("kv_capacity_tokens", \.kvCapacityTokens, .count(0...1_000_000_000_000)),
         ]
     }
 
@@ -150,9 +147,9 @@ extension GroupingConfiguration {
             .scalar("rank_key", \.rankKey, .text("a label")),
             .scalar("world_size_key", \.worldSizeKey, .text("a label")),
             .scalar("revision_key", \.revisionKey, .text("a label")),
-            .scalar("prefill_tokens_per_second", \.prefillTokensPerSecond, .number(1...1e9)),
-            .scalar("decode_step_ms", \.decodeStepSeconds, .milliseconds(0.001...60_000)),
-            .scalar("kv_capacity_tokens", \.kvCapacityTokens, .count(1_024...1_000_000_000_000)),
+            .scalar("prefill_tokens_per_second", \.prefillTokensPerSecond, .number(0...1e9)),
+            .scalar("decode_step_ms", \.decodeStepSeconds, .milliseconds(0...60_000)),
+            .scalar("kv_capacity_tokens", \.kvCapacityTokens, .count(0...1_000_000_000_000)),
         ]
     }
 }

@@ -127,9 +127,9 @@ public struct GroupingConfiguration: Sendable, Equatable {
     public var worldSizeKey = "swiftlet.dev/world-size"
     public var revisionKey = "swiftlet.dev/revision"
     /// Priors; see `GroupDescription`.
-    public var prefillTokensPerSecond = 20_000.0
-    public var decodeStepSeconds = 0.02
-    public var kvCapacityTokens = 500_000
+    public var prefillTokensPerSecond = 0.0
+    public var decodeStepSeconds = 0.0
+    public var kvCapacityTokens = 0
 
     public init() {}
 }
@@ -236,16 +236,6 @@ public struct Timeouts: Sendable, Equatable {
 public struct Retries: Sendable, Equatable {
     /// Attempts in all, the first included.
     public var attempts = 3
-
-    public init() {}
-}
-
-/// The memory and the seed of the routing table.
-public struct RoutingParameters: Sendable, Equatable {
-    /// Blocks in the prefix index, shared by all groups. Memory is touched only as the index fills.
-    public var indexBlocks = 1 << 18
-    /// Seeds prefix hashes and cold placement: replicas that share it agree without a word between them.
-    public var hashSeed: UInt64 = 1
 
     public init() {}
 }

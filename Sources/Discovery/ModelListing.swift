@@ -76,14 +76,14 @@ public final class ModelListing: EventHandler {
     }
 
     /// `models` is nil when the engine gave no list.
-    fileprivate func answered(group: String, reachable: Bool, models: [String]?) {
+    fileprivate func answered(group: String, reachable: Bool, models: ModelNames?) {
         guard var target = targets[group] else { return }
         target.failures = reachable ? 0 : min(target.failures + 1, 7)
         if !reachable { target.nextQueryAt = loop.now &+ min(Self.firstRetryNanoseconds << UInt64(target.failures), 30_000_000_000) }
         if models != nil { target.knowsModels = true }
         targets[group] = target
         if let models, let state = table.groups(now: loop.now).first(where: { $0.name == group && $0.leader == target.endpoint }) {
-            table.setModels(models, of: state.id)
+            table.setModels(models.names, adapters: models.parents, of: state.id)
         }
         scheduleNext()
     }
@@ -110,12 +110,27 @@ private final class ModelQuery: UpstreamExchange {
 
     override func failed(_ failure: UpstreamFailure) { listing?.answered(group: group, reachable: false, models: nil) }
 
-    /// Names in OpenAI's list: `{"data":[{"id":…}]}`. Nil when it is not one.
-    private func models() -> [String]? {
+    private func models() -> ModelNames? { ModelNames(listing: body) }
+}
+
+/// What an engine serves, by OpenAI's list: `{"data":[{"id":…}]}`.
+struct ModelNames: Equatable {
+    var names: [String]
+    /// Of LoRA adapters the base model: vLLM gives it as `parent`.
+    var parents: [String: String]
+
+    /// Nil when it is no such list.
+    init?(listing: Data) {
         struct List: Decodable {
-            struct Model: Decodable { var id: String }
+            struct Model: Decodable {
+                var id: String
+                var parent: String?
+            }
             var data: [Model]
         }
-        return try? JSONDecoder().decode(List.self, from: body).data.map(\.id)
+        guard let list = try? JSONDecoder().decode(List.self, from: listing) else { return nil }
+        names = list.data.map(\.id)
+        let pairs = list.data.compactMap { model in model.parent.map { (model.id, $0) } }
+        parents = Dictionary(pairs, uniquingKeysWith: { first, _ in first })
     }
 }

@@ -78,8 +78,8 @@ open class TLSContext: @unchecked Sendable {
         for issuer in certificate.issuers where swl_add_chain_certificate(context, issuer) != 1 {
             throw .because("\(certificate.files.certificateFile): not a usable chain")
         }
-        // Checks that the key is that of the certificate.
-        guard SSL_CTX_use_PrivateKey(context, certificate.key) == 1 else {
+        // OpenSSL compares only a key with a certificate of the same kind: one of another kind it would keep for a certificate to come.
+        guard X509_check_private_key(certificate.leaf, certificate.key) == 1, SSL_CTX_use_PrivateKey(context, certificate.key) == 1 else {
             throw .because("\(certificate.files.keyFile): not the key of \(certificate.files.certificateFile)")
         }
     }

@@ -41,6 +41,8 @@ public final class DownstreamConnection: TransportConnection {
     /// Requests taken so far.
     private var requestCount = 0
     private var isDraining = false
+    /// The first GOAWAY has left, and the second waits for the client to have read it.
+    private var isShutdownAnnounced = false
     /// HTTP/2: when the client was last heard of, and whether it has been asked since.
     private var readAt: UInt64 = 0
     private var isPingUnderway = false
@@ -208,7 +210,7 @@ public final class DownstreamConnection: TransportConnection {
     private func http2DeadlineReached() {
         guard let http2 else { return }
         if http2.streams.isEmpty { return sayGoodbye(http2) }
-        if isDraining { return http2.refuseNewStreams() }
+        if isDraining { return isShutdownAnnounced ? refuseNewStreams(of: http2) : announceShutdown(of: http2) }
         if !output.isEmpty, readerHasStopped() { return close() }
         let limit = limits.downstreamIdleTimeoutNanoseconds
         let (nextSilent, _) = http2.endSilentStreams(after: limit)
@@ -239,8 +241,7 @@ public final class DownstreamConnection: TransportConnection {
             // Some clients (Python's h2, and httpx above it) drop their open streams at the first GOAWAY. gRPC's rely on it to
             // take new calls elsewhere. So: at once for gRPC; for others once their streams are through, or after a while.
             if http2.carriesGRPC {
-                http2.announceShutdown()
-                http2.refuseNewStreams()
+                announceShutdown(of: http2)
             } else {
                 setDeadline(loop.now &+ limits.goawayDelayNanoseconds)
             }
@@ -248,6 +249,24 @@ public final class DownstreamConnection: TransportConnection {
             closesAfterFlush = true
             flushLater()
         }
+    }
+
+    /// RFC 9113, 6.8: a GOAWAY without a last stream, and, once the client has read it, as its answer to a PING tells, another that names
+    /// the last one taken. So no request that crosses the first is lost.
+    private func announceShutdown(of http2: HTTP2Session) {
+        isShutdownAnnounced = true
+        http2.announceShutdown()
+        setDeadline(loop.now &+ TransportLimits.shutdownNoticeNanoseconds)
+    }
+
+    override func pingAnswered() {
+        if isShutdownAnnounced, let http2 { refuseNewStreams(of: http2) }
+    }
+
+    private func refuseNewStreams(of http2: HTTP2Session) {
+        isShutdownAnnounced = false
+        setDeadline(nil)
+        http2.refuseNewStreams()
     }
 
     /// The client broke the protocol or floods: what was queued (a GOAWAY) leaves, what still comes is thrown away, for a moment.

@@ -61,6 +61,9 @@ extension HTTP2Session {
         case NGHTTP2_GOAWAY.rawValue:
             peerIsGoingAway = true
             connection.peerGoingAway(errorCode: frame.pointee.goaway.error_code)
+        case NGHTTP2_PING.rawValue:
+            countIdleFrame()
+            if header.flags & UInt8(NGHTTP2_FLAG_ACK.rawValue) != 0 { connection.pingAnswered() }
         default: countIdleFrame()
         }
     }

@@ -122,11 +122,14 @@ extension HTTP2Session {
         nghttp2_session_resume_data(session, stream.id)
     }
 
-    /// First GOAWAY of a graceful shutdown (RFC 9113, 6.8): no new streams, please; those that cross it are still served.
+    /// First GOAWAY of a graceful shutdown (RFC 9113, 6.8): no new streams, please; those that cross it are still served. Behind it a PING,
+    /// the answer to which says that it has been read.
     func announceShutdown() {
         guard let session else { return }
         nghttp2_submit_shutdown_notice(session)
-        connection.flushLater()
+        // Else nghttp2 would send the PING first.
+        pullOutput()
+        ping()
     }
 
     /// Second GOAWAY: with the last stream that was taken.

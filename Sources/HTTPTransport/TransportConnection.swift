@@ -61,6 +61,8 @@ open class TransportConnection: EventHandler {
     func makeStream(in session: HTTP2Session, id: Int32) -> HTTP2Stream? { nil }
     /// HTTP/2: the peer has told what it allows, for the first time or anew.
     func peerSettingsReceived() {}
+    /// HTTP/2: an answer to a PING of ours.
+    func pingAnswered() {}
     /// HTTP/2: the peer takes no new streams on this connection.
     func peerGoingAway(errorCode: UInt32) {}
     /// The connection is closed and forgotten.

@@ -56,6 +56,8 @@ public struct TransportLimits: Sendable, Equatable {
 
     /// The longest that a client is read from which has been answered before its request was all here.
     static let longestLingerNanoseconds: UInt64 = 30_000_000_000
+    /// From the first GOAWAY of a drain to the second, when the client does not say that it has read the first.
+    static let shutdownNoticeNanoseconds: UInt64 = 1_000_000_000
     /// Informational answers (1xx) to one request that are passed on; a backend that sends more is broken.
     static let informationalResponses = 16
     /// An idle connection is probed for end of file before reuse when it has been idle longer than this.

@@ -13,11 +13,11 @@ extension Exchange {
     /// Picks a group, books the request on it and sends it there.
     func dispatch() {
         probeBody()
-        let routing = uncounted(worker.probe).use { probe in
-            RoutingRequest(
-                model: probe.model, prefixHashes: probe.prefixHashes, chunkBytes: 256, promptBytes: probe.promptBytes,
-                maxOutputTokens: probe.maxTokens, needsHTTP1: asksForWebSocket, needsHTTP2: isGRPC, isStreamed: probe.stream)
+        var routing = uncounted(worker.probe).use { probe in
+            uncounted(request.headers).use { worker.settings.reading.routingRequest(probe, $0) }
         }
+        routing.needsHTTP1 = asksForWebSocket
+        routing.needsHTTP2 = isGRPC
         switch asksForWebSocket ? pickByQuery(routing) : pick(routing) {
         case .success(let decision):
             self.decision = decision
@@ -30,8 +30,13 @@ extension Exchange {
         }
     }
 
-    private func pick(_ request: RoutingRequest) -> Result<Decision, RoutingFailure> {
-        uncounted(worker.table).use { $0.pick(request, excluding: tried, now: worker.loop.now) }
+    func pick(_ request: RoutingRequest) -> Result<Decision, RoutingFailure> {
+        guard !pinnedGroup.isEmpty else { return uncounted(worker.table).use { $0.pick(request, excluding: tried, now: worker.loop.now) } }
+        var request = request
+        return pinnedGroup.withUnsafeBytes { name in
+            request.pinnedGroup = name
+            return worker.table.pick(request, excluding: tried, now: worker.loop.now)
+        }
     }
 
     private func fail(after failure: RoutingFailure) {

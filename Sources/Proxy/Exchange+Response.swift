@@ -61,6 +61,7 @@ extension Exchange {
             removeConnectionFields(headers)
             headers.remove(.requestID)
             headers.append("x-request-id", requestID, known: .requestID)
+            if wantsExplanation { appendExplanation(to: headers) }
             // Not ended for a HEAD alone: the client's stream would close, and this exchange with it, before the backend's end is here.
             respond(status: responseStatus, headers: headers, ended: attempt.endsWithHead && request.version == .http2)
         }

@@ -138,8 +138,12 @@ extension DecisionReason {
         case .roundRobin: 3
         case .random: 4
         case .leastRequest: 5
-        case .cold: 6
-        case .saturated: 7
+        case .powerOfTwo: 6
+        case .consistentHash: 7
+        case .session: 8
+        case .pinned: 9
+        case .cold: 10
+        case .saturated: 11
         }
     }
 
@@ -152,6 +156,10 @@ extension DecisionReason {
         case .roundRobin: "round_robin"
         case .random: "random"
         case .leastRequest: "least_request"
+        case .powerOfTwo: "power_of_two"
+        case .consistentHash: "consistent_hash"
+        case .session: "session"
+        case .pinned: "pinned"
         case .cold: "cold"
         case .saturated: "saturated"
         }

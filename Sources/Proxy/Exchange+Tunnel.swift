@@ -12,7 +12,7 @@ extension Exchange {
         var model = self.request.queryValue("model").map(percentDecoded) ?? ""
         return model.withUTF8 { model in
             request.model = UnsafeRawBufferPointer(model)
-            let result = worker.table.pick(request, excluding: tried, now: worker.loop.now)
+            let result = pick(request)
             if case .success = result, !model.isEmpty, modelLabel == nil {
                 modelLabel = worker.metrics.models.intern(UnsafeRawBufferPointer(model))
             }

@@ -48,6 +48,9 @@ final class Exchange: DownstreamExchange {
     private var spareAttempt: Attempt?
     var tried = TriedGroups()
     var attemptsMade = 0
+    /// Where its operator's word has sent it; empty: nowhere.
+    var pinnedGroup: [UInt8] = []
+    var wantsExplanation = false
 
     // Its answer
     var isHeadHeld = false {
@@ -131,6 +134,8 @@ final class Exchange: DownstreamExchange {
         isSettled = false
         isReleased = false
         callDeadline = CallDeadline()
+        pinnedGroup = []
+        wantsExplanation = false
     }
 
     /// A try at a backend: the object of an earlier one when that has been let go of.
@@ -154,6 +159,7 @@ final class Exchange: DownstreamExchange {
         settleRequestID()
         if request.path.starts(with: "/openai/v1/") { request.dropTargetPrefix(7) }
         if let declared = request.contentLength, declared > worker.settings.bodyBytes { return fail(.bodyTooLarge) }
+        guard readsOperatorFields(headers) else { return fail(.pinRefused) }
         if isGRPC { return callReceived() }
         if let expectation = headers.value(.expect), !expectation.equalsIgnoringCase("100-continue") { return fail(.expectationFailed) }
         if answersLocally() { return }
@@ -261,7 +267,8 @@ final class Exchange: DownstreamExchange {
     func probeBody() {
         guard mode == .collected, !body.isEmpty else { return worker.probe.clear() }
         _ = body.reserve(RequestProbe.padding)
-        uncounted(worker.probe).use { $0.probe(body.readable, seed: worker.settings.hashSeed) }
+        let seed = uncounted(request.headers).use { worker.settings.reading.chainSeed($0) }
+        uncounted(worker.probe).use { $0.probe(body.readable, seed: seed) }
         isStreamRequested = worker.probe.stream
     }
 

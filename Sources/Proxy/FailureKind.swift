@@ -7,7 +7,7 @@ import Wire
 /// Every way in which the proxy itself answers instead of a backend, with what the client is told. No address is ever in a message.
 enum FailureKind: Int, CaseIterable {
     case invalidRequest, modelNotFound, bodyTooLarge, queueFull, saturated, upstreamConnectError, upstreamReset, noReadyGroup,
-        upstreamTimeout, queueTimeout, deadlineExceeded, notFound, methodNotAllowed, expectationFailed, overloaded
+        upstreamTimeout, queueTimeout, deadlineExceeded, notFound, methodNotAllowed, expectationFailed, overloaded, pinRefused
 
     init(_ failure: HTTPTransport.UpstreamFailure) {
         switch failure {
@@ -24,6 +24,7 @@ enum FailureKind: Int, CaseIterable {
         case .invalidRequest: 400
         case .modelNotFound, .notFound: 404
         case .methodNotAllowed: 405
+        case .pinRefused: 403
         case .bodyTooLarge: 413
         case .expectationFailed: 417
         case .queueFull, .saturated: 429
@@ -47,6 +48,7 @@ enum FailureKind: Int, CaseIterable {
         case .invalidRequest, .expectationFailed: "3"
         case .modelNotFound, .notFound: "5"
         case .methodNotAllowed: "12"
+        case .pinRefused: "7"
         case .bodyTooLarge, .queueFull, .saturated, .overloaded: "8"
         case .upstreamConnectError, .upstreamReset, .noReadyGroup, .queueTimeout: "14"
         case .upstreamTimeout, .deadlineExceeded: "4"
@@ -61,6 +63,7 @@ enum FailureKind: Int, CaseIterable {
         case .modelNotFound: "model_not_found"
         case .notFound: "not_found"
         case .methodNotAllowed: "method_not_allowed"
+        case .pinRefused: "pin_refused"
         case .bodyTooLarge: "request_too_large"
         case .expectationFailed: "expectation_failed"
         case .overloaded: "overloaded"
@@ -80,6 +83,7 @@ enum FailureKind: Int, CaseIterable {
         case .modelNotFound: "The requested model does not exist."
         case .notFound: "Not found."
         case .methodNotAllowed: "Method not allowed."
+        case .pinRefused: "The token that lets a request name its group is not this one."
         case .bodyTooLarge: "The request body is too large."
         case .expectationFailed: "The only expectation that can be met is 100-continue."
         case .overloaded: "The router is at its limit. Please try again later."
@@ -120,7 +124,7 @@ enum FailureKind: Int, CaseIterable {
         case .upstreamTimeout, .deadlineExceeded: .upstreamTimeout
         case .noReadyGroup, .queueTimeout: .noReadyGroup
         case .invalidRequest, .modelNotFound, .bodyTooLarge, .queueFull, .saturated, .notFound, .methodNotAllowed, .expectationFailed,
-            .overloaded:
+            .overloaded, .pinRefused:
             .rejected
         }
     }

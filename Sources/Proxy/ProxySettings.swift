@@ -16,8 +16,11 @@ public struct ProxySettings: Sendable {
     public var attempts = 3
     /// How long the head of an answer waits for its first event.
     public var headHoldNanoseconds: UInt64 = 30_000_000_000
-    /// Seeds the prefix hashes; equal in all replicas, so that they place alike.
-    public var hashSeed: UInt64 = 1
+    public var reading = RequestReading()
+    /// Whether a request with `x-swiftlet-explain` is told why it went where.
+    public var explainsToClients = false
+    /// What `x-swiftlet-pin-token` must be for `x-swiftlet-group` to count; empty: it never does.
+    public var pinToken: [UInt8] = []
     /// Needed when an endpoint speaks TLS.
     public var upstreamTLS: UpstreamTLSSettings?
     public var writesAccessLog = true

@@ -39,7 +39,7 @@ public final class ProxyWorker: DownstreamApplication {
         self.addresses = addresses
         self.metrics = metrics
         accessLog = accessLogDescriptor.map { AccessLog(loop: loop, descriptor: $0) }
-        probe = RequestProbe()
+        probe = settings.reading.makeProbe()
         holds = HeadHolds(loop: loop, nanoseconds: settings.headHoldNanoseconds)
         callDeadlines = CallDeadlines(loop: loop)
         health = HealthService(loop: loop, table: table)

@@ -29,7 +29,9 @@ package struct CandidateList: Sendable {
 
 extension RoutingState {
     /// The groups that may take the request now; changes nothing.
-    mutating func listCandidates(_ request: borrowing RoutingRequest, tried: TriedGroups, now: UInt64) -> Result<CandidateList, RoutingFailure> {
+    mutating func listCandidates(_ request: borrowing RoutingRequest, tried: TriedGroups, now: UInt64) -> Result<
+        CandidateList, RoutingFailure
+    > {
         let before = (sequence, randomState, arrivals, fadeCursor)
         defer { (sequence, randomState, arrivals, fadeCursor) = before }
         return decide(request, tried: tried, now: now).map { choice in

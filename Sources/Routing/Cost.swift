@@ -10,6 +10,9 @@ public struct CostTerms: Sendable, Equatable {
     public var queueWait = 0.0
     /// This request's uncached tokens × seconds per token.
     public var prefill = 0.0
+    /// Until enough of the KV cache is free, when those in flight will need all of it: the tokens that are short, at the pace at which
+    /// answers end and free theirs.
+    public var memoryWait = 0.0
     /// This request's decode steps, the share that depends on the batch counted over the relaxation horizon only.
     public var decode = 0.0
     /// The stall that this prefill imposes on the sequences now decoding there.
@@ -18,20 +21,40 @@ public struct CostTerms: Sendable, Equatable {
     public var slowdown = 0.0
     /// Requests expected to arrive while this one prefills, each waiting for its uncached tokens.
     public var queueBehind = 0.0
-    /// Tokens that must be evicted for it × the chance that they would have been used again × seconds per token.
+    /// Tokens that must be evicted for it × the chance that they would have been used again × seconds per token: so a full cache takes
+    /// a copy of what another group holds only when that is worth it, and new prompts go where there is room.
     public var eviction = 0.0
-    /// A barrier that rises as active sequences fill the KV cache, 0.15 · k / (1 − k): preemption throws work away.
-    public var memoryPressure = 0.0
+    /// What a group that has just started takes longer for what is queued and for this prompt, see `PlacementSettings`.
+    public var warmUp = 0.0
+    /// Until the request's LoRA adapter is in a GPU slot there.
+    public var adapter = 0.0
+    /// The way there and back, see `Locality`.
+    public var distance = 0.0
+    /// How far the wishes of the request's SLO headers would be missed: 4 · (t − slo)² / slo beyond each, so that what is hopeless counts
+    /// more the more hopeless it is.
+    public var lateness = 0.0
 
     public init() {}
 
     /// Expected time to first token.
     @inline(__always)
-    public var timeToFirstToken: Double { overhead + queueWait + prefill }
+    public var timeToFirstToken: Double { overhead + queueWait + prefill + memoryWait + warmUp + adapter + distance }
 
     @inline(__always)
     public var total: Double {
-        timeToFirstToken + decode + stall + slowdown + queueBehind + eviction + memoryPressure
+        timeToFirstToken + decode + stall + slowdown + queueBehind + eviction + lateness
+    }
+}
+
+extension CostTerms {
+    /// Every term under its name, in seconds, and their sum.
+    public var named: [(name: String, seconds: Double)] {
+        [
+            ("overhead", overhead), ("queue_wait", queueWait), ("prefill", prefill), ("memory_wait", memoryWait),
+            ("decode", decode), ("stall", stall),
+            ("slowdown", slowdown), ("queue_behind", queueBehind), ("eviction", eviction),
+            ("warm_up", warmUp), ("adapter", adapter), ("distance", distance), ("lateness", lateness), ("total", total),
+        ]
     }
 }
 
@@ -50,11 +73,22 @@ struct CostInputs {
     /// What the fleet's answers taught of prefill: the factor on every group's seconds per token, and the fixed part of TTFT.
     var prefillScale: Double
     var overheadSeconds: Double
+    /// The hash of the LoRA adapter that the request names; 0: none.
+    var adapter: UInt64 = 0
+    /// What the client wants its time to first token and its time per output token to stay below, in seconds; 0: nothing.
+    var wantedTTFTSeconds = 0.0
+    var wantedTPOTSeconds = 0.0
 
-    var rule: CostRule
+    var rule = CostRule()
+    /// What the fleet's answers taught of decode steps: the factor on every group's.
+    var stepScale = 1.0
+    /// Share of prompt tokens that some group held when they came: how likely what is cached is asked for again.
+    var reuseShare = 0.0
+    /// Output tokens of a mean answer.
+    var meanOutputTokens = 256.0
 
-    /// The fullest cache that the barrier can tell apart.
-    static let fullestCache = 0.995
+    /// Steepness of `lateness`.
+    static let latenessWeight = 4.0
 
     /// Prompt tokens that `depth` matched chunks save on this group; the last block is always computed anew.
     @inline(__always)
@@ -67,7 +101,7 @@ struct CostInputs {
         let uncached = promptTokens - cachedTokens(on: group, depth: depth)
         let perToken = group.secondsPerToken * prefillScale
         let capacity = group.kvCapacityTokens
-        let step = group.decodeStepSeconds
+        let step = group.decodeStepSeconds * stepScale
         let running = group.sequences
         // Output tokens within the horizon, in which a difference between groups is felt.
         let feltTokens = min(outputTokens, horizonSeconds / step)
@@ -77,17 +111,34 @@ struct CostInputs {
         terms.overhead = overheadSeconds
         terms.queueWait = group.tokensAhead * perToken
         terms.prefill = uncached * perToken
+        terms.warmUp = group.warmUpSlowness * (terms.queueWait + terms.prefill)
+        if adapter != 0 { terms.adapter = adapter == group.adapterOf ? group.adapterSeconds : 0 }
+        terms.distance = group.distanceSeconds
         let growth = rule.growthPerSequence * (running + 1) + contextGrowth * (group.tokensInUse + promptTokens)
+        let demand = uncached + outputTokens
+        // All that is in use is free once when an answer's time has passed.
+        let secondsPerFreedToken = meanOutputTokens * step * (1 + growth) / capacity
+        let shortage = max(group.tokensInUse + demand - rule.usable * capacity, 0)
+        terms.memoryWait = rule.memoryWait * shortage * secondsPerFreedToken
         terms.decode = rule.decode * step * (outputTokens + feltTokens * growth)
         terms.stall = rule.stall * rule.decode * group.decodingSequences * terms.prefill
         terms.slowdown = rule.slowdown * rule.decode * feltTokens * running * step * (rule.growthPerSequence + contextGrowth * promptTokens)
         let behind = min(arrivalsPerGroup * terms.timeToFirstToken, rule.mostBehind)
         terms.queueBehind = rule.queueBehind * behind * terms.prefill
-        let demand = uncached + outputTokens
         let overflow = max(group.heldTokens + group.activeOutputTokens + demand - capacity, 0)
-        terms.eviction = rule.eviction * group.reuse * min(overflow, demand) * perToken
-        let fullness = min((group.tokensInUse + demand) / capacity, Self.fullestCache)
-        terms.memoryPressure = rule.pressure * fullness / (1 - fullness)
+        terms.eviction = rule.eviction * max(group.reuse, reuseShare) * min(overflow, demand) * perToken
+        if wantedTTFTSeconds > 0 { terms.lateness = Self.lateness(terms.timeToFirstToken, beyond: wantedTTFTSeconds) }
+        if wantedTPOTSeconds > 0 {
+            // Steps with this batch, and the share of time that they stand still for the prompts that are queued there.
+            let stepTime = step * (1 + growth) + terms.queueWait / max(outputTokens, 1)
+            terms.lateness += outputTokens * Self.lateness(stepTime, beyond: wantedTPOTSeconds)
+        }
         return terms
+    }
+
+    @inline(__always)
+    private static func lateness(_ seconds: Double, beyond wanted: Double) -> Double {
+        let excess = max(seconds - wanted, 0)
+        return latenessWeight * excess * excess / wanted
     }
 }

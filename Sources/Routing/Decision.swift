@@ -24,6 +24,14 @@ public enum DecisionReason: String, CaseIterable, Sendable {
     case roundRobin = "round_robin"
     case random
     case leastRequest = "least_request"
+    /// The less busy of two that were drawn.
+    case powerOfTwo = "power_of_two"
+    /// The group that its prompt's beginning or its session hashes to.
+    case consistentHash = "consistent_hash"
+    /// The group that its session hashes to.
+    case session
+    /// The group that an operator named.
+    case pinned
     /// No group holds any of the prompt.
     case cold
     /// Every group had pushed back; this was the best of them.
@@ -42,6 +50,8 @@ public struct Decision: Sendable {
     public let predictedCachedTokens: Int
     /// Expected time to first token in seconds.
     public let estimatedTTFTSeconds: Double
+    /// Of the chosen group, as the decision saw them.
+    public let terms: CostTerms
 }
 
 /// Why no group was chosen.
@@ -64,9 +74,16 @@ public enum Policy: String, CaseIterable, Sendable {
     case leastRequest = "least-request"
     /// The group that holds most of the prompt, unless it is saturated; ties by load.
     case prefixAffinity = "prefix-affinity"
+    /// The one with fewer requests in flight of two groups drawn at random (Mitzenmacher, 1996).
+    case powerOfTwo = "power-of-two"
+    /// By rendezvous hashing of the session's key, or else of the prompt's first KiB, passing over groups that have 1.25 times the
+    /// mean number of requests (consistent hashing with bounded loads: Mirrokni, Thorup and Zadimoghaddam, 2018).
+    case consistentHash = "consistent-hash"
+    /// By rendezvous hashing of the session's key; without one as `least-cost`.
+    case session
 
     /// Whether decisions look into the prefix index; the other policies do not pay for its upkeep.
-    var usesPrefixIndex: Bool { self == .leastCost || self == .prefixAffinity }
+    var usesPrefixIndex: Bool { self == .leastCost || self == .prefixAffinity || self == .session }
 }
 
 /// Every bound of the routing state. Memory is reserved at once and touched only as it is used.

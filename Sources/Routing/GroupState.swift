@@ -3,6 +3,8 @@ public struct GroupState: Sendable {
     /// Why a group gets no request.
     public enum Obstacle: String, Sendable {
         case notReady = "not_ready"
+        /// An operator has taken it out.
+        case drained
         /// Out after failures in a row.
         case ejected
         /// The single request after an ejection is under way.
@@ -47,6 +49,12 @@ public struct GroupState: Sendable {
     /// The chance that a block about to be evicted would be used again.
     public var reuse: Double
     public var decisions: UInt64
+    public var node: String
+    public var zone: String
+    /// Seconds that a request pays for the way there, see `Locality`.
+    public var distanceSeconds: Double
+    /// How much longer prefill is taken to need there while it is cold, as a share.
+    public var warmUpSlowness: Double
 
     /// Requests that have their first token.
     public var running: Int { inFlight - awaitingFirstToken }
@@ -60,10 +68,10 @@ extension RoutingState {
     private func state(of slot: UInt32, record: GroupRecord, now: UInt64) -> GroupState {
         if loads[slot].othersDueAt <= now { ageOthers(slot, now: now) }
         let load = loads[slot]
-        let obstacle = obstacle(load, now: now)
+        let obstacle = obstacle(load, isDescribedReady: record.description.isReady, now: now)
         return GroupState(
             id: GroupID(slot: slot, generation: load.generation), name: record.description.name, leader: record.description.leader,
-            members: record.description.members, size: record.description.size, models: record.models, isReady: load.isReady,
+            members: record.description.members, size: record.description.size, models: record.models, isReady: record.description.isReady,
             obstacle: obstacle.0, obstacleSeconds: obstacle.1, consecutiveFailures: Int(load.failures), inFlight: Int(load.inFlight),
             awaitingFirstToken: Int(load.awaitingFirstToken), queuedUncachedTokens: Int(load.queuedTokens),
             activeKVTokens: Int(load.activeTokens), kvCapacityTokens: Int(load.kvCapacityTokens),
@@ -71,11 +79,13 @@ extension RoutingState {
             decodeStepSeconds: load.decodeStepSeconds, tokensPerByte: tokensPerByte, reported: reportedLoad(slot, now: now),
             othersWaiting: load.othersWaiting, othersRunning: load.othersRunning,
             othersActiveKVTokens: Int(load.othersActiveTokens), indexBlocks: index.count(of: load.holder),
-            hitYield: load.hitYield, reuse: index.reuse(of: load.holder), decisions: load.decisions)
+            hitYield: load.hitYield, reuse: index.reuse(of: load.holder), decisions: load.decisions,
+            node: record.description.node, zone: record.description.zone, distanceSeconds: load.distanceSeconds,
+            warmUpSlowness: load.warmUpEndsAt > now ? load.warmUpSlowness : 0)
     }
 
-    private func obstacle(_ load: GroupLoad, now: UInt64) -> (GroupState.Obstacle?, Double) {
-        if !load.isReady { return (.notReady, 0) }
+    func obstacle(_ load: GroupLoad, isDescribedReady: Bool, now: UInt64) -> (GroupState.Obstacle?, Double) {
+        if !load.isReady { return (isDescribedReady ? .drained : .notReady, 0) }
         if load.failures > 0 && now < load.ejectedUntil { return (.ejected, load.ejectedUntil.seconds(since: now)) }
         if load.isProbing { return (.probing, 0) }
         if now < load.saturatedUntil { return (.saturated, load.saturatedUntil.seconds(since: now)) }

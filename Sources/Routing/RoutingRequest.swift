@@ -19,6 +19,13 @@ public struct RoutingRequest: @unchecked Sendable {
     /// Whether the answer is a stream, so that its first token can be seen. When it is not, the prompt is presumed to be
     /// prefilled after twice the predicted time, or once a request that was booked later on the group has its first token.
     public var isStreamed: Bool
+    /// Hash of the key that `session` and `consistent-hash` keep together; 0: none.
+    public var session: UInt64 = 0
+    /// What the client wants its time to first token and its time per output token to stay below, in seconds; 0: nothing.
+    public var wantedTTFTSeconds = 0.0
+    public var wantedTPOTSeconds = 0.0
+    /// The name of the only group that will do, which may be drained, saturated or ejected, but must be ready; nil: any.
+    public var pinnedGroup: UnsafeRawBufferPointer?
 
     public init(
         model: UnsafeRawBufferPointer? = nil, prefixHashes: UnsafeBufferPointer<UInt64> = .init(start: nil, count: 0),

@@ -1,3 +1,5 @@
+import Glibc
+
 extension RoutingState {
     /// Chunks of a prompt that are looked at; 8,192 chunks of 256 bytes are about half a million tokens.
     static var longestPath: Int { 8_192 }
@@ -23,10 +25,15 @@ extension RoutingState {
     }
 
     mutating func decide(_ request: borrowing RoutingRequest, tried: TriedGroups, now: UInt64) -> Result<Choice, RoutingFailure> {
-        let slots = catalog.slots(for: request.model)
-        if slots.isEmpty { return .failure(order.isEmpty ? .noReadyGroup : .modelNotFound) }
-        let eligible = collectCandidates(
-            slots, needsHTTP1: request.needsHTTP1, needsHTTP2: request.needsHTTP2, tried: tried, now: now)
+        let match = catalog.match(request.model)
+        if match.slots.isEmpty { return .failure(order.isEmpty ? .noReadyGroup : .modelNotFound) }
+        let eligible: (count: Int, areSaturated: Bool)
+        if let name = request.pinnedGroup {
+            eligible = (collectPinned(name, among: match.slots, tried: tried), false)
+        } else {
+            eligible = collectCandidates(
+                match.slots, needsHTTP1: request.needsHTTP1, needsHTTP2: request.needsHTTP2, tried: tried, now: now)
+        }
         if eligible.count == 0 { return .failure(.noReadyGroup) }
 
         sequence &+= 1
@@ -34,9 +41,19 @@ extension RoutingState {
         fadeOneDeviation(now: now)
         let hashes = usableHashes(of: request)
         if policy.usesPrefixIndex { index.match(hashes) }
-        let inputs = costInputs(of: request, candidateCount: eligible.count, now: now)
-        var (slot, reason) = choose(candidateCount: eligible.count, hashes: hashes, inputs: inputs)
-        if eligible.areSaturated { reason = .saturated } else if eligible.count == 1 { reason = .onlyGroup }
+        if match.adapter != 0 { priceAdapter(match.adapter, candidateCount: eligible.count) }
+        var inputs = costInputs(of: request, candidateCount: eligible.count, now: now)
+        inputs.adapter = match.adapter
+        inputs.wantedTTFTSeconds = request.wantedTTFTSeconds
+        inputs.wantedTPOTSeconds = request.wantedTPOTSeconds
+        var (slot, reason) = choose(candidateCount: eligible.count, request: request, hashes: hashes, inputs: inputs)
+        if request.pinnedGroup != nil {
+            reason = .pinned
+        } else if eligible.areSaturated {
+            reason = .saturated
+        } else if eligible.count == 1 {
+            reason = .onlyGroup
+        }
         return .success(Choice(slot: slot, reason: reason, inputs: inputs, candidateCount: eligible.count))
     }
 
@@ -58,6 +75,7 @@ extension RoutingState {
             }
             if checksTried && tried.contains(GroupID(slot: slot, generation: loads[slot].generation)) { continue }
             if loads[slot].presumedPrefilledAt <= now { presumePrefilled(slot, now: now) }
+            if loads[slot].warmUpEndsAt != 0 { continueWarmUp(slot, now: now) }
             if loads[slot].othersDueAt <= now { ageOthers(slot, now: now) }
             if now < loads[slot].saturatedUntil {
                 saturated += 1
@@ -89,28 +107,13 @@ extension RoutingState {
             tokensPerChunk: Double(max(request.chunkBytes, 0)) * tokensPerByte,
             outputTokens: request.maxOutputTokens.map { min(Double(max($0, 1)), expected) } ?? expected,
             arrivalsPerGroup: arrivalRate / Double(candidateCount),
-            horizonSeconds: max(cost.leastHorizon, cost.horizon * Double(most - fewest) / max(arrivalRate, 1e-3)), prefillScale: prefillFit.slope,
-            overheadSeconds: prefillFit.intercept, rule: cost)
+            horizonSeconds: max(cost.leastHorizon, cost.horizon * Double(most - fewest) / max(arrivalRate, 1e-3)),
+            prefillScale: prefillFit.slope,
+            overheadSeconds: prefillFit.intercept, rule: cost, stepScale: exp(stepLogScale), reuseShare: reuseShare,
+            meanOutputTokens: outputTokensExpected)
     }
 
-    private mutating func choose(
-        candidateCount: Int, hashes: UnsafeBufferPointer<UInt64>, inputs: CostInputs
-    ) -> (slot: UInt32, reason: DecisionReason) {
-        switch policy {
-        case .leastCost: return leastCost(candidateCount, hashes, inputs)
-        case .prefixAffinity: return deepestMatch(candidateCount, hashes, inputs)
-        case .roundRobin: return (longestUnchosen(candidateCount), .roundRobin)
-        case .random:
-            randomState &+= 0x9e37_79b9_7f4a_7c15
-            let position = mix64(randomState).multipliedFullWidth(by: UInt64(candidateCount)).high
-            return (candidates[Int(position)], .random)
-        case .leastRequest:
-            for position in 0..<candidateCount { costs[position] = loads[candidates[position]].sequences }
-            return (tieBreak(candidateCount, limit: leastCostValue(candidateCount), hashes: .init(start: nil, count: 0)), .leastRequest)
-        }
-    }
-
-    private func leastCost(
+    mutating func leastCost(
         _ count: Int, _ hashes: UnsafeBufferPointer<UInt64>, _ inputs: CostInputs
     ) -> (slot: UInt32, reason: DecisionReason) {
         var best = 0
@@ -122,10 +125,11 @@ extension RoutingState {
             costs[position] = inputs.terms(on: loads[slot], depth: depth).total
             if costs[position] < costs[best] { best = position }
         }
+        lastReuse = min(Double(deepest) * inputs.tokensPerChunk / inputs.promptTokens, 1)
         // A band below the cost of one such request: a tie may go either way, an imbalance of one request may not.
         let group = candidates[best]
         let prefill = inputs.terms(on: loads[group], depth: index.depth(of: loads[group].holder)).prefill
-        levelEquallyLoaded(count, with: best, within: Self.learnedNoiseShare * prefill + Self.learnedNoiseSeconds)
+        levelEquallyLoaded(count, with: best, within: Self.learnedNoiseShare * prefill + Self.learnedNoiseSeconds, adapter: inputs.adapter)
         let slot = tieBreak(count, limit: costs[best] + cost.band * prefill, hashes: hashes)
         return (slot, reason(of: slot, deepest: deepest, hashes: hashes))
     }
@@ -137,7 +141,7 @@ extension RoutingState {
     /// Groups that carry no more than the best and differ from it by what they were learned to be, not by what they have to do,
     /// count as equal when the difference is small: or the group that looks fastest would take all the prompts of a quiet fleet,
     /// and replicas of the router, which learn different noise, would place alike prompts apart.
-    private func levelEquallyLoaded(_ count: Int, with best: Int, within band: Double) {
+    private func levelEquallyLoaded(_ count: Int, with best: Int, within band: Double, adapter: UInt64) {
         let reference = candidates[best]
         let leastCost = costs[best]
         for position in 0..<count where costs[position] <= leastCost + band {
@@ -146,57 +150,49 @@ extension RoutingState {
             guard loads[slot].sequences < loads[reference].sequences + 0.5, loads[slot].queuedTokens <= loads[reference].queuedTokens,
                 loads[slot].othersWaiting < loads[reference].othersWaiting + 0.5
             else { continue }
+            guard loads[slot].distanceSeconds <= loads[reference].distanceSeconds,
+                adapter == 0 || loads[slot].adapterSeconds <= loads[reference].adapterSeconds
+            else { continue }
             costs[position] = leastCost
         }
     }
 
-    private func deepestMatch(
-        _ count: Int, _ hashes: UnsafeBufferPointer<UInt64>, _ inputs: CostInputs
-    ) -> (slot: UInt32, reason: DecisionReason) {
-        var deepest = 0
-        for position in 0..<count { deepest = max(deepest, index.depth(of: loads[candidates[position]].holder)) }
-        for position in 0..<count {
-            let slot = candidates[position]
-            let isDeepest = index.depth(of: loads[slot].holder) == deepest
-            costs[position] = isDeepest ? loads[slot].tokensAhead + loads[slot].sequences * leastRequestTokens : .infinity
-        }
-        let slot = tieBreak(count, limit: leastCostValue(count), hashes: hashes)
-        return (slot, reason(of: slot, deepest: deepest, hashes: hashes))
-    }
-
-    private func reason(of slot: UInt32, deepest: Int, hashes: UnsafeBufferPointer<UInt64>) -> DecisionReason {
+    func reason(of slot: UInt32, deepest: Int, hashes: UnsafeBufferPointer<UInt64>) -> DecisionReason {
         if hashes.isEmpty { return .cost }
         if deepest == 0 { return .cold }
         return index.depth(of: loads[slot].holder) == deepest ? .prefix : .cost
     }
 
-    private func leastCostValue(_ count: Int) -> Double {
+    func leastCostValue(_ count: Int) -> Double {
         var least = Double.infinity
         for position in 0..<count { least = min(least, costs[position]) }
         return least
     }
 
-    /// Among the candidates within `limit`: who holds most, then rendezvous order (Thaler and Ravishankar, 1998) by the first
+    /// Among the candidates within `limit`: who holds most, then who is nearest, then rendezvous order (Thaler and Ravishankar, 1998) by the first
     /// chunk that they do not all hold, so that replicas place new prefixes alike and a prefix that everybody shares does not
     /// draw all cold traffic to one group. Without a prompt, who was chosen longest ago.
-    private func tieBreak(_ count: Int, limit: Double, hashes: UnsafeBufferPointer<UInt64>) -> UInt32 {
+    func tieBreak(_ count: Int, limit: Double, hashes: UnsafeBufferPointer<UInt64>) -> UInt32 {
         if hashes.isEmpty { return longestUnchosen(count, limit: limit) }
         var deepest = 0
+        var nearest = 0.0
         var tied = 0
         for position in 0..<count where costs[position] <= limit {
             let depth = index.depth(of: loads[candidates[position]].holder)
-            if depth > deepest || tied == 0 {
+            let distance = loads[candidates[position]].distanceSeconds
+            if depth > deepest || tied == 0 || depth == deepest && distance < nearest {
                 deepest = depth
+                nearest = distance
                 tied = 0
             }
-            if depth == deepest { tied += 1 }
+            if depth == deepest && distance == nearest { tied += 1 }
         }
         let key = hashes[min(deepest, hashes.count - 1)]
         var best = candidates[0]
         var bestWeight: UInt64 = 0
         for position in 0..<count where costs[position] <= limit {
             let slot = candidates[position]
-            guard index.depth(of: loads[slot].holder) == deepest else { continue }
+            guard index.depth(of: loads[slot].holder) == deepest, loads[slot].distanceSeconds == nearest else { continue }
             if tied == 1 { return slot }
             let weight = mix64(key ^ loads[slot].identity)
             if weight >= bestWeight {
@@ -207,7 +203,7 @@ extension RoutingState {
         return best
     }
 
-    private func longestUnchosen(_ count: Int, limit: Double? = nil) -> UInt32 {
+    func longestUnchosen(_ count: Int, limit: Double? = nil) -> UInt32 {
         var best = candidates[0]
         var oldest = UInt64.max
         for position in 0..<count {

@@ -1,17 +1,22 @@
 extension RoutingState {
     /// Makes the given groups the ones that exist. The first of several with one name counts.
-    mutating func replaceGroups(_ groups: [GroupDescription]) {
+    mutating func replaceGroups(_ groups: [GroupDescription], now: UInt64) {
+        defer { noteFirstGroups(now: now) }
         var wanted: [String: Int] = [:]
         for (position, group) in groups.enumerated() where wanted[group.name] == nil && wanted.count < limits.groups {
             wanted[group.name] = position
         }
+        var restarted: Set<String> = []
         for (name, slot) in slotOfName {
             let isKept = wanted[name].map { isSameEngine(slot, groups[$0]) } ?? false
-            if !isKept { remove(slot) }
+            if !isKept {
+                remove(slot)
+                if wanted[name] != nil { restarted.insert(name) }
+            }
         }
         order.removeAll(keepingCapacity: true)
         for (position, group) in groups.enumerated() where wanted[group.name] == position {
-            let slot = slotOfName[group.name] ?? add(group)
+            let slot = slotOfName[group.name] ?? add(group, isRestart: restarted.contains(group.name), now: now)
             describe(slot, as: group)
             order.append(slot)
         }
@@ -19,7 +24,8 @@ extension RoutingState {
     }
 
     /// Adds or changes the given groups, takes the named ones away, and leaves all others as they are: the cost is that of what changed.
-    mutating func updateGroups(_ groups: [GroupDescription], removing names: [String]) {
+    mutating func updateGroups(_ groups: [GroupDescription], removing names: [String], now: UInt64) {
+        defer { noteFirstGroups(now: now) }
         var servesDifferently = false
         for name in names {
             guard let slot = slotOfName[name] else { continue }
@@ -28,6 +34,7 @@ extension RoutingState {
             servesDifferently = true
         }
         for group in groups {
+            let isRestart = slotOfName[group.name] != nil
             if let slot = slotOfName[group.name] {
                 if isSameEngine(slot, group) {
                     let models = records[Int(slot)]?.description.models
@@ -39,12 +46,32 @@ extension RoutingState {
                 order.removeAll { $0 == slot }
             }
             guard order.count < limits.groups else { continue }
-            let slot = add(group)
+            let slot = add(group, isRestart: isRestart, now: now)
             describe(slot, as: group)
             order.append(slot)
             servesDifferently = true
         }
         if servesDifferently { rebuildCatalog() }
+    }
+
+    /// How long after the first groups others are taken to have been there as well.
+    private static var startNanoseconds: UInt64 { 30_000_000_000 }
+
+    private mutating func noteFirstGroups(now: UInt64) {
+        if firstGroupsAt == nil, !order.isEmpty { firstGroupsAt = now }
+    }
+
+    func startWarmUp(_ slot: UInt32, now: UInt64) {
+        guard placement.warmUpNanoseconds > 0 else { return }
+        loads[slot].warmUpSlowness = PlacementSettings.coldSlowness
+        loads[slot].warmUpEndsAt = now &+ placement.warmUpNanoseconds
+    }
+
+    /// Brings a cold group's slowness to what is left of it at `now`.
+    func continueWarmUp(_ slot: UInt32, now: UInt64) {
+        let left = loads[slot].warmUpEndsAt.seconds(since: now) / (Double(placement.warmUpNanoseconds) * 1e-9)
+        loads[slot].warmUpSlowness = PlacementSettings.coldSlowness * min(left, 1)
+        if left == 0 { loads[slot].warmUpEndsAt = 0 }
     }
 
     /// Whether what was learned of the group in `slot` holds for `group`: an engine that started anew has an empty cache.
@@ -53,7 +80,7 @@ extension RoutingState {
         return old.leader == group.leader && old.incarnation == group.incarnation
     }
 
-    private mutating func add(_ group: GroupDescription) -> UInt32 {
+    private mutating func add(_ group: GroupDescription, isRestart: Bool, now: UInt64) -> UInt32 {
         let slot: UInt32
         if let free = freeSlots.popLast() {
             slot = free
@@ -65,8 +92,12 @@ extension RoutingState {
         let identity = name.withUTF8 { ModelCatalog.hash(UnsafeRawBufferPointer($0)) }
         loads[slot] = GroupLoad(generation: loads[slot].generation &+ 1, holder: index.addHolder(), identity: identity)
         records[Int(slot)] = GroupRecord(description: group, models: boundedModels(group.models))
+        adapters[slot] = AdapterSlots()
         clearReports(slot)
         takePriors(slot, of: group)
+        // What was there when the router started is not cold, it only looks so to us; and discovery may find it piece by piece.
+        let isNew = firstGroupsAt.map { now >= $0 &+ Self.startNanoseconds } ?? false
+        if isRestart || isNew { startWarmUp(slot, now: now) }
         slotOfName[group.name] = slot
         return slot
     }
@@ -82,34 +113,47 @@ extension RoutingState {
 
     /// Takes over what changed in the description and keeps what was learned, unless its prior changed.
     private mutating func describe(_ slot: UInt32, as group: GroupDescription) {
-        loads[slot].isReady = group.isReady
+        loads[slot].isReady = group.isReady && !drained.contains(group.name)
+        loads[slot].distanceSeconds = locality.seconds(to: group)
         loads[slot].speaksHTTP2 = group.leader.protocol == .http2
         guard let old = records[Int(slot)]?.description, old != group else { return }
         if old.models != group.models {
             let models = boundedModels(group.models)
             records[Int(slot)]?.models = models
         }
-        let priorsChanged =
-            old.prefillTokensPerSecond != group.prefillTokensPerSecond || old.decodeStepSeconds != group.decodeStepSeconds
-            || old.kvCapacityTokens != group.kvCapacityTokens
         records[Int(slot)]?.description = group
-        if priorsChanged { takePriors(slot, of: group) }
+        if old.priors != group.priors { takePriors(slot, of: group) }
     }
 
     private mutating func takePriors(_ slot: UInt32, of group: GroupDescription) {
-        let rate = group.prefillTokensPerSecond
-        loads[slot].describedSecondsPerToken = 1 / (rate.isFinite && rate > 0 ? max(rate, 1) : 20_000)
+        let priors = group.priors
+        loads[slot].describedSecondsPerToken = 1 / priors.prefillTokensPerSecond
         setPrefillDeviation(slot, meanDeviation)
-        let step = group.decodeStepSeconds
-        loads[slot].decodeStepSeconds = step.isFinite && step > 0 ? min(max(step, 1e-6), 60) : 0.02
-        if records[Int(slot)]?.knowsCapacity != true { loads[slot].kvCapacityTokens = Double(max(group.kvCapacityTokens, 16)) }
+        loads[slot].describedStepSeconds = priors.decodeStepSeconds
+        setStepDeviation(slot, 0)
+        if records[Int(slot)]?.knowsCapacity != true { loads[slot].kvCapacityTokens = Double(priors.kvCapacityTokens) }
     }
 
-    mutating func setModels(_ models: [String], of slot: UInt32) {
+    mutating func setModels(_ models: [String], adapters: [String: String], of slot: UInt32) {
         let bounded = boundedModels(models)
-        guard records[Int(slot)]?.models != bounded else { return }
+        let parents = adapters.filter { bounded.contains($0.key) }
+        guard records[Int(slot)]?.models != bounded || records[Int(slot)]?.parents != parents else { return }
         records[Int(slot)]?.models = bounded
+        records[Int(slot)]?.parents = parents
         rebuildCatalog()
+    }
+
+    /// Takes a group out, or back in, by an operator's word. The name is remembered, so that a restart for maintenance does not undo it.
+    mutating func setDrained(_ isDrained: Bool, group name: String) -> Bool {
+        guard let slot = slotOfName[name], let description = records[Int(slot)]?.description else { return false }
+        if isDrained {
+            guard drained.count < limits.groups || drained.contains(name) else { return false }
+            drained.insert(name)
+        } else {
+            drained.remove(name)
+        }
+        loads[slot].isReady = description.isReady && !isDrained
+        return true
     }
 
     mutating func updateKVCapacity(tokens: Int, of slot: UInt32) {
@@ -123,6 +167,9 @@ extension RoutingState {
     }
 
     private mutating func rebuildCatalog() {
-        catalog.rebuild(order.map { slot in (slot, records[Int(slot)]?.models ?? []) })
+        catalog.rebuild(
+            order.map { slot in
+                ModelCatalog.Listing(slot: slot, models: records[Int(slot)]?.models ?? [], parents: records[Int(slot)]?.parents ?? [:])
+            }, loadsAdaptersOnDemand: placement.loadsAdaptersOnDemand)
     }
 }

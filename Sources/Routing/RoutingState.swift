@@ -1,7 +1,7 @@
 /// What is behind the table's lock: groups, bookings, the prefix index and what was learned.
 ///
-/// Aspects: `+Groups` who is there, `+Choice` which one, `+Booking` the life of a lease, `+Reports` what upstreams do,
-/// `+LoadReports` what engines say of their load,
+/// Aspects: `+Groups` who is there, `+Choice` which one, `+Policies` by which rule, `+Booking` the life of a lease, `+Reports` what
+/// upstreams do, `+LoadReports` what engines say of their load,
 /// `+Observation` what others may see.
 struct RoutingState: ~Copyable {
     /// The part of a group that a decision does not read until it has chosen.
@@ -9,6 +9,8 @@ struct RoutingState: ~Copyable {
         var description: GroupDescription
         /// What it serves: described, or told later by the engine itself.
         var models: [String]
+        /// Of the LoRA adapters among them, the base model.
+        var parents: [String: String] = [:]
         /// Whether the engine told its capacity, which then outranks the description.
         var knowsCapacity = false
     }
@@ -25,6 +27,14 @@ struct RoutingState: ~Copyable {
     var slotOfName: [String: UInt32] = [:]
     var freeSlots: [UInt32] = []
     var catalog = ModelCatalog()
+    let locality: Locality
+    let placement: PlacementSettings
+    /// Names of groups that an operator has taken out.
+    var drained: Set<String> = []
+    /// When the first groups came; nil: none yet.
+    var firstGroupsAt: UInt64?
+    /// Which adapters are in an engine's GPU slots, by slot of the group.
+    var adapters: LazyBuffer<AdapterSlots>
 
     var leases: LeaseArena
     var index: PrefixIndex
@@ -47,6 +57,11 @@ struct RoutingState: ~Copyable {
     var arrivals = ArrivalRate()
     /// TTFT in seconds over the seconds that the groups' own rates predict for the uncached tokens ahead and own.
     var prefillFit = LineFit(intercept: 0, slope: 1, priorX: 0.1)
+    /// Share of prompt tokens that some group held when they came, and what the last match found of its prompt.
+    var reuseShare = 0.3
+    var lastReuse = 0.0
+    /// Natural logarithm of observed over predicted time of a decode step, over all groups.
+    var stepLogScale = 0.0
     /// Mean of the groups' deviations, weighted by their answers.
     var meanDeviation = 0.0
     /// Whose deviation fades next, as a position in `order`.
@@ -57,9 +72,12 @@ struct RoutingState: ~Copyable {
     /// Mean of the logarithm of output lengths, in tokens; outputs are heavy-tailed, and one long answer must not count for all.
     var outputLogMean = 5.545
 
-    init(policy: Policy, seed: UInt64, limits: RoutingLimits, cost: CostRule = .init()) {
-        self.policy = policy
+    init(policy: Policy, seed: UInt64, limits: RoutingLimits, placement: PlacementSettings, cost: CostRule) {
         self.cost = cost
+        self.placement = placement
+        locality = placement.locality
+        adapters = LazyBuffer(count: limits.groups)
+        self.policy = policy
         self.limits = limits
         loads = LazyBuffer(count: limits.groups)
         leases = LeaseArena(limit: limits.leases)

@@ -13,9 +13,13 @@ public final class RoutingTable: Sendable {
     ///   - policy: how groups are chosen, for the table's whole life.
     ///   - seed: of the random policy and of the index's hash table. Cold placement does not depend on it.
     ///   - limits: every bound; memory is reserved now and touched later.
-    public init(policy: Policy, seed: UInt64, limits: RoutingLimits = .init(), cost: CostRule = .init()) {
+    ///   - placement: what counts besides load.
+    ///   - cost: the constants of `least-cost`.
+    public init(
+        policy: Policy, seed: UInt64, limits: RoutingLimits = .init(), placement: PlacementSettings = .init(), cost: CostRule = .init()
+    ) {
         self.policy = policy
-        state = Mutex(RoutingState(policy: policy, seed: seed, limits: limits, cost: cost))
+        state = Mutex(RoutingState(policy: policy, seed: seed, limits: limits, placement: placement, cost: cost))
     }
 
     // MARK: Groups
@@ -23,20 +27,36 @@ public final class RoutingTable: Sendable {
     /// Makes these the groups that exist. A group of the same name, leader and incarnation keeps its bookings, its index and what was
     /// learned; any other is new. A group that is not listed is gone at once, with all that the index knew of it.
     public func replaceGroups(_ groups: [GroupDescription], now: UInt64) {
-        state.withLock { $0.replaceGroups(groups) }
+        state.withLock { $0.replaceGroups(groups, now: now) }
     }
 
     /// Adds these groups or changes those of the same names, and takes away the ones named in `removing`; all others stay as they are.
     /// The same identity rule as in `replaceGroups`.
     public func updateGroups(_ groups: [GroupDescription], removing names: [String] = [], now: UInt64) {
-        state.withLock { $0.updateGroups(groups, removing: names) }
+        state.withLock { $0.updateGroups(groups, removing: names, now: now) }
     }
 
     /// Tells which models a group serves, by its own account; empty makes it serve anything.
-    public func setModels(_ models: [String], of group: GroupID) {
+    /// - Parameter adapters: of the LoRA adapters among them, the base model.
+    public func setModels(_ models: [String], adapters: [String: String] = [:], of group: GroupID) {
         state.withLock { state in
-            if let slot = state.slot(of: group) { state.setModels(models, of: slot) }
+            if let slot = state.slot(of: group) { state.setModels(models, adapters: adapters, of: slot) }
         }
+    }
+
+    /// Tells which LoRA adapters a group's requests use now, running or waiting, and how many of them fit at once; by its own account.
+    /// - Parameter capacity: the engine's GPU slots for adapters; 0: unknown.
+    public func reportAdapters(_ names: [String], capacity: Int, of group: GroupID, now: UInt64) {
+        state.withLock { state in
+            if let slot = state.slot(of: group) { state.reportAdapters(names, capacity: capacity, of: slot, now: now) }
+        }
+    }
+
+    /// Takes a group out by an operator's word, or back in: it finishes what it has and gets nothing new but pinned requests. Holds for
+    /// the name, over restarts of the group, until it is taken back.
+    /// - Returns: whether there is such a group.
+    public func setDrained(_ isDrained: Bool, group name: String) -> Bool {
+        state.withLock { $0.setDrained(isDrained, group: name) }
     }
 
     /// Tells how many tokens a group's KV cache holds, by its own account; outranks the description from now on.
@@ -100,6 +120,14 @@ public final class RoutingTable: Sendable {
     ///   the index forgets what only this request had added.
     public func cancel(_ lease: Lease, now: UInt64, prefixHeld: Bool = false) {
         state.withLock { $0.cancel(lease, prefixHeld: prefixHeld, now: now) }
+    }
+
+    /// What `pick` would decide now, and why: every term of every group that may serve the model. Books and learns nothing.
+    public func explain(
+        _ request: borrowing RoutingRequest, excluding tried: TriedGroups = .init(), now: UInt64
+    ) -> Explanation {
+        let request = copy request
+        return state.withLock { $0.explain(request, tried: tried, now: now) }
     }
 
     // MARK: Reports

@@ -200,7 +200,8 @@ extension PublishedRule {
             let queueScore = most > fewest ? (most - $0.waiting) / (most - fewest) : 1
             // Who got a cold prompt longest ago has the most room.
             let coldScore = isCold ? min(Double(count - (last[$0.slot] ?? 0)) / 64, 1) : 0
-            return -(prefix * $0.cachedTokens / prompt + queue * queueScore + kv * (1 - $0.activeTokens / $0.capacityTokens)
+            return
+                -(prefix * $0.cachedTokens / prompt + queue * queueScore + kv * (1 - $0.activeTokens / $0.capacityTokens)
                 + cold * coldScore)
         }
         counter += 1

@@ -11,9 +11,13 @@ public enum SimulationSuite {
         ladder + standard + traceRows(traces) + fleetRows
     }
 
-    private static func row(_ family: String, _ load: Double, _ fleet: SimulatedFleet, warmUp: Double = 30, warmRate: Double? = nil)
-        -> SimulationRow
-    {
+    /// Named workloads.
+    public static var workloads: [String] { SyntheticShape.named.keys.sorted() + LoadPlan.standardNames }
+
+    /// One of `workloads` at a load; a warm-up at `warmRate` goes before it.
+    public static func row(
+        _ family: String, _ load: Double, _ fleet: SimulatedFleet, warmUp: Double = 30, warmRate: Double? = nil
+    ) -> SimulationRow {
         SimulationRow(name: "\(family) @\(text(load))", family: family, load: load, fleet: fleet, warmUpSeconds: warmUp) { seed in
             plan(family, rate: load, warmRate: warmRate ?? load, warmUp: warmUp, seed: seed)
         }
@@ -23,17 +27,26 @@ public enum SimulationSuite {
 
     /// A named workload, synthetic or standard: a warm-up and a measured stage.
     static func plan(_ name: String, rate: Double, warmRate: Double, warmUp: Double, seed: UInt64) -> LoadPlan {
-        let stages: [ArrivalSchedule.Stage] = [.init(startRate: warmRate, seconds: warmUp), .init(startRate: rate, seconds: seconds)]
+        let ladder = name == "b2b-saas" ? ladderSeconds[rate] : nil
+        let stages: [ArrivalSchedule.Stage] = [
+            .init(startRate: warmRate, seconds: warmUp, gapSeconds: ladder == nil ? 0 : 30),
+            .init(startRate: rate, seconds: ladder ?? seconds),
+        ]
         let schedule = ArrivalSchedule(.poisson, stages: stages, seed: seed)
         if let standard = LoadPlan(standard: name, schedule: schedule, process: "poisson", seed: seed) { return standard }
-        let shape = SyntheticShape.named[name] ?? SyntheticShape(
-            groups: 1, promptsPerGroup: 1, systemTokens: 0, questionTokens: 1_024, outputTokens: 128)
+        let shape =
+            SyntheticShape.named[name]
+            ?? SyntheticShape(
+                groups: 1, promptsPerGroup: 1, systemTokens: 0, questionTokens: 1_024, outputTokens: 128)
         return LoadPlan(name: name, shape: shape, schedule: schedule, process: "poisson", seed: seed)
     }
 
+    /// Seconds of the published ladder's stages by rate; queues empty for 30 s before each.
+    static let ladderSeconds: [Double: Double] = [3: 20, 10: 20, 15: 20, 20: 38, 22: 34, 25: 30, 30: 25, 35: 21, 40: 38, 49: 30, 60: 25]
+
     /// llm-d's ladder: the warm-up is theirs.
     static var ladder: [SimulationRow] {
-        [3, 10, 15, 18, 22, 30, 40, 60].map { row("b2b-saas", $0, .published(), warmUp: 50, warmRate: 15) }
+        [3, 10, 15, 20, 22, 30, 40, 60].map { row("b2b-saas", $0, .published(), warmUp: 50, warmRate: 15) }
     }
 
     static var standard: [SimulationRow] {
@@ -54,7 +67,7 @@ public enum SimulationSuite {
             let path = "\(folder)/\(trace.file)"
             guard let text = try? String(contentsOfFile: path, encoding: .utf8) else { return [] }
             return trace.loads.compactMap { load -> SimulationRow? in
-                traceRow(text, path: path, name: trace.name, load: load, limit: trace.rows)
+                try? traceRow(text, path: path, name: trace.name, load: load, limit: trace.rows)
             }
         }
     }
@@ -62,13 +75,14 @@ public enum SimulationSuite {
     /// A trace at `load` times its speed. Seeds move every arrival within a second: a trace is one sample, and its times are rounded.
     public static func traceRow(
         _ text: String, path: String, name: String, load: Double, limit: Int, fleet: SimulatedFleet = .published()
-    ) -> SimulationRow? {
+    ) throws(TraceError) -> SimulationRow {
         var options = TraceOptions()
         options.timeScale = 1 / load
         options.limit = limit
-        guard let trace = try? LoadPlan(trace: text, file: path, options: options) else { return nil }
+        let trace = try LoadPlan(trace: text, file: path, options: options)
         let end = Double(trace.requests.map(\.offsetNanoseconds).max() ?? 0) / 1e9
-        return SimulationRow(name: "\(name) ×\(Self.text(load))", family: name, load: load, fleet: fleet, warmUpSeconds: end * 0.15) { seed in
+        return SimulationRow(name: "\(name) ×\(Self.text(load))", family: name, load: load, fleet: fleet, warmUpSeconds: end * 0.15) {
+            seed in
             var plan = trace
             var generator = SeededGenerator(seed: seed)
             for index in plan.requests.indices {
@@ -92,7 +106,7 @@ public enum SimulationSuite {
         elastic.events = [.init(seconds: 55, change: .leave(group: 5)), .init(seconds: 75, change: .join(group: 7))]
         let fleets = [("unequal groups", unequal), ("one slow group", slow), ("engine restart", restart), ("leave and join", elastic)]
         return fleets.flatMap { name, fleet in
-            [12.0, 30].map { rate in
+            [6.0, 12].map { rate in
                 var row = row("b2b-saas", rate, fleet, warmUp: 50, warmRate: 15)
                 row.name = "\(name) @\(Self.text(rate))"
                 row.family = name
@@ -108,7 +122,7 @@ public enum SimulationSuite {
                 var fleet = SimulatedFleet.published()
                 fleet.routers = routers
                 fleet.reportAgeMilliseconds = age
-                var row = row("b2b-saas", 30, fleet, warmUp: 50, warmRate: 15)
+                var row = row("b2b-saas", 20, fleet, warmUp: 50, warmRate: 15)
                 row.name = "\(routers) routers, reports \(Self.text(age)) ms old"
                 row.family = "\(routers) routers"
                 row.load = age

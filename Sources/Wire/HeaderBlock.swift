@@ -85,6 +85,17 @@ public final class HeaderBlock {
         return nil
     }
 
+    /// The first value of the field with this lower-case name; nil for one that is repeated, too, when only one may be.
+    public func value(named name: [UInt8], once: Bool = false) -> UnsafeRawBufferPointer? {
+        var found: UnsafeRawBufferPointer?
+        for index in 0..<count where self.name(at: index).equalsIgnoringCase(name) {
+            guard once else { return value(at: index) }
+            guard found == nil else { return nil }
+            found = value(at: index)
+        }
+        return found
+    }
+
     /// How often a known field occurs.
     public func occurrences(of known: KnownHeader) -> Int {
         guard has(known) else { return 0 }

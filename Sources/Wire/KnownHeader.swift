@@ -3,7 +3,8 @@ import Glibc
 /// Field names that the proxy acts upon, as integers; every other name is carried as bytes alone.
 public enum KnownHeader: UInt8, Sendable, CaseIterable {
     case other, connection, contentLength, transferEncoding, host, keepAlive, te, trailer, upgrade, proxyConnection, expect,
-        contentType, contentEncoding, http2Settings, requestID, correlationID, traceID, bareRequestID, cookie, retryAfter, retryCount
+        contentType, contentEncoding, http2Settings, requestID, correlationID, traceID, bareRequestID, cookie, retryAfter, retryCount,
+        wantedTTFT, wantedTPOT
 
     var bit: UInt32 { self == .other ? 0 : 1 << UInt32(rawValue) }
 
@@ -35,11 +36,14 @@ public enum KnownHeader: UInt8, Sendable, CaseIterable {
                     ? .keepAlive : isName("request-id") ? .bareRequestID : isName("x-trace-id") ? .traceID : .other
         case 11: isName("retry-after") ? .retryAfter : .other
         case 12: isName("content-type") ? .contentType : isName("x-request-id") ? .requestID : .other
+        case 13: isName("x-slo-ttft-ms") ? .wantedTTFT : isName("x-slo-tpot-ms") ? .wantedTPOT : .other
         case 14: isName("content-length") ? .contentLength : isName("http2-settings") ? .http2Settings : .other
         case 16:
             isName("content-encoding")
                 ? .contentEncoding : isName("proxy-connection") ? .proxyConnection : isName("x-correlation-id") ? .correlationID : .other
         case 17: isName("transfer-encoding") ? .transferEncoding : .other
+        // The names of llm-d and of the Gateway API's inference extension.
+        case 19: isName("x-llm-d-slo-ttft-ms") ? .wantedTTFT : isName("x-llm-d-slo-tpot-ms") ? .wantedTPOT : .other
         case 23: isName("x-stainless-retry-count") ? .retryCount : .other
         default: .other
         }
@@ -83,6 +87,37 @@ extension UnsafeRawBufferPointer {
             index &+= 1
         }
         return true
+    }
+
+    /// Whether these are the bytes of `name`, which is in lower case.
+    public func equalsIgnoringCase(_ name: [UInt8]) -> Bool {
+        guard count == name.count else { return false }
+        for index in 0..<count {
+            var byte = self[index]
+            if byte >= 65, byte <= 90 { byte |= 0x20 }
+            if byte != name[index] { return false }
+        }
+        return true
+    }
+
+    /// A decimal number that is not negative, with a fraction or without; nil for anything else, and beyond 15 digits.
+    public var decimalFraction: Double? {
+        var value = 0.0
+        var scale = 1.0
+        var digits = 0
+        var isInFraction = false
+        for byte in self {
+            if byte == 46, !isInFraction, digits > 0 {
+                isInFraction = true
+            } else if byte >= 48, byte <= 57, digits < 15 {
+                value = value * 10 + Double(byte &- 48)
+                if isInFraction { scale *= 10 }
+                digits &+= 1
+            } else {
+                return nil
+            }
+        }
+        return digits > 0 && last != 46 ? value / scale : nil
     }
 
     public func equals(_ text: StaticString) -> Bool {

@@ -24,9 +24,12 @@ public final class RequestProbe {
     /// - Parameters:
     ///   - maximumChunks: hashes kept per prompt; a longer prompt is matched by this much of its beginning.
     ///   - chunkBytes: prompt bytes per hash.
-    public init(maximumChunks: Int = 65_536, chunkBytes: Int = 256) {
+    ///   - watching: names of body fields whose values are hashed for `watched(_:)`, in UTF-8: members of the body, or with a dot members
+    ///     of an object in it. The first `mostWatched` that are 1 to 64 bytes long are taken.
+    public init(maximumChunks: Int = 65_536, chunkBytes: Int = 256, watching: [[UInt8]] = []) {
         hasher = PromptHasher(maximumChunks: maximumChunks, chunkBytes: chunkBytes)
         reader = swl_request_reader_create()
+        if let reader { for name in watching { _ = swl_request_reader_watch(reader, name, name.count) } }
         clear()
     }
 
@@ -62,6 +65,14 @@ public final class RequestProbe {
 
     /// vLLM's `cache_salt`: requests with different salts share no cache. Already part of `prefixHashes`.
     public var cacheSalt: UnsafeRawBufferPointer? { Self.buffer(facts.cache_salt) }
+
+    public static let mostWatched = Int(swl_watched_fields)
+
+    /// The hash of a watched field's value, never 0; 0 when the body has none, or one that is neither text nor a whole number.
+    public func watched(_ index: Int) -> UInt64 {
+        guard index >= 0, index < Self.mostWatched else { return 0 }
+        return withUnsafeBytes(of: &facts.watched) { $0.loadUnaligned(fromByteOffset: index * 8, as: UInt64.self) }
+    }
 
     /// One chained hash per full chunk of the canonical prompt; the model, `cache_salt` and LoRA fields are in the chain's start.
     public var prefixHashes: UnsafeBufferPointer<UInt64> { hasher.hashes }

@@ -95,7 +95,8 @@ extension LoadPlan {
         schedule.arrivals.enumerated().map { index, arrival in
             let length = min(max(draw.logNormal(mean: 3_000, deviation: 3_000), 64), 30_000)
             return request(
-                arrival, [.init(id: 1 << 40 | UInt64(index), tokens: length)], output: min(draw.logNormal(mean: 250, deviation: 200), 2_000))
+                arrival, [.init(id: 1 << 40 | UInt64(index), tokens: length)], output: min(draw.logNormal(mean: 250, deviation: 200), 2_000)
+            )
         }
     }
 }

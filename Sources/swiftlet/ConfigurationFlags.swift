@@ -20,8 +20,14 @@ struct ConfigurationFlags: ParsableArguments {
     var kubeconfig: String?
     @Option(name: .customLong("kube-context"), help: ArgumentHelp("The kubeconfig's context to use.", valueName: "name"))
     var kubernetesContext: String?
-    @Option(name: .long, help: "least-cost, round-robin, random, least-request or prefix-affinity.")
+    @Option(
+        name: .long,
+        help: "least-cost, prefix-affinity, least-request, power-of-two, round-robin, random, consistent-hash or session.")
     var policy: String?
+    @Option(name: .long, help: ArgumentHelp("The node that this router runs on: groups there are preferred.", valueName: "name"))
+    var node: String?
+    @Option(name: .long, help: ArgumentHelp("The zone that this router runs in: groups there are preferred.", valueName: "name"))
+    var zone: String?
     @Option(name: .long, help: "Event loops; 0 is one per core.")
     var loops: Int?
     @Option(name: .long, help: ArgumentHelp("Address of the admin port.", valueName: "addr:port"))
@@ -52,6 +58,8 @@ struct ConfigurationFlags: ParsableArguments {
             flags.kubeconfigFile = kubeconfig
             flags.kubernetesContext = kubernetesContext
             flags.policy = policy
+            flags.node = node
+            flags.zone = zone
             flags.loops = loops
             flags.admin = admin
             flags.tlsCertificateFile = tlsCertificate

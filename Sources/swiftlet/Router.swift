@@ -28,10 +28,11 @@ final class Router: Sendable {
             BoundListener(address: try Self.address(listener.address), tls: source)
         }
         for listener in listeners { try Listener.checkAvailable(listener.address) }
-        let settings = Self.settings(configuration, upstreamTLS: tls.upstream.map { UpstreamTLSSettings(source: $0, log: log) })
+        let settings = try Self.settings(configuration, upstreamTLS: tls.upstream.map { UpstreamTLSSettings(source: $0, log: log) })
         let table = RoutingTable(
             policy: configuration.policy, seed: configuration.routing.hashSeed,
-            limits: RoutingLimits(indexBlocks: configuration.routing.indexBlocks, leases: configuration.limits.requests))
+            limits: RoutingLimits(indexBlocks: configuration.routing.indexBlocks, leases: configuration.limits.requests),
+            placement: PlacementSettings(configuration.routing))
         table.replaceGroups(configuration.groups, now: DispatchTime.now().uptimeNanoseconds)
         let count = configuration.loops > 0 ? configuration.loops : max(1, ProcessInfo.processInfo.activeProcessorCount)
         let idSeed = UInt64.random(in: 0 ... .max)
@@ -72,7 +73,8 @@ final class Router: Sendable {
             let service = ListenerService()
             let directory = GroupDirectory(loop: loop, table: table)
             if let adminRequest {
-                let application = AdminApplication(loop: loop, table: table, directory: directory, workers: mailboxes)
+                let application = AdminApplication(
+                    loop: loop, table: table, directory: directory, workers: mailboxes, reading: settings.reading)
                 service.listeners.append(
                     try Listener(loop: loop, address: adminRequest, tls: nil, application: application, limits: settings.transport))
             }
@@ -133,7 +135,7 @@ final class Router: Sendable {
         return EndpointAddresses(addresses)
     }
 
-    private static func settings(_ configuration: SwiftletConfiguration, upstreamTLS: UpstreamTLSSettings?) -> ProxySettings {
+    private static func settings(_ configuration: SwiftletConfiguration, upstreamTLS: UpstreamTLSSettings?) throws -> ProxySettings {
         var settings = ProxySettings()
         settings.upstreamTLS = upstreamTLS
         let limits = configuration.limits
@@ -142,7 +144,9 @@ final class Router: Sendable {
         settings.bufferedBodyBytes = limits.bufferedBodyBytes
         settings.attempts = configuration.retries.attempts
         settings.headHoldNanoseconds = timeouts.headHoldNanoseconds
-        settings.hashSeed = configuration.routing.hashSeed
+        settings.reading = RequestReading(configuration)
+        settings.explainsToClients = configuration.routing.explainsToClients
+        settings.pinToken = try configuration.routing.pinToken()
         settings.version = Swiftlet.release
         settings.startedAtSeconds = Int(Date().timeIntervalSince1970)
         settings.transport.headBytes = limits.headerBytes

@@ -114,7 +114,10 @@ private func loadFault(_ text: String) -> String {
         ("loops: -1\n", "s.yaml:1:8: loops: expected a whole number from 0 to 256, found \"-1\""),
         ("loops: [1]\n", "s.yaml:1:8: loops: expected a whole number from 0 to 256, found a list"),
         ("loops:\n", "loops: expected a whole number from 0 to 256, found nothing"),
-        ("policy: fastest\n", "policy: expected one of least-cost, round-robin, random, least-request, prefix-affinity, found \"fastest\""),
+        (
+            "policy: fastest\n",
+            "policy: expected one of least-cost, round-robin, random, least-request, prefix-affinity, power-of-two, consistent-hash, session, found \"fastest\""
+        ),
         ("access_log: yes\n", "s.yaml:1:13: access_log: expected true or false, found \"yes\""),
         (
             "timeouts:\n  connect: 10\n",
@@ -247,7 +250,8 @@ private func loadFault(_ text: String) -> String {
         #expect(said { $0.listen = ["8080"] }.hasPrefix("--listen: expected HOST:PORT"))
         #expect(
             said { $0.policy = "x" }
-                == "--policy: expected one of least-cost, round-robin, random, least-request, prefix-affinity, found \"x\"")
+                == "--policy: expected one of least-cost, round-robin, random, least-request, prefix-affinity, power-of-two, consistent-hash, session, found \"x\""
+        )
         #expect(said { $0.loops = 1_000 } == "--loops: expected a whole number from 0 to 256, found \"1000\"")
         #expect(said { $0.tlsKeyFile = "k" } == "--tls-key: expected together with --tls-cert, found alone")
         #expect(said { $0.tlsCertificateFile = "k" } == "--tls-cert: expected together with --tls-key, found alone")

@@ -229,6 +229,17 @@ def test_message_sizes(echo, size):
     assert channel.unary_unary("/echo/Unary")(payload, timeout=10) == payload
 
 
+@pytest.mark.parametrize("algorithm", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+def test_compressed_messages(echo, algorithm):
+    """The flag before each message and `grpc-encoding` pass untouched, or the server could not read a word."""
+    server, channel = echo
+    payload = b"compress me " * 20_000
+    call = channel.stream_stream("/echo/Converse")
+    answers = list(call(iter([payload, b"", payload]), compression=algorithm, timeout=10))
+    assert answers == [payload[::-1], b"", payload[::-1]]
+    assert channel.unary_unary("/echo/Unary")(payload, compression=algorithm, timeout=10) == payload
+
+
 def test_client_streaming(echo):
     _, channel = echo
     answer, call = channel.stream_unary("/echo/Collect").with_call(iter([b"a", b"b", b"c"]), timeout=5)

@@ -174,7 +174,10 @@ def test_model_and_cache_salt_separate_caches(router):
 # Policies ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("policy", ["least-cost", "round-robin", "random", "least-request", "prefix-affinity"])
+@pytest.mark.parametrize(
+    "policy",
+    ["least-cost", "round-robin", "random", "least-request", "prefix-affinity", "power-of-two", "consistent-hash", "session"],
+)
 def test_every_policy_serves(serve, scripted, policy):
     backends = [scripted() for _ in range(3)]
     program = serve(*backends, arguments=["--policy", policy])

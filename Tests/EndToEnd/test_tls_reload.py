@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import ssl
+import threading
 
 import pytest
 
@@ -96,6 +97,35 @@ def test_broken_files_keep_the_old_certificate(program, files, authority, broken
     wait_until(lambda: shown(program, authority) == pki.serial(second.certificate), what="the repaired certificate")
     told = [line for line in program.stderr_lines if "TLS files not reloaded" in line]
     assert len(told) == 1 and str(files.key if broken in ("empty", "foreign key") else files.certificate) in told[0], told
+
+
+@pytest.mark.parametrize("first", ["key", "certificate"])
+def test_key_of_another_kind_under_load(program, files, authority, first):
+    """A renewal with a new key is two files, and between them they do not match: nobody meets that, and nobody is dropped."""
+    renewed = authority.issue("renewed", "DNS:localhost", kind="rsa")
+    expected, ended, failures = pki.serial(renewed.certificate), threading.Event(), []
+
+    def ask_for_ever():
+        while not ended.is_set():
+            try:
+                with connect(program.port, authority) as connection:
+                    connection.sendall(GET)
+                    assert connection.recv(4_096).startswith(b"HTTP/1.1 200")
+            except (OSError, AssertionError) as error:
+                failures.append(error)
+
+    clients = [threading.Thread(target=ask_for_ever) for _ in range(2)]
+    for client in clients:
+        client.start()
+    replace(*((files.key, renewed.key) if first == "key" else (files.certificate, renewed.certificate)))
+    wait_until(lambda: reloads(program, "failure") == 1, what="the half that does not match to be seen")
+    replace(*((files.certificate, renewed.certificate) if first == "key" else (files.key, renewed.key)))
+    wait_until(lambda: shown(program, authority) == expected, what="the new certificate")
+    assert {shown(program, authority) for _ in range(8)} == {expected}
+    ended.set()
+    for client in clients:
+        client.join(5)
+    assert not failures, failures[:3]
 
 
 def test_kubernetes_volume(start, tmp_path, authority):

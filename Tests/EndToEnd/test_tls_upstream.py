@@ -242,3 +242,53 @@ def test_sessions_are_resumed(serve_upstream, scripted, authority):
     for _ in range(4):
         post(program)
     assert all(reused[1:]), reused
+
+
+def test_authority_that_is_replaced(serve_upstream, scripted, tmp_path, authority):
+    """The file is watched: a backend of the old authority is refused, one of the new is trusted, and connections that stand go on."""
+    other = pki.Authority(tmp_path, "other")
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes(authority.file.read_bytes())
+    old = scripted(answer_ok, tls=backend_context(authority.issue("old", "IP:127.0.0.1")))
+    new = scripted(answer_ok, tls=backend_context(other.issue("new", "IP:127.0.0.1")))
+    program = serve_upstream(f"ca_file: {trusted}", old.url, new.url, rest="timeouts: {upstream_idle: 100ms}\n")
+
+    def server():
+        answer = post(program)
+        return answer.status_code == 200 and answer.headers["x-served-by"]
+
+    assert server() == old.name
+    fresh = tmp_path / "fresh.pem"
+    fresh.write_bytes(other.file.read_bytes())
+    fresh.rename(trusted)
+    wait_until(lambda: server() == new.name, 20, "the backend of the new authority")
+    wait_until(lambda: server() == new.name and not old.in_flight, what="no way back")
+
+
+def test_certificate_of_the_router_is_renewed(serve_upstream, scripted, tmp_path, authority):
+    """A key pair that is replaced key first, as some tools do, is shown to the next connection."""
+    subjects = []
+
+    async def script(exchange):
+        subjects.append(dict(pair[0] for pair in exchange.writer.get_extra_info("peercert")["subject"])["commonName"])
+        await answer_ok(exchange)
+
+    backend = scripted(script, tls=backend_context(authority.issue("backend", "IP:127.0.0.1"), authority))
+    first, second = authority.issue("first"), authority.issue("second", kind="rsa")
+    mine = pki.Identity(tmp_path / "router.crt", tmp_path / "router.key")
+    for target, source in ((mine.key, first.key), (mine.certificate, first.certificate)):
+        target.write_bytes(source.read_bytes())
+    tls = f"ca_file: {authority.file}, {mine.yaml()}"
+    program = serve_upstream(tls, backend.url, rest="timeouts: {upstream_idle: 100ms}\n")
+    assert post(program).status_code == 200
+    for target, source in ((mine.key, second.key), (mine.certificate, second.certificate)):
+        fresh = target.with_suffix(".new")
+        fresh.write_bytes(source.read_bytes())
+        fresh.rename(target)
+
+    def renewed():
+        assert post(program).status_code == 200
+        return subjects[-1] == "second"
+
+    wait_until(renewed, what="the new certificate")
+    assert set(subjects) == {"first", "second"}

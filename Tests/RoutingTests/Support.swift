@@ -54,17 +54,41 @@ extension RoutingTable {
 
     func pick(
         _ prompt: Prompt?, model: String = "", maxOutputTokens: Int? = nil, needsHTTP2: Bool = false, isStreamed: Bool = true,
-        excluding tried: TriedGroups = .init(), now: UInt64 = 0
+        session: UInt64 = 0, wantedTTFT: Double = 0, excluding tried: TriedGroups = .init(), pinnedTo group: String? = nil,
+        now: UInt64 = 0
     ) -> Result<Decision, RoutingFailure> {
+        request(prompt, model: model) { request in
+            request.maxOutputTokens = maxOutputTokens
+            request.needsHTTP2 = needsHTTP2
+            request.isStreamed = isStreamed
+            request.session = session
+            request.wantedTTFTSeconds = wantedTTFT
+            guard var group else { return pick(request, excluding: tried, now: now) }
+            return group.withUTF8 { name in
+                request.pinnedGroup = UnsafeRawBufferPointer(name)
+                return pick(request, excluding: tried, now: now)
+            }
+        }
+    }
+
+    func explain(
+        _ prompt: Prompt? = nil, model: String = "", session: UInt64 = 0, wantedTTFT: Double = 0, now: UInt64 = 0
+    ) -> Explanation {
+        request(prompt, model: model) { request in
+            request.session = session
+            request.wantedTTFTSeconds = wantedTTFT
+            return explain(request, now: now)
+        }
+    }
+
+    private func request<Result>(_ prompt: Prompt?, model: String, _ body: (inout RoutingRequest) -> Result) -> Result {
         var model = model
         return model.withUTF8 { name in
             (prompt?.hashes ?? []).withUnsafeBufferPointer { hashes in
-                pick(
-                    RoutingRequest(
-                        model: UnsafeRawBufferPointer(name), prefixHashes: hashes, chunkBytes: Prompt.chunkBytes,
-                        promptBytes: prompt?.bytes ?? 0, maxOutputTokens: maxOutputTokens, needsHTTP2: needsHTTP2,
-                        isStreamed: isStreamed),
-                    excluding: tried, now: now)
+                var request = RoutingRequest(
+                    model: UnsafeRawBufferPointer(name), prefixHashes: hashes, chunkBytes: Prompt.chunkBytes,
+                    promptBytes: prompt?.bytes ?? 0)
+                return body(&request)
             }
         }
     }

@@ -38,6 +38,9 @@ void swl_prompt_hasher_salt(swl_prompt_hasher *hasher, uint64_t kind, const void
 /// Appends prompt bytes; slicing does not change the result.
 void swl_prompt_hasher_append(swl_prompt_hasher *hasher, const void *bytes, size_t length);
 
+/// Body fields that may be watched at once, and bytes in the name of one.
+enum { swl_watched_fields = 8, swl_watched_name_bytes = 64 };
+
 /// What routing needs of one request body. Texts are unescaped UTF-8.
 typedef struct swl_request_facts {
     swl_text model;
@@ -47,6 +50,8 @@ typedef struct swl_request_facts {
     int64_t seed;
     int64_t max_tokens;
     int64_t n;
+    /// XXH3 of each watched field that is a string or a whole number, never 0; 0 when it is absent, empty or something else.
+    uint64_t watched[swl_watched_fields];
     bool is_json;
     bool stream;
     bool include_usage;
@@ -63,6 +68,10 @@ size_t swl_request_padding(void);
 /// NULL when memory is short.
 swl_request_reader *swl_request_reader_create(void);
 void swl_request_reader_destroy(swl_request_reader *reader);
+
+/// Has the reader hash one more field of the bodies to come: a member of the body, or with a dot in its name a member of an object in
+/// it. False when there are `swl_watched_fields` already, or the name is empty or too long.
+bool swl_request_reader_watch(swl_request_reader *reader, const uint8_t *name, size_t length);
 
 /// Reads one body and feeds its canonical prompt to `hasher`. Texts in `facts` live until the next call with this reader.
 /// A body that is no JSON, nests too deep or is larger than the reader's bounds leaves `facts->is_json` false.

@@ -111,6 +111,8 @@ enum GroupAssembly {
             models: template.models, prefillTokensPerSecond: template.prefillTokensPerSecond,
             decodeStepSeconds: template.decodeStepSeconds, kvCapacityTokens: template.kvCapacityTokens, isReady: isReady)
         description.incarnation = leader.identity
+        description.node = leader.node ?? ""
+        description.zone = leader.zone ?? ""
         return description
     }
 

@@ -71,9 +71,9 @@ public struct GroupTemplate: Sendable, Equatable {
     /// Processes of a group where no member says it.
     public var worldSize: Int?
     /// Priors; see `GroupDescription`.
-    public var prefillTokensPerSecond = 20_000.0
-    public var decodeStepSeconds = 0.02
-    public var kvCapacityTokens = 500_000
+    public var prefillTokensPerSecond = 0.0
+    public var decodeStepSeconds = 0.0
+    public var kvCapacityTokens = 0
 
     public init() {}
 }

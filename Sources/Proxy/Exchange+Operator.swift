@@ -1,0 +1,50 @@
+import HTTPTransport
+import Routing
+import Telemetry
+import Wire
+
+/// What operators may ask of a request, as far as they have allowed themselves to: that it go to a group by name, and that the answer
+/// say why it went where. The fields are the router's own and are not forwarded.
+extension Exchange {
+    private static let explain = Array("x-swiftlet-explain".utf8)
+    private static let group = Array("x-swiftlet-group".utf8)
+    private static let token = Array("x-swiftlet-pin-token".utf8)
+
+    /// - Returns: false when the request names a group and must not.
+    func readsOperatorFields(_ headers: HeaderBlock) -> Bool {
+        if worker.settings.explainsToClients, let wish = headers.value(named: Self.explain) {
+            wantsExplanation = !wish.equals("0")
+            headers.remove(named: Self.explain)
+        }
+        guard !worker.settings.pinToken.isEmpty, let name = headers.value(named: Self.group, once: true) else { return true }
+        guard let token = headers.value(named: Self.token, once: true), Self.isEqual(token, worker.settings.pinToken) else { return false }
+        pinnedGroup = Array(name)
+        headers.remove(named: Self.group)
+        headers.remove(named: Self.token)
+        return true
+    }
+
+    /// Takes as long whatever the bytes are, so that a token cannot be guessed byte by byte.
+    private static func isEqual(_ given: UnsafeRawBufferPointer, _ expected: [UInt8]) -> Bool {
+        guard given.count == expected.count else { return false }
+        var difference: UInt8 = 0
+        for index in 0..<given.count { difference |= given[index] ^ expected[index] }
+        return difference == 0
+    }
+
+    /// `group=…;reason=…;cached_tokens=…` and every term in microseconds, of the group that the answer comes from.
+    func appendExplanation(to headers: HeaderBlock) {
+        guard let decision else { return }
+        let name = worker.metrics.groups.bytes(of: worker.label(of: decision.group))
+        var text = Array("group=".utf8)
+        // A name may hold what a header may not.
+        text.append(contentsOf: name.map { $0 < 0x20 || $0 == 0x7F || $0 == UInt8(ascii: ";") ? UInt8(ascii: "?") : $0 })
+        text.append(contentsOf: ";reason=\(decision.reason.label);cached_tokens=\(decision.predictedCachedTokens)".utf8)
+        for (term, seconds) in decision.terms.named { text.append(contentsOf: ";\(term)_us=\(Int((seconds * 1e6).rounded()))".utf8) }
+        text.withUnsafeBytes { headers.append("x-swiftlet-explain", $0) }
+    }
+}
+
+extension HeaderBlock {
+    fileprivate func remove(named name: [UInt8]) { removeFields { self.name(at: $0).equalsIgnoringCase(name) } }
+}

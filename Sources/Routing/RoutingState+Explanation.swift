@@ -1,0 +1,49 @@
+/// What a decision would be, and why, for people.
+public struct Explanation: Sendable, Equatable {
+    public struct Group: Sendable, Equatable {
+        public var name: String
+        public var isChosen: Bool
+        /// Why it is no candidate; nil when it is one.
+        public var obstacle: GroupState.Obstacle?
+        /// Prompt tokens that it is expected to find in its KV cache.
+        public var cachedTokens: Int
+        public var terms: CostTerms
+    }
+
+    public var policy: Policy
+    public var outcome: Result<DecisionReason, RoutingFailure>
+    /// Expected tokens of the prompt and of the answer.
+    public var promptTokens = 0
+    public var outputTokens = 0
+    /// The groups that may serve the model, in the order of their descriptions.
+    public var groups: [Group] = []
+}
+
+extension RoutingState {
+    mutating func explain(_ request: borrowing RoutingRequest, tried: TriedGroups, now: UInt64) -> Explanation {
+        // Everything that a decision changes besides its booking.
+        let before = (sequence, randomState, arrivals, fadeCursor)
+        defer { (sequence, randomState, arrivals, fadeCursor) = before }
+        switch decide(request, tried: tried, now: now) {
+        case .failure(let failure): return Explanation(policy: policy, outcome: .failure(failure))
+        case .success(let choice):
+            let inputs = choice.inputs
+            var explanation = Explanation(policy: policy, outcome: .success(choice.reason))
+            explanation.promptTokens = Int(inputs.promptTokens)
+            explanation.outputTokens = Int(inputs.outputTokens)
+            let serving = Set(catalog.match(request.model).slots)
+            let slots = order.filter(serving.contains)
+            if inputs.adapter != 0 { for slot in slots { priceAdapter(inputs.adapter, slot: slot) } }
+            explanation.groups = slots.compactMap { slot in
+                guard let description = records[Int(slot)]?.description else { return nil }
+                let depth = policy.usesPrefixIndex ? index.depth(of: loads[slot].holder) : 0
+                return Explanation.Group(
+                    name: description.name, isChosen: slot == choice.slot,
+                    obstacle: obstacle(loads[slot], isDescribedReady: description.isReady, now: now).0,
+                    cachedTokens: Int(inputs.cachedTokens(on: loads[slot], depth: depth)),
+                    terms: inputs.terms(on: loads[slot], depth: depth))
+            }
+            return explanation
+        }
+    }
+}

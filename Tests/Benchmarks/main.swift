@@ -1,0 +1,127 @@
+// What a decision costs, as a program: `swiftlet-benchmarks` prints a table of times; `swiftlet-benchmarks count SCENARIO N` does
+// one thing N times and says nothing, for callgrind and for counters of allocations (Tests/EndToEnd/test_benchmarks.py).
+//
+//   swift build -c release --product swiftlet-benchmarks && .build/release/swiftlet-benchmarks
+
+import Glibc
+import Routing
+import Wire
+
+func nanoseconds() -> UInt64 {
+    var time = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
+}
+
+/// A chat body of about 32 KiB of text.
+func chatBody(bytes: Int) -> [UInt8] {
+    var random = SeededGenerator(state: 7)
+    let words = [
+        "the ", "queue ", "of ", "a ", "group ", "is ", "as ", "long ", "as ", "its ", "tokens ", "caf\\u00e9 ", "\\\"so\\\" ", "\\n",
+    ]
+    var text = ""
+    while text.utf8.count < bytes { text += words[Int(random.next() % UInt64(words.count))] }
+    return Array(#"{"model":"m","stream":true,"max_tokens":256,"messages":[{"role":"user","content":"\#(text)"}]}"#.utf8)
+}
+
+/// Reads and hashes the body `rounds` times.
+func probeRounds(_ rounds: Int, body: [UInt8], times: inout [UInt64]) {
+    let probe = RequestProbe()
+    let padded = body + Array(repeating: 0, count: RequestProbe.padding)
+    padded.withUnsafeBytes { bytes in
+        let content = UnsafeRawBufferPointer(rebasing: bytes[..<body.count])
+        for round in 0..<rounds {
+            let start = nanoseconds()
+            probe.probe(content, seed: 1)
+            if round < times.count { times[round] = nanoseconds() &- start }
+        }
+    }
+}
+
+func residentBytes() -> Int {
+    guard let file = fopen("/proc/self/statm", "r") else { return 0 }
+    defer { fclose(file) }
+    var line = [CChar](repeating: 0, count: 128)
+    guard fgets(&line, 128, file) != nil else { return 0 }
+    let fields = String(decoding: line.prefix { $0 != 0 }.map(UInt8.init), as: UTF8.self).split(separator: " ")
+    return fields.count > 1 ? (Int(fields[1]) ?? 0) * 4_096 : 0
+}
+
+func padded(_ text: String, _ width: Int) -> String { text + String(repeating: " ", count: max(0, width - text.utf8.count)) }
+
+func show(_ what: String, _ times: [UInt64], limit: String) {
+    let sorted = times.sorted()
+    let mean = Double(sorted.reduce(0, &+)) / Double(sorted.count)
+    let columns = [mean, Double(sorted[sorted.count / 2]), Double(sorted[sorted.count * 99 / 100])]
+        .map { padded("\(Int($0.rounded())) ns", 12) }
+    print(padded(what, 44) + columns.joined() + limit)
+}
+
+/// Takes away what reading the clock costs.
+func clockCost() -> UInt64 {
+    (0..<10_000).map { _ in
+        let start = nanoseconds()
+        return nanoseconds() &- start
+    }.sorted()[5_000]
+}
+
+func measure(groups: Int, blocks: Int, traffic: Scenario.Traffic, decisions: Int) -> [UInt64] {
+    var scenario = Scenario(groups: groups, blocks: blocks, traffic: traffic)
+    let clock = clockCost()
+    var times = [UInt64](repeating: 0, count: decisions)
+    for index in 0..<decisions {
+        scenario.prepare()
+        let start = nanoseconds()
+        let lease = scenario.pick()
+        let taken = nanoseconds() &- start
+        times[index] = taken > clock ? taken &- clock : 0
+        scenario.turnOver(lease)
+    }
+    return times
+}
+
+func table() {
+    let million = 1 << 20
+    print(padded("", 44) + padded("mean", 12) + padded("p50", 12) + padded("p99", 12) + "bound")
+    for traffic in Scenario.Traffic.allCases {
+        show(
+            "decision and booking, 8 groups, \(traffic.rawValue)",
+            measure(groups: 8, blocks: million, traffic: traffic, decisions: 20_000), limit: traffic == .cold ? "" : "mean 2000 ns")
+        show(
+            "decision and booking, 1000 groups, \(traffic.rawValue)",
+            measure(groups: 1_000, blocks: million, traffic: traffic, decisions: 20_000), limit: traffic == .cold ? "" : "p99 5000 ns")
+    }
+    var times = [UInt64](repeating: 0, count: 5_000)
+    probeRounds(times.count, body: chatBody(bytes: 32 << 10), times: &times)
+    show("32 KiB prompt, probe and hashes", times, limit: "mean 15000 ns")
+    let before = residentBytes()
+    let scenario = Scenario(groups: 64, blocks: million, traffic: .turns)
+    let held = scenario.table.groups(now: 0).reduce(0) { $0 + $1.indexBlocks }
+    print(padded("index with \(held) blocks", 44) + padded("\((residentBytes() - before) >> 20) MiB", 36) + "64 MB")
+}
+
+func count(_ what: String, _ rounds: Int) -> Bool {
+    if what == "probe" {
+        var times: [UInt64] = []
+        probeRounds(rounds, body: chatBody(bytes: 32 << 10), times: &times)
+        return true
+    }
+    let parts = what.split(separator: "-")
+    guard parts.count == 2, let groups = Int(parts[1]), let traffic = Scenario.Traffic(rawValue: String(parts[0])) else { return false }
+    var scenario = Scenario(groups: groups, blocks: 1 << 15, traffic: traffic)
+    for _ in 0..<rounds {
+        scenario.prepare()
+        scenario.turnOver(scenario.pick())
+    }
+    return true
+}
+
+let arguments = Array(CommandLine.arguments.dropFirst())
+if arguments.isEmpty {
+    table()
+} else {
+    guard arguments.count == 3, arguments[0] == "count", let rounds = Int(arguments[2]), rounds > 0, count(arguments[1], rounds) else {
+        print("swiftlet-benchmarks [count probe|bare-GROUPS|turns-GROUPS|cold-GROUPS N]")
+        exit(64)
+    }
+}

@@ -1,2 +1,0 @@
-@testable import Simulation
-import Testing
