@@ -18,6 +18,8 @@ PYTEST_FLAGS ?=
 BENCH ?= ../shared/bench
 BENCH_ROWS ?= R1 R3 R5 R6h1 R7
 BENCH_RUNS ?= 5
+# Names of proxies with commas between them; all that do the row by default.
+BENCH_PEERS ?=
 
 # What the Swift toolchain itself runs on, what it needs to compile C and C++ and to link, and our C libraries.
 APT_SWIFT := libncurses6 libsqlite3-0 libcurl4 libxml2 binutils libc6-dev libstdc++-12-dev pkg-config git ca-certificates tzdata
@@ -25,7 +27,7 @@ APT_BUILD := libnghttp2-dev libssl-dev libsimdjson-dev libxxhash-dev libc-ares-d
 # Clients and tools of the tests.
 APT_TESTS := libhttp-parser-dev python3 python3-venv curl openssl nghttp2-client nghttp2-proxy valgrind
 
-.PHONY: help deps deps-system deps-python build demo test sanitize soak fuzz lint format proto bench compare-strictness clean
+.PHONY: help deps deps-system deps-python build demo test sanitize soak fuzz lint format proto bench bench-stub bench-tables compare-strictness clean
 
 help: ## Lists the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -115,9 +117,16 @@ format: ## Formats in place
 proto: ## Regenerates Sources/Protos from proto/
 	@proto/generate
 
-bench: build ## Compares with other proxies on this machine: BENCH_ROWS, BENCH_RUNS
+bench: build ## Compares with other proxies on this machine: BENCH_ROWS, BENCH_PEERS, BENCH_RUNS
 	@[[ -x $(BENCH)/run.sh ]] || { echo "make bench: $(BENCH)/run.sh is not there; BENCH names its folder" >&2; exit 1; }
-	for row in $(BENCH_ROWS); do SWIFTLET="$(CURDIR)/$(BINARY)" $(BENCH)/run.sh "$$row" "" $(BENCH_RUNS); done
+	for row in $(BENCH_ROWS); do SWIFTLET="$(CURDIR)/$(BINARY)" $(BENCH)/run.sh "$$row" "$(BENCH_PEERS)" $(BENCH_RUNS); done
+
+bench-tables: ## Puts the stored results of `make bench` into the README's tables
+	@python3 Tests/Comparison/peer_tables.py --write
+
+bench-stub: deps build ## How late the stub's tokens leave and come: 2,000 streams over 16 engines, STREAMS, ENGINES, LOOPS
+	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python Tests/EndToEnd/stub_streams.py --streams $${STREAMS:-2000} \
+		--replicas $${ENGINES:-16} --loops $${LOOPS:-1}
 
 compare-strictness: build ## What this router, nginx and HAProxy (both of Debian) make of smuggled requests, as a table
 	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python -m pytest -q -s Tests/EndToEnd/test_compare_strictness.py

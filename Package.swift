@@ -45,7 +45,7 @@ let package = Package(
         // Pure: no I/O, no clock.
         .target(name: "Routing", dependencies: ["CXXHash"], swiftSettings: hot),
         .target(name: "Wire", dependencies: ["CNghttp2", "CSimdJSON", "CXXHash"], swiftSettings: hot),
-        .target(name: "EngineModel", dependencies: ["CXXHash", deque], swiftSettings: swift),
+        .target(name: "EngineModel", dependencies: ["CXXHash", deque], swiftSettings: hot),
         .target(name: "Workload", dependencies: [], swiftSettings: swift),
 
         // Mechanism.
@@ -100,7 +100,8 @@ let package = Package(
         .testTarget(name: "TelemetryTests", dependencies: ["Telemetry"], swiftSettings: swift),
         .testTarget(name: "ConfigurationTests", dependencies: ["Configuration"], swiftSettings: swift),
         .testTarget(name: "HTTPTransportTests", dependencies: ["HTTPTransport"], swiftSettings: swift),
-        .testTarget(name: "StubEngineTests", dependencies: ["StubEngine"], swiftSettings: swift),
+        .testTarget(
+            name: "StubEngineTests", dependencies: ["EngineModel", "EventLoop", "HTTPTransport", "StubEngine"], swiftSettings: swift),
         .testTarget(name: "WorkloadTests", dependencies: ["Workload"], swiftSettings: swift),
         .testTarget(name: "SimulationTests", dependencies: ["Simulation", "Workload"], swiftSettings: swift),
         .testTarget(name: "ReportingTests", dependencies: ["Reporting", histogram], swiftSettings: swift),

@@ -32,15 +32,24 @@ struct BlockTable {
         return KVBlockPool.none
     }
 
-    /// Puts another block of the same hash in the place of `block`, which must be there.
-    mutating func replace(_ block: Block, with heir: Block, in records: [KVBlockPool.Record]) {
-        slots[place(of: block, in: records)] = heir
+    /// Where the block stored for `hash` is; one must be.
+    @inline(__always)
+    func place(of hash: UInt64, in records: [KVBlockPool.Record]) -> Int {
+        var slot = home(of: hash)
+        while records[Int(slots[slot])].hash != hash { slot = (slot + 1) & (slots.count - 1) }
+        return slot
     }
 
-    /// Removes `block`, which must be there and whose record must still have its hash.
     @inline(__always)
-    mutating func remove(_ block: Block, in records: [KVBlockPool.Record]) {
-        var hole = place(of: block, in: records)
+    func block(at place: Int) -> Block { slots[place] }
+
+    /// Puts another block of the same hash in the place of the one that is there.
+    mutating func replace(at place: Int, with heir: Block) { slots[place] = heir }
+
+    /// Removes the block at `place`.
+    @inline(__always)
+    mutating func remove(at place: Int, in records: [KVBlockPool.Record]) {
+        var hole = place
         let mask = slots.count - 1
         var slot = (hole + 1) & mask
         while slots[slot] != KVBlockPool.none {
@@ -54,12 +63,6 @@ struct BlockTable {
         }
         slots[hole] = KVBlockPool.none
         count -= 1
-    }
-
-    private func place(of block: Block, in records: [KVBlockPool.Record]) -> Int {
-        var slot = home(of: records[Int(block)].hash)
-        while slots[slot] != block { slot = (slot + 1) & (slots.count - 1) }
-        return slot
     }
 
     @inline(__always)

@@ -50,7 +50,9 @@ public struct Engine {
     public var runningCount: Int { running.count }
     /// Sequences that wait for a place, preempted ones included.
     public var waitingCount: Int { waiting.count }
-    /// Blocks held by running sequences over blocks that can be used, 0...1.
+    /// Blocks held by running sequences.
+    public var usedBlockCount: Int { pool.usedCount }
+    /// The same over blocks that can be used, 0...1.
     public var cacheUsage: Double { Double(pool.usedCount) / Double(pool.count) }
 
     /// LoRA adapters in the batch, and those that only waiting sequences ask for, each once.

@@ -112,10 +112,11 @@ struct KVBlockPool {
     private mutating func forget(_ block: Block) -> UInt64 {
         let hash = records[Int(block)].hash
         guard hash != 0 else { return 0 }
-        let first = table.find(hash, in: records)
+        let place = table.place(of: hash, in: records)
+        let first = table.block(at: place)
         let heir = records[Int(block)].nextCopy
         if first == block {
-            if heir == Self.none { table.remove(block, in: records) } else { table.replace(block, with: heir, in: records) }
+            if heir == Self.none { table.remove(at: place, in: records) } else { table.replace(at: place, with: heir) }
         } else {
             var copy = first
             while records[Int(copy)].nextCopy != block { copy = records[Int(copy)].nextCopy }

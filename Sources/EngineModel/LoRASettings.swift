@@ -21,4 +21,13 @@ public struct LoRASettings: Sendable, Equatable {
         self.activationNanoseconds = activationNanoseconds
         self.loadNanoseconds = loadNanoseconds
     }
+
+    /// Both durations times `factor`.
+    public func scaled(by factor: Double) -> LoRASettings {
+        func scaled(_ nanoseconds: UInt64) -> UInt64 { UInt64(max(0, min(Double(nanoseconds) * factor, 1e18))) }
+        var copy = self
+        copy.activationNanoseconds = scaled(activationNanoseconds)
+        copy.loadNanoseconds = scaled(loadNanoseconds)
+        return copy
+    }
 }

@@ -47,6 +47,32 @@ public struct Prompt: Sendable {
         }
     }
 
+    /// A prompt made of pieces of which only names are known: equal names in equal places are equal text. A KV block's hash is made of
+    /// the pieces that lie in it, whatever their lengths. The tokens behind the last full block are like no other's.
+    public init(pieces: [(id: UInt64, tokens: Int)], blockSize: Int, uniqueness: UInt64) {
+        let size = max(1, blockSize)
+        var hashes: [UInt64] = []
+        hashes.reserveCapacity(pieces.reduce(0) { $0 + $1.tokens } / size)
+        var parent: UInt64 = 0
+        var filled = 0
+        var total = 0
+        for piece in pieces {
+            var offset = 0
+            while offset < piece.tokens {
+                let count = min(size - filled, piece.tokens - offset)
+                // Which part of the piece this is, in one word: a piece is far shorter than 2⁴⁰ tokens, a block than 2²⁴.
+                parent = BlockHash.next(after: parent ^ (UInt64(offset) << 24 | UInt64(count)), salt: piece.id)
+                offset += count
+                filled += count
+                guard filled == size else { continue }
+                hashes.append(parent)
+                filled = 0
+            }
+            total += max(0, piece.tokens)
+        }
+        self.init(tokenCount: total, blockHashes: hashes, blockSize: size, uniqueness: uniqueness)
+    }
+
     /// No prompt.
     static let none = Prompt(tokenCount: 0, blockHashes: [], blockSize: 1, uniqueness: 0)
 }

@@ -75,6 +75,21 @@ public struct StepTimeModel: Sendable, Equatable {
         fixed = Double(overheadNanoseconds)
     }
 
+    /// The same engine on a clock that runs slower (above 1) or faster: every duration times `factor`.
+    public func scaled(by factor: Double) -> StepTimeModel {
+        var scaled = self
+        scaled.prefillCompute *= factor
+        scaled.decodeCompute *= factor
+        scaled.weights *= factor
+        scaled.token *= factor
+        scaled.pair *= factor
+        scaled.context *= factor
+        scaled.prefillSequence *= factor
+        scaled.decodeSequence *= factor
+        scaled.fixed *= factor
+        return scaled
+    }
+
     /// Duration of a step, ns.
     public func nanoseconds(of load: StepLoad) -> UInt64 {
         let computing = prefillCompute * Double(load.prefillTokens) + decodeCompute * Double(load.decodeSequences)
@@ -83,6 +98,6 @@ public struct StepTimeModel: Sendable, Equatable {
             + context * Double(load.prefillContextTokens + load.decodeContextTokens)
             + prefillSequence * Double(load.prefillSequences) + decodeSequence * Double(load.decodeSequences) + fixed
         // Half a century at most, so that the conversion cannot trap and no sum of two can overflow.
-        return UInt64(min(max(work.rounded(), 0), 1.5e18)) &+ load.adapterLoadNanoseconds
+        return UInt64(min(max(work, 0), 1.5e18) + 0.5) &+ load.adapterLoadNanoseconds
     }
 }

@@ -40,6 +40,11 @@ final class EngineHost: EventHandler {
     private var clockLag: UInt64 = 0
     private var restBegan: UInt64 = 0
     private var tokensPerSecond = ThroughputMeter()
+    private let beginNanoseconds: UInt64
+    private let writeClock: WriteClock
+    /// The adapters that `vllm:lora_requests_info` told last.
+    private var runningAdapters: [AdapterID] = []
+    private var waitingAdapters: [AdapterID] = []
 
     private struct Owner {
         let generation: Generation
@@ -50,6 +55,8 @@ final class EngineHost: EventHandler {
     init(loop: EventLoop, configuration: StubConfiguration, rank: Int) {
         self.configuration = configuration
         self.rank = rank
+        beginNanoseconds = loop.now
+        writeClock = WriteClock(loop: loop)
         engine = Engine(configuration: configuration.engine)
         metrics = EngineMetrics(
             createdNanoseconds: loop.wallClock(), maximumModelTokens: configuration.maximumModelTokens,
@@ -57,6 +64,7 @@ final class EngineHost: EventHandler {
         catalogue = ModelCatalogue(
             names: configuration.models, adapters: configuration.adapters.map { ModelCatalogue.Adapter(name: $0.name, path: $0.path) })
         super.init(loop: loop)
+        writeClock.host = self
     }
 
     var totals: StubCounters {
@@ -71,6 +79,9 @@ final class EngineHost: EventHandler {
 
     /// Unix time, for the `created` of answers.
     var wallSeconds: UInt64 { loop.wallClock() / 1_000_000_000 }
+
+    /// Since the engine's process began.
+    var uptimeSeconds: Double { Double(loop.now &- beginNanoseconds) / 1e9 }
 
     /// Tokens generated per second, over the last seconds.
     var throughput: Double { tokensPerSecond.rate(at: loop.now) }
@@ -143,8 +154,26 @@ final class EngineHost: EventHandler {
         if named[generation.requestID]?.isEmpty == true { named[generation.requestID] = nil }
     }
 
-    /// Forgets all cached content that no sequence uses.
-    func resetPrefixCache() { engine.resetPrefixCache(events: &events) }
+    /// Forgets all cached content, unless a sequence uses some. Returns whether it was done.
+    @discardableResult
+    func resetPrefixCache() -> Bool { engine.resetPrefixCache(events: &events) }
+
+    /// Takes a LoRA adapter away. Sequences that use it run to their end.
+    func unloadAdapter(named name: String) throws(WireError) {
+        try catalogue.unload(name)
+        engine.forgetAdapter(BlockHash.adapter(named: name))
+    }
+
+    private func noteAdapters() {
+        let running = engine.runningAdapters
+        let waiting = engine.waitingAdapters
+        guard running != runningAdapters || waiting != waitingAdapters else { return }
+        runningAdapters = running
+        waitingAdapters = waiting
+        metrics.adaptersChanged(
+            running: running.compactMap { catalogue.name(of: $0) }, waiting: waiting.compactMap { catalogue.name(of: $0) },
+            nowNanoseconds: loop.wallClock())
+    }
 
     func resetMetrics() { metrics.reset(counters: engine.counters, nowNanoseconds: loop.wallClock()) }
 
@@ -228,8 +257,11 @@ final class EngineHost: EventHandler {
             let end = engine.nextStepEnd
             if let end, end > now { break }
             if let end { metrics.hostWasLate(nanoseconds: now &- end) }
+            let before = engine.counters.generatedTokens
             engine.step(now: now, events: &events)
             deliver(at: end ?? now)
+            if let end { writeClock.delivered(tokens: engine.counters.generatedTokens &- before, dueAt: end &+ clockLag) }
+            if configuration.maximumAdapters > 0 { noteAdapters() }
             guard engine.nextStepEnd != nil else { break }
             metrics.stepBegan(tokens: engine.load.tokens)
             steps += 1
@@ -291,6 +323,25 @@ final class EngineHost: EventHandler {
         let ending = Array(watches.values)
         watches = [:]
         for call in ending { call.endWatch() }
+    }
+}
+
+/// Looks at the clock when all that a step made has been handed to the kernel.
+private final class WriteClock: EventHandler {
+    weak var host: EngineHost?
+    private var steps: [(tokens: UInt64, due: UInt64)] = []
+
+    /// Connections flush at the end of the wake, in the order in which they asked for it; whoever asks now comes after them.
+    func delivered(tokens: UInt64, dueAt due: UInt64) {
+        guard tokens > 0 else { return }
+        steps.append((tokens, due))
+        callAtBatchEnd()
+    }
+
+    override func turnEnded() {
+        let now = loop.clock()
+        for step in steps { host?.metrics.tokensWritten(step.tokens, lateByNanoseconds: now &- min(step.due, now)) }
+        steps.removeAll(keepingCapacity: true)
     }
 }
 

@@ -7,6 +7,8 @@ class Generation {
         /// What ends the reply before the model would.
         var stop: StopMatch?
         var produced = 0
+        /// Somebody ended it by its request's id.
+        var isAborted = false
         /// Bytes of text that may still be shown.
         var visibleBytes: Int
 
@@ -16,11 +18,11 @@ class Generation {
             visibleBytes = stop?.visibleBytes ?? .max
         }
 
-        var isComplete: Bool { produced == request.outputTokens }
+        var isComplete: Bool { isAborted || produced == request.outputTokens }
         var endsByStop: Bool { request.endsTurn || stop != nil }
         /// OpenAI's name for why the reply ends.
-        var finishReason: StaticString { endsByStop ? "stop" : "length" }
-        var stopReasonJSON: String { stop?.reason.json ?? "null" }
+        var finishReason: StaticString { isAborted ? "abort" : endsByStop ? "stop" : "length" }
+        var stopReasonJSON: String { isAborted ? "null" : stop?.reason.json ?? "null" }
     }
 
     var choices: [Choice]
@@ -91,6 +93,8 @@ struct ReplyWishes {
     /// The reply goes on from the prompt's text, and so begins with a space.
     var continuesText = false
     var stop = StopMatch.Conditions()
+    /// The LoRA adapter that computes it.
+    var adapter: AdapterID?
 
     /// The sequence for one reply to `prompt`. Equal wishes and prompts give equal replies on every stub of the same seed.
     func choice(of prompt: Prompt, index: Int, stubSeed: UInt64) -> Generation.Choice {
@@ -102,7 +106,8 @@ struct ReplyWishes {
         if let match { (tokens, endsTurn) = (match.tokens, false) }
         return Generation.Choice(
             request: SequenceRequest(
-                id: 0, prompt: prompt, replySeed: seed, continuesText: continuesText, outputTokens: tokens, endsTurn: endsTurn),
+                id: 0, prompt: prompt, replySeed: seed, continuesText: continuesText, outputTokens: tokens, endsTurn: endsTurn,
+                adapter: adapter),
             stop: match)
     }
 }

@@ -21,8 +21,8 @@ public struct StubConfiguration: Sendable {
     public var dataParallelSize = 1
     /// LoRA adapters, as names and paths, that are there from the start.
     public var adapters: [(name: String, path: String)] = []
-    /// LoRA adapters that may be loaded; 0 means that the engine knows none, and `vllm:lora_requests_info` is absent.
-    public var maximumAdapters = 0
+    /// LoRA adapters that one batch may use; 0 means that the engine knows none, and `vllm:lora_requests_info` is absent.
+    public var maximumAdapters: Int { engine.lora?.slots ?? 0 }
     /// Answers name the request in `x-request-id` (`--enable-request-id-headers`).
     public var echoesRequestID = false
     /// After an answer, how long an idle HTTP/1 connection stays open, ns. uvicorn: 5 s.

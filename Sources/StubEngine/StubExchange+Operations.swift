@@ -27,7 +27,7 @@ extension StubExchange {
             try host.catalogue.load(
                 ModelCatalogue.Adapter(name: body.name, path: body.path ?? ""), inPlace: body.inPlace ?? false)
         } else {
-            try host.catalogue.unload(body.name)
+            try host.unloadAdapter(named: body.name)
         }
         let verb = route == .loadAdapter ? "added" : "removed"
         send(

@@ -1,4 +1,5 @@
 import ArgumentParser
+import CLinux
 import Dispatch
 import EngineModel
 import EventLoop
@@ -13,7 +14,8 @@ struct StubCommand: ParsableCommand {
         discussion: """
             HTTP/1.1, HTTP/2 and gRPC share each port. Prints "listening on http://ADDR:PORT" to standard error for every engine \
             once it accepts. Equal requests get equal replies from every stub of the same --seed.
-            """)
+            """,
+        subcommands: [StubReplayCommand.self, StubValidateCommand.self])
 
     @Option(help: "Address of the first engine. Port 0 takes free ports.")
     var listen = "127.0.0.1:8000"
@@ -24,23 +26,14 @@ struct StubCommand: ParsableCommand {
     @Option(help: "Engines in this process, on consecutive ports.")
     var replicas = 1
 
-    @Option(help: "Time to compute one prompt token, in microseconds.")
-    var prefillUsPerToken = 100.0
+    @OptionGroup(title: "Engine")
+    var engine: EngineOptions
 
-    @Option(help: "Time of a step that decodes one sequence, in milliseconds. Each further sequence adds a hundredth.")
-    var decodeMsPerToken = 20.0
+    @Option(help: "Threads that the engines are spread over; /admin/config reaches the engines of its own thread.")
+    var loops = 1
 
-    @Option(help: "KV blocks of an engine.")
-    var kvBlocks = 16_384
-
-    @Option(help: "Tokens per KV block.")
-    var blockSize = 16
-
-    @Option(help: "Sequences that an engine runs at once.")
-    var maxNumSeqs = 256
-
-    @Option(help: "Tokens that one step computes at most.")
-    var maxNumBatchedTokens = 2_048
+    @Flag(help: "Print the presets and what they mean, and exit.")
+    var listPresets = false
 
     @Option(help: "Longest prompt and reply together, in tokens; never more than the KV blocks hold.")
     var maxModelLen = 131_072
@@ -54,8 +47,8 @@ struct StubCommand: ParsableCommand {
     @Option(help: "Address where /admin/config answers whatever the engines' ports do.")
     var adminListen: String?
 
-    @Option(help: "LoRA adapters that may be loaded; 0 disables them.")
-    var maxLoras = 0
+    @Option(help: "LoRA adapter that is there from the start, as NAME=PATH; repeatable. Needs --max-loras.")
+    var loraModules: [String] = []
 
     @Option(help: "Requests under way at most; others get --overload-status.")
     var maxNumQueuedReqs: Int?
@@ -72,14 +65,17 @@ struct StubCommand: ParsableCommand {
     @Option(help: "Seconds that an idle HTTP/1 connection stays open; vLLM: 5.")
     var keepAliveSeconds = 75.0
 
-    @Option(help: "Seconds until the port opens: the model loads.")
-    var startupSeconds = 0.0
+    @Option(help: "Seconds until the port opens: the model loads. 0 by default.")
+    var startupSeconds: Double?
+
+    @Flag(help: "With --preset: the port opens after the time that the model takes to load, times --time-scale.")
+    var simulateStartup = false
 
     @Option(help: "Engines of one data-parallel deployment, on consecutive ports.")
     var dataParallelSize = 1
 
-    @Option(help: "Size of the tensor-parallel group, leader included.")
-    var tensorParallelSize = 1
+    @Option(help: "Size of the tensor-parallel group, leader included; 1 without --preset.")
+    var tensorParallelSize: Int?
 
     @Option(help: "Where members (swiftlet stub-member) join; without it they are inside.")
     var groupListen: String?
@@ -103,53 +99,50 @@ struct StubCommand: ParsableCommand {
         for (flag, text) in [("--admin-listen", adminListen), ("--group-listen", groupListen)] {
             if let text, SocketAddress(text) == nil { throw ValidationError("\(flag): expected ADDR:PORT, got '\(text)'") }
         }
-        try check("--max-loras", maxLoras, 0...1_024)
-        try check("--max-num-queued-reqs", maxNumQueuedReqs ?? 0, 0...1_000_000_000)
-        try check("--max-num-queued-tokens", maxNumQueuedTokens ?? 0, 0...1_000_000_000)
-        try check("--overload-status", overloadStatus, 400...599)
-        try check("--keep-alive-seconds", keepAliveSeconds, 0.01...86_400)
-        try check("--startup-seconds", startupSeconds, 0...86_400)
-        try check("--data-parallel-size", dataParallelSize, 1...1_024)
-        try check("--tensor-parallel-size", tensorParallelSize, 1...1_024)
-        try check("--collective-timeout-seconds", collectiveTimeoutSeconds, 0...86_400)
+        guard loraModules.allSatisfy({ Self.adapter($0) != nil }) else {
+            throw ValidationError("--lora-modules: expected NAME=PATH, got \(loraModules)")
+        }
+        guard loraModules.isEmpty || engine.maxLoras > 0 else { throw ValidationError("--lora-modules needs --max-loras") }
+        guard !simulateStartup || (engine.preset != nil && startupSeconds == nil) else {
+            throw ValidationError("--simulate-startup needs --preset, and --startup-seconds says otherwise")
+        }
+        try FlagRange.check("--loops", loops, 1...256)
+        guard loops == 1 || groupListen == nil else { throw ValidationError("--group-listen: a group is one thread, so --loops must be 1") }
+        try FlagRange.check("--max-num-queued-reqs", maxNumQueuedReqs ?? 0, 0...1_000_000_000)
+        try FlagRange.check("--max-num-queued-tokens", maxNumQueuedTokens ?? 0, 0...1_000_000_000)
+        try FlagRange.check("--overload-status", overloadStatus, 400...599)
+        try FlagRange.check("--keep-alive-seconds", keepAliveSeconds, 0.01...86_400)
+        try FlagRange.check("--startup-seconds", startupSeconds ?? 0, 0...86_400)
+        try FlagRange.check("--data-parallel-size", dataParallelSize, 1...1_024)
+        try FlagRange.check("--tensor-parallel-size", tensorParallelSize ?? 1, 1...1_024)
+        try FlagRange.check("--collective-timeout-seconds", collectiveTimeoutSeconds, 0...86_400)
         guard SocketAddress(listen) != nil else { throw ValidationError("--listen: expected ADDR:PORT, got '\(listen)'") }
-        try check("--replicas", replicas, 1...1_024)
-        try check("--kv-blocks", kvBlocks, 2...100_000_000)
-        try check("--block-size", blockSize, 1...65_536)
-        try check("--max-num-seqs", maxNumSeqs, 1...1_000_000)
-        try check("--max-num-batched-tokens", maxNumBatchedTokens, 1...10_000_000)
-        try check("--max-model-len", maxModelLen, 2...100_000_000)
-        // An hour per token is beyond any use, and far within the range of the clock.
-        try check("--prefill-us-per-token", prefillUsPerToken, 0...3.6e9)
-        try check("--decode-ms-per-token", decodeMsPerToken, 0...3.6e6)
+        try FlagRange.check("--replicas", replicas, 1...1_024)
+        try FlagRange.check("--max-model-len", maxModelLen, 2...100_000_000)
     }
 
-    private func check<Value: Comparable>(_ flag: String, _ value: Value, _ range: ClosedRange<Value>) throws {
-        guard range.contains(value) else {
-            throw ValidationError("\(flag): expected a value from \(range.lowerBound) to \(range.upperBound), got \(value)")
-        }
+    private static func adapter(_ text: String) -> (name: String, path: String)? {
+        let parts = text.split(separator: "=", maxSplits: 1)
+        return parts.count == 2 ? (String(parts[0]), String(parts[1])) : nil
+    }
+
+    private var startupNanoseconds: UInt64 {
+        if simulateStartup, let preset = engine.knownPreset { return UInt64(Double(preset.startupNanoseconds) * engine.timeScale) }
+        return UInt64((startupSeconds ?? 0) * 1e9)
     }
 
     private var stub: StubConfiguration {
-        let decodeNanoseconds = decodeMsPerToken * 1e6
-        let stepTime = StepTimeModel(
-            prefillNanosecondsPerToken: UInt64(prefillUsPerToken * 1e3), decodeNanosecondsPerStep: UInt64(decodeNanoseconds),
-            decodeNanosecondsPerSequence: UInt64(decodeNanoseconds / 100))
         var stub = StubConfiguration(
-            models: model, servedBy: servedBy,
-            engine: EngineConfiguration(
-                blockSize: blockSize, blockCount: kvBlocks, maximumSequences: maxNumSeqs, maximumBatchedTokens: maxNumBatchedTokens,
-                stepTime: stepTime),
-            seed: seed, maximumModelTokens: maxModelLen)
-        stub.maximumAdapters = maxLoras
+            models: model, servedBy: servedBy, engine: engine.configuration, seed: seed, maximumModelTokens: maxModelLen)
+        stub.adapters = loraModules.compactMap { Self.adapter($0) }
         stub.maximumQueuedRequests = maxNumQueuedReqs
         stub.maximumQueuedTokens = maxNumQueuedTokens
         stub.overloadStatus = overloadStatus
         stub.echoesRequestID = enableRequestIdHeaders
         stub.keepAliveNanoseconds = UInt64(keepAliveSeconds * 1e9)
-        stub.startupNanoseconds = UInt64(startupSeconds * 1e9)
+        stub.startupNanoseconds = startupNanoseconds
         stub.dataParallelSize = dataParallelSize
-        stub.group.worldSize = tensorParallelSize
+        stub.group.worldSize = tensorParallelSize ?? engine.knownPreset?.tensorParallel ?? 1
         stub.group.meeting = groupListen.flatMap { SocketAddress($0) }
         stub.group.onLoss = onMemberLoss == .exit ? .exit : .hang
         stub.group.collectiveTimeoutNanoseconds = UInt64(collectiveTimeoutSeconds * 1e9)
@@ -157,24 +150,42 @@ struct StubCommand: ParsableCommand {
     }
 
     func run() throws {
-        guard let address = SocketAddress(listen) else { return }
-        let (stub, replicas, admin) = (stub, max(replicas, dataParallelSize), adminListen.flatMap { SocketAddress($0) })
-        let thread = try LoopThread.start(label: "stub") { loop in
-            let fleet = try StubFleet(
-                loop: loop, address: address, replicas: replicas, configuration: stub, admin: admin, report: Self.tell)
-            loop.addService(fleet)
-        }
+        if listPresets { return print(EngineOptions.presetTable) }
+        let threads = try start()
         Self.waitForSignal()
         let drained = DispatchSemaphore(value: 0)
         let manner = sigterm
-        thread.mailbox.post { loop in
-            guard let fleet = loop.service(StubFleet.self) else { return }
-            // Nothing but SIGKILL ends it now.
-            if manner == .hang { return fleet.freeze() }
-            loop.addService(Drain(loop: loop, fleet: fleet, asVLLM: manner == .vllmDrain, done: drained))
+        for thread in threads {
+            thread.mailbox.post { loop in
+                guard let fleet = loop.service(StubFleet.self) else { return }
+                // Nothing but SIGKILL ends it now.
+                if manner == .hang { return fleet.freeze() }
+                loop.addService(Drain(loop: loop, fleet: fleet, asVLLM: manner == .vllmDrain, done: drained))
+            }
         }
-        drained.wait()
-        thread.stopAndWait()
+        for _ in threads { drained.wait() }
+        for thread in threads { thread.stopAndWait() }
+    }
+
+    /// Spreads the engines over the threads, in the order of their ports.
+    private func start() throws -> [LoopThread] {
+        guard let address = SocketAddress(listen) else { return [] }
+        let (stub, replicas, admin) = (stub, max(replicas, dataParallelSize), adminListen.flatMap { SocketAddress($0) })
+        let loops = min(loops, replicas)
+        return try (0..<loops).map { index in
+            let first = index * replicas / loops
+            let last = (index + 1) * replicas / loops
+            let port = address.port == 0 ? 0 : Int(address.port) + first
+            guard let port = UInt16(exactly: port) else { throw ValidationError("--listen: no port \(port)") }
+            return try LoopThread.start(label: "stub.\(index)") { loop in
+                // Steps end when they end, not up to 50 µs later.
+                _ = swl_tighten_timers()
+                let fleet = try StubFleet(
+                    loop: loop, address: address.with(port: port), replicas: last - first, configuration: stub,
+                    admin: index == 0 ? admin : nil, firstRank: first, report: Self.tell)
+                loop.addService(fleet)
+            }
+        }
     }
 
     private static func tell(_ event: StubEvent) {

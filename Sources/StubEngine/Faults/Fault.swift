@@ -107,7 +107,7 @@ extension Fault {
         case "error":
             let status = try reader.integer("status", 200...599) ?? 500
             let retry = try reader.integer("retry_after", 0...86_400)
-            let code = try reader.integer("grpc_status", 1...16) ?? grpcStatus(for: status)
+            let code = try reader.integer("grpc_status", 1...16) ?? GRPCStatus(httpStatus: status).rawValue
             return (.error(status: status, retryAfterSeconds: retry, grpcStatus: code), .request, nil)
         case "error-body": return (.errorBody, .request, nil)
         case "error-event": return (.errorEvent, .events(1), nil)
@@ -127,17 +127,6 @@ extension Fault {
         if try reader.flag("after_head") == true { return .head }
         if try reader.flag("at_end") == true { return .end }
         return nil
-    }
-
-    /// The gRPC specification's mapping, except that an overloaded engine says so (`http-grpc-status-mapping`).
-    private static func grpcStatus(for status: Int) -> Int {
-        switch status {
-        case 400: GRPCStatus.invalidArgument.rawValue
-        case 404: GRPCStatus.notFound.rawValue
-        case 429, 529: GRPCStatus.resourceExhausted.rawValue
-        case 502, 503, 504: GRPCStatus.unavailable.rawValue
-        default: GRPCStatus.internalError.rawValue
-        }
     }
 
     /// The faults of a request's `x-stub-fault`: `name;key=value;flag, name…`. Values are numbers, true, false or words.

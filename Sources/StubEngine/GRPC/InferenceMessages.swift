@@ -70,30 +70,30 @@ struct InferenceRequest {
     }
 }
 
-/// Writes the protocol's answers. Messages are built of malloc'd pieces, so that protobuf-c's own release frees them whole.
+/// Writes the protocol's answers.
 enum InferenceMessages {
     /// A `ModelInferResponse` with one BYTES tensor "text_output", or such a one inside a `ModelStreamInferResponse`.
     static func response(to request: InferenceRequest, model: String, text: [UInt8], isStreamed: Bool) -> [UInt8] {
-        guard let response = allocate(Inference__ModelInferResponse.self) else { return [] }
+        guard let response = ProtobufMemory.allocate(Inference__ModelInferResponse.self) else { return [] }
         inference__model_infer_response__init(response)
         response.pointee.model_name = strdup(model)
         response.pointee.id = strdup(request.id)
         addOutput(text, isRaw: request.isRaw, to: response)
         if !isStreamed {
             defer { inference__model_infer_response__free_unpacked(response, nil) }
-            return pack(response)
+            return ProtobufMemory.pack(response)
         }
-        guard let wrapper = allocate(Inference__ModelStreamInferResponse.self) else { return [] }
+        guard let wrapper = ProtobufMemory.allocate(Inference__ModelStreamInferResponse.self) else { return [] }
         inference__model_stream_infer_response__init(wrapper)
         wrapper.pointee.infer_response = response
         defer { inference__model_stream_infer_response__free_unpacked(wrapper, nil) }
-        return pack(wrapper)
+        return ProtobufMemory.pack(wrapper)
     }
 
     /// A `ModelStreamInferResponse` that says what went wrong with one request; the stream goes on.
     static func failure(of request: InferenceRequest, _ message: String) -> [UInt8] {
-        guard let wrapper = allocate(Inference__ModelStreamInferResponse.self),
-            let response = allocate(Inference__ModelInferResponse.self)
+        guard let wrapper = ProtobufMemory.allocate(Inference__ModelStreamInferResponse.self),
+            let response = ProtobufMemory.allocate(Inference__ModelInferResponse.self)
         else { return [] }
         inference__model_infer_response__init(response)
         response.pointee.id = strdup(request.id)
@@ -101,13 +101,13 @@ enum InferenceMessages {
         wrapper.pointee.infer_response = response
         wrapper.pointee.error_message = strdup(message)
         defer { inference__model_stream_infer_response__free_unpacked(wrapper, nil) }
-        return pack(wrapper)
+        return ProtobufMemory.pack(wrapper)
     }
 
     private static func addOutput(_ text: [UInt8], isRaw: Bool, to response: UnsafeMutablePointer<Inference__ModelInferResponse>) {
-        guard let output = allocate(Inference__ModelInferResponse__InferOutputTensor.self),
-            let outputs = allocate(UnsafeMutablePointer<Inference__ModelInferResponse__InferOutputTensor>?.self),
-            let shape = allocate(Int64.self), let element = allocate(ProtobufCBinaryData.self)
+        guard let output = ProtobufMemory.allocate(Inference__ModelInferResponse__InferOutputTensor.self),
+            let outputs = ProtobufMemory.allocate(UnsafeMutablePointer<Inference__ModelInferResponse__InferOutputTensor>?.self),
+            let shape = ProtobufMemory.allocate(Int64.self), let element = ProtobufMemory.allocate(ProtobufCBinaryData.self)
         else { return }
         inference__model_infer_response__infer_output_tensor__init(output)
         output.pointee.name = strdup("text_output")
@@ -120,12 +120,12 @@ enum InferenceMessages {
         response.pointee.n_outputs = 1
         if isRaw {
             let length = withUnsafeBytes(of: UInt32(truncatingIfNeeded: text.count).littleEndian) { Array($0) }
-            element.pointee = copy(length + text)
+            element.pointee = ProtobufMemory.copy(length + text)
             response.pointee.raw_output_contents = element
             response.pointee.n_raw_output_contents = 1
-        } else if let contents = allocate(Inference__InferTensorContents.self) {
+        } else if let contents = ProtobufMemory.allocate(Inference__InferTensorContents.self) {
             inference__infer_tensor_contents__init(contents)
-            element.pointee = copy(text)
+            element.pointee = ProtobufMemory.copy(text)
             contents.pointee.bytes_contents = element
             contents.pointee.n_bytes_contents = 1
             output.pointee.contents = contents
@@ -137,12 +137,12 @@ enum InferenceMessages {
 
     /// `ServerMetadataResponse`.
     static func serverMetadata() -> [UInt8] {
-        guard let response = allocate(Inference__ServerMetadataResponse.self) else { return [] }
+        guard let response = ProtobufMemory.allocate(Inference__ServerMetadataResponse.self) else { return [] }
         inference__server_metadata_response__init(response)
         response.pointee.name = strdup("swiftlet-stub")
         response.pointee.version = strdup("0.32.0")
         defer { inference__server_metadata_response__free_unpacked(response, nil) }
-        return pack(response)
+        return ProtobufMemory.pack(response)
     }
 
     /// The name in a `ModelReadyRequest`; nil when it is not one.
@@ -169,26 +169,4 @@ enum InferenceMessages {
 
     /// `HealthCheckResponse`: one enumeration, field 1.
     static func health(_ status: Health) -> [UInt8] { [0x08, status.rawValue] }
-
-    // MARK: Memory
-
-    private static func allocate<Value>(_ type: Value.Type) -> UnsafeMutablePointer<Value>? {
-        calloc(1, MemoryLayout<Value>.size)?.bindMemory(to: Value.self, capacity: 1)
-    }
-
-    private static func copy(_ bytes: [UInt8]) -> ProtobufCBinaryData {
-        guard let memory = malloc(max(1, bytes.count)) else { return ProtobufCBinaryData() }
-        bytes.withUnsafeBytes { source in
-            if let base = source.baseAddress { memcpy(memory, base, source.count) }
-        }
-        return ProtobufCBinaryData(len: bytes.count, data: memory.assumingMemoryBound(to: UInt8.self))
-    }
-
-    /// Every message of protobuf-c begins with its `ProtobufCMessage`.
-    private static func pack<Message>(_ message: UnsafeMutablePointer<Message>) -> [UInt8] {
-        let base = UnsafeRawPointer(message).assumingMemoryBound(to: ProtobufCMessage.self)
-        return [UInt8](unsafeUninitializedCapacity: protobuf_c_message_get_packed_size(base)) { buffer, count in
-            count = protobuf_c_message_pack(base, buffer.baseAddress)
-        }
-    }
 }

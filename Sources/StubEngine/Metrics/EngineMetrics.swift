@@ -21,6 +21,7 @@ struct EngineMetrics {
     private var parameterN = Histogram(bounds: Histogram.replies)
     private var parameterMaximumTokens: Histogram
     private var lateness = Histogram(bounds: Histogram.lateness)
+    private var tokenLateness = Histogram(bounds: Histogram.lateness)
     private var finishedByStop: UInt64 = 0
     private var finishedByLength: UInt64 = 0
     private var rejectedByRequests: UInt64 = 0
@@ -46,6 +47,11 @@ struct EngineMetrics {
     mutating func tokenFollowed(afterNanoseconds gap: UInt64) { interTokenLatency.observe(nanoseconds: gap) }
 
     mutating func hostWasLate(nanoseconds: UInt64) { lateness.observe(nanoseconds: nanoseconds) }
+
+    /// All tokens of a step had left by then; most of them earlier.
+    mutating func tokensWritten(_ count: UInt64, lateByNanoseconds late: UInt64) {
+        tokenLateness.observe(Double(late) / 1e9, count: count)
+    }
 
     mutating func requestAccepted(n: Int, maximumTokens: Int) {
         parameterN.observe(Double(n))
@@ -113,6 +119,9 @@ struct EngineMetrics {
             "vllm:engine_sleep_state", "Whether the engine is awake or how it sleeps.",
             ["awake", "weights_offloaded", "discard_all"].map { ([("sleep_state", $0)], $0 == host.sleepState ? 1 : 0) })
         text.gauge("vllm:kv_cache_usage_perc", "KV blocks in use, 0 to 1.", engine.cacheUsage)
+        text.gauge(
+            "stub:startup_seconds", "Time from the start until the port opened: the model's load.",
+            Double(host.configuration.startupNanoseconds) / 1e9)
     }
 
     private func writeCounters(of counters: EngineCounters, to text: inout MetricsText) {
@@ -176,6 +185,9 @@ struct EngineMetrics {
         text.histogram("vllm:request_params_n", "The parameter n of a request.", parameterN)
         text.histogram("vllm:request_params_max_tokens", "The parameter max_tokens of a request.", parameterMaximumTokens)
         text.histogram("stub:step_lateness_seconds", "How late the stub was for the end of a step.", lateness)
+        text.histogram(
+            "stub:token_lateness_seconds", "Per token, how long after the end of its step all of the step's tokens had been written.",
+            tokenLateness)
     }
 }
 

@@ -10,10 +10,10 @@ struct Histogram {
         buckets = Array(repeating: 0, count: bounds.count)
     }
 
-    mutating func observe(_ value: Double) {
-        count &+= 1
-        sum += value
-        if let index = bounds.firstIndex(where: { value <= $0 }) { buckets[index] &+= 1 }
+    mutating func observe(_ value: Double, count times: UInt64 = 1) {
+        count &+= times
+        sum += value * Double(times)
+        if let index = bounds.firstIndex(where: { value <= $0 }) { buckets[index] &+= times }
     }
 
     mutating func observe(nanoseconds: UInt64) { observe(Double(nanoseconds) / 1e9) }

@@ -65,10 +65,17 @@ class CompletionGeneration: Generation {
         exchange.endWithDeadEngine()
     }
 
+    /// The answer ends in good order with what there is.
     override func aborted() {
-        exchange.generationEnded()
-        exchange.endWithDeadEngine()
+        for index in choices.indices where !choices[index].isComplete {
+            choices[index].isAborted = true
+            choiceAborted(index)
+        }
+        completed()
     }
+
+    /// A choice gets no more tokens.
+    func choiceAborted(_ choice: Int) {}
 }
 
 /// Collects the replies' texts, for an answer in one piece.

@@ -38,7 +38,8 @@ struct CompletionRequest {
         }
         let longest = prompts.lazy.map(\.tokenCount).max() ?? 0
         let maximum = try Self.maximumTokens(of: body, kind: kind, promptTokens: longest, limit: configuration.maximumModelTokens)
-        let wishes = Self.wishes(of: body, kind: kind, maximum: maximum)
+        var wishes = Self.wishes(of: body, kind: kind, maximum: maximum)
+        wishes.adapter = served.adapter.map { BlockHash.adapter(named: $0) }
         self.kind = kind
         model = served.name
         choices = prompts.flatMap { prompt in

@@ -36,16 +36,21 @@ final class StreamedMessage: CompletionGeneration {
         if isLast { exchange.endStream(with: event) } else { exchange.emit(event) }
     }
 
+    private func begin() {
+        guard !hasBegun else { return }
+        hasBegun = true
+        send(
+            "message_start",
+            ",\"message\":{\"id\":\(JSONText.string(id)),\"type\":\"message\",\"role\":\"assistant\",\"content\":[],"
+                + "\"model\":\(JSONText.string(request.model)),\"stop_reason\":null,\"stop_sequence\":null,"
+                + "\"usage\":{\"input_tokens\":\(request.promptTokens),\"output_tokens\":0}}")
+        send("content_block_start", ",\"content_block\":{\"type\":\"text\",\"text\":\"\"},\"index\":0")
+    }
+
+    override func choiceAborted(_ choice: Int) { begin() }
+
     override func tokenReceived(_ token: ReplyToken, choice: Int) {
-        if !hasBegun {
-            hasBegun = true
-            send(
-                "message_start",
-                ",\"message\":{\"id\":\(JSONText.string(id)),\"type\":\"message\",\"role\":\"assistant\",\"content\":[],"
-                    + "\"model\":\(JSONText.string(request.model)),\"stop_reason\":null,\"stop_sequence\":null,"
-                    + "\"usage\":{\"input_tokens\":\(request.promptTokens),\"output_tokens\":0}}")
-            send("content_block_start", ",\"content_block\":{\"type\":\"text\",\"text\":\"\"},\"index\":0")
-        }
+        begin()
         let piece = visibleText(of: token, choice: choice)
         guard !piece.isEmpty else { return }
         let text = JSONText.string(String(decoding: piece, as: UTF8.self))

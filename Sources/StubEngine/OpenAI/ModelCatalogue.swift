@@ -1,3 +1,5 @@
+import EngineModel
+
 /// What a request's `model` may name: the served names, and the LoRA adapters that are loaded.
 struct ModelCatalogue {
     struct Adapter: Equatable {
@@ -21,6 +23,9 @@ struct ModelCatalogue {
         }
         return (model, model)
     }
+
+    /// The name of a loaded adapter that the engine knows by its id.
+    func name(of id: AdapterID) -> String? { adapters.first { BlockHash.adapter(named: $0.name) == id }?.name }
 
     mutating func load(_ adapter: Adapter, inPlace: Bool) throws(WireError) {
         guard !adapter.path.isEmpty, adapter.path != StubLimits.missingAdapterPath else {

@@ -65,18 +65,23 @@ final class StreamedResponse: CompletionGeneration {
         if isLast { exchange.endStream(with: event) } else { exchange.emit(event) }
     }
 
-    override func tokenReceived(_ token: ReplyToken, choice: Int) {
+    private func begin() {
+        guard number == 0 else { return }
         let object = ResponseObject(generation: self)
-        if number == 0 {
-            send("response.created", before: "\"response\":\(object.json(text: nil)),")
-            send("response.in_progress", before: "\"response\":\(object.json(text: nil)),")
-            send(
-                "response.output_item.added",
-                before: "\"item\":\(object.item(text: nil, status: "in_progress")),\"output_index\":0,")
-            send(
-                "response.content_part.added",
-                before: "\"content_index\":0,\(place),\"part\":\(ResponseObject.part("", logprobs: "[]")),")
-        }
+        send("response.created", before: "\"response\":\(object.json(text: nil)),")
+        send("response.in_progress", before: "\"response\":\(object.json(text: nil)),")
+        send(
+            "response.output_item.added",
+            before: "\"item\":\(object.item(text: nil, status: "in_progress")),\"output_index\":0,")
+        send(
+            "response.content_part.added",
+            before: "\"content_index\":0,\(place),\"part\":\(ResponseObject.part("", logprobs: "[]")),")
+    }
+
+    override func choiceAborted(_ choice: Int) { begin() }
+
+    override func tokenReceived(_ token: ReplyToken, choice: Int) {
+        begin()
         let piece = visibleText(of: token, choice: choice)
         guard !piece.isEmpty else { return }
         text.append(contentsOf: piece)

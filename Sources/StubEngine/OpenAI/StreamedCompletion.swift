@@ -18,7 +18,12 @@ final class StreamedCompletion: CompletionGeneration {
         head.append("\"model\":\(JSONText.string(request.model)),\"choices\":[")
     }
 
-    override func tokenReceived(_ token: ReplyToken, choice: Int) {
+    override func tokenReceived(_ token: ReplyToken, choice: Int) { send(token, choice: choice) }
+
+    override func choiceAborted(_ choice: Int) { send(nil, choice: choice) }
+
+    /// The next event of a choice; without a token it says only that the choice has ended.
+    private func send(_ token: ReplyToken?, choice: Int) {
         if !hasBegun {
             hasBegun = true
             if request.kind == .chat { for index in choices.indices { sendRole(index) } }
@@ -28,7 +33,7 @@ final class StreamedCompletion: CompletionGeneration {
         event.append("{\"index\":")
         event.append(decimal: choice)
         event.append(beforeText)
-        event.append(contentsOf: visibleText(of: token, choice: choice))
+        if let token { event.append(contentsOf: visibleText(of: token, choice: choice)) }
         event.append(request.kind == .chat ? "\"},\"logprobs\":" : "\",\"logprobs\":")
         appendLogprobs(of: token, choice: choice)
         event.append(",\"finish_reason\":")
@@ -39,7 +44,7 @@ final class StreamedCompletion: CompletionGeneration {
         send()
     }
 
-    private func appendEnd(of choice: Int, token: ReplyToken) {
+    private func appendEnd(of choice: Int, token: ReplyToken?) {
         let isLast = choices[choice].isComplete
         if isLast {
             event.append("\"")
@@ -60,12 +65,12 @@ final class StreamedCompletion: CompletionGeneration {
         if request.promptTokenIDs == nil {
             event.append(",\"token_ids\":null}]")
         } else {
-            event.append(",\"token_ids\":[\(token.id)]}]")
+            event.append(",\"token_ids\":[\(token.map { "\($0.id)" } ?? "")]}]")
         }
     }
 
-    private func appendLogprobs(of token: ReplyToken, choice: Int) {
-        guard let alternatives = request.logprobs, let entry = logprobs(of: token, choice: choice) else {
+    private func appendLogprobs(of token: ReplyToken?, choice: Int) {
+        guard let alternatives = request.logprobs, let token, let entry = logprobs(of: token, choice: choice) else {
             return event.append("null")
         }
         if request.kind == .chat { return event.append("{\"content\":[\(entry.chatJSON(alternatives: alternatives))]}") }

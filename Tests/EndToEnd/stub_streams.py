@@ -1,0 +1,193 @@
+"""How well the stub keeps its time: many concurrent streams over all engines of one process, and what each of their tokens was late.
+
+    SWIFTLET=.build/release/swiftlet python Tests/EndToEnd/stub_streams.py --replicas 16 --streams 2000 --tokens 400
+
+Two views: the stub's own, of every token (`stub:token_lateness_seconds`: from the end of its step until all tokens of the step had been
+handed to the kernel), and a client's, of four streams per engine (the gap between two tokens less the step time). All other streams are
+emptied ten times a second: a client that wakes for each of their tokens would take the CPU that is to be measured.
+"""
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import pathlib
+import random
+import re
+import select
+import socket
+import time
+
+import httpx
+
+import processes
+
+STEP_MS = 20
+SAMPLES_PER_ENGINE = 4
+EVENT = b"data: {"
+
+
+class Stream:
+    """One request whose answer is counted, event by event."""
+
+    def __init__(self, port, number, tokens):
+        body = json.dumps({"prompt": f"stream {number}", "max_tokens": tokens, "ignore_eos": True, "stream": True}).encode()
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s"
+            % (len(body), body)
+        )
+        self.socket.setblocking(False)
+        self.events, self.is_complete, self.is_over = 0, False, False
+        self._tail = b""
+
+    def read(self):
+        """Takes what has come; returns how many events that completes."""
+        before = self.events
+        with contextlib.suppress(BlockingIOError):
+            while not self.is_over:
+                data = self.socket.recv(1 << 18)
+                self.is_over = not data
+                data = self._tail + data
+                self.events += data.count(EVENT)
+                self.is_complete = self.is_complete or b"data: [DONE]" in data
+                # What may be the beginning of either, and is neither yet.
+                last = data.rfind(b"\n")
+                self._tail = data[max(last + 1, len(data) - 16) :]
+        return self.events - before
+
+
+def start(ports, numbers, tokens, starts):
+    """The streams of those numbers, each begun at its time; engines take turns."""
+    began = time.monotonic()
+    for number in sorted(numbers, key=starts.__getitem__):
+        time.sleep(max(0.0, began + starts[number] - time.monotonic()))
+        yield Stream(ports[number % len(ports)], number, tokens)
+
+
+def empty(ports, numbers, tokens, starts, results):
+    """Holds most of the streams and empties them all ten times a second."""
+    held = list(start(ports, numbers, tokens, starts))
+    while not all(stream.is_over for stream in held):
+        for stream in held:
+            stream.read()
+        time.sleep(0.1)
+    results.put([(stream.events, stream.is_complete) for stream in held])
+
+
+def sample(ports, numbers, tokens, starts, results):
+    """Reads its streams as their tokens come, and notes by how much each gap misses the step time, in ms."""
+    watched, last, errors = {}, {}, []
+    poll = select.epoll()
+    for stream in start(ports, numbers, tokens, starts):
+        watched[stream.socket.fileno()] = stream
+        poll.register(stream.socket, select.EPOLLIN)
+    open_streams = set(watched)
+    while open_streams:
+        for number, _ in poll.poll():
+            stream, now = watched[number], time.monotonic_ns()
+            count = stream.read()
+            if count and number in last:
+                errors.append(abs((now - last[number]) / 1e6 - STEP_MS))
+                errors += [STEP_MS] * (count - 1)
+            if count:
+                last[number] = now
+            if stream.is_over:
+                poll.unregister(number)
+                open_streams.discard(number)
+    results.put(([(stream.events, stream.is_complete) for stream in watched.values()], errors))
+
+
+def cpu_seconds(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def lateness(ports):
+    """Upper bounds in ms with the tokens up to each, over all engines."""
+    counts = {}
+    for port in ports:
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        for bound, count in re.findall(r'^stub:token_lateness_seconds_bucket\{.*le="([^"]+)".*\} (\S+)$', text, re.M):
+            counts[float(bound) * 1e3] = counts.get(float(bound) * 1e3, 0) + float(count)
+    cumulative = sorted(counts.items())
+    return [(bound, count - (cumulative[place - 1][1] if place else 0)) for place, (bound, count) in enumerate(cumulative)]
+
+
+def percentile(points, share):
+    """Of (value, count) in ascending order; between two bounds, as far as its rank is between theirs."""
+    total, seen, below = sum(count for _, count in points), 0, 0.0
+    for value, count in points:
+        if count and seen + count >= share * total:
+            return below + (value - below) * (share * total - seen) / count
+        seen, below = seen + count, value
+    return below
+
+
+def measure(replicas, streams, tokens, seconds=1.0, loops=1):
+    """Starts `streams` at random times within `seconds`, evenly over all engines, and waits for their ends. Returns what came of it."""
+    program = processes.stub(
+        replicas=replicas, prefill_us=1, decode_ms=STEP_MS,
+        arguments=["--decode-us-per-sequence", 0, "--max-num-seqs", 1024, "--loops", loops],
+    )  # fmt: skip
+    generator = random.Random(1)
+    starts = [generator.uniform(0, seconds) for _ in range(streams)]
+    sampled = range(min(streams, SAMPLES_PER_ENGINE * replicas))
+    results = [multiprocessing.Queue(), multiprocessing.Queue()]
+    try:
+        before, idle_bytes, began = cpu_seconds(program.pid), program.resident_bytes(), time.monotonic()
+        clients = [
+            multiprocessing.Process(target=target, args=(program.ports, numbers, tokens, starts, queue), daemon=True)
+            for target, numbers, queue in ((sample, sampled, results[0]), (empty, range(len(sampled), streams), results[1]))
+        ]
+        for client in clients:
+            client.start()
+        # Half of the way every stream is under way.
+        time.sleep(seconds + tokens * STEP_MS / 2_000)
+        busy_bytes = program.resident_bytes()
+        running = sum(
+            float(re.search(r"^vllm:num_requests_running\{.*\} (\S+)$", httpx.get(f"http://127.0.0.1:{port}/metrics").text, re.M)[1])
+            for port in program.ports
+        )
+        (quick, errors), slow = results[0].get(timeout=300), results[1].get(timeout=300)
+        for client in clients:
+            client.join(10)
+        elapsed, cpu = time.monotonic() - began, cpu_seconds(program.pid) - before
+        late = lateness(program.ports)
+    finally:
+        program.stop()
+    errors.sort()
+    return {
+        "complete": sum(done for _, done in quick + slow),
+        # The first event of each stream's last token and all before.
+        "events": sum(events for events, _ in quick + slow),
+        "running": int(running),
+        "written": int(sum(count for _, count in late)),
+        "late_ms": {share: percentile(late, share) for share in (0.5, 0.99)},
+        "gap_error_ms": {share: errors[int(share * (len(errors) - 1))] for share in (0.5, 0.99)} if errors else {},
+        "cpu_share": cpu / elapsed,
+        "idle_bytes": idle_bytes,
+        "busy_bytes": busy_bytes,
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--replicas", type=int, default=16)
+    parser.add_argument("--streams", type=int, default=2000)
+    parser.add_argument("--tokens", type=int, default=400)
+    parser.add_argument("--loops", type=int, default=1)
+    arguments = parser.parse_args()
+    result = measure(arguments.replicas, arguments.streams, arguments.tokens, loops=arguments.loops)
+    late, gaps, engines = result["late_ms"], result["gap_error_ms"], arguments.replicas
+    print(f"{result['complete']} of {arguments.streams} streams complete, {result['running']} at once, {result['written']} tokens")
+    print(f"late at the stub, every token: p50 {late[0.5]:.2f} ms, p99 {late[0.99]:.2f} ms")
+    print(f"gap between tokens less {STEP_MS} ms, at a client, of {SAMPLES_PER_ENGINE * engines} streams: "
+          f"p50 {gaps[0.5]:.2f} ms, p99 {gaps[0.99]:.2f} ms")  # fmt: skip
+    print(f"per engine: {100 * result['cpu_share'] / engines:.1f} % of a core, {result['busy_bytes'] / engines / 1e6:.1f} MB "
+          f"({result['idle_bytes'] / engines / 1e6:.1f} MB idle)")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
