@@ -28,8 +28,8 @@ import Testing
         #expect(abs(terms.timeToFirstToken - 0.302) < 1e-9)
     }
 
-    /// 470,000 tokens in use and 6,656 of this request, of 250,000: half the time in which the rest becomes free, when all 500,000 do in 256 steps of 20 ms
-    /// that the batch makes 1 + 1.5 · (470,000 + 6,400) / 500,000 + 0.001 times as long.
+    /// 470,000 tokens in use and 6,656 of this request are 226,656 more than half the cache: half the time in which those become free,
+    /// when all 500,000 do in 256 steps of 20 ms that the batch makes 1 + 1.5 · (470,000 + 6,400) / 500,000 + 0.001 times as long.
     @Test func aFullCacheIsWaitedFor() {
         var load = load()
         #expect(inputs().terms(on: load, depth: 0).memoryWait == 0)

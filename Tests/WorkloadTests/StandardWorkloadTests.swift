@@ -16,7 +16,7 @@ import Workload
 
     /// Mean prompt and answer, and the share of prompt tokens that come again.
     @Test(arguments: [
-        ("toolagent", 8_000.0, 180.0, 0.55), ("reasoning", 1_250, 8_000, 0.2), ("rotating-zipf", 4_500, 200, 0.85),
+        ("toolagent", 7_500.0, 180.0, 0.42), ("reasoning", 1_250, 8_000, 0.2), ("rotating-zipf", 4_500, 200, 0.85),
         ("sibling-bursts", 4_000, 300, 0.875), ("no-prefix", 3_000, 250, 0),
     ]) func shapesAreAsDescribed(name: String, prompt: Double, answer: Double, reuse: Double) throws {
         let plan = try #require(plan(name))
