@@ -1,22 +1,63 @@
 import CLinux
 import Glibc
 
-/// Free chunks of one size that the connections of a loop borrow while they hold bytes, so that an idle connection holds none.
+/// Free chunks that the connections of a loop borrow while they hold bytes, so that an idle connection holds none: of one size mostly, and
+/// for long bodies of powers of two up to 1 MiB, which the allocator would return to the kernel, and fault in again, for each request.
 public final class ChunkPool {
     public static let chunkBytes = 16 << 10
     /// Kept for reuse at most: 4 MiB per loop. More than that goes back to the allocator.
     static let keptChunks = 256
+    /// The same of longer ones, all together.
+    static let keptLongBytes = 8 << 20
+    private static let longestShift = 20
+    private static let chunkShift = 14
+
     private var free: [UnsafeMutableRawPointer] = []
+    private var long: [[UnsafeMutableRawPointer]]
+    private(set) var longBytes = 0
 
-    init() { free.reserveCapacity(Self.keptChunks) }
-    deinit { for chunk in free { chunk.deallocate() } }
-
-    func take() -> UnsafeMutableRawPointer {
-        free.popLast() ?? .allocate(byteCount: Self.chunkBytes, alignment: 64)
+    init() {
+        free.reserveCapacity(Self.keptChunks)
+        long = Array(repeating: [], count: Self.longestShift - Self.chunkShift)
     }
 
-    func give(_ chunk: UnsafeMutableRawPointer) {
-        if free.count < Self.keptChunks { free.append(chunk) } else { chunk.deallocate() }
+    deinit {
+        for chunk in free { chunk.deallocate() }
+        for chunks in long { for chunk in chunks { chunk.deallocate() } }
+    }
+
+    /// The capacity of a chunk for so many bytes: a power of two as far as they are kept.
+    static func capacity(for count: Int) -> Int {
+        if count <= chunkBytes { return chunkBytes }
+        guard count <= 1 << longestShift else { return count }
+        return 1 << (Int.bitWidth &- (count &- 1).leadingZeroBitCount)
+    }
+
+    /// Where chunks of this capacity are kept; nil when they are not.
+    private static func place(of capacity: Int) -> Int? {
+        guard capacity <= 1 << longestShift else { return nil }
+        return capacity.trailingZeroBitCount &- chunkShift &- 1
+    }
+
+    /// - Parameter capacity: as `capacity(for:)` has it.
+    func take(_ capacity: Int) -> UnsafeMutableRawPointer {
+        if capacity == Self.chunkBytes { return free.popLast() ?? .allocate(byteCount: capacity, alignment: 64) }
+        guard let place = Self.place(of: capacity), let chunk = long[place].popLast() else {
+            return .allocate(byteCount: capacity, alignment: 64)
+        }
+        longBytes &-= capacity
+        return chunk
+    }
+
+    func give(_ chunk: UnsafeMutableRawPointer, capacity: Int) {
+        if capacity == Self.chunkBytes {
+            if free.count < Self.keptChunks { free.append(chunk) } else { chunk.deallocate() }
+        } else if let place = Self.place(of: capacity), longBytes &+ capacity <= Self.keptLongBytes {
+            long[place].append(chunk)
+            longBytes &+= capacity
+        } else {
+            chunk.deallocate()
+        }
     }
 }
 
@@ -79,8 +120,7 @@ public struct ByteBuffer: ~Copyable {
     public init(pool: ChunkPool) { self.pool = pool }
 
     deinit {
-        guard let storage else { return }
-        if capacity == ChunkPool.chunkBytes { pool.give(storage) } else { storage.deallocate() }
+        if let storage { pool.give(storage, capacity: capacity) }
     }
 
     public var count: Int { end &- start }
@@ -156,7 +196,7 @@ public struct ByteBuffer: ~Copyable {
         start = 0
         end = 0
         guard let storage else { return }
-        if capacity == ChunkPool.chunkBytes { pool.give(storage) } else { storage.deallocate() }
+        pool.give(storage, capacity: capacity)
         self.storage = nil
         capacity = 0
     }
@@ -164,18 +204,18 @@ public struct ByteBuffer: ~Copyable {
     private mutating func makeRoom(for count: Int) {
         let used = end &- start
         if storage == nil, count <= ChunkPool.chunkBytes {
-            storage = pool.take()
             capacity = ChunkPool.chunkBytes
+            storage = pool.take(capacity)
             return
         }
         if let storage, capacity &- used >= count, start >= capacity / 2 {
             memmove(storage, storage + start, used)
         } else {
-            let grown = max(ChunkPool.chunkBytes &* 2, max(capacity &* 2, used &+ count))
-            let fresh = UnsafeMutableRawPointer.allocate(byteCount: grown, alignment: 64)
+            let grown = ChunkPool.capacity(for: max(capacity &* 2, used &+ count))
+            let fresh = pool.take(grown)
             if let storage {
                 memcpy(fresh, storage + start, used)
-                if capacity == ChunkPool.chunkBytes { pool.give(storage) } else { storage.deallocate() }
+                pool.give(storage, capacity: capacity)
             }
             storage = fresh
             capacity = grown

@@ -22,6 +22,8 @@ struct LazyBuffer<Element: BitwiseCopyable>: ~Copyable {
 
     deinit { free(base) }
 
+    var byteCount: Int { count * MemoryLayout<Element>.stride }
+
     @inline(__always)
     subscript(index: Int) -> Element {
         unsafeAddress { UnsafePointer(base + index) }

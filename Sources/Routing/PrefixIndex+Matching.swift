@@ -1,7 +1,9 @@
 extension PrefixIndex {
     /// Bounds of one search: blocks looked at while collecting holders. Up to this many groups that hold part of a prompt
-    /// are credited exactly; beyond, the deepest ones and what all hold alike.
-    static var visitLimit: Int { 96 }
+    /// are credited exactly; beyond, the deepest ones and what all hold alike. Each visit may wait for memory, so where all
+    /// holders could not be visited anyway fewer are.
+    private var visitLimit: Int { liveHolders <= Self.mostVisits ? Self.mostVisits : Self.mostVisits / 3 }
+    static var mostVisits: Int { 96 }
 
     /// Finds for each holder how many leading chunks it holds; ask with `depth(of:)` until the next call.
     ///
@@ -13,14 +15,19 @@ extension PrefixIndex {
         epoch &+= 1
         matchFloor = 0
         matchIsPartial = false
+        visitedCount = 0
         let deepest = deepestHeld(hashes)
+        matchDeepest = deepest
         var depth = deepest
         var visits = 0
+        let limit = visitLimit
         while depth > 0 {
             let head = head(of: hashes[depth - 1])
             let holderCount = blocks[head].holderCount
             if liveHolders > 0 && Int(holderCount) >= liveHolders && retiredHolder == 0 { matchFloor = max(matchFloor, UInt32(depth)) }
-            record(head, depth: depth, visits: &visits)
+            // What all hold, all are credited with; to visit them would only say so again.
+            if matchFloor > 0 && liveHolders > Self.mostVisits { break }
+            record(head, depth: depth, visits: &visits, limit: limit)
             if matchIsPartial || matchFloor > 0 { break }
             depth = deepestLevel(hashes, below: depth, withMoreHoldersThan: holderCount)
         }
@@ -39,9 +46,9 @@ extension PrefixIndex {
         if holders[Int(holder)].matchEpoch == epoch { return holders[Int(holder)].matchBlock }
         guard matchIsPartial || matchFloor > 0 else { return 0 }
         // Not visited: bisect over this holder's own blocks, so that nothing is ever inserted twice.
-        var low = 0
-        var high = hashes.count
-        var found: UInt32 = 0
+        var low = Int(matchFloor)
+        var high = matchDeepest
+        var found = low > 0 ? block(of: hashes[low - 1], holder: holder) : 0
         while low < high {
             let middle = low + (high - low + 1) / 2
             let block = block(of: hashes[middle - 1], holder: holder)
@@ -56,12 +63,6 @@ extension PrefixIndex {
         holders[Int(holder)].matchDepth = UInt32(low)
         holders[Int(holder)].matchBlock = found
         return found
-    }
-
-    private func block(of hash: UInt64, holder: UInt16) -> UInt32 {
-        var index = head(of: hash)
-        while index != 0 && blocks[index].holder != holder { index = blocks[index].nextHolder }
-        return index
     }
 
     /// Depth of the deepest chunk that anybody holds.
@@ -92,10 +93,10 @@ extension PrefixIndex {
         return low
     }
 
-    private mutating func record(_ head: UInt32, depth: Int, visits: inout Int) {
+    private mutating func record(_ head: UInt32, depth: Int, visits: inout Int, limit: Int) {
         var index = head
         while index != 0 {
-            guard visits < Self.visitLimit else {
+            guard visits < limit else {
                 matchIsPartial = true
                 return
             }
@@ -105,6 +106,8 @@ extension PrefixIndex {
                 holders[holder].matchEpoch = epoch
                 holders[holder].matchDepth = UInt32(depth)
                 holders[holder].matchBlock = index
+                visited[visitedCount] = blocks[index].holder
+                visitedCount += 1
             }
             index = blocks[index].nextHolder
         }

@@ -1,8 +1,9 @@
 /// Which group holds how much of which prompt: for every holder (a group's cache) a shadow of the engine's LRU, all in one
 /// arena of fixed size.
 ///
-/// A *block* is one chunk held by one holder. The blocks of one hash form a list whose head stands in the hash table; the
-/// blocks of one holder form its LRU list. Each block knows its holder's block of the preceding chunk.
+/// A *block* is one chunk held by one holder. The blocks of one hash form a list whose head stands in the hash table under that
+/// hash, and all others stand there under hash and holder, so that neither who holds a hash nor whether somebody does needs a
+/// walk through the holders; the blocks of one holder form its LRU list. Each block knows its holder's block of the preceding chunk.
 ///
 /// Invariant: a holder's block is never more recent than its parent, because a path is always touched deepest first. Eviction
 /// takes the oldest, so what a holder keeps is closed under prefixes, and a hash found at depth `d` proves depths below `d`.
@@ -13,7 +14,7 @@
 struct PrefixIndex: ~Copyable {
     struct Block: BitwiseCopyable {
         var hash: UInt64
-        /// The next head in the hash table's chain; only a head's is used.
+        /// The next block in the hash table's chain.
         var nextInBucket: UInt32
         /// The list of blocks with the same hash; a head has no previous one.
         var nextHolder: UInt32
@@ -85,6 +86,11 @@ struct PrefixIndex: ~Copyable {
     var matchFloor: UInt32 = 0
     /// Whether `match` left holders unvisited, so that an unrecorded holder may hold something.
     var matchIsPartial = false
+    /// Depth of the deepest chunk that anybody holds.
+    var matchDeepest = 0
+    /// The holders that `match` visited, the deepest first.
+    let visited: LazyBuffer<UInt16>
+    var visitedCount = 0
 
     /// - Parameters:
     ///   - blockLimit: blocks in the arena.
@@ -93,6 +99,7 @@ struct PrefixIndex: ~Copyable {
     init(blockLimit: Int, holderLimit: Int, seed: UInt64) {
         blocks = LazyBuffer(count: blockLimit + 1)
         holders = LazyBuffer(count: 2 * holderLimit + 2)
+        visited = LazyBuffer(count: Self.mostVisits)
         var bits: UInt64 = 4
         // At most half as many hashes as buckets: a chain's second block is one more cache miss.
         while 1 << bits < 2 * blockLimit { bits += 1 }
@@ -102,6 +109,9 @@ struct PrefixIndex: ~Copyable {
     }
 
     var blockLimit: Int { blocks.count - 1 }
+
+    /// Bytes that the index can ever touch.
+    var reservedBytes: Int { blocks.byteCount + holders.byteCount + buckets.byteCount + visited.byteCount }
 
     /// The blocks each live holder may keep when all want more: quotas that add up to no more than the arena.
     var fairShare: UInt32 { UInt32(blockLimit / max(liveHolders, 1)) }
@@ -231,7 +241,23 @@ struct PrefixIndex: ~Copyable {
     @inline(__always)
     func head(of hash: UInt64) -> UInt32 {
         var index = buckets[bucket(of: hash)]
-        while index != 0 && blocks[index].hash != hash { index = blocks[index].nextInBucket }
+        while index != 0 && (blocks[index].hash != hash || blocks[index].previousHolder != 0) { index = blocks[index].nextInBucket }
+        return index
+    }
+
+    /// Where a block stands that is no head.
+    @inline(__always)
+    private func bucket(of hash: UInt64, holder: UInt16) -> Int { bucket(of: hash ^ (UInt64(holder) &* 0xd6e8_feb8_6659_fd93)) }
+
+    /// The holder's block of that hash; 0 when it has none.
+    func block(of hash: UInt64, holder: UInt16) -> UInt32 {
+        let head = head(of: hash)
+        if head == 0 || blocks[head].holder == holder { return head }
+        if blocks[head].nextHolder == 0 { return 0 }
+        var index = buckets[bucket(of: hash, holder: holder)]
+        while index != 0, blocks[index].hash != hash || blocks[index].holder != holder || blocks[index].previousHolder == 0 {
+            index = blocks[index].nextInBucket
+        }
         return index
     }
 
@@ -246,6 +272,9 @@ struct PrefixIndex: ~Copyable {
             blocks[index].holderCount = 1
             return
         }
+        let place = bucket(of: hash, holder: blocks[index].holder)
+        blocks[index].nextInBucket = buckets[place]
+        buckets[place] = index
         let next = blocks[head].nextHolder
         blocks[index].previousHolder = head
         blocks[index].nextHolder = next
@@ -255,22 +284,29 @@ struct PrefixIndex: ~Copyable {
     }
 
     private func unlinkFromHash(_ index: UInt32) {
-        let block = blocks[index]
-        if block.previousHolder != 0 {
-            blocks[head(of: block.hash)].holderCount &-= 1
-            blocks[block.previousHolder].nextHolder = block.nextHolder
-            if block.nextHolder != 0 { blocks[block.nextHolder].previousHolder = block.previousHolder }
+        let hash = blocks[index].hash
+        let successor = blocks[index].nextHolder
+        let previous = blocks[index].previousHolder
+        if previous != 0 {
+            replaceInBucket(bucket(of: hash, holder: blocks[index].holder), index, with: blocks[index].nextInBucket)
+            blocks[head(of: hash)].holderCount &-= 1
+            blocks[previous].nextHolder = successor
+            if successor != 0 { blocks[successor].previousHolder = previous }
             return
         }
         // A head goes: the next holder takes its place in the table, or the hash disappears.
-        let successor = block.nextHolder
         if successor != 0 {
+            replaceInBucket(bucket(of: hash, holder: blocks[successor].holder), successor, with: blocks[successor].nextInBucket)
             blocks[successor].previousHolder = 0
-            blocks[successor].holderCount = block.holderCount &- 1
-            blocks[successor].nextInBucket = block.nextInBucket
+            blocks[successor].holderCount = blocks[index].holderCount &- 1
+            // Only now: both may have stood in one chain.
+            blocks[successor].nextInBucket = blocks[index].nextInBucket
         }
-        let replacement = successor != 0 ? successor : block.nextInBucket
-        let bucket = bucket(of: block.hash)
+        replaceInBucket(bucket(of: hash), index, with: successor != 0 ? successor : blocks[index].nextInBucket)
+    }
+
+    /// Lets what points to a block in a chain point to another.
+    private func replaceInBucket(_ bucket: Int, _ index: UInt32, with replacement: UInt32) {
         if buckets[bucket] == index {
             buckets[bucket] = replacement
             return

@@ -50,6 +50,7 @@ extension RoutingState {
         meanUncachedTokens += 0.02 * (uncached - meanUncachedTokens)
         if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
         if !hashes.isEmpty { refreshShadow(slot, tokensPerChunk: inputs.tokensPerChunk) }
+        sketch(slot)
         return Decision(
             group: GroupID(slot: slot, generation: loads[slot].generation), endpoint: endpoint(of: slot),
             lease: Lease(index: index, generation: leases.bookings[index].generation), reason: reason,
@@ -127,6 +128,7 @@ extension RoutingState {
         let stamp = leases.bookings[index].insertion.stamp
         let isNewer = Int32(bitPattern: stamp &- loads[slot].prefilledStamp) > 0
         if isPrefilled && isNewer && leases.bookings[index].insertion.deepest != 0 { loads[slot].prefilledStamp = stamp }
+        sketch(slot)
     }
 
     private mutating func release(_ index: UInt32, now: UInt64) {
@@ -138,6 +140,7 @@ extension RoutingState {
             loads[slot].activePromptTokens -= booking.promptTokens
             loads[slot].activeOutputTokens -= booking.outputTokens
             if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
+            sketch(slot)
         }
         leases.close(index)
     }

@@ -27,27 +27,34 @@ extension RoutingState {
     mutating func decide(_ request: borrowing RoutingRequest, tried: TriedGroups, now: UInt64) -> Result<Choice, RoutingFailure> {
         let match = catalog.match(request.model)
         if match.slots.isEmpty { return .failure(order.isEmpty ? .noReadyGroup : .modelNotFound) }
-        let eligible: (count: Int, areSaturated: Bool)
+        sequence &+= 1
+        let hashes = usableHashes(of: request)
+        if policy.usesPrefixIndex { index.match(hashes) }
+        let isPinned = request.pinnedGroup != nil
+        let isWide = fleet.isKept && match.slots.count > Self.closeLook && !isPinned
+        var eligible = (count: 0, areSaturated: false)
         if let name = request.pinnedGroup {
-            eligible = (collectPinned(name, among: match.slots, tried: tried), false)
-        } else {
+            eligible.count = collectPinned(name, among: match.slots, tried: tried)
+        } else if isWide {
+            eligible.count = collectFromSketch(match.slots, request, hashes: hashes, tried: tried, now: now)
+        }
+        if eligible.count == 0, !isPinned {
             eligible = collectCandidates(
                 match.slots, needsHTTP1: request.needsHTTP1, needsHTTP2: request.needsHTTP2, tried: tried, now: now)
         }
         if eligible.count == 0 { return .failure(.noReadyGroup) }
 
-        sequence &+= 1
         arrivals.observe(now: now)
         fadeOneDeviation(now: now)
-        let hashes = usableHashes(of: request)
-        if policy.usesPrefixIndex { index.match(hashes) }
         if match.adapter != 0 { priceAdapter(match.adapter, candidateCount: eligible.count) }
-        var inputs = costInputs(of: request, candidateCount: eligible.count, now: now)
+        var inputs = costInputs(
+            of: request, candidateCount: eligible.count, groups: isWide ? match.slots.count : eligible.count, now: now)
+        horizonSeconds = inputs.horizonSeconds
         inputs.adapter = match.adapter
         inputs.wantedTTFTSeconds = request.wantedTTFTSeconds
         inputs.wantedTPOTSeconds = request.wantedTPOTSeconds
         var (slot, reason) = choose(candidateCount: eligible.count, request: request, hashes: hashes, inputs: inputs)
-        if request.pinnedGroup != nil {
+        if isPinned {
             reason = .pinned
         } else if eligible.areSaturated {
             reason = .saturated
@@ -91,7 +98,7 @@ extension RoutingState {
         return (saturated, true)
     }
 
-    private func costInputs(of request: borrowing RoutingRequest, candidateCount: Int, now: UInt64) -> CostInputs {
+    private func costInputs(of request: borrowing RoutingRequest, candidateCount: Int, groups: Int, now: UInt64) -> CostInputs {
         var fewest = Int32.max
         var most: Int32 = 0
         for position in 0..<candidateCount {
@@ -106,7 +113,7 @@ extension RoutingState {
             promptTokens: max(Double(request.promptBytes) * tokensPerByte, leastRequestTokens),
             tokensPerChunk: Double(max(request.chunkBytes, 0)) * tokensPerByte,
             outputTokens: request.maxOutputTokens.map { min(Double(max($0, 1)), expected) } ?? expected,
-            arrivalsPerGroup: arrivalRate / Double(candidateCount),
+            arrivalsPerGroup: arrivalRate / Double(groups),
             horizonSeconds: max(cost.leastHorizon, cost.horizon * Double(most - fewest) / max(arrivalRate, 1e-3)),
             prefillScale: prefillFit.slope,
             overheadSeconds: prefillFit.intercept, rule: cost, stepScale: exp(stepLogScale), reuseShare: reuseShare,
@@ -135,8 +142,8 @@ extension RoutingState {
     }
 
     /// What learned rates of like groups may differ by from noise alone.
-    private static var learnedNoiseShare: Double { 0.25 }
-    private static var learnedNoiseSeconds: Double { 0.005 }
+    static var learnedNoiseShare: Double { 0.25 }
+    static var learnedNoiseSeconds: Double { 0.005 }
 
     /// Groups that carry no more than the best and differ from it by what they were learned to be, not by what they have to do,
     /// count as equal when the difference is small: or the group that looks fastest would take all the prompts of a quiet fleet,

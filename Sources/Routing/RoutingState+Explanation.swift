@@ -22,8 +22,8 @@ public struct Explanation: Sendable, Equatable {
 extension RoutingState {
     mutating func explain(_ request: borrowing RoutingRequest, tried: TriedGroups, now: UInt64) -> Explanation {
         // Everything that a decision changes besides its booking.
-        let before = (sequence, randomState, arrivals, fadeCursor)
-        defer { (sequence, randomState, arrivals, fadeCursor) = before }
+        let before = (sequence, randomState, arrivals, fadeCursor, horizonSeconds)
+        defer { (sequence, randomState, arrivals, fadeCursor, horizonSeconds) = before }
         switch decide(request, tried: tried, now: now) {
         case .failure(let failure): return Explanation(policy: policy, outcome: .failure(failure))
         case .success(let choice):

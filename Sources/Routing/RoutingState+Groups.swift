@@ -92,6 +92,7 @@ extension RoutingState {
         let identity = name.withUTF8 { ModelCatalog.hash(UnsafeRawBufferPointer($0)) }
         loads[slot] = GroupLoad(generation: loads[slot].generation &+ 1, holder: index.addHolder(), identity: identity)
         records[Int(slot)] = GroupRecord(description: group, models: boundedModels(group.models))
+        slotOfHolder[Int(loads[slot].holder)] = slot
         adapters[slot] = AdapterSlots()
         clearReports(slot)
         takePriors(slot, of: group)
@@ -116,6 +117,7 @@ extension RoutingState {
         loads[slot].isReady = group.isReady && !drained.contains(group.name)
         loads[slot].distanceSeconds = locality.seconds(to: group)
         loads[slot].speaksHTTP2 = group.leader.protocol == .http2
+        defer { sketch(slot) }
         guard let old = records[Int(slot)]?.description, old != group else { return }
         if old.models != group.models {
             let models = boundedModels(group.models)
@@ -153,6 +155,7 @@ extension RoutingState {
             drained.remove(name)
         }
         loads[slot].isReady = description.isReady && !isDrained
+        sketch(slot)
         return true
     }
 
@@ -160,6 +163,7 @@ extension RoutingState {
         guard tokens > 0 else { return }
         loads[slot].kvCapacityTokens = Double(max(tokens, 16))
         records[Int(slot)]?.knowsCapacity = true
+        sketch(slot)
     }
 
     private func boundedModels(_ models: [String]) -> [String] {
@@ -167,8 +171,11 @@ extension RoutingState {
     }
 
     private mutating func rebuildCatalog() {
+        keepSketchIfWide()
+        // Replicas of the router must walk through a large pool alike.
+        let slots = fleet.isKept ? ContiguousArray(order.sorted { loads[$0].identity < loads[$1].identity }) : order
         catalog.rebuild(
-            order.map { slot in
+            slots.map { slot in
                 ModelCatalog.Listing(slot: slot, models: records[Int(slot)]?.models ?? [], parents: records[Int(slot)]?.parents ?? [:])
             }, loadsAdaptersOnDemand: placement.loadsAdaptersOnDemand)
     }

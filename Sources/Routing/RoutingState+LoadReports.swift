@@ -78,6 +78,7 @@ extension RoutingState {
         loads[slot].othersActiveTokens = min(
             others[slot].activeTokens.value(now: now, mean: fleetOthers.activeTokens * fleet), loads[slot].kvCapacityTokens)
         loads[slot].othersDueAt = now &+ Self.agingNanoseconds
+        sketch(slot)
     }
 
     func reportedLoad(_ slot: UInt32, now: UInt64) -> ReportedLoad? {

@@ -38,6 +38,7 @@ extension RoutingState {
         let beyond = max(0, abs(loads[slot].prefillDeviation) - Self.deviationTolerance)
         let counted = loads[slot].prefillDeviation < 0 ? -beyond : beyond
         loads[slot].secondsPerToken = loads[slot].describedSecondsPerToken * exp(counted)
+        sketch(slot)
     }
 
     /// Draws one group's deviation towards the mean of those that answer, a group per decision: after half a minute of silence
@@ -110,6 +111,7 @@ extension RoutingState {
 
     mutating func reportSaturated(_ slot: UInt32, now: UInt64) {
         loads[slot].saturatedUntil = now &+ saturationNanoseconds
+        sketch(slot, now: now)
     }
 
     mutating func reportUnreachable(_ slot: UInt32, now: UInt64) {
@@ -121,18 +123,23 @@ extension RoutingState {
         loads[slot].isProbing = false
         // One reset may be a connection that was closed while idle; an engine that is still away a second later has lost its cache.
         if loads[slot].failures >= 2 { forgetCache(slot) }
+        sketch(slot, now: now)
     }
 
     mutating func reportReachable(_ slot: UInt32, now: UInt64) {
         // Streams that began before may end well while the engine refuses new ones.
         if loads[slot].failures == 0 || now < loads[slot].ejectedUntil { return }
+        // One that was away for longer than a reset has started anew.
+        if loads[slot].failures >= 2 { startWarmUp(slot, now: now) }
         loads[slot].failures = 0
         loads[slot].isProbing = false
+        sketch(slot, now: now)
     }
 
     private mutating func forgetCache(_ slot: UInt32) {
         index.removeHolder(loads[slot].holder)
         loads[slot].holder = index.addHolder()
+        slotOfHolder[Int(loads[slot].holder)] = slot
         loads[slot].heldTokens = 0
         loads[slot].prefilledStamp = 0
     }

@@ -51,6 +51,12 @@ struct RoutingState: ~Copyable {
     var candidates: LazyBuffer<UInt32>
     var costs: LazyBuffer<Double>
 
+    /// For many groups; see `FleetSketch`.
+    var fleet: FleetSketch
+    var slotOfHolder: LazyBuffer<UInt32>
+    /// The relaxation horizon of the last decision, see `CostInputs`.
+    var horizonSeconds = 0.05
+
     /// Counts decisions.
     var sequence: UInt64 = 0
     var randomState: UInt64
@@ -84,6 +90,8 @@ struct RoutingState: ~Copyable {
         index = PrefixIndex(blockLimit: limits.indexBlocks, holderLimit: limits.groups, seed: seed)
         others = LazyBuffer(count: limits.groups)
         history = OwnLoadHistory(groups: limits.groups)
+        fleet = FleetSketch(groups: limits.groups)
+        slotOfHolder = LazyBuffer(count: 2 * limits.groups + 2)
         candidates = LazyBuffer(count: limits.groups)
         costs = LazyBuffer(count: limits.groups)
         randomState = seed

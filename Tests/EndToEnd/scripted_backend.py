@@ -237,7 +237,13 @@ class ScriptedBackend:
     async def _answer_background(self, exchange):
         path = exchange.request.path
         if path == b"/v1/models" and self.models is not None:
-            entries = [{"id": model, "object": "model", "created": 1, "owned_by": "test"} for model in self.models]
+            # A name alone is a base model; a pair is a LoRA adapter and its base model.
+            entries = [
+                {"id": model, "object": "model", "created": 1, "owned_by": "test"}
+                if isinstance(model, str)
+                else {"id": model[0], "object": "model", "created": 1, "owned_by": "test", "parent": model[1]}
+                for model in self.models
+            ]
             await exchange.answer(200, json.dumps({"object": "list", "data": entries}).encode())
         elif path in (b"/health", b"/ping"):
             await exchange.answer(200)

@@ -145,4 +145,22 @@ struct SeededGenerator: RandomNumberGenerator {
             #expect(buffer.spareCapacity < ChunkPool.chunkBytes)
         }
     }
+
+    @Test func longChunksAreKeptUpToTheirBound() {
+        let pool = ChunkPool()
+        var taken: [(UnsafeMutableRawPointer, Int)] = []
+        for count in [16_385, 32_768, 32_769, 1 << 20, (1 << 20) + 1] {
+            let capacity = ChunkPool.capacity(for: count)
+            #expect(capacity >= count && (capacity < 2 * count) && (capacity > 1 << 20 || capacity.nonzeroBitCount == 1))
+            taken.append((pool.take(capacity), capacity))
+        }
+        for (chunk, capacity) in taken { pool.give(chunk, capacity: capacity) }
+        #expect(pool.longBytes == 32_768 * 2 + 65_536 + 1 << 20)
+        #expect(pool.take(65_536) == taken[2].0)
+        #expect(pool.longBytes == 32_768 * 2 + 1 << 20)
+        pool.give(taken[2].0, capacity: 65_536)
+        let many = (0..<20).map { _ in pool.take(1 << 20) }
+        for chunk in many { pool.give(chunk, capacity: 1 << 20) }
+        #expect(pool.longBytes <= ChunkPool.keptLongBytes)
+    }
 }

@@ -155,6 +155,47 @@ private func randomPath(_ random: inout SeededGenerator) -> [UInt64] {
         expectSound(index, holders: holders)
     }
 
+    @Test func aMillionBlocksFitIntoSixtyFourMegabytes() {
+        let index = PrefixIndex(blockLimit: 1 << 20, holderLimit: 1_024, seed: 1)
+        #expect(MemoryLayout<PrefixIndex.Block>.stride == 40)
+        #expect(index.reservedBytes < 64_000_000)
+        // What is not needed is not more than the block itself and its share of the table.
+        #expect(index.reservedBytes > 40 << 20)
+    }
+
+    /// Hundreds of holders of the same hashes that come and go: every block is found by its hash and holder, at any time.
+    @Test func holdersOfOnePrefixAreFoundHoweverManyTheyAre() {
+        var random = SeededGenerator(seed: 12)
+        var index = PrefixIndex(blockLimit: 4_000, holderLimit: 200, seed: 5)
+        var holders = (0..<150).map { _ in index.addHolder() }
+        let shared = Array(0..<6)
+        for round in 0..<3_000 {
+            if round.isMultiple(of: 17) {
+                index.removeHolder(holders.remove(at: Int.random(in: 0..<holders.count, using: &random)))
+                holders.append(index.addHolder())
+            }
+            let holder = holders[Int.random(in: 0..<holders.count, using: &random)]
+            Prompt(shared + [Int.random(in: 10..<40, using: &random)]).hashes.withUnsafeBufferPointer { hashes in
+                index.match(hashes)
+                let before = index.count(of: holder)
+                let insertion = index.insert(hashes, holder: holder, quota: 20)
+                #expect(index.count(of: holder) <= before + Int(insertion.newBlocks))
+                #expect(index.block(of: hashes[6], holder: holder) == insertion.deepest)
+                index.match(hashes)
+                _ = index.insert(hashes, holder: holder, quota: 20)
+                #expect(index.count(of: holder) <= 20)
+            }
+        }
+        expectSound(index, holders: holders)
+        for holder in holders {
+            var block = index.holders[Int(holder)].newest
+            while block != 0 {
+                #expect(index.block(of: index.blocks[block].hash, holder: holder) == block)
+                block = index.blocks[block].older
+            }
+        }
+    }
+
     @Test func forgetsWhatIsAsOldAsALostBlock() {
         var index = PrefixIndex(blockLimit: 1_000, holderLimit: 1, seed: 3)
         let holder = index.addHolder()

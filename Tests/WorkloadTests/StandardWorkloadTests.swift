@@ -8,7 +8,7 @@ import Workload
     }
 
     @Test(arguments: LoadPlan.standardNames) func aWorkloadIsItsSeed(name: String) throws {
-        let first = try #require(plan(name))
+        let first = try #require(self.plan(name))
         #expect(first.contentHash == plan(name)?.contentHash)
         #expect(first.contentHash != plan(name, seed: 2)?.contentHash)
         #expect(first.requests.allSatisfy { $0.plannedTokens > 0 && $0.outputTokens > 0 })
@@ -19,7 +19,7 @@ import Workload
         ("toolagent", 7_500.0, 180.0, 0.42), ("reasoning", 1_250, 8_000, 0.2), ("rotating-zipf", 4_500, 200, 0.85),
         ("sibling-bursts", 4_000, 300, 0.875), ("no-prefix", 3_000, 250, 0),
     ]) func shapesAreAsDescribed(name: String, prompt: Double, answer: Double, reuse: Double) throws {
-        let plan = try #require(plan(name))
+        let plan = try #require(self.plan(name))
         let count = Double(plan.requests.count)
         let prompts = plan.requests.reduce(0.0) { $0 + Double($1.plannedTokens) } / count
         let answers = plan.requests.reduce(0.0) { $0 + Double($1.outputTokens) } / count

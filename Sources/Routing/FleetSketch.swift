@@ -1,0 +1,203 @@
+/// A rough cost of every group, kept up to date with each booking: a decision among a thousand groups reads it once from end to end, 32
+/// bytes a group, and looks closely at a few dozen.
+struct FleetSketch: ~Copyable {
+    struct Sketch: BitwiseCopyable {
+        /// Seconds that a request pays there whatever it is: the way, and the barrier of a full KV cache.
+        var fixed: Float = .infinity
+        /// Seconds per prefill token, before the fleet's factor; infinite while the group takes nothing.
+        var perToken: Float = .infinity
+        /// Prompt tokens ahead.
+        var tokensAhead: Float = 0
+        /// Sequences that decode.
+        var batch: Float = 0
+        /// Share of the KV cache in use.
+        var fullness: Float = 0
+        var padding: (Float, Float, Float) = (0, 0, 0)
+    }
+
+    struct Times: BitwiseCopyable {
+        /// No transition is earlier.
+        var nextTransitionAt: UInt64 = .max
+        /// The latest time that anybody spoke of.
+        var clock: UInt64 = 0
+    }
+
+    let sketches: LazyBuffer<Sketch>
+    /// When time alone changes what a group takes; `.max`: never.
+    let transitionAt: LazyBuffer<UInt64>
+    /// One element, behind a pointer like all that a change of a load touches.
+    private let timesBuffer: LazyBuffer<Times>
+    var times: Times {
+        get { timesBuffer[0] }
+        nonmutating set { timesBuffer[0] = newValue }
+    }
+    /// Whether there are so many groups that it pays.
+    var isKept = false
+    /// Whose reports age next, as a position in the state's `order`.
+    var agingCursor = 0
+
+    /// Scratch of one decision: the estimates by position in the pool, and by slot the decision that made it a candidate.
+    let estimates: LazyBuffer<Float>
+    let candidateOf: LazyBuffer<UInt64>
+
+    init(groups: Int) {
+        sketches = LazyBuffer(count: groups)
+        transitionAt = LazyBuffer(count: groups)
+        timesBuffer = LazyBuffer(count: 1)
+        estimates = LazyBuffer(count: groups)
+        candidateOf = LazyBuffer(count: groups)
+    }
+}
+
+extension RoutingState {
+    /// Pools of up to so many groups are scored group by group.
+    static var closeLook: Int { 64 }
+    /// Groups among the roughly cheapest that are scored, and groups that hold part of the prompt.
+    private static var mostCheap: Int { 32 }
+    private static var mostHolders: Int { 24 }
+    /// How often a cold group's slowness is looked at.
+    private static var warmUpStepNanoseconds: UInt64 { 100_000_000 }
+    /// Groups whose reports are aged with each decision.
+    private static var agedPerDecision: Int { 4 }
+
+    /// Begins or ends keeping the sketch, as the number of groups requires.
+    mutating func keepSketchIfWide() {
+        fleet.isKept = policy == .leastCost && order.count > Self.closeLook
+        fleet.times.nextTransitionAt = .max
+        if fleet.isKept { for slot in order { sketch(slot) } }
+    }
+
+    /// Brings a group's sketch to what its load has become.
+    @inline(__always)
+    func sketch(_ slot: UInt32) {
+        if fleet.isKept { updateSketch(slot) }
+    }
+
+    /// The same for what depends on the time.
+    @inline(__always)
+    func sketch(_ slot: UInt32, now: UInt64) {
+        fleet.times.clock = max(fleet.times.clock, now)
+        sketch(slot)
+    }
+
+    private func updateSketch(_ slot: UInt32) {
+        let now = fleet.times.clock
+        let isOut = !loads[slot].isUsed || !loads[slot].isReady || loads[slot].isEjected(now: now) || now < loads[slot].saturatedUntil
+        let fullness = min(loads[slot].tokensInUse / loads[slot].kvCapacityTokens, CostInputs.fullestCache)
+        fleet.sketches[slot] = FleetSketch.Sketch(
+            fixed: Float(loads[slot].distanceSeconds + CostInputs.pressureSeconds * fullness / (1 - fullness)),
+            perToken: isOut ? .infinity : Float(loads[slot].secondsPerToken * (1 + loads[slot].warmUpSlowness)),
+            tokensAhead: Float(loads[slot].tokensAhead), batch: Float(loads[slot].decodingSequences), fullness: Float(fullness))
+        var transition = loads[slot].presumedPrefilledAt
+        if loads[slot].failures > 0 && now < loads[slot].ejectedUntil { transition = min(transition, loads[slot].ejectedUntil) }
+        if now < loads[slot].saturatedUntil { transition = min(transition, loads[slot].saturatedUntil) }
+        if loads[slot].warmUpEndsAt != 0 { transition = min(transition, now &+ Self.warmUpStepNanoseconds) }
+        fleet.transitionAt[slot] = transition
+        fleet.times.nextTransitionAt = min(fleet.times.nextTransitionAt, transition)
+    }
+
+    /// Does what has become due by time alone.
+    private mutating func passTime(now: UInt64) {
+        fleet.times.clock = max(fleet.times.clock, now)
+        if tracksOwnLoad {
+            for _ in 0..<Self.agedPerDecision {
+                fleet.agingCursor = fleet.agingCursor + 1 < order.count ? fleet.agingCursor + 1 : 0
+                let slot = order[fleet.agingCursor]
+                if loads[slot].othersDueAt <= now { ageOthers(slot, now: now) }
+            }
+        }
+        guard fleet.times.nextTransitionAt <= now else { return }
+        fleet.times.nextTransitionAt = .max
+        for position in 0..<order.count {
+            let slot = order[position]
+            if fleet.transitionAt[slot] > now {
+                fleet.times.nextTransitionAt = min(fleet.times.nextTransitionAt, fleet.transitionAt[slot])
+                continue
+            }
+            if loads[slot].presumedPrefilledAt <= now { presumePrefilled(slot, now: now) }
+            if loads[slot].warmUpEndsAt != 0 { continueWarmUp(slot, now: now) }
+            sketch(slot)
+        }
+    }
+
+    /// Fills `candidates` with those of a large pool that may turn out the cheapest: the roughly cheapest ones, and those that hold
+    /// most of the prompt, whose match `index` has just found.
+    ///
+    /// Of more cheap ones than are looked at, those count that follow a place that depends on the prompt alone, so that replicas of the
+    /// router, which order pools alike, look at the same ones.
+    /// - Returns: how many candidates there are; 0 when no group is free, or none of the right protocol was found.
+    mutating func collectFromSketch(
+        _ slots: ContiguousArray<UInt32>, _ request: borrowing RoutingRequest, hashes: UnsafeBufferPointer<UInt64>, tried: TriedGroups,
+        now: UInt64
+    ) -> Int {
+        passTime(now: now)
+        let promptTokens = Double(request.promptBytes) * tokensPerByte
+        let (cheapest, estimate) = estimateAll(slots, promptTokens: promptTokens)
+        guard estimate < .infinity else { return 0 }
+        let filter = Filter(needsHTTP1: request.needsHTTP1, needsHTTP2: request.needsHTTP2, tried: tried)
+        var count = 0
+        admit(slots[cheapest], filter, to: &count)
+        // What `least-cost` levels, and what the sketch leaves out.
+        let prefill = fleet.sketches[slots[cheapest]].perToken * Float(prefillFit.slope * promptTokens)
+        let limit = estimate + Float(Self.learnedNoiseShare) * prefill + Float(Self.learnedNoiseSeconds)
+        let key = hashes.isEmpty ? mix64(sequence) : hashes[min(Int(index.matchFloor), hashes.count - 1)]
+        var position = Int(truncatingIfNeeded: mix64(key).multipliedFullWidth(by: UInt64(slots.count)).high)
+        for _ in 0..<slots.count where count < Self.mostCheap {
+            if fleet.estimates[position] <= limit { admit(slots[position], filter, to: &count) }
+            position = position + 1 < slots.count ? position + 1 : 0
+        }
+        let servesAll = slots.count == order.count
+        for place in 0..<min(index.visitedCount, Self.mostHolders) {
+            let slot = slotOfHolder[Int(index.visited[place])]
+            // The model seeds the hashes, so that holders of a match serve it, unless the group has changed its list since.
+            if servesAll || slots.contains(slot) { admit(slot, filter, to: &count) }
+        }
+        if tracksOwnLoad {
+            for place in 0..<count where loads[candidates[place]].othersDueAt <= now { ageOthers(candidates[place], now: now) }
+        }
+        return count
+    }
+
+    private struct Filter {
+        var needsHTTP1: Bool
+        var needsHTTP2: Bool
+        var tried: TriedGroups
+    }
+
+    /// Makes the group one more candidate, unless it is one already or may not be.
+    private func admit(_ slot: UInt32, _ filter: Filter, to count: inout Int) {
+        guard fleet.candidateOf[slot] != sequence, fleet.sketches[slot].perToken < .infinity,
+            loads[slot].speaksHTTP2 ? !filter.needsHTTP1 : !filter.needsHTTP2,
+            filter.tried.count == 0 || !filter.tried.contains(GroupID(slot: slot, generation: loads[slot].generation))
+        else { return }
+        fleet.candidateOf[slot] = sequence
+        candidates[count] = slot
+        count += 1
+    }
+
+    /// Estimates the cost on each group of the pool, and finds the least.
+    private func estimateAll(_ slots: ContiguousArray<UInt32>, promptTokens: Double) -> (position: Int, estimate: Float) {
+        let tokens = Float(max(promptTokens, leastRequestTokens))
+        let scale = Float(prefillFit.slope)
+        let stall = Float(CostInputs.decodeWeight) * tokens
+        // Seconds of decode that are felt, at a hundred sequences and at a full cache.
+        let felt = Float(CostInputs.decodeWeight * min(horizonSeconds, outputTokensExpected * 0.02))
+        let perSequence = 2 * Float(CostInputs.stepGrowthPerSequence) * felt
+        let perFullness = Float(CostInputs.stepGrowthAtFullCache) * felt
+        return slots.withUnsafeBufferPointer { slots in
+            var best = 0
+            var least = Float.infinity
+            for position in 0..<slots.count {
+                let sketch = fleet.sketches[slots[position]]
+                let work = sketch.tokensAhead + tokens + stall * sketch.batch
+                let estimate = sketch.fixed + sketch.perToken * scale * work + perSequence * sketch.batch + perFullness * sketch.fullness
+                fleet.estimates[position] = estimate
+                if estimate < least {
+                    least = estimate
+                    best = position
+                }
+            }
+            return (best, least)
+        }
+    }
+}

@@ -1,0 +1,103 @@
+import Testing
+
+@testable import Routing
+
+/// What other routers get wrong, by their sources and their users' complaints; each by the router that does. More of these stand in
+/// `AffinityTests` (ratios instead of lengths, credit beyond a gap, one queued request against a long hit) and in
+/// `RequestProbePromptTests` (roles and tools that do not count).
+@Suite struct PeerWeaknessTests {
+    /// vLLM's production-stack pins to any holder: 80 % of the traffic, one group.
+    @Test func aHotPrefixDoesNotPinItsTrafficToOneGroup() throws {
+        let table = RoutingTable(equalGroups(4))
+        let hot = Array(0..<64)
+        var open: [(ends: UInt64, lease: Lease)] = []
+        var served: [GroupID: Int] = [:]
+        for number in 0..<2_000 {
+            let now = UInt64(number) * 5 * millisecond
+            let prompt = number % 5 == 0 ? Prompt.distinct(number, chunkCount: 64) : Prompt(hot + [10_000 + number])
+            let decision = try table.pick(prompt, now: now).get()
+            table.firstToken(decision.lease, now: now + 50 * millisecond)
+            served[decision.group, default: 0] += 1
+            open.append((now + 2 * second, decision.lease))
+            while let first = open.first, first.ends <= now {
+                table.settle(first.lease, usage: nil, now: now)
+                open.removeFirst()
+            }
+        }
+        #expect(served.count == 4)
+        #expect(served.values.allSatisfy { $0 > 200 })
+    }
+
+    /// llm-d evicts the beginning of a prompt first, engines its end.
+    @Test func whatFallsOutFirstIsTheEndOfAPrompt() throws {
+        let table = RoutingTable(equalGroups(1))
+        table.updateKVCapacity(tokens: 100 * Prompt.tokensPerChunk, of: try #require(table.state("g0")?.id))
+        try table.serve(.distinct(0, chunkCount: 60))
+        try table.serve(.distinct(1, chunkCount: 70))
+        let left = try table.pick(.distinct(0, chunkCount: 60)).get()
+        #expect(left.predictedCachedTokens == 30 * Prompt.tokensPerChunk)
+    }
+
+    /// llm-d's index leaks what a prompt longer than the cache put there.
+    @Test func aPromptLongerThanTheCacheLeavesNothingBehind() throws {
+        let table = RoutingTable(equalGroups(1))
+        table.updateKVCapacity(tokens: 50 * Prompt.tokensPerChunk, of: try #require(table.state("g0")?.id))
+        for name in 0..<200 { try table.serve(.distinct(name, chunkCount: 300)) }
+        #expect(table.state("g0")?.indexBlocks == 50)
+        table.replaceGroups([], now: 1)
+        #expect(table.groups(now: 1).isEmpty)
+    }
+
+    /// smg keeps dead workers until they age out, production-stack for ever.
+    @Test func whatADeadGroupHeldIsForgottenAtOnce() throws {
+        let table = RoutingTable(equalGroups(2))
+        let prompt = Prompt.distinct(0, chunkCount: 40)
+        let home = try table.serve(prompt).group
+        let name = try #require(table.name(of: home))
+        table.updateGroups([], removing: [name], now: 1)
+        let next = try table.pick(prompt, now: 1).get()
+        #expect(next.reason != .prefix && next.predictedCachedTokens == 0)
+        // Nor does a group that comes back under its name remember.
+        table.updateGroups(equalGroups(2).filter { $0.name == name }, now: 2)
+        var tried = TriedGroups()
+        tried.insert(next.group)
+        #expect(try table.pick(prompt, excluding: tried, now: 2).get().predictedCachedTokens == 0)
+    }
+
+    /// Dynamo drops a request from its account after five minutes; production-stack never takes a failed one out.
+    @Test func aLongAnswerCountsUntilItEnds() throws {
+        let table = RoutingTable(equalGroups(2))
+        let long = try table.pick(.distinct(0, chunkCount: 10)).get()
+        table.firstToken(long.lease, now: second)
+        let anHour = 3_600 * second
+        #expect(table.groups(now: anHour).map(\.inFlight).reduce(0, +) == 1)
+        #expect(try table.pick(.distinct(1, chunkCount: 10), now: anHour).get().group != long.group)
+        table.cancel(long.lease, now: anHour)
+        #expect(table.state(try #require(table.name(of: long.group)))?.inFlight == 0)
+    }
+
+    /// smg: one of 40 characters that shares 15 is a hit, because more than a third matches.
+    @Test func aFewSharedBytesAreNoReasonForAnything() throws {
+        let table = RoutingTable(equalGroups(4))
+        let groups = try (0..<40).map { _ in try table.pick(Prompt([])).get().group }
+        #expect(Set(groups).count == 4)
+    }
+
+    /// A client that claims a small output and takes a large one, or the reverse, moves nobody else's request.
+    @Test func whoLiesAboutItsOutputHarmsItselfOnly() throws {
+        func places(claim: Int?) throws -> [String?] {
+            let table = RoutingTable(equalGroups(4))
+            for name in 0..<8 { _ = try table.pick(.distinct(name, chunkCount: 10), maxOutputTokens: claim).get() }
+            return try (100..<130).map { table.name(of: try table.pick(.distinct($0, chunkCount: 20)).get().group) }
+        }
+        #expect(try places(claim: 10_000_000) == places(claim: nil))
+    }
+
+    /// Sixteen samples of one prompt at one moment: llm-d needs a plug-in, whoever waits for events prefills sixteen times.
+    @Test func siblingsThatArriveTogetherAreNotAllComputedAnew() throws {
+        let table = RoutingTable(equalGroups(8))
+        let prompt = Prompt.distinct(0, chunkCount: 256)
+        let cold = try (0..<16).count { _ in try table.pick(prompt, now: second).get().predictedCachedTokens == 0 }
+        #expect(cold <= 8, "at most once on each group")
+    }
+}
