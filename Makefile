@@ -10,6 +10,8 @@ REQUIREMENTS := Tests/EndToEnd/requirements.txt
 BINARY := .build/release/swiftlet
 # Linked statically, the program needs no Swift on the machine where it runs, and starts without loading Foundation's libraries.
 BUILD_FLAGS := -c release --static-swift-stdlib --product swiftlet
+# What a routing decision costs: .build/release/swiftlet-benchmarks prints it, the end-to-end tests count it.
+BENCHMARK_FLAGS := -c release --static-swift-stdlib --product swiftlet-benchmarks
 LINTED := Package.swift Sources Tests
 # Passed to the demo: --exit ends it after its table.
 DEMO_FLAGS ?=
@@ -30,12 +32,12 @@ SIMULATE_SEEDS ?= 3
 APT_SWIFT := libncurses6 libsqlite3-0 libcurl4 libxml2 binutils libc6-dev libstdc++-12-dev pkg-config git ca-certificates tzdata
 APT_BUILD := libnghttp2-dev libssl-dev libsimdjson-dev libxxhash-dev libc-ares-dev libprotobuf-c-dev protobuf-c-compiler
 # Clients and tools of the tests.
-APT_TESTS := libhttp-parser-dev python3 python3-venv curl openssl nghttp2-client nghttp2-proxy valgrind
+APT_TESTS := chromium libhttp-parser-dev python3 python3-venv curl openssl nghttp2-client nghttp2-proxy valgrind
 
-.PHONY: help deps deps-system deps-python build demo simulate test sanitize soak fuzz lint format proto bench bench-stub bench-tables compare-strictness clean
+.PHONY: help deps deps-system deps-python build demo simulate test sanitize soak kubernetes-load fuzz lint format proto bench bench-stub bench-tables bench-peers bench-overhead bench-fleet bench-fleet-trace bench-accuracy compare-strictness clean
 
 help: ## Lists the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
 
 deps: deps-system deps-python ## Installs what is missing: Debian packages, Python clients under .build/venv
 
@@ -90,6 +92,7 @@ test: ## Everything that must hold: build, lint, unit tests, end-to-end tests wi
 	trap '[[ $$? == 0 ]] || echo "make test: FAILED in step: $$step"' EXIT
 	step="deps"; $(MAKE) --no-print-directory deps
 	step="build"; $(MAKE) --no-print-directory build
+	swift build $(BENCHMARK_FLAGS)
 	step="lint"; $(MAKE) --no-print-directory lint
 	mkdir -p .build/logs
 	step="unit tests"; echo "== test: unit tests"
@@ -112,6 +115,9 @@ sanitize: deps ## The data path under AddressSanitizer and ThreadSanitizer: all 
 
 soak: deps build ## Mixed traffic with dying engines for MINUTES=10: does the router end as it began?
 	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python Tests/Soak/soak.py --minutes $${MINUTES:-10}
+
+kubernetes-load: deps build ## How soon a change at the Kubernetes API takes effect, and what 10,000 endpoints that change cost
+	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python Tests/Benchmarks/kubernetes_load.py
 
 fuzz: ## Fuzzes every border that hostile bytes cross, TIME seconds each: TIME=60, TARGETS
 	@Tests/Fuzz/fuzz
@@ -136,6 +142,66 @@ bench-tables: ## Puts the stored results of `make bench` into the README's table
 bench-stub: deps build ## How late the stub's tokens leave and come: 2,000 streams over 16 engines, STREAMS, ENGINES, LOOPS
 	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python Tests/EndToEnd/stub_streams.py --streams $${STREAMS:-2000} \
 		--replicas $${ENGINES:-16} --loops $${LOOPS:-1}
+
+# Under a folder of their own: what the peers depend on is not ours.
+PEERS := .build/peers
+PEER_PACKAGES := haproxy nghttp2-proxy nginx-light python3-venv
+OVERHEAD_PEERS ?= swiftlet,haproxy,nginx,nghttpx,envoy,smg,sglang-router,vllm-router
+FLEET_PEERS ?= swiftlet,smg,sglang-router,vllm-router,envoy,round-robin
+# Longer ones measure finer: seconds of a run, and runs.
+OVERHEAD_FLAGS ?= --rate 200,100,40,15 --duration 2 --repeats 5
+OVERHEAD_SIZES ?= 1024,32768,262144,1048576
+
+bench-peers: $(PEERS)/.ready ## Installs the routers that `swiftlet bench fleet` and `bench overhead` compare with
+
+$(PEERS)/.ready: config/bench/peers.txt
+	@missing=""
+	for package in $(PEER_PACKAGES); do
+		[[ "$$(dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null)" == installed ]] || missing+=" $$package"
+	done
+	command -v nginx >/dev/null || [[ -x /usr/sbin/nginx ]] && missing="$${missing/ nginx-light/}"
+	if [[ -n "$$missing" ]]; then
+		echo "== bench-peers: installing Debian packages:$$missing"
+		root=""; [[ $$(id -u) == 0 ]] || root=sudo
+		$$root apt-get update -q
+		$$root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing
+	fi
+	echo "== bench-peers: routers of PyPI into $(PEERS)"
+	rm -rf $(PEERS)
+	/usr/bin/python3 -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -r config/bench/peers.txt
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps "$$(grep ^smg== config/bench/peers.txt)"
+	touch $@
+
+bench-overhead: build bench-peers ## What each router adds to prompts of 1 KiB to 1 MiB, as one table: OVERHEAD_PEERS, OVERHEAD_FLAGS
+	@mkdir -p .build/bench
+	$(BINARY) bench overhead --peers $(OVERHEAD_PEERS) --prompt-bytes $(OVERHEAD_SIZES) $(OVERHEAD_FLAGS) \
+		--stub-flags "--prefill-us-per-token 0 --decode-ms-per-token 0 --max-model-len 1000000 --kv-blocks 100000" \
+		--json .build/bench/overhead.json | tee .build/bench/overhead.txt
+
+# The ladder and the trace at a tenth and a twenty-fifth of their lengths, before groups whose tokens take ten times as long as a large
+# model's on current devices: the same seconds, with fewer bytes, so that two cores can play eight groups.
+FLEET_GROUPS := --prefill-us-per-token 1000 --decode-ms-per-token 20 --decode-us-per-sequence 100 --kv-blocks 1280 --max-num-batched-tokens 1024
+FLEET_FLAGS ?= --repeats 2 --duration 18 --warm-up 6 --drain 20
+FLEET_RATES ?= 8,20,40
+TRACE ?= ../shared/traces/mooncake_synthetic_trace.jsonl
+TRACE_RATES ?= 6,12,24
+
+bench-fleet: build bench-peers ## The b2b-saas ladder through FLEET_PEERS before eight simulated groups: FLEET_RATES, FLEET_FLAGS
+	@mkdir -p .build/bench
+	$(BINARY) bench fleet --peers $(FLEET_PEERS) --groups 8 --workload b2b-saas --prompt-groups 40 --system-tokens 600 --input-tokens 120 \
+		--output-tokens 100 --rates $(FLEET_RATES) $(FLEET_FLAGS) --goodput ttft:2000,tpot:100 --stub-flags "$(FLEET_GROUPS)" \
+		--json .build/bench/fleet.json --html .build/bench/fleet.html --plot .build/bench/fleet.svg | tee .build/bench/fleet.txt
+
+bench-fleet-trace: build bench-peers ## A trace through the same: TRACE, TRACE_RATES, FLEET_FLAGS
+	@[[ -r $(TRACE) ]] || { echo "make bench-fleet-trace: $(TRACE) is not there; TRACE names a file" >&2; exit 1; }
+	mkdir -p .build/bench
+	$(BINARY) bench fleet --peers $(FLEET_PEERS) --groups 8 --trace $(TRACE) --length-scale 0.04 --rates $(TRACE_RATES) $(FLEET_FLAGS) \
+		--goodput ttft:2000,tpot:100 --stub-flags "$(FLEET_GROUPS)" \
+		--json .build/bench/trace.json --html .build/bench/trace.html --plot .build/bench/trace.svg | tee .build/bench/trace.txt
+
+bench-accuracy: build deps-python ## Is the bench itself exact? Against a server of known times, h2load and its own limits; wants a quiet machine
+	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python Tests/Bench/accuracy.py
 
 compare-strictness: build ## What this router, nginx and HAProxy (both of Debian) make of smuggled requests, as a table
 	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python -m pytest -q -s Tests/EndToEnd/test_compare_strictness.py

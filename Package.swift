@@ -66,7 +66,10 @@ let package = Package(
             swiftSettings: swift),
         .target(name: "LoadSignals", dependencies: ["EventLoop", "HTTPTransport", "Routing", "Wire"], swiftSettings: swift),
         .target(
-            name: "Admin", dependencies: ["Discovery", "EventLoop", "HTTPTransport", "KubernetesAPI", "Proxy", "Routing", "Telemetry"],
+            name: "Admin",
+            dependencies: [
+                "Discovery", "EventLoop", "HTTPTransport", "KubernetesAPI", "LoadSignals", "Proxy", "Routing", "Telemetry", "Wire",
+            ],
             swiftSettings: swift),
         .target(
             name: "StubEngine", dependencies: ["EngineModel", "EventLoop", "HTTPTransport", "Protos", "Wire"],
@@ -113,7 +116,8 @@ let package = Package(
 
         // What hostile bytes reach, as functions: libFuzzer calls them (below), and the unit tests replay the committed inputs.
         .target(
-            name: "FuzzTargets", dependencies: ["Configuration", "EventLoop", "HTTPTransport", "Proxy", "Routing", "Telemetry", "Wire"],
+            name: "FuzzTargets",
+            dependencies: ["Configuration", "EventLoop", "HTTPTransport", "LoadSignals", "Proxy", "Routing", "Telemetry", "Wire"],
             path: "Tests/Fuzz/Targets", swiftSettings: swift),
         .testTarget(name: "FuzzTests", dependencies: ["FuzzTargets"], swiftSettings: swift),
     ],

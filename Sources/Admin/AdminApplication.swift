@@ -3,6 +3,7 @@ public import EventLoop
 import Foundation
 public import HTTPTransport
 import KubernetesAPI
+import LoadSignals
 public import Proxy
 public import Routing
 import Telemetry
@@ -65,7 +66,12 @@ private final class AdminExchange: DownstreamExchange {
         if path.equals("/metrics") {
             collectMetrics()
         } else if path.equals("/groups") {
-            answer(200, "application/json", groupsJSON(application.table, application.directory, now: application.loop.now))
+            let watches = application.loop.service(KubernetesSource.self)?.watches ?? []
+            answer(
+                200, "application/json",
+                groupsJSON(
+                    application.table, application.directory, watches: watches, leaders: application.leaders,
+                    now: application.loop.now))
         } else if path.equals("/health") {
             answer(200, "application/json", #"{"status":"ok"}"#)
         } else if path.equals("/readiness") {
@@ -130,6 +136,7 @@ private final class AdminExchange: DownstreamExchange {
                 snapshot.certificates = certificates
             }
             snapshot.discovery = discovery(application)
+            snapshot.loadSignals = application.loadSignals
             var bytes: [UInt8] = []
             snapshot.writePrometheus(into: &bytes)
             answer(200, "text/plain; version=0.0.4; charset=utf-8", bytes)

@@ -1,5 +1,7 @@
 import Discovery
 import Foundation
+import KubernetesAPI
+import LoadSignals
 import Routing
 
 /// The state that the next decision would use, group by group. Tokens, seconds and tokens per second, as the names say.
@@ -26,14 +28,16 @@ private struct GroupJSON: Encodable {
     var prefixIndexBlocks: Int
     var hitYield: Double
     var decisions: UInt64
+    var load: LoadJSON?
     var node: String
     var zone: String
     var distanceSeconds: Double
     var warmUpSlowness: Double
     var discovery: DiscoveryJSON?
 
-    init(_ state: GroupState, discovery: DiscoveryJSON?) {
+    init(_ state: GroupState, leader leaderState: LeaderState?, discovery: DiscoveryJSON?) {
         self.discovery = discovery
+        load = LoadJSON(state, leaderState)
         name = state.name
         leader = state.leader.description
         `protocol` = state.leader.protocol == .http2 ? "http2" : "http1"
@@ -63,6 +67,44 @@ private struct GroupJSON: Encodable {
     }
 }
 
+/// What the engine said of its load, and what of it is taken to be others'. Nil in it: not said.
+private struct LoadJSON: Encodable {
+    var engine: String?
+    /// Of the last question.
+    var outcome: String?
+    var ageSeconds: Double?
+    var running: Double?
+    var waiting: Double?
+    var inFlight: Double?
+    var kvUsage: Double?
+    var othersRunning: Double
+    var othersWaiting: Double
+    var othersActiveKVTokens: Int
+    var asleep: Bool?
+    var restarts: UInt64?
+    var runningAdapters: [String]?
+    var waitingAdapters: [String]?
+
+    /// Nil for a group that is not asked and never told.
+    init?(_ group: GroupState, _ leader: LeaderState?) {
+        guard group.reported != nil || leader?.lastOutcome != nil else { return nil }
+        engine = leader?.engine?.rawValue
+        outcome = leader?.lastOutcome?.rawValue
+        ageSeconds = group.reported?.ageSeconds
+        running = group.reported?.running
+        waiting = group.reported?.waiting
+        inFlight = group.reported?.inFlight
+        kvUsage = group.reported?.kvUsage
+        othersRunning = group.othersRunning
+        othersWaiting = group.othersWaiting
+        othersActiveKVTokens = group.othersActiveKVTokens
+        asleep = leader?.isAsleep
+        restarts = leader?.restarts
+        runningAdapters = leader?.runningAdapters
+        waitingAdapters = leader?.waitingAdapters
+    }
+}
+
 /// What discovery knows of a group: why it is or is not ready, and since when.
 private struct DiscoveryJSON: Encodable {
     struct Member: Encodable {
@@ -71,6 +113,7 @@ private struct DiscoveryJSON: Encodable {
         var rank: Int
         var node: String?
         var zone: String?
+        var zoneHints: [String]
         var revision: String?
         var state: String
     }
@@ -80,17 +123,21 @@ private struct DiscoveryJSON: Encodable {
     var nodes: [String]
     var spansNodes: Bool
     var unchangedSeconds: Double
+    /// Since its source had word from where it looks: how old what is known of the group may be. Nil: never.
+    var lastHeardSeconds: Double?
     var members: [Member]
 
-    init(_ entry: GroupDirectory.Entry, now: UInt64) {
+    init(_ entry: GroupDirectory.Entry, lastHeardAt: UInt64, now: UInt64) {
         source = entry.source
         obstacle = entry.group.obstacle
         nodes = entry.group.nodes
         spansNodes = entry.group.nodes.count > 1
         unchangedSeconds = seconds(from: entry.changedAt, to: now)
+        lastHeardSeconds = lastHeardAt == 0 ? nil : seconds(from: lastHeardAt, to: now)
         members = entry.group.members.map {
             Member(
-                name: $0.name, address: $0.address, rank: $0.rank, node: $0.node, zone: $0.zone, revision: $0.revision, state: $0.state)
+                name: $0.name, address: $0.address, rank: $0.rank, node: $0.node, zone: $0.zone, zoneHints: $0.zoneHints,
+                revision: $0.revision, state: $0.state)
         }
     }
 }
@@ -120,26 +167,65 @@ private struct SourceJSON: Encodable {
     }
 }
 
+/// One watch of a Kubernetes API server.
+private struct WatchJSON: Encodable {
+    var resource: String
+    var scope: String
+    /// `connecting`, `synced`, or what is wrong.
+    var state: String
+    var fault: String?
+    var lastHeardSeconds: Double?
+    var objects: Int
+    var lists: UInt64
+    var watches: UInt64
+    var events: UInt64
+    var expirations: UInt64
+    var faults: UInt64
+
+    init(_ watch: KubernetesSource.WatchState, now: UInt64) {
+        resource = watch.resource
+        scope = watch.scope
+        state = watch.fault?.kind.rawValue ?? (watch.hasSynced ? "synced" : "connecting")
+        fault = watch.fault?.text
+        lastHeardSeconds = watch.heardAt == 0 ? nil : seconds(from: watch.heardAt, to: now)
+        objects = watch.objects
+        lists = watch.counters.lists
+        watches = watch.counters.watches
+        events = watch.counters.events
+        expirations = watch.counters.expirations
+        faults = watch.counters.faults
+    }
+}
+
 private struct GroupsJSON: Encodable {
     var groups: [GroupJSON]
     var incomplete: [IncompleteGroupJSON]
     var sources: [SourceJSON]
+    var kubernetesWatches: [WatchJSON]
 }
 
 private func seconds(from earlier: UInt64, to now: UInt64) -> Double { now > earlier ? Double(now - earlier) / 1e9 : 0 }
 
-func groupsJSON(_ table: RoutingTable, _ directory: GroupDirectory, now: UInt64) -> String {
+func groupsJSON(
+    _ table: RoutingTable, _ directory: GroupDirectory, watches: [KubernetesSource.WatchState], leaders: [LeaderState],
+    now: UInt64
+) -> String {
     let encoder = JSONEncoder()
     encoder.keyEncodingStrategy = .convertToSnakeCase
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
     let entries = directory.entries
-    let known = Dictionary(entries.map { ($0.group.name, DiscoveryJSON($0, now: now)) }, uniquingKeysWith: { first, _ in first })
+    let heardAt = Dictionary(directory.sources.map { ($0.name, $0.heardAt) }, uniquingKeysWith: max)
+    func known(_ entry: GroupDirectory.Entry) -> DiscoveryJSON {
+        DiscoveryJSON(entry, lastHeardAt: heardAt[entry.source] ?? 0, now: now)
+    }
+    let byName = Dictionary(entries.map { ($0.group.name, known($0)) }, uniquingKeysWith: { first, _ in first })
+    let asked = Dictionary(leaders.map { ($0.group, $0) }, uniquingKeysWith: { first, _ in first })
     let all = GroupsJSON(
-        groups: table.groups(now: now).map { GroupJSON($0, discovery: known[$0.name]) },
+        groups: table.groups(now: now).map { GroupJSON($0, leader: asked[$0.name], discovery: byName[$0.name]) },
         incomplete: entries.filter { $0.group.description == nil }.map {
-            IncompleteGroupJSON(name: $0.group.name, discovery: DiscoveryJSON($0, now: now))
+            IncompleteGroupJSON(name: $0.group.name, discovery: known($0))
         },
-        sources: directory.sources.map { SourceJSON($0, now: now) })
+        sources: directory.sources.map { SourceJSON($0, now: now) }, kubernetesWatches: watches.map { WatchJSON($0, now: now) })
     guard let data = try? encoder.encode(all) else { return #"{"groups":[]}"# }
     return String(decoding: data, as: UTF8.self) + "\n"
 }

@@ -12,6 +12,9 @@ public struct FlagOverrides: Sendable, Equatable {
     public var kubeconfigFile: String?
     public var kubernetesContext: String?
     public var policy: String?
+    /// `--scrape-interval DURATION` and `--orca FORM`.
+    public var scrapeInterval: String?
+    public var orca: String?
     /// `--node NAME` and `--zone NAME`: where this router runs.
     public var node: String?
     public var zone: String?
@@ -50,6 +53,11 @@ extension SwiftletConfiguration {
         if let text = flags.kubernetesContext {
             result.discovery.kubernetes.context = try Self.flag("--kube-context", text, .text("a context"))
         }
+        if let text = flags.scrapeInterval {
+            let syntax: Syntax<UInt64> = .duration(0...3_600_000_000_000)
+            result.loadSignals.intervalNanoseconds = try Self.flag("--scrape-interval", text, syntax)
+        }
+        if let text = flags.orca { result.loadSignals.orca = try Self.flag("--orca", text, .choice) }
         if let text = flags.policy { result.policy = try Self.flag("--policy", text, .choice) }
         if let text = flags.node { result.routing.node = try Self.flag("--node", text, .text("a node's name")) }
         if let text = flags.zone { result.routing.zone = try Self.flag("--zone", text, .text("a zone's name")) }

@@ -12,9 +12,19 @@ public struct KubernetesConfiguration: Sendable, Equatable {
     public var watchesPods = true
     /// Whether nodes are watched for taints that take them away.
     public var watchesNodes = false
+    /// Keys of taints that say that a node will be gone soon: of GKE, the AWS node termination handler, Karpenter, the cluster
+    /// autoscaler, and Kubernetes itself.
+    public var departureTaints = [
+        "cloud.google.com/impending-node-termination", "aws-node-termination-handler/spot-itn",
+        "aws-node-termination-handler/scheduled-maintenance", "aws-node-termination-handler/asg-lifecycle-termination",
+        "aws-node-termination-handler/rebalance-recommendation", "karpenter.sh/disrupted", "karpenter.sh/disruption",
+        "ToBeDeletedByClusterAutoscaler", "node.kubernetes.io/out-of-service", "node.cloudprovider.kubernetes.io/shutdown",
+    ]
     public var streamsLists = true
     /// A watch with neither event nor bookmark for so long is replaced by a list.
     public var silenceNanoseconds: UInt64 = 90 * 1_000_000_000
+    /// A list, or a watch's head, of which nothing comes for so long is asked for again.
+    public var answerNanoseconds: UInt64 = 30 * 1_000_000_000
     /// A list anew although all is well; 0: never.
     public var relistNanoseconds: UInt64 = 600 * 1_000_000_000
     public var pools: [KubernetesPoolConfiguration] = []
@@ -49,8 +59,10 @@ extension KubernetesConfiguration {
             .scalar("service_account", \.serviceAccountFolder, .file),
             .scalar("pods", \.watchesPods, .flag),
             .scalar("nodes", \.watchesNodes, .flag),
+            .list("departure_taints", \.departureTaints, .text("a taint's key", atMost: 316)),
             .scalar("streaming_lists", \.streamsLists, .flag),
             .scalar("silence", \.silenceNanoseconds, .duration(1_000_000_000...3_600_000_000_000)),
+            .scalar("answer", \.answerNanoseconds, .duration(100_000_000...600_000_000_000)),
             .scalar("relist", \.relistNanoseconds, .duration(0...86_400_000_000_000)),
             .sections(
                 "pools", \.pools, empty: KubernetesPoolConfiguration(), required: [], KubernetesPoolConfiguration.fields),

@@ -14,7 +14,8 @@ extension SwiftletConfiguration {
 
     /// The first relation between values that does not hold.
     func firstViolation() -> Violation? {
-        listenerViolation() ?? tlsViolation() ?? Self.groupViolation(groups) ?? kubernetesViolation() ?? routingViolation()
+        listenerViolation() ?? tlsViolation() ?? Self.groupViolation(groups) ?? kubernetesViolation() ?? loadSignals.violation
+            ?? routingViolation()
             ?? boundViolation()
     }
 

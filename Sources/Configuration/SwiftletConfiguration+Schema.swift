@@ -15,6 +15,7 @@ extension SwiftletConfiguration {
             .groups(\.groups),
             .section("discovery", \.discovery, DiscoveryConfiguration.fields),
             .section("probes", \.probes, ProbeConfiguration.fields),
+            .section("load_signals", \.loadSignals, LoadSignalConfiguration.fields),
             .section("upstream_tls", \.upstreamTLS, UpstreamTLSConfiguration.fields),
             .section("limits", \.limits, Limits.fields),
             .section("timeouts", \.timeouts, Timeouts.fields),
@@ -142,6 +143,8 @@ extension GroupingConfiguration {
         [
             .scalar("form", \.form, .choice),
             .scalar("pods", \.podsPerGroup, .count(0...4_096)),
+            .optional("set", \.setName, .objectName),
+            .scalar("spread_slowdown", \.spreadSlowdown, .number(1...100)),
             .list("models", \.models, .text("a model name")),
             .scalar("group_key", \.groupKey, .text("a label")),
             .scalar("rank_key", \.rankKey, .text("a label")),

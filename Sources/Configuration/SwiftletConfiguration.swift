@@ -20,6 +20,7 @@ public struct SwiftletConfiguration: Sendable, Equatable {
     public var groups: [GroupDescription] = []
     public var discovery = DiscoveryConfiguration()
     public var probes = ProbeConfiguration()
+    public var loadSignals = LoadSignalConfiguration()
     public var upstreamTLS = UpstreamTLSConfiguration()
     public var limits = Limits()
     public var timeouts = Timeouts()
@@ -119,6 +120,10 @@ public struct GroupingConfiguration: Sendable, Equatable {
     public var form = Form.automatic
     /// Pods of one group where no label says it; 0: one.
     public var podsPerGroup = 0
+    /// The set's name, where pods' names are read and it ends in a number itself.
+    public var setName: String?
+    /// How many times as long everything is taken to last on a group that spans nodes.
+    public var spreadSlowdown = 1.25
     /// Empty: the engines are asked.
     public var models: [String] = []
     /// Labels or annotations.

@@ -43,6 +43,10 @@ public final class GroupDirectory: EventHandler {
     private var owners: [String: Unit] = [:]
     private var rivals: [String: [Unit]] = [:]
     private var changed: Set<String> = []
+    /// Those for which the table has no room; they enter when others leave.
+    public private(set) var leftOut: Set<String> = []
+    /// Grows whenever the table was told of anything.
+    public private(set) var generation: UInt64 = 0
     /// Is told after the table changed which groups are new or have another leader, and which are gone.
     private var observers: [(_ changed: [GroupDescription], _ removed: [String]) -> Void] = []
 
@@ -127,8 +131,19 @@ public final class GroupDirectory: EventHandler {
     /// Every group in the order of names, those that cannot be routed to included.
     public var entries: [Entry] {
         owners.keys.sorted().compactMap { name in
-            guard let unit = owners[name], let group = units[unit]?.first(where: { $0.name == name }) else { return nil }
+            guard let unit = owners[name], var group = units[unit]?.first(where: { $0.name == name }) else { return nil }
+            if leftOut.contains(name) {
+                group.description = nil
+                group.obstacle = "the router has no room for more groups"
+            }
             return Entry(group: group, source: sources[unit.source].name, changedAt: changedAt[name] ?? 0)
+        }
+    }
+
+    /// Every group that can be routed to, in no order, but for those of `excluded`.
+    func descriptions(withoutSource excluded: String) -> [GroupDescription] {
+        owners.compactMap { name, unit in
+            sources[unit.source].name == excluded ? nil : units[unit]?.first { $0.name == name }?.description
         }
     }
 
@@ -155,7 +170,14 @@ public final class GroupDirectory: EventHandler {
             if let description { descriptions.append(description) } else { gone.append(name) }
         }
         changed.removeAll(keepingCapacity: true)
-        table.updateGroups(descriptions, removing: gone, now: loop.now)
+        generation &+= 1
+        let full = table.updateGroups(descriptions, removing: gone, now: loop.now)
+        if !full.isEmpty || !leftOut.isEmpty {
+            leftOut.subtract(gone)
+            leftOut.subtract(descriptions.map(\.name))
+            leftOut.formUnion(full)
+        }
         for observer in observers { observer(descriptions, gone) }
+        if !gone.isEmpty { for name in leftOut.prefix(gone.count) { touch(name) } }
     }
 }

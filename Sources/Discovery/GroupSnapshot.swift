@@ -12,18 +12,20 @@ public final class GroupSnapshot: EventHandler {
     private let path: String
     private let directory: GroupDirectory
     private let log: OperatorLog
-    private let render: (_ groups: [GroupDescription]) -> String
+    private let render: @Sendable (_ groups: [GroupDescription]) -> String
     private let source: Int
     private var isStandingIn = false
     private var written: String?
+    private var generation: UInt64 = 0
     private let queue = DispatchQueue(label: "swiftlet.snapshot")
 
     /// - Parameters:
     ///   - parse: of the whole file.
-    ///   - render: what `parse` reads back to equal groups.
+    ///   - render: on a queue of Dispatch: what `parse` reads back to equal groups.
     public init(
         loop: EventLoop, path: String, directory: GroupDirectory, log: OperatorLog,
-        parse: (_ text: String) -> Result<[GroupDescription], GroupFile.Fault>, render: @escaping (_ groups: [GroupDescription]) -> String
+        parse: (_ text: String) -> Result<[GroupDescription], GroupFile.Fault>,
+        render: @escaping @Sendable (_ groups: [GroupDescription]) -> String
     ) {
         self.path = path
         self.directory = directory
@@ -32,6 +34,7 @@ public final class GroupSnapshot: EventHandler {
         source = directory.addSource("snapshot \(path)", standsIn: true)
         super.init(loop: loop)
         directory.heard(source, hasSynced: true)
+        loop.addService(self)
         setDeadline(loop.now &+ Self.settleNanoseconds)
         guard let data = FileManager.default.contents(atPath: path) else { return }
         switch parse(String(decoding: data, as: UTF8.self)) {
@@ -49,7 +52,7 @@ public final class GroupSnapshot: EventHandler {
         }
     }
 
-    /// Looks once a second: gives way to what was found, and writes it down when it is another.
+    /// Gives way to what was found, and writes it down when it is another.
     public override func deadlineReached() {
         setDeadline(loop.now &+ Self.settleNanoseconds)
         guard directory.hasSynced else { return }
@@ -57,15 +60,26 @@ public final class GroupSnapshot: EventHandler {
             isStandingIn = false
             directory.replace([:], of: source)
         }
-        let text = render(directory.entries.compactMap { $0.source == "static" ? nil : $0.group.description })
-        guard text != written else { return }
-        written = text
-        let (path, log) = (path, log)
+        guard directory.generation != generation else { return }
+        generation = directory.generation
+        setDeadline(nil)
+        let groups = directory.descriptions(withoutSource: "static")
+        let (path, log, render, written, mailbox) = (path, log, render, written, loop.mailbox)
         queue.async {
+            let begin = DispatchTime.now().uptimeNanoseconds
+            let text = render(groups.sorted { $0.name < $1.name })
             // Atomically: beside the old file, then in its place.
-            do { try Data(text.utf8).write(to: URL(filePath: path), options: .atomic) } catch {
+            do { if text != written { try Data(text.utf8).write(to: URL(filePath: path), options: .atomic) } } catch {
                 log.warning("\(path): the snapshot cannot be written: \(error.localizedDescription)")
             }
+            let took = DispatchTime.now().uptimeNanoseconds &- begin
+            mailbox.post { loop in loop.service(GroupSnapshot.self)?.wrote(text, took: took) }
         }
+    }
+
+    /// Ten thousand groups that change all the time must not keep a core busy with telling of it.
+    private func wrote(_ text: String, took: UInt64) {
+        written = text
+        setDeadline(loop.now &+ max(Self.settleNanoseconds, 50 &* took))
     }
 }

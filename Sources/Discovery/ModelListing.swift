@@ -82,8 +82,8 @@ public final class ModelListing: EventHandler {
         if !reachable { target.nextQueryAt = loop.now &+ min(Self.firstRetryNanoseconds << UInt64(target.failures), 30_000_000_000) }
         if models != nil { target.knowsModels = true }
         targets[group] = target
-        if let models, let state = table.groups(now: loop.now).first(where: { $0.name == group && $0.leader == target.endpoint }) {
-            table.setModels(models.names, adapters: models.parents, of: state.id)
+        if let models, let known = table.group(named: group), known.leader == target.endpoint {
+            table.setModels(models.names, adapters: models.parents, of: known.id)
         }
         scheduleNext()
     }

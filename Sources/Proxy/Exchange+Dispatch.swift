@@ -13,6 +13,7 @@ extension Exchange {
     /// Picks a group, books the request on it and sends it there.
     func dispatch() {
         probeBody()
+        askForLoadMetrics()
         var routing = uncounted(worker.probe).use { probe in
             uncounted(request.headers).use { worker.settings.reading.routingRequest(probe, $0) }
         }

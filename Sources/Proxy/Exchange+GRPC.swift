@@ -37,7 +37,7 @@ extension Exchange {
         let isCall = response.status == 200 && response.headers.value(.contentType)?.hasPrefixIgnoringCase("application/grpc") ?? false
         if !isCall, response.headers.value("grpc-status") == nil {
             let pushesBack = response.status == 503 || response.status == 429 || response.status == 529
-            if pushesBack, leavesFullBackend() { return }
+            if pushesBack, leavesFullBackend(retryAfter: response.headers.value(.retryAfter)) { return }
             attempt?.cancel()
             attempt = nil
             endCall(Self.grpcStatus(ofHTTP: response.status), "The backend's answer is not gRPC.")

@@ -20,9 +20,10 @@ extension Exchange {
 
     func upstreamHeadReceived(_ response: ResponseHead) {
         responseStatus = response.status
+        takeLoadMetrics(response.headers)
         if isGRPC { return upstreamCallHeadReceived(response) }
         let pushesBack = response.status == 503 || response.status == 429 || response.status == 529
-        if pushesBack, leavesFullBackend() { return }
+        if pushesBack, leavesFullBackend(retryAfter: response.headers.value(.retryAfter)) { return }
         let type = uncounted(response.headers).use { $0.value(.contentType) }
         isEventStream = type?.hasPrefixIgnoringCase("text/event-stream") ?? false
         let isJSON = type?.hasPrefixIgnoringCase("application/json") ?? false
@@ -33,10 +34,11 @@ extension Exchange {
     }
 
     /// The backend is full, not broken (vLLM says so in 3 ms when its queue is bounded): elsewhere there may be room.
+    /// - Parameter retryAfter: the field of that name; seconds count, a date does not.
     /// - Returns: whether the request is on its way there.
-    func leavesFullBackend() -> Bool {
+    func leavesFullBackend(retryAfter: UnsafeRawBufferPointer? = nil) -> Bool {
         guard let decision else { return false }
-        worker.table.reportSaturated(decision.group, now: worker.loop.now)
+        worker.table.reportSaturated(decision.group, retryAfterSeconds: retryAfter?.decimalValue, now: worker.loop.now)
         recordFailure(.saturated, in: decision.group)
         guard canTryElsewhere else { return false }
         attempt?.cancel()
@@ -128,6 +130,7 @@ extension Exchange {
         }
         attempt = nil
         if let trailers {
+            takeLoadMetrics(trailers)
             removeConnectionFields(trailers)
             trailers.removeFieldsForbiddenInTrailers()
         }

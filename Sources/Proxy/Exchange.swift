@@ -29,6 +29,8 @@ final class Exchange: DownstreamExchange {
     var isGRPC = false
     var acceptsTrailers = false
     var asksForWebSocket = false
+    /// The router, not the client, asks the engine for its load.
+    var asksForLoadMetrics = false
 
     // The request
     var body: ByteBuffer
@@ -114,6 +116,7 @@ final class Exchange: DownstreamExchange {
         isGRPC = false
         acceptsTrailers = false
         asksForWebSocket = false
+        asksForLoadMetrics = false
         bodyBytesReceived = 0
         bodyBytesSent = 0
         isReplayable = true

@@ -16,6 +16,10 @@ public struct ProxySettings: Sendable {
     public var attempts = 3
     /// How long the head of an answer waits for its first event.
     public var headHoldNanoseconds: UInt64 = 30_000_000_000
+    /// Ask engines to report their load beside answers, in this form; nil: do not ask. What is reported is read either way.
+    public var loadMetricsFormat: LoadMetricsFormat?
+    /// Whether clients see such reports.
+    public var loadMetricsToClients = LoadMetricsPassing.whenAsked
     public var reading = RequestReading()
     /// Whether a request with `x-swiftlet-explain` is told why it went where.
     public var explainsToClients = false
@@ -29,6 +33,17 @@ public struct ProxySettings: Sendable {
     public var startedAtSeconds = 0
 
     public init() {}
+}
+
+/// The forms of ORCA's report: values of `endpoint-load-metrics-format`.
+public enum LoadMetricsFormat: Sendable {
+    case text, json, binary
+}
+
+public enum LoadMetricsPassing: Sendable {
+    /// Not the reports that the router alone asked for.
+    case whenAsked
+    case always, never
 }
 
 /// What connections to endpoints with TLS need.

@@ -124,8 +124,7 @@ public final class ProxyWorker: DownstreamApplication {
     func label(of group: GroupID) -> UInt16 {
         let place = shortcut(to: group)
         if let label = groupShortcuts[place].label { return label }
-        let state = table.groups(now: loop.now).first { $0.id == group }
-        let label = state.map { metrics.groups.intern($0.name) } ?? LabelTable.other
+        let label = table.name(of: group).map { metrics.groups.intern($0) } ?? LabelTable.other
         groupShortcuts[place].label = label
         return label
     }

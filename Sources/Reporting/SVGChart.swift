@@ -29,7 +29,7 @@ public struct SVGChart: Sendable {
     static let width = 860.0
     static let height = 340.0
     private static let left = 66.0
-    private static let right = 150.0
+    private static let right = 176.0
     private static let top = 16.0
     private static let bottom = 46.0
     // Okabe and Ito's colours, which the colour-blind can tell apart.
@@ -71,6 +71,14 @@ public struct SVGChart: Sendable {
             out += legend(entry.name, index: index, at: Self.top + 10 + 20 * Double(index))
         }
         return out + "</svg>"
+    }
+
+    /// The picture as a file of its own, on white: a page brings its fonts and colours, a file must have them.
+    public var standalone: String {
+        let end = svg.range(of: "</title>")?.upperBound ?? svg.startIndex
+        let dressing =
+            "<style>text { font: 12px system-ui, sans-serif }</style><rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>"
+        return svg[..<end] + dressing + svg[end...] + "\n"
     }
 
     private func line(_ places: [(Double, Double)], index: Int) -> String {

@@ -49,6 +49,9 @@ public struct GroupDescription: Sendable, Equatable {
     public var incarnation = ""
     /// Where its leader runs, as the platform names it: what `Locality` compares. Empty: unknown.
     public var node = ""
+    /// How many times as long everything is taken to last as the priors say, until it was measured: above 1 for a group whose members
+    /// are on several nodes, so that of equals the one on one node gets the request.
+    public var slowdown = 1.0
     public var zone = ""
 
     public init(
@@ -90,9 +93,11 @@ extension GroupDescription {
         let speed = pow(Self.doublingGain, log2(processes))
         let one = GroupPriors.ofOne
         func described(_ value: Double) -> Double? { value.isFinite && value > 0 ? value : nil }
+        let slowdown = described(slowdown) ?? 1
+        let prefillRate = described(prefillTokensPerSecond) ?? one.prefillTokensPerSecond * speed
+        let step = described(decodeStepSeconds) ?? one.decodeStepSeconds / speed
         return GroupPriors(
-            prefillTokensPerSecond: described(prefillTokensPerSecond).map { max($0, 1) } ?? one.prefillTokensPerSecond * speed,
-            decodeStepSeconds: described(decodeStepSeconds).map { min(max($0, 1e-6), 60) } ?? one.decodeStepSeconds / speed,
+            prefillTokensPerSecond: max(prefillRate / slowdown, 1), decodeStepSeconds: min(max(step * slowdown, 1e-6), 60),
             kvCapacityTokens: kvCapacityTokens > 0 ? max(kvCapacityTokens, 16) : one.kvCapacityTokens * Int(processes))
     }
 }

@@ -18,6 +18,9 @@ public struct LoadReport: Sendable {
     /// Sequences that a report may speak of. Ten times the largest batches there are; beyond it an engine lies or is beyond help.
     public static let most = 16_384.0
 
+    /// How far an engine's own figures may trail what it does, in nanoseconds: vLLM sets its gauges after a step, seen fresh within 100 ms.
+    public static let gaugeLagNanoseconds: UInt64 = 250_000_000
+
     /// - Parameter notBefore: `madeAt` when it is not given.
     public init(
         running: Double? = nil, waiting: Double? = nil, inFlight: Double? = nil, kvUsage: Double? = nil, notBefore: UInt64? = nil,

@@ -15,6 +15,9 @@
 /// longer memory would keep a group idle that has long caught up.
 let saturationNanoseconds: UInt64 = 1_000_000_000
 
+/// The longest that `Retry-After` can make it, in nanoseconds: engines guess the time, and a minute's rest would hand their load to others.
+let longestSaturationNanoseconds: UInt64 = 10_000_000_000
+
 /// How long a group stays out after its first failure in a row, in nanoseconds; each further failure doubles it.
 let firstEjectionNanoseconds: UInt64 = 1_000_000_000
 

@@ -24,9 +24,11 @@ extension RoutingState {
     }
 
     /// Adds or changes the given groups, takes the named ones away, and leaves all others as they are: the cost is that of what changed.
-    mutating func updateGroups(_ groups: [GroupDescription], removing names: [String], now: UInt64) {
+    /// Returns the names of those for which there is no room.
+    mutating func updateGroups(_ groups: [GroupDescription], removing names: [String], now: UInt64) -> [String] {
         defer { noteFirstGroups(now: now) }
         var servesDifferently = false
+        var leftOut: [String] = []
         for name in names {
             guard let slot = slotOfName[name] else { continue }
             remove(slot)
@@ -45,13 +47,17 @@ extension RoutingState {
                 remove(slot)
                 order.removeAll { $0 == slot }
             }
-            guard order.count < limits.groups else { continue }
+            guard order.count < limits.groups else {
+                leftOut.append(group.name)
+                continue
+            }
             let slot = add(group, isRestart: isRestart, now: now)
             describe(slot, as: group)
             order.append(slot)
             servesDifferently = true
         }
         if servesDifferently { rebuildCatalog() }
+        return leftOut
     }
 
     /// How long after the first groups others are taken to have been there as well.

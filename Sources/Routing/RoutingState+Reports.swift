@@ -109,8 +109,11 @@ extension RoutingState {
 
     // MARK: Reports
 
-    mutating func reportSaturated(_ slot: UInt32, now: UInt64) {
-        loads[slot].saturatedUntil = now &+ saturationNanoseconds
+    mutating func reportSaturated(_ slot: UInt32, retryAfterSeconds: Int?, now: UInt64) {
+        let asked = UInt64(min(max(retryAfterSeconds ?? 0, 0), 3_600)) * 1_000_000_000
+        let bounded = min(max(asked, saturationNanoseconds), longestSaturationNanoseconds)
+        // Several answers may come at once: a later one without a time does not shorten what an earlier one asked for.
+        loads[slot].saturatedUntil = max(loads[slot].saturatedUntil, now &+ bounded)
         sketch(slot, now: now)
     }
 
@@ -136,7 +139,7 @@ extension RoutingState {
         sketch(slot, now: now)
     }
 
-    private mutating func forgetCache(_ slot: UInt32) {
+    mutating func forgetCache(_ slot: UInt32) {
         index.removeHolder(loads[slot].holder)
         loads[slot].holder = index.addHolder()
         slotOfHolder[Int(loads[slot].holder)] = slot

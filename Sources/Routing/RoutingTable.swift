@@ -32,7 +32,9 @@ public final class RoutingTable: Sendable {
 
     /// Adds these groups or changes those of the same names, and takes away the ones named in `removing`; all others stay as they are.
     /// The same identity rule as in `replaceGroups`.
-    public func updateGroups(_ groups: [GroupDescription], removing names: [String] = [], now: UInt64) {
+    /// - Returns: names of those for which there is no room.
+    @discardableResult
+    public func updateGroups(_ groups: [GroupDescription], removing names: [String] = [], now: UInt64) -> [String] {
         state.withLock { $0.updateGroups(groups, removing: names, now: now) }
     }
 
@@ -68,6 +70,19 @@ public final class RoutingTable: Sendable {
 
     /// Every group in the order of the descriptions, with the state that the next decision would use.
     public func groups(now: UInt64) -> [GroupState] { state.withLock { $0.groupStates(now: now) } }
+
+    /// The group's name; nil when it is gone.
+    public func name(of group: GroupID) -> String? {
+        state.withLock { state in state.slot(of: group).flatMap { state.records[Int($0)]?.description.name } }
+    }
+
+    /// The group of that name, with its leader.
+    public func group(named name: String) -> (id: GroupID, leader: Endpoint)? {
+        state.withLock { state in
+            guard let slot = state.slotOfName[name], let record = state.records[Int(slot)] else { return nil }
+            return (GroupID(slot: slot, generation: state.loads[slot].generation), record.description.leader)
+        }
+    }
 
     /// Names of all models that some group lists, sorted.
     public func models() -> [String] { state.withLock { $0.catalog.names } }
@@ -132,10 +147,11 @@ public final class RoutingTable: Sendable {
 
     // MARK: Reports
 
-    /// The group pushed back (503, 429 or 529 before an answer began): full, not broken. Ages out in a second.
-    public func reportSaturated(_ group: GroupID, now: UInt64) {
+    /// The group pushed back (503, 429 or 529 before an answer began): full, not broken. Ages out in a second, or when the engine
+    /// says that it is worth another try (`Retry-After`), but within ten.
+    public func reportSaturated(_ group: GroupID, retryAfterSeconds: Int? = nil, now: UInt64) {
         state.withLock { state in
-            if let slot = state.slot(of: group) { state.reportSaturated(slot, now: now) }
+            if let slot = state.slot(of: group) { state.reportSaturated(slot, retryAfterSeconds: retryAfterSeconds, now: now) }
         }
     }
 
@@ -144,6 +160,13 @@ public final class RoutingTable: Sendable {
     public func reportLoad(_ report: LoadReport, of group: GroupID, now: UInt64) {
         state.withLock { state in
             if let slot = state.slot(of: group) { state.reportLoad(report, of: slot, now: now) }
+        }
+    }
+
+    /// The group's engine began anew, as its counters show: what it had in its cache is gone.
+    public func reportRestarted(_ group: GroupID) {
+        state.withLock { state in
+            if let slot = state.slot(of: group) { state.forgetCache(slot) }
         }
     }
 

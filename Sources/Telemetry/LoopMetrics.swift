@@ -171,6 +171,9 @@ public struct LoopCounters: Sendable, Equatable {
     public var upstreamConnectionsOpened: UInt64 = 0
     public var upstreamConnectionsOpen: Int64 = 0
     public var accessLogLinesDropped: UInt64 = 0
+    /// Load reports in fields of answers, and those that said nothing known.
+    public var loadReports: UInt64 = 0
+    public var unreadableLoadReports: UInt64 = 0
 
     public init() {}
 
@@ -184,6 +187,8 @@ public struct LoopCounters: Sendable, Equatable {
         sum.upstreamConnectionsOpened &+= right.upstreamConnectionsOpened
         sum.upstreamConnectionsOpen &+= right.upstreamConnectionsOpen
         sum.accessLogLinesDropped &+= right.accessLogLinesDropped
+        sum.loadReports &+= right.loadReports
+        sum.unreadableLoadReports &+= right.unreadableLoadReports
         return sum
     }
 }

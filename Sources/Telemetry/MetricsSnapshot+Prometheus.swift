@@ -13,6 +13,7 @@ extension MetricsSnapshot {
         writeTransport(to: &text)
         writeTLS(to: &text)
         if let discovery { discovery.write(to: &text) }
+        if let loadSignals { loadSignals.write(to: &text) }
         bytes = text.bytes
     }
 
@@ -98,6 +99,9 @@ extension MetricsSnapshot {
         text.sample([], counters.upstreamConnectionsOpen)
         text.family("swiftlet_access_log_dropped_lines_total", .counter, "Access log lines given up because nobody read them.")
         text.sample([], counters.accessLogLinesDropped)
+        text.family("swiftlet_load_reports_in_answers_total", .counter, "Load reports in the fields of answers (ORCA).")
+        text.sample([("outcome", "read")], counters.loadReports)
+        text.sample([("outcome", "unreadable")], counters.unreadableLoadReports)
     }
 }
 

@@ -88,6 +88,43 @@ public struct MetricsSnapshot: Sendable {
         public init() {}
     }
 
+    /// What the control plane knows of the engines' load. The proxying loops do not fill it.
+    public struct LoadSignals: Sendable {
+        /// One group's leader; nil is what it does not tell.
+        public struct Leader: Sendable {
+            public var group: String
+            public var engine: String?
+            /// By outcome: those that occurred.
+            public var scrapes: [(outcome: String, count: UInt64)]
+            public var scrapeSeconds: Double
+            public var scrapeBytes: UInt64
+            /// Of the last report that counted, ours or in an answer.
+            public var ageSeconds: Double?
+            public var running: Double?
+            public var waiting: Double?
+            public var kvUsage: Double?
+            public var othersRunning: Double
+            public var othersWaiting: Double
+            public var prefixQueries: Double?
+            public var prefixHits: Double?
+            public var preemptions: Double?
+            public var restarts: UInt64
+
+            public init(group: String) {
+                self.group = group
+                scrapes = []
+                scrapeSeconds = 0
+                scrapeBytes = 0
+                othersRunning = 0
+                othersWaiting = 0
+                restarts = 0
+            }
+        }
+
+        public var leaders: [Leader] = []
+        public init() {}
+    }
+
     public struct FailureName: Hashable, Sendable {
         public var group: String
         public var kind: UpstreamFailure
@@ -106,6 +143,7 @@ public struct MetricsSnapshot: Sendable {
     public internal(set) var tlsHandshakeFailures: [Reason] = []
     public var certificates: Certificates?
     public var discovery: Discovery?
+    public var loadSignals: LoadSignals?
     public internal(set) var overhead = LatencyHistogram(scale: .overhead)
     public internal(set) var counters = LoopCounters()
 
@@ -136,6 +174,7 @@ public struct MetricsSnapshot: Sendable {
         }
         certificates = certificates ?? other.certificates
         discovery = discovery ?? other.discovery
+        loadSignals = loadSignals ?? other.loadSignals
         upstreamFailures.merge(other.upstreamFailures) { $0 &+ $1 }
         overhead.merge(other.overhead)
         counters = counters + other.counters

@@ -4,7 +4,7 @@ import Glibc
 public enum KnownHeader: UInt8, Sendable, CaseIterable {
     case other, connection, contentLength, transferEncoding, host, keepAlive, te, trailer, upgrade, proxyConnection, expect,
         contentType, contentEncoding, http2Settings, requestID, correlationID, traceID, bareRequestID, cookie, retryAfter, retryCount,
-        wantedTTFT, wantedTPOT
+        wantedTTFT, wantedTPOT, loadMetrics, loadMetricsBinary, loadMetricsFormat
 
     var bit: UInt32 { self == .other ? 0 : 1 << UInt32(rawValue) }
 
@@ -44,7 +44,10 @@ public enum KnownHeader: UInt8, Sendable, CaseIterable {
         case 17: isName("transfer-encoding") ? .transferEncoding : .other
         // The names of llm-d and of the Gateway API's inference extension.
         case 19: isName("x-llm-d-slo-ttft-ms") ? .wantedTTFT : isName("x-llm-d-slo-tpot-ms") ? .wantedTPOT : .other
+        case 21: isName("endpoint-load-metrics") ? .loadMetrics : .other
         case 23: isName("x-stainless-retry-count") ? .retryCount : .other
+        case 25: isName("endpoint-load-metrics-bin") ? .loadMetricsBinary : .other
+        case 28: isName("endpoint-load-metrics-format") ? .loadMetricsFormat : .other
         default: .other
         }
     }
@@ -155,5 +158,24 @@ extension UnsafeRawBufferPointer {
         }
         // Nineteen digits always fit without their sign.
         return Int(exactly: value)
+    }
+
+    /// A number as Prometheus' text and JSON write them, `NaN` and `+Inf` included; nil for anything else. At most 63 bytes.
+    public var decimalNumber: Double? {
+        guard count > 0, count < 64 else { return nil }
+        if equalsIgnoringCase("nan") { return .nan }
+        if equalsIgnoringCase("+inf") || equalsIgnoringCase("inf") { return .infinity }
+        if equalsIgnoringCase("-inf") { return -.infinity }
+        // strtod would take hexadecimal, too, and skip blanks.
+        for byte in self where byte < 48 || byte > 57 {
+            guard byte == 43 || byte == 45 || byte == 46 || byte | 0x20 == 101 else { return nil }
+        }
+        return withUnsafeTemporaryAllocation(of: CChar.self, capacity: 64) { text in
+            memcpy(text.baseAddress!, baseAddress!, count)
+            text[count] = 0
+            var end: UnsafeMutablePointer<CChar>?
+            let value = strtod(text.baseAddress!, &end)
+            return end == text.baseAddress! + count ? value : nil
+        }
     }
 }

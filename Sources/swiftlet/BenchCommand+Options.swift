@@ -22,7 +22,7 @@ struct LoadOptions: ParsableArguments {
     var timeScale = 1.0
     @Option(help: "Trace lengths are multiplied by it.")
     var lengthScale = 1.0
-    @Option(help: "Groups of prompts with one beginning.")
+    @Option(name: .customLong("prompt-groups"), help: "Groups of prompts with one beginning.")
     var groups: Int?
     @Option(help: "Prompts per group.")
     var promptsPerGroup: Int?
@@ -37,7 +37,7 @@ struct LoadOptions: ParsableArguments {
     @Option(help: "Mean pause before a session's next turn, in seconds.")
     var thinkSeconds: Double?
 
-    @Option(help: "Requests per second; several, with commas, are stages; 10-50 is a ramp.")
+    @Option(name: [.long, .customLong("rates")], help: "Requests per second; several, with commas, are stages; 10-50 is a ramp.")
     var rate = "10"
     @Option(help: "Seconds of a stage; several, with commas, for several stages.")
     var duration = "10"
@@ -112,7 +112,7 @@ struct LoadOptions: ParsableArguments {
         try range("--stage-gap", stageGap, 0...86_400)
         try range("--body-bytes", Double(bodyBytes), 0...Double(64 << 20))
         for (flag, value) in [
-            ("--groups", groups), ("--prompts-per-group", promptsPerGroup), ("--system-tokens", systemTokens),
+            ("--prompt-groups", groups), ("--prompts-per-group", promptsPerGroup), ("--system-tokens", systemTokens),
             ("--input-tokens", inputTokens), ("--output-tokens", outputTokens), ("--turns", turns), ("--limit", limit),
         ] {
             try range(flag, Double(value ?? 1), flag == "--system-tokens" ? 0...10_000_000 : 1...10_000_000)
@@ -183,6 +183,18 @@ struct LoadOptions: ParsableArguments {
         return LoadPlan(
             name: api == "plain" ? "plain" : workload, shape: api == "plain" ? .plain : shape(), schedule: schedule, process: arrival,
             seed: seed, salt: salt ?? self.salt)
+    }
+
+    /// The plan of one rate: a synthetic workload on that stage, or as many of a trace's rows as fit, stretched to the rate.
+    func plan(forStage stage: ArrivalSchedule.Stage) throws -> LoadPlan {
+        guard trace != nil else { return try plan(stages: [stage]) }
+        var part = self
+        part.limit = min(limit ?? .max, max(1, Int(stage.startRate * stage.seconds)))
+        part.timeScale = 1
+        let natural = try part.plan().stages.first?.startRate ?? 0
+        guard natural > 0 else { throw ValidationError("--trace: its rows have no times that could be stretched") }
+        part.timeScale = natural / stage.startRate
+        return try part.plan()
     }
 
     func settings(for target: LoadTarget) throws -> LoadSettings {

@@ -14,7 +14,7 @@ struct BenchCommand: ParsableCommand {
             from the schedule, and beside it from the send, as other tools count. A run whose generator was late itself says that it is invalid.
             """,
         subcommands: [
-            BenchRunCommand.self, BenchOverheadCommand.self, BenchSearchCommand.self, BenchCompareCommand.self,
+            BenchRunCommand.self, BenchOverheadCommand.self, BenchFleetCommand.self, BenchSearchCommand.self, BenchCompareCommand.self,
         ],
         defaultSubcommand: BenchRunCommand.self)
 }
@@ -57,13 +57,13 @@ struct BenchRunCommand: ParsableCommand {
 }
 
 /// Runs with a display, and with a partial report when interrupted.
-func play(_ run: LoadRun, label: String, goodput: GoodputTarget?, isQuiet: Bool = false) throws -> (RunReport, RunMeasurements) {
+func play(_ run: LoadRun, label: String, goodput: GoodputTarget?, isQuiet: Bool = false, interruption: Interruption? = nil) throws -> (
+    RunReport, RunMeasurements
+) {
     signal(SIGPIPE, SIG_IGN)
-    signal(SIGINT, SIG_IGN)
-    let interrupt = DispatchSource.makeSignalSource(signal: SIGINT, queue: .global())
-    interrupt.setEventHandler { run.stop() }
-    interrupt.resume()
-    defer { interrupt.cancel() }
+    let interruption = interruption ?? Interruption()
+    interruption.whenItComes { run.stop() }
+    defer { interruption.whenItComes(nil) }
     let watch = RunEnvironment.Watch()
     let startedAt = Date()
     let display = RunDisplay(label: label, isQuiet: isQuiet)

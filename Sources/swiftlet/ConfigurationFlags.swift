@@ -24,6 +24,12 @@ struct ConfigurationFlags: ParsableArguments {
         name: .long,
         help: "least-cost, prefix-affinity, least-request, power-of-two, round-robin, random, consistent-hash or session.")
     var policy: String?
+    @Option(
+        name: .customLong("scrape-interval"),
+        help: ArgumentHelp("Between two looks at an engine's /metrics; 0s: never.", valueName: "duration"))
+    var scrapeInterval: String?
+    @Option(name: .long, help: ArgumentHelp("Ask engines to report their load with answers: off, text, json or bin.", valueName: "form"))
+    var orca: String?
     @Option(name: .long, help: ArgumentHelp("The node that this router runs on: groups there are preferred.", valueName: "name"))
     var node: String?
     @Option(name: .long, help: ArgumentHelp("The zone that this router runs in: groups there are preferred.", valueName: "name"))
@@ -58,6 +64,8 @@ struct ConfigurationFlags: ParsableArguments {
             flags.kubeconfigFile = kubeconfig
             flags.kubernetesContext = kubernetesContext
             flags.policy = policy
+            flags.scrapeInterval = scrapeInterval
+            flags.orca = orca
             flags.node = node
             flags.zone = zone
             flags.loops = loops

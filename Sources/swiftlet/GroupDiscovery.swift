@@ -4,6 +4,7 @@ import EventLoop
 import Foundation
 import HTTPTransport
 import KubernetesAPI
+import LoadSignals
 import Proxy
 import Routing
 
@@ -25,6 +26,11 @@ final class GroupDiscovery {
         let models = ModelListing(loop: loop, table: directory.table, reach: reach, limits: settings.transport)
         self.models = models
         directory.observe { changed, removed in models.groupsChanged(changed, removed: removed) }
+        let scraper = LoadScraper(
+            loop: loop, table: directory.table, reach: .init(address: reach.address, tls: reach.tls),
+            settings: LoadSignalSettings(configuration.loadSignals), limits: settings.transport)
+        loop.addService(scraper)
+        directory.observe { changed, removed in scraper.groupsChanged(changed, removed: removed) }
         written = StaticGroups(
             loop: loop, directory: directory, name: "static", reach: reach, probing: configuration.probes.settings,
             limits: settings.transport)
@@ -88,6 +94,38 @@ extension ProbeConfiguration {
     }
 }
 
+extension LoadSignalSettings {
+    fileprivate init(_ configuration: LoadSignalConfiguration) {
+        self.init()
+        intervalNanoseconds = configuration.intervalNanoseconds
+        loadIntervalNanoseconds = configuration.loadIntervalNanoseconds
+        timeoutNanoseconds = configuration.timeoutNanoseconds
+        path = configuration.path ?? ""
+        port = configuration.port
+    }
+}
+
+extension LoadMetricsFormat {
+    init?(_ form: LoadSignalConfiguration.ReportForm) {
+        switch form {
+        case .off: return nil
+        case .text: self = .text
+        case .json: self = .json
+        case .binary: self = .binary
+        }
+    }
+}
+
+extension LoadMetricsPassing {
+    init(_ passing: LoadSignalConfiguration.Passing) {
+        switch passing {
+        case .whenAsked: self = .whenAsked
+        case .always: self = .always
+        case .never: self = .never
+        }
+    }
+}
+
 extension DNSName {
     fileprivate init(_ configuration: DNSConfiguration) {
         self.init(name: configuration.endpoint.host, port: configuration.isService ? nil : configuration.endpoint.port)
@@ -103,6 +141,7 @@ extension GroupTemplate {
         self.init()
         models = grouping.models
         worldSize = grouping.podsPerGroup > 0 ? grouping.podsPerGroup : nil
+        spreadSlowdown = grouping.spreadSlowdown
         prefillTokensPerSecond = grouping.prefillTokensPerSecond
         decodeStepSeconds = grouping.decodeStepSeconds
         kvCapacityTokens = grouping.kvCapacityTokens
@@ -120,6 +159,7 @@ extension GroupConvention {
             case .statefulSet: .statefulSet
             }
         podsPerGroup = grouping.podsPerGroup > 0 ? grouping.podsPerGroup : nil
+        setName = grouping.setName
         groupKey = grouping.groupKey
         rankKey = grouping.rankKey
         worldSizeKey = grouping.worldSizeKey
@@ -135,8 +175,10 @@ extension KubernetesSettings {
                 serviceAccountFolder: configuration.serviceAccountFolder, environment: environment))
         watchesPods = configuration.watchesPods
         watchesNodes = configuration.watchesNodes
+        departureTaints = Set(configuration.departureTaints)
         reflector.streamsLists = configuration.streamsLists
         reflector.silenceNanoseconds = configuration.silenceNanoseconds
+        reflector.answerNanoseconds = configuration.answerNanoseconds
         reflector.relistNanoseconds = configuration.relistNanoseconds
         pools = configuration.pools.map(KubernetesPoolSettings.init)
     }

@@ -31,7 +31,8 @@ final class Router: Sendable {
         let settings = try Self.settings(configuration, upstreamTLS: tls.upstream.map { UpstreamTLSSettings(source: $0, log: log) })
         let table = RoutingTable(
             policy: configuration.policy, seed: configuration.routing.hashSeed,
-            limits: RoutingLimits(indexBlocks: configuration.routing.indexBlocks, leases: configuration.limits.requests),
+            limits: RoutingLimits(
+                groups: 16_384, indexBlocks: configuration.routing.indexBlocks, leases: configuration.limits.requests),
             placement: PlacementSettings(configuration.routing))
         table.replaceGroups(configuration.groups, now: DispatchTime.now().uptimeNanoseconds)
         let count = configuration.loops > 0 ? configuration.loops : max(1, ProcessInfo.processInfo.activeProcessorCount)
@@ -144,6 +145,8 @@ final class Router: Sendable {
         settings.bufferedBodyBytes = limits.bufferedBodyBytes
         settings.attempts = configuration.retries.attempts
         settings.headHoldNanoseconds = timeouts.headHoldNanoseconds
+        settings.loadMetricsFormat = LoadMetricsFormat(configuration.loadSignals.orca)
+        settings.loadMetricsToClients = LoadMetricsPassing(configuration.loadSignals.orcaToClients)
         settings.reading = RequestReading(configuration)
         settings.explainsToClients = configuration.routing.explainsToClients
         settings.pinToken = try configuration.routing.pinToken()

@@ -100,6 +100,24 @@ private func assemble(_ members: [Member], worldSize: Int? = nil) -> [Discovered
         #expect(try #require(assemble([member(0, size: -3)]).first).obstacle == nil)
     }
 
+    @Test func ofTwoForOneRankTheOneOnTheLeadersNodeIsTaken() throws {
+        let near = member(1, size: 2, node: "a", identity: "z")
+        let far = member(1, size: 2, node: "b", identity: "y")
+        for order in [[near, far], [far, near]] {
+            let group = try #require(assemble([member(0, size: 2, node: "a")] + order).first)
+            #expect(group.nodes == ["a"])
+            #expect(group.obstacle == nil)
+        }
+    }
+
+    @Test func aGroupOnSeveralNodesIsTakenToBeSlower() throws {
+        let together = try #require(assemble([member(0, size: 2, node: "a"), member(1, size: 2, node: "a")]).first?.description)
+        let apart = try #require(assemble([member(0, size: 2, node: "a"), member(1, size: 2, node: "b")]).first?.description)
+        #expect(apart.priors.prefillTokensPerSecond == together.priors.prefillTokensPerSecond / 1.25)
+        #expect(apart.priors.decodeStepSeconds == together.priors.decodeStepSeconds * 1.25)
+        #expect(apart.priors.kvCapacityTokens == together.priors.kvCapacityTokens && apart.isReady)
+    }
+
     @Test func nodesAreReported() throws {
         let group = try #require(assemble([member(0, size: 2, node: "b"), member(1, size: 2, node: "a")]).first)
         #expect(group.nodes == ["a", "b"])

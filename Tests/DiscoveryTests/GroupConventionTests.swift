@@ -57,6 +57,12 @@ import Testing
         #expect(byLabel == GroupRole(group: group, rank: rank, worldSize: 4, revision: "r1"))
     }
 
+    @Test func aPodsOwnWordOnTheSizeIsEnoughToCountOff() {
+        #expect(
+            role("tp-3", annotations: ["swiftlet.dev/world-size": "2"]) == GroupRole(group: "ns/tp-1", rank: 1, worldSize: 2))
+        #expect(role("tp-3", ["swiftlet.dev/world-size": "1"]).group == "ns/tp-3")
+    }
+
     @Test func configuredKeysMayBeLabelsOrAnnotations() {
         let role = role("x-7", ["team/group": "big"], annotations: ["RANK": "1", "WORLD_SIZE": "2"]) {
             $0.groupKey = "team/group"

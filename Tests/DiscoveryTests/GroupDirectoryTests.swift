@@ -71,6 +71,26 @@ import Testing
         #expect(world.names.isEmpty)
     }
 
+    @Test func groupsForWhichThereIsNoRoomAreShownAndEnterWhenOthersLeave() throws {
+        let loop = try EventLoop()
+        let table = RoutingTable(policy: .leastCost, seed: 1, limits: RoutingLimits(groups: 2))
+        let directory = GroupDirectory(loop: loop, table: table)
+        let world = try World()
+        let source = directory.addSource("file")
+        for name in ["a", "b", "c", "d"] { directory.set([world.group(name)], unit: name, of: source) }
+        directory.turnEnded()
+        #expect(table.groups(now: 0).map(\.name) == ["a", "b"])
+        #expect(directory.leftOut == ["c", "d"])
+        let shown = directory.entries.filter { $0.group.description == nil }
+        #expect(shown.map(\.group.name) == ["c", "d"] && shown.allSatisfy { $0.group.obstacle?.contains("no room") == true })
+        directory.set([], unit: "d", of: source)
+        directory.set([], unit: "a", of: source)
+        directory.turnEnded()
+        directory.turnEnded()
+        #expect(table.groups(now: 0).map(\.name) == ["b", "c"])
+        #expect(directory.leftOut.isEmpty)
+    }
+
     /// After any sequence of changes the table holds what a new one would after the last of them.
     @Test func theTableFollows() throws {
         let world = try World()

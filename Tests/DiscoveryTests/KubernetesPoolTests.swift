@@ -160,9 +160,12 @@ private func leaderWorker(_ group: Int, _ rank: Int, size: Int = 2, revision: St
         fed.setPod(pod("lws-0-1", labels: leaderWorker(0, 1)), "uid-lws-0-1")
         #expect(fed.ready.isEmpty)
         #expect(fed.obstacle("llm/lws-0")?.contains("nobody leads") == true)
+        // Without the right to read pods there is nothing to wait for, and what was read once still holds.
+        fed.set(try slice(named: "t", endpoint("10.0.0.3", "p3")), "t")
+        #expect(fed.ready.isEmpty)
         fed.pool.setKnowsPods(false)
         fed.settle()
-        #expect(fed.ready == ["10.0.0.2:8000"])
+        #expect(fed.ready == ["10.0.0.3:8000"])
     }
 
     @Test func aNodeThatIsTakenAwayTakesItsEndpointsAlong() throws {
@@ -194,6 +197,64 @@ private func leaderWorker(_ group: Int, _ rank: Int, size: Int = 2, revision: St
         #expect(fed.obstacle("llm/p1:8000")?.contains("ContainersNotReady") == true)
     }
 
+    @Test func aPoolSaysWhatItsPortsSpeak() throws {
+        var fed = Fed(subject: .inferencePool("llama"))
+        fed.setPod(pod("p1", labels: ["app": "vllm"], ip: "10.0.0.1"), "uid-p1")
+        func pool(_ protocols: String) throws -> InferencePool {
+            let spec = #"{"selector":{"matchLabels":{"app":"vllm"}},"targetPorts":[{"number":8000}]\#(protocols)}"#
+            return try JSONDecoder().decode(
+                InferencePool.self, from: Data(#"{"metadata":{"name":"llama","namespace":"llm"},"spec":\#(spec)}"#.utf8))
+        }
+        for (text, expected) in [
+            ("", UpstreamProtocol.http1), (#","appProtocol":"kubernetes.io/h2c""#, .http2), (#","appProtocol":"http""#, .http1),
+        ] {
+            fed.pool.setPool(try pool(text))
+            fed.settle()
+            #expect(fed.groups["llm/p1"]?.description?.leader.protocol == expected)
+        }
+    }
+
+    @Test func aPodThatIsAboutToBeEvictedIsOutBeforeItsDeletion() throws {
+        var fed = Fed()
+        fed.pool.setKnowsPods(true)
+        fed.set(try slice(endpoint("10.0.0.1", "p1")), "s")
+        fed.setPod(pod("p1"), "uid-p1")
+        #expect(fed.ready == ["10.0.0.1:8000"])
+        var evicted = pod("p1")
+        evicted.status?.conditions?.append(Pod.Condition(type: "DisruptionTarget", status: "True", reason: "PreemptionByScheduler"))
+        fed.setPod(evicted, "uid-p1")
+        #expect(fed.ready.isEmpty)
+        #expect(fed.obstacle("llm/p1")?.contains("PreemptionByScheduler") == true)
+        // It may be called off.
+        evicted.status?.conditions?[1].status = "False"
+        fed.setPod(evicted, "uid-p1")
+        #expect(fed.ready == ["10.0.0.1:8000"])
+    }
+
+    @Test func labelsThatWereReadOnceHoldWhenPodsCannotBeReadAnyMore() throws {
+        var fed = Fed()
+        fed.pool.setKnowsPods(true)
+        fed.setPod(pod("lws-0", labels: leaderWorker(0, 0)), "uid-lws-0")
+        fed.setPod(pod("lws-0-1", labels: leaderWorker(0, 1)), "uid-lws-0-1")
+        fed.set(try slice(endpoint("10.0.0.1", "lws-0"), endpoint("10.0.0.2", "lws-0-1")), "s")
+        #expect(fed.ready == ["10.0.0.1:8000"])
+        fed.pool.setKnowsPods(false)
+        fed.settle()
+        // The worker does not become a group of its own.
+        #expect(fed.ready == ["10.0.0.1:8000"])
+        #expect(fed.groups.count == 1)
+    }
+
+    @Test func hintsAreShown() throws {
+        var fed = Fed()
+        let hinted =
+            #"{"addresses":["10.0.0.1"],"zone":"a","hints":{"forZones":[{"name":"a"},{"name":"b"}]},"#
+            + #""targetRef":{"kind":"Pod","namespace":"llm","name":"p1","uid":"u"}}"#
+        fed.set(try slice(hinted), "s")
+        let member = try #require(fed.groups["llm/p1"]?.members.first)
+        #expect(member.zone == "a" && member.zoneHints == ["a", "b"])
+    }
+
     @Test func aThousandEndpointsOfWhichNoneIsReady() throws {
         var fed = Fed()
         let endpoints = (0..<1_000).map { endpoint("10.1.\($0 / 250).\($0 % 250 + 1)", "p\($0)", #""ready":false"#) }
@@ -209,17 +270,16 @@ private func leaderWorker(_ group: Int, _ rank: Int, size: Int = 2, revision: St
     }
 }
 
-private let transcripts = URL(filePath: #filePath).deletingLastPathComponent()
-    .appending(path: "../../../shared/k8s-transcripts").standardizedFileURL
+private let transcripts = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    .appending(path: "Recordings/kubernetes").standardizedFileURL
 
 /// What a real API server told, from the first list to the last event.
-@Suite(.enabled(if: FileManager.default.fileExists(atPath: transcripts.path))) struct KubernetesTranscriptTests {
-    private struct Line: Decodable { var event: WatchEvent<EndpointSlice> }
-
+@Suite struct KubernetesTranscriptTests {
+    /// A chunk of these recordings is an event: a line that is an object is one.
     private func events(_ name: String) throws -> [WatchEvent<EndpointSlice>] {
-        try String(contentsOf: transcripts.appending(path: "\(name).jsonl"), encoding: .utf8).split(separator: "\n").map {
-            try JSONDecoder().decode(Line.self, from: Data($0.utf8)).event
-        }
+        try Data(contentsOf: transcripts.appending(path: "\(name).http")).split(separator: UInt8(ascii: "\n"))
+            .filter { $0.first == UInt8(ascii: "{") }
+            .map { try JSONDecoder().decode(WatchEvent<EndpointSlice>.self, from: Data($0)) }
     }
 
     /// The ready leaders after each event.

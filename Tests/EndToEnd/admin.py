@@ -39,6 +39,11 @@ def _normal(group):
     return result
 
 
+def leaders(program):
+    """Leaders of the groups that are ready."""
+    return {group["raw"]["leader"] for group in groups(program) if group["ready"]}
+
+
 def in_flight(program):
     """Requests booked and not ended, per group, read from one answer."""
     return [group["in_flight"] for group in groups(program)]

@@ -5,7 +5,10 @@ import contextlib
 import json
 import re
 import ssl
+import time
 import urllib.parse
+
+from faulty_line import FaultyLine
 
 SLICE = "endpointslices"
 SERVICE_LABEL = "kubernetes.io/service-name"
@@ -37,32 +40,41 @@ def pod(name, ready=True, labels=None, annotations=None, ip=None, deleting=False
 class KubeAPI:
     """Serves on a port of 127.0.0.1, on the hub's loop. Every public method may be called from the test's thread."""
 
-    def __init__(self, hub, identity=None, authority=None):
+    def __init__(self, hub, identity=None, authority=None, faults=None):
         self.hub = hub
+        self.faults = faults
         self.version = 1000
         self.oldest = 1000
         self.objects = {}
         self.log = []
+        self.written_at = 0  # monotonic nanoseconds at which the last of the objects that were put was there
         self.tokens = None
         self.forbidden = set()
+        self.permitted = None  # by plural: names that may be listed and watched, None for all; nothing else may
+        self.refused = []
         self.unserved = {"endpoints", "inferencepools"}
         self.streams_lists = True
         self.stalled = False
-        self.script = None  # (path, query) -> bytes of a whole body with status 200, or None
+        self.script = None  # (path, query) -> (status, body, fields) of a whole answer, or None
+        self.pages = {}  # by version and selection: what a list that is under way goes on with
         self.requests = []
         self.ssl = None
         if identity:
-            self.ssl = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self.ssl.load_cert_chain(identity.certificate, identity.key)
-            self.ssl.set_alpn_protocols(["http/1.1"])
-            if authority:
-                self.ssl.load_verify_locations(authority)
-                self.ssl.verify_mode = ssl.CERT_REQUIRED
+            self.show(identity, authority)
         self._writers = {}
         self._changed = None
         self._server = None
         self.port = 0
         hub.run(self._listen())
+
+    def show(self, identity, authority=None):
+        """The certificate from the next start on, and who may have issued those of clients."""
+        self.ssl = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.ssl.load_cert_chain(identity.certificate, identity.key)
+        self.ssl.set_alpn_protocols(["http/1.1"])
+        if authority:
+            self.ssl.load_verify_locations(authority)
+            self.ssl.verify_mode = ssl.CERT_REQUIRED
 
     async def _listen(self):
         self._changed = asyncio.Condition()
@@ -87,6 +99,7 @@ class KubeAPI:
             made["metadata"].setdefault("uid", f"uid-{key[2]}")
             self.log.append((self.version, resource, "MODIFIED" if key in self.objects else "ADDED", made, self.objects.get(key)))
             self.objects[key] = made
+        self.written_at = time.monotonic_ns()
         await self._notify()
 
     def delete(self, resource, name, namespace="llm"):
@@ -153,10 +166,11 @@ class KubeAPI:
 
     async def _connection(self, reader, writer):
         self._writers[writer] = asyncio.current_task()
+        line = FaultyLine(writer, self.faults)
         try:
-            while await self._request(reader, writer):
+            while await self._request(reader, line):
                 pass
-        except (OSError, asyncio.IncompleteReadError, ConnectionError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             self._writers.pop(writer, None)
@@ -169,23 +183,32 @@ class KubeAPI:
         path, _, text = target.partition("?")
         query = {name: values[0] for name, values in urllib.parse.parse_qs(text).items()}
         self.requests.append((path, query))
+        writer.begin_answer()
         parts = path.split("/")
         plural = parts[-1]
         namespace = parts[parts.index("namespaces") + 1] if "namespaces" in parts else None
         token = {k.lower(): v for k, v in fields.items()}.get("authorization", "").removeprefix("Bearer ")
         if self.tokens is not None and token not in self.tokens:
             return await self._status(writer, 401, "Unauthorized")
-        if plural in self.forbidden:
+        if plural in self.forbidden or not self._permits(plural, query):
+            self.refused.append(path)
             return await self._status(writer, 403, f'{plural} is forbidden: User "swiftlet" cannot list resource "{plural}"')
         if plural in self.unserved:
             return await self._status(writer, 404, "the server could not find the requested resource")
-        body = self.script(path, query) if self.script else None
-        if body is not None:
-            return await self._answer(writer, 200, body)
+        scripted = self.script(path, query) if self.script else None
+        if scripted is not None:
+            return await self._answer(writer, *scripted)
         chosen = _selector(query, namespace)
         if "watch" in query:
             return await self._watch(writer, plural, query, chosen)
         return await self._list(writer, plural, query, chosen)
+
+    def _permits(self, plural, query):
+        """A rule with names allows lists and watches of one of them, by the field selector."""
+        if self.permitted is None:
+            return True
+        names = self.permitted.get(plural, set())
+        return names is None or query.get("fieldSelector", "").removeprefix("metadata.name=") in names
 
     async def _answer(self, writer, status, body, fields=""):
         head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{fields}\r\n"
@@ -201,12 +224,21 @@ class KubeAPI:
         return [made for key, made in sorted(self.objects.items()) if key[0] == plural and chosen(made)]
 
     async def _list(self, writer, plural, query, chosen):
-        items = self._present(plural, chosen)
-        metadata = {"resourceVersion": str(self.version)}
-        start, limit = int(query.get("continue", 0)), int(query.get("limit", 0))
-        if limit and len(items) > start + limit:
-            metadata["continue"] = str(start + limit)
-        items = items[start : start + limit] if limit else items
+        selection = (plural, query.get("labelSelector"), query.get("fieldSelector"))
+        version, start = self.version, 0
+        if token := query.get("continue"):
+            version, start = map(int, token.split(":"))
+            if version < self.oldest or (version, *selection) not in self.pages:
+                return await self._status(writer, 410, "The provided continue parameter is too old")
+        else:
+            self.pages = {key: items for key, items in self.pages.items() if key[0] > version - 1000}
+            self.pages[(version, *selection)] = self._present(plural, chosen)
+        items = self.pages[(version, *selection)]
+        metadata = {"resourceVersion": str(version)}
+        limit = int(query.get("limit", 0)) or len(items)
+        if len(items) > start + limit:
+            metadata["continue"] = f"{version}:{start + limit}"
+        items = items[start : start + limit]
         return await self._answer(writer, 200, json.dumps({"metadata": metadata, "items": items}).encode())
 
     async def _watch(self, writer, plural, query, chosen):

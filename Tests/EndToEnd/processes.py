@@ -195,6 +195,13 @@ def run(*arguments, timeout=10.0):
     )  # fmt: skip
 
 
+def bench(*arguments, expect=0, timeout=60):
+    """Runs `swiftlet bench` to its end, which must be `expect`, and returns all that it said."""
+    result = run("bench", *arguments, timeout=timeout)
+    assert result.returncode == expect, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
 def unused_port():
     """A port on which nothing listens: it was free a moment ago and is not handed out again soon."""
     with socket.socket() as probe:

@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass, field
 
 # What a router asks by itself, of every engine. A test that wants these paths for itself sends the field below.
-BACKGROUND_PATHS = {b"/v1/models", b"/health", b"/metrics", b"/load", b"/version", b"/ping"}
+BACKGROUND_PATHS = {b"/v1/models", b"/health", b"/metrics", b"/prometheus/metrics", b"/load", b"/version", b"/ping"}
 FOR_THE_SCRIPT = b"x-test-case"
 
 

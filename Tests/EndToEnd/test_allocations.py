@@ -40,7 +40,7 @@ def counted(counter, tmp_path, monkeypatch, start):
         with monkeypatch.context() as patch:
             patch.setenv("LD_PRELOAD", str(counter))
             patch.setenv("ALLOCATION_COUNTS", str(counts))
-            router = start(processes.serve, backend, arguments=["--loops", "1"])
+            router = start(processes.serve, backend, arguments=["--loops", "1", "--scrape-interval", "0s"])
         return router, lambda: struct.unpack("QQ", counts.read_bytes()[:16])
 
     return make

@@ -68,6 +68,8 @@ def counted(tmp_path_factory):
     backend = processes.stub()
     folder = tmp_path_factory.mktemp("callgrind")
     arguments = ["serve", "--loops", "1", "--log-level", "error", "--listen", "127.0.0.1:0", "--backend", backend.url]
+    # Not what the control loop does meanwhile.
+    arguments += ["--scrape-interval", "0s"]
     program = Counted(folder, *arguments)
     program.wait_ready(timeout=60)
     yield program

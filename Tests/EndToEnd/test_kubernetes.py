@@ -50,10 +50,6 @@ def watching(serve, tmp_path):
     return make
 
 
-def ready(program):
-    return {group["raw"]["leader"] for group in admin.groups(program) if group["ready"]}
-
-
 def source(program):
     listed = httpx.get(f"{program.admin_url}/groups").json()["sources"]
     return next(entry for entry in listed if entry["name"].startswith("kubernetes"))
@@ -85,15 +81,15 @@ def test_slices_are_followed(api, watching, scripted, tmp_path, streams):
     put_slices(server, first)
     server.put("pods", pod(f"p{first.port}"), pod(f"p{second.port}"))
     program = watching(server.kubeconfig(tmp_path / "kubeconfig"))
-    wait_until(lambda: ready(program) == {f"127.0.0.1:{first.port}"}, what="the listed endpoint")
+    wait_until(lambda: admin.leaders(program) == {f"127.0.0.1:{first.port}"}, what="the listed endpoint")
     assert ask(program).status_code == 200
     put_slices(server, second)
-    wait_until(lambda: len(ready(program)) == 2, what="the new endpoint")
+    wait_until(lambda: len(admin.leaders(program)) == 2, what="the new endpoint")
     put_slices(server, first, ready=False)
-    wait_until(lambda: ready(program) == {f"127.0.0.1:{second.port}"}, what="the end of the first")
+    wait_until(lambda: admin.leaders(program) == {f"127.0.0.1:{second.port}"}, what="the end of the first")
     assert ask(program).status_code == 200
     server.delete(SLICE, f"vllm-{second.port}")
-    wait_until(lambda: not ready(program), what="the end of the second")
+    wait_until(lambda: not admin.leaders(program), what="the end of the second")
     wait_until(lambda: "none is ready" in fault(program), what="the message")
     assert httpx.get(f"{program.admin_url}/readiness").json() == {"status": "no_ready_group", "discovery_synced": True}
     assert admin.sample(program, "swiftlet_kubernetes_lists_total", resource=SLICE) >= 1
@@ -112,17 +108,17 @@ def test_a_deleted_pod_and_a_lost_member_are_out_at_once(api, watching, scripted
     server.put("pods", leader, worker)
     server.put(SLICE, slice_of("vllm", endpoint("127.0.0.1", "lws-0"), port=backend.port))
     program = watching(server.kubeconfig(tmp_path / "kubeconfig"))
-    wait_until(lambda: ready(program), what="the group")
+    wait_until(lambda: admin.leaders(program), what="the group")
     discovery = admin.groups(program)[0]["raw"]["discovery"]
     assert [member["name"] for member in discovery["members"]] == ["lws-0", "lws-0-1"]
     assert discovery["nodes"] == ["node-a"] and not discovery["spans_nodes"]
     server.put("pods", pod("lws-0-1", labels=labels(1), annotations=size, deleting=True))
-    wait_until(lambda: not ready(program), what="the group to go")
+    wait_until(lambda: not admin.leaders(program), what="the group to go")
     assert "lws-0-1 is terminating" in admin.groups(program)[0]["raw"]["discovery"]["obstacle"]
     server.put("pods", worker)
-    wait_until(lambda: ready(program), what="the group to be back")
+    wait_until(lambda: admin.leaders(program), what="the group to be back")
     server.delete("pods", "lws-0")
-    wait_until(lambda: not ready(program), what="a group without its leader to go")
+    wait_until(lambda: not admin.leaders(program), what="a group without its leader to go")
 
 
 def test_a_restart_and_cuts_lose_nothing_and_what_is_known_stays(api, watching, scripted, tmp_path):
@@ -131,7 +127,7 @@ def test_a_restart_and_cuts_lose_nothing_and_what_is_known_stays(api, watching, 
     server.put("pods", pod(f"p{first.port}"), pod(f"p{second.port}"))
     put_slices(server, first)
     program = watching(server.kubeconfig(tmp_path / "kubeconfig"))
-    wait_until(lambda: ready(program), what="the first list")
+    wait_until(lambda: admin.leaders(program), what="the first list")
     server.stop()
     wait_until(lambda: "cannot connect" in fault(program), what="the fault to show")
     assert ask(program).status_code == 200
@@ -139,15 +135,15 @@ def test_a_restart_and_cuts_lose_nothing_and_what_is_known_stays(api, watching, 
     put_slices(server, second)
     server.delete(SLICE, f"vllm-{first.port}")
     server.start()
-    wait_until(lambda: ready(program) == {f"127.0.0.1:{second.port}"}, 15, what="what was missed")
+    wait_until(lambda: admin.leaders(program) == {f"127.0.0.1:{second.port}"}, 15, what="what was missed")
     wait_until(lambda: not fault(program), what="the fault to go")
     assert admin.sample(program, "swiftlet_kubernetes_watch_expirations_total", resource=SLICE) >= 1
     for junk in (b"", b'{"type":"MODIFIED","obj\n', b"<html>\n", b'{"type":"ADDED","object":{"metadata":7}}\n'):
         server.cut(junk)
         put_slices(server, first)
-        wait_until(lambda: len(ready(program)) == 2, what=f"recovery from {junk}")
+        wait_until(lambda: len(admin.leaders(program)) == 2, what=f"recovery from {junk}")
         server.delete(SLICE, f"vllm-{first.port}")
-        wait_until(lambda: len(ready(program)) == 1, what="the delete")
+        wait_until(lambda: len(admin.leaders(program)) == 1, what="the delete")
     assert ask(program).status_code == 200
 
 
@@ -157,10 +153,10 @@ def test_a_silent_watch_is_replaced(api, watching, scripted, tmp_path):
     server.put("pods", pod(f"p{backend.port}"))
     put_slices(server, backend)
     program = watching(server.kubeconfig(tmp_path / "kubeconfig"), more="silence: 1s, ")
-    wait_until(lambda: ready(program), what="the first list")
+    wait_until(lambda: admin.leaders(program), what="the first list")
     server.stalled = True
     put_slices(server, backend, ready=False)
-    wait_until(lambda: not ready(program), what="the list that replaces the watch")
+    wait_until(lambda: not admin.leaders(program), what="the list that replaces the watch")
 
 
 def test_tls_tokens_and_http2(api, watching, scripted, tmp_path, authority, monkeypatch):
@@ -180,13 +176,13 @@ def test_tls_tokens_and_http2(api, watching, scripted, tmp_path, authority, monk
     program = watching(None, pools="{services: [vllm]}", more=f"service_account: {account}, ")
     wait_until(lambda: "ca.crt" in fault(program), what="the message about the missing CA")
     (account / "ca.crt").write_bytes(pathlib.Path(authority.file).read_bytes())
-    wait_until(lambda: ready(program), 10, what="the list after the CA came")
+    wait_until(lambda: admin.leaders(program), 10, what="the list after the CA came")
     # The token is renewed: the watch is cut, and the new one is read.
     server.tokens = {"second"}
     (account / "token").write_text("second\n")
     server.cut()
     put_slices(server, backend, ready=False)
-    wait_until(lambda: not ready(program), 10, what="events under the new token")
+    wait_until(lambda: not admin.leaders(program), 10, what="events under the new token")
     server.tokens = set()
     server.cut()
     wait_until(lambda: "401" in fault(program), 10, what="the message about the token")
@@ -212,9 +208,9 @@ def test_http2_with_a_client_certificate(api, watching, scripted, tmp_path, auth
         config["clusters"][0]["cluster"] = {"server": f"https://127.0.0.1:{port}", "certificate-authority": str(authority.file)}
         file.write_text(json.dumps(config))
         program = watching(file)
-        wait_until(lambda: ready(program), 10, what="the list over HTTP/2")
+        wait_until(lambda: admin.leaders(program), 10, what="the list over HTTP/2")
         put_slices(server, backend, ready=False)
-        wait_until(lambda: not ready(program), what="the event over HTTP/2")
+        wait_until(lambda: not admin.leaders(program), what="the event over HTTP/2")
     finally:
         front.terminate()
         front.wait(10)
@@ -232,14 +228,14 @@ def test_a_start_without_an_api_server_serves_what_was_there_last(api, watching,
     program.stop()
     server.stop()
     program = watching(kubeconfig)
-    wait_until(lambda: ready(program), what="the snapshot's group")
+    wait_until(lambda: admin.leaders(program), what="the snapshot's group")
     assert ask(program).status_code == 200
     assert httpx.get(f"{program.admin_url}/readiness").json() == {"status": "ready", "discovery_synced": False}
     wait_until(lambda: "cannot connect" in fault(program), what="what is missing")
     server.delete(SLICE, f"vllm-{backend.port}")
     put_slices(server, later)
     server.start()
-    wait_until(lambda: ready(program) == {f"127.0.0.1:{later.port}"}, 15, what="the server's word over the snapshot's")
+    wait_until(lambda: admin.leaders(program) == {f"127.0.0.1:{later.port}"}, 15, what="the server's word over the snapshot's")
     wait_until(lambda: httpx.get(f"{program.admin_url}/readiness").json()["discovery_synced"], what="sync")
 
 
@@ -255,7 +251,7 @@ def test_endpoints_and_inference_pools(api, watching, scripted, tmp_path):
     })  # fmt: skip
     kubeconfig = server.kubeconfig(tmp_path / "kubeconfig")
     program = watching(kubeconfig)
-    wait_until(lambda: ready(program) == {f"127.0.0.1:{first.port}"}, 10, what="Endpoints where slices are not served")
+    wait_until(lambda: admin.leaders(program) == {f"127.0.0.1:{first.port}"}, 10, what="Endpoints where slices are not served")
     program.stop()
     (tmp_path / "snapshot.yaml").unlink(missing_ok=True)
     server.forbidden = set()
@@ -268,12 +264,14 @@ def test_endpoints_and_inference_pools(api, watching, scripted, tmp_path):
         "metadata": {"name": "llama", "namespace": "llm"},
         "spec": {"selector": {"matchLabels": {"app": "vllm"}}, "targetPorts": [{"number": second.port}]},
     })  # fmt: skip
-    wait_until(lambda: ready(program) == {f"127.0.0.1:{second.port}"}, 15, what="the pool")
+    wait_until(lambda: admin.leaders(program) == {f"127.0.0.1:{second.port}"}, 15, what="the pool")
 
 
 def break_off_lists(server):
     server.streams_lists = False
-    server.script = lambda path, query: None if "watch" in query else b'{"metadata":{"resourceVersion":"5"},"items":[{"meta'
+    server.script = lambda path, query: (
+        None if "watch" in query else (200, b'{"metadata":{"resourceVersion":"5"},"items":[{"meta')
+    )
 
 
 @pytest.mark.parametrize(
@@ -283,7 +281,7 @@ def break_off_lists(server):
         (lambda s: None, "{services: [absent], namespace: llm}", ["is there such a Service in namespace llm"]),
         (lambda s: None, "{services: [vllm], namespace: llm, port: grpc}", ["no port named grpc", "http ("]),
         (lambda s: break_off_lists(s), POOL, ["makes no sense"]),
-        (lambda s: setattr(s, "script", lambda path, query: b'{"metadata":{"resourceVersion":"5"},"items":[{"metadata":3}]}\n'),
+        (lambda s: setattr(s, "script", lambda path, query: (200, b'{"metadata":{"resourceVersion":"5"},"items":[{"metadata":3}]}\n')),
          POOL, ["makes no sense"]),
         (lambda s: s.put(SLICE, slice_of("vllm", *(endpoint(f"10.9.{i // 250}.{i % 250 + 1}", ready=False) for i in range(1000)),
                                          name="vllm-9")), POOL, ["of 1000 endpoints none is ready"]),
@@ -327,15 +325,112 @@ def test_an_event_is_in_the_next_decision(api, watching, scripted, tmp_path):
     server.put("pods", *(pod(f"p{b.port}") for b in backends))
     put_slices(server, *backends)
     program = watching(server.kubeconfig(tmp_path / "kubeconfig"))
-    wait_until(lambda: len(ready(program)) == 2, what="both")
+    wait_until(lambda: len(admin.leaders(program)) == 2, what="both")
     with httpx.Client() as client:
         for turn in range(20):
             gone = backends[turn % 2]
             put_slices(server, gone, ready=False)
-            wait_until(lambda g=gone: f"127.0.0.1:{g.port}" not in ready(program), 1, what="the event's effect")
+            wait_until(lambda g=gone: f"127.0.0.1:{g.port}" not in admin.leaders(program), 1, what="the event's effect")
             before = len(gone.requests)
             for _ in range(5):
                 assert client.post(f"{program.url}/v1/completions", json={"prompt": "x"}).status_code == 200
             assert len(gone.requests) == before
             put_slices(server, gone)
-            wait_until(lambda: len(ready(program)) == 2, 1, what="both again")
+            wait_until(lambda: len(admin.leaders(program)) == 2, 1, what="both again")
+
+
+def test_a_terminating_leader_finishes_what_it_has_and_gets_nothing_new(api, watching, scripted, gate, tmp_path):
+    begun = []
+
+    async def slow(exchange):
+        await exchange.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        begun.append(exchange)
+        await exchange.send(b"7\r\ndata: 1\r\n4\r\n\n\n\n\n\r\n")
+        await gate.wait()
+        await exchange.send(b"10\r\ndata: [DONE]\n\n\n\n\r\n0\r\n\r\n")
+
+    old, new = scripted(slow), scripted(answer_ok)
+    server = api()
+    server.put("pods", pod(f"p{old.port}"), pod(f"p{new.port}"))
+    put_slices(server, old)
+    program = watching(server.kubeconfig(tmp_path / "kubeconfig"))
+    wait_until(lambda: admin.leaders(program), what="the leader")
+    body = {"model": "m", "prompt": "x", "stream": True}
+    with httpx.stream("POST", f"{program.url}/v1/completions", json=body, timeout=20) as stream:
+        lines = stream.iter_lines()
+        assert next(lines) == "data: 1"
+        put_slices(server, new)
+        wait_until(lambda: len(admin.leaders(program)) == 2, what="the other leader")
+        # First it terminates, then all that was known of it goes.
+        server.put("pods", pod(f"p{old.port}", deleting=True))
+        wait_until(lambda: admin.leaders(program) == {f"127.0.0.1:{new.port}"}, what="the leader to drain")
+        for _ in range(5):
+            assert ask(program).status_code == 200
+        server.delete(SLICE, f"vllm-{old.port}")
+        server.delete("pods", f"p{old.port}")
+        wait_until(lambda: len(admin.groups(program)) == 1, what="the leader to be forgotten")
+        gate.open()
+        assert "data: [DONE]" in list(lines)
+    assert len(begun) == 1
+    assert len(new.requests) >= 5
+
+
+def test_a_node_that_is_taken_away_gets_nothing_new(api, watching, scripted, tmp_path):
+    staying, going = scripted(answer_ok), scripted(answer_ok)
+    server = api()
+    server.put("pods", pod(f"p{staying.port}"), pod(f"p{going.port}"))
+    for backend, node in ((staying, "node-b"), (going, "node-a")):
+        made = endpoint("127.0.0.1", f"p{backend.port}", nodeName=node)
+        server.put(SLICE, slice_of("vllm", made, port=backend.port, name=f"vllm-{backend.port}"))
+    node = {"metadata": {"name": "node-a"}, "spec": {}}
+    server.put("nodes", node)
+    program = watching(server.kubeconfig(tmp_path / "kubeconfig"), more="nodes: true, departure_taints: [example.com/spot], ")
+    wait_until(lambda: len(admin.leaders(program)) == 2, what="both")
+    for taint, leaders in (("example.com/dedicated", 2), ("example.com/spot", 1)):
+        server.put("nodes", node | {"spec": {"taints": [{"key": taint, "effect": "NoSchedule"}]}})
+        wait_until(lambda n=leaders: len(admin.leaders(program)) == n, what=taint)
+    assert admin.leaders(program) == {f"127.0.0.1:{staying.port}"}
+    obstacles = [group["raw"]["discovery"].get("obstacle") for group in admin.groups(program)]
+    assert any("node node-a is taken away: taint example.com/spot" in (obstacle or "") for obstacle in obstacles)
+    server.put("nodes", node)
+    wait_until(lambda: len(admin.leaders(program)) == 2, what="both again")
+
+
+def test_several_services_serve_several_models(api, watching, scripted, tmp_path):
+    first, second = scripted(answer_ok), scripted(answer_ok)
+    server = api()
+    for service, backend in (("llama", first), ("qwen", second)):
+        server.put("pods", pod(f"p{backend.port}"))
+        server.put(SLICE, slice_of(service, *endpoints(backend), port=backend.port))
+    pools = "{services: [llama], groups: {models: [llama-3]}}, {services: [qwen], groups: {models: [qwen-3]}}"
+    program = watching(server.kubeconfig(tmp_path / "kubeconfig"), pools=pools)
+    wait_until(lambda: len(admin.leaders(program)) == 2, what="both")
+    for model, backend, status in (("llama-3", first, 200), ("qwen-3", second, 200), ("other", None, 404)):
+        before = len(backend.requests) if backend else 0
+        answer = httpx.post(f"{program.url}/v1/completions", json={"model": model, "prompt": "x"})
+        assert answer.status_code == status
+        assert not backend or len(backend.requests) == before + 1
+    # One watch of pods for both, and of each everything is shown.
+    watches = httpx.get(f"{program.admin_url}/groups").json()["kubernetes_watches"]
+    assert sorted(watch["resource"] for watch in watches) == [SLICE, SLICE, "pods"]
+    assert all(watch["state"] == "synced" and watch["lists"] == 1 and watch["last_heard_seconds"] < 60 for watch in watches)
+
+
+def test_a_token_that_cannot_be_read_any_more_is_named(api, watching, scripted, tmp_path, authority, monkeypatch):
+    backend = scripted(answer_ok)
+    server = api(identity=authority.issue("kubernetes", "IP:127.0.0.1"))
+    server.tokens = {"first"}
+    put_slices(server, backend)
+    account = tmp_path / "account"
+    account.mkdir()
+    (account / "token").write_text("first")
+    (account / "ca.crt").write_bytes(pathlib.Path(authority.file).read_bytes())
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
+    program = watching(None, more=f"pods: false, service_account: {account}, ")
+    wait_until(lambda: admin.leaders(program), what="the first list")
+    (account / "token").unlink()
+    server.tokens = {"second"}
+    server.cut()
+    wait_until(lambda: "token: No such file" in fault(program) and "401" in fault(program), 15, what="both reasons")
+    assert admin.leaders(program) == {f"127.0.0.1:{backend.port}"}

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Writes the seed corpora from what is written by hand here and from recordings of real engines (RECORDINGS, optional)."""
 
+import base64
 import os
 import pathlib
 import struct
@@ -122,6 +123,24 @@ for name, control, request, answer in (
     ("chunked", 0, b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(JSON), H1),
 ):  # fmt: skip
     seed("proxy", name, bytes([control, len(request) >> 8, len(request) & 255]) + request + answer)
+
+REPORT = b"\x42\x1f\n\x14num_requests_waiting\x11\0\0\0\0\0\0\x10@"
+for name, control, report in (
+    ("text", 0, b"TEXT named_metrics.num_requests_waiting=3.0, named_metrics.kv_cache_usage_perc=0.5"),
+    ("json", 0, b'JSON {"named_metrics": {"num_requests_waiting": 3.0, "kv_cache_usage_perc": 0.5}, "x\\"": 1}'),
+    ("bin", 0, b"BIN " + base64.b64encode(REPORT)), ("bare", 1, base64.b64encode(REPORT)),
+):  # fmt: skip
+    seed("load-header", name, bytes([control]) + report)
+for name, text in {
+    "vllm": b'# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{engine="0",model_name="m"} 2.0\n'
+    b'vllm:num_requests_running{engine="1",model_name="m"} 3.0\nvllm:kv_cache_usage_perc{engine="0"} 0.25\n'
+    b'vllm:cache_config_info{block_size="16",num_gpu_blocks="100",kv_cache_size_tokens="1600"} 1.0\n',
+    "lora": b'vllm:lora_requests_info{max_lora="2",running_lora_adapters="a,\\"b\\\\",waiting_lora_adapters=""} 1.7e+09\n',
+    "sglang": b'sglang:num_queue_reqs{priority="",tp_rank="0"} 4 1700000000\r\nsglang:token_usage 0.5 # {x="1"} 2\n',
+    "triton": b'nv_trt_llm_request_metrics{request_type="waiting"} 4\nnv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="max"} 9\n',
+    "broken": b'vllm:num_requests_running{engine="0\nvllm:num_requests_waiting{} NaN\nvllm:num_requests_waiting 1e400\nvllm:num_req',
+}.items():
+    seed("engine-metrics", name, b"\x09" + text)
 
 for path in sorted(RECORDINGS.glob("*/*.re*"))[::9]:
     data = path.read_bytes()

@@ -3,7 +3,7 @@ import Testing
 
 @testable import KubernetesAPI
 
-@Suite(.enabled(if: Transcript.areHere)) struct ObjectTests {
+@Suite struct ObjectTests {
     private func list<Object: KubernetesObject>(_ name: String, of type: Object.Type) throws -> [Object] {
         try JSONDecoder().decode(ListPage<Object>.self, from: Data(Transcript(name).body)).items ?? []
     }

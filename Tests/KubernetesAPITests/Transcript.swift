@@ -1,10 +1,11 @@
 import Foundation
 
-/// A recording of a real API server (Kubernetes 1.36), which lies beside the repository.
+@testable import KubernetesAPI
+
+/// A recording of a real API server (Kubernetes 1.36): exact response bytes, chunked framing included.
 struct Transcript {
-    static let folder = URL(filePath: #filePath).deletingLastPathComponent()
-        .appending(path: "../../../shared/k8s-transcripts").standardizedFileURL
-    static var areHere: Bool { FileManager.default.fileExists(atPath: folder.path) }
+    static let folder = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .appending(path: "Recordings/kubernetes").standardizedFileURL
 
     var status: Int
     var headers: [String: String]
@@ -38,4 +39,9 @@ struct Transcript {
             rest = rest[min(start + count + 2, rest.endIndex)...]
         }
     }
+
+    var retryAfterSeconds: UInt64? { headers["retry-after"].flatMap { UInt64($0) } }
+
+    /// The lines of a watch, each with its end.
+    var lines: [[UInt8]] { body.split(separator: UInt8(ascii: "\n")).map { Array($0) + [UInt8(ascii: "\n")] } }
 }

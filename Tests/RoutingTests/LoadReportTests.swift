@@ -205,4 +205,31 @@ import Testing
         table.replaceGroups(equalGroups(1), now: start)
         #expect(table.state("g0", now: start)?.reported == nil)
     }
+
+    @Test(arguments: [(nil, 1.0), (0, 1.0), (3, 3.0), (10, 10.0), (3_600, 10.0), (Int.max, 10.0)] as [(Int?, Double)])
+    func retryAfterIsHonouredWithinBounds(asked: Int?, seconds: Double) throws {
+        let table = RoutingTable(equalGroups(2))
+        let group = try #require(table.group(named: "g0")?.id)
+        table.reportSaturated(group, retryAfterSeconds: asked, now: start)
+        let end = start + UInt64(seconds * 1e9)
+        #expect(table.state("g0", now: end - 1)?.obstacle == .saturated)
+        #expect(table.state("g0", now: end)?.obstacle == nil)
+    }
+
+    @Test func aLaterPushbackDoesNotShortenRetryAfter() throws {
+        let table = RoutingTable(equalGroups(2))
+        let group = try #require(table.group(named: "g0")?.id)
+        table.reportSaturated(group, retryAfterSeconds: 5, now: start)
+        table.reportSaturated(group, now: start + second)
+        #expect(table.state("g0", now: start + 4 * second)?.obstacle == .saturated)
+    }
+
+    @Test func anEngineThatBeganAnewHasAnEmptyCache() throws {
+        let table = RoutingTable(equalGroups(1))
+        try table.serve(.distinct(0, chunkCount: 10), now: start)
+        #expect(table.state("g0", now: start)?.indexBlocks == 10)
+        table.reportRestarted(try #require(table.group(named: "g0")?.id))
+        #expect(table.state("g0", now: start)?.indexBlocks == 0)
+        #expect(table.group(named: "g1")?.id == nil)
+    }
 }

@@ -180,6 +180,6 @@ private func written(_ snapshot: MetricsSnapshot) throws -> PrometheusParser {
     }
 
     @Test func anEmptySnapshotIsAValidPage() throws {
-        #expect(try written(MetricsSnapshot()).families.count == 22)
+        #expect(try written(MetricsSnapshot()).families.count == 23)
     }
 }

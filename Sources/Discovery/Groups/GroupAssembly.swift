@@ -8,6 +8,7 @@ public struct DiscoveredGroup: Sendable, Equatable {
         public var rank: Int
         public var node: String?
         public var zone: String?
+        public var zoneHints: [String] = []
         public var revision: String?
         /// `ready`, or what is in the way.
         public var state: String
@@ -69,11 +70,19 @@ enum GroupAssembly {
         return (left.role.rank, weight(left), left.name, left.identity) < (right.role.rank, weight(right), right.name, right.identity)
     }
 
-    /// The members that make the group whole, one for each rank, the leader first.
+    /// The members that make the group whole, one for each rank, the leader first. Of several that could be a rank the one on the
+    /// leader's node.
     private static func present(with leader: Member, in sorted: [Member]) -> [Member] {
         var present = [leader]
         for member in sorted where member.phase == .ready && member.role.revision == leader.role.revision {
-            if let last = present.last, member.role.rank > last.role.rank { present.append(member) }
+            guard let last = present.last else { break }
+            if member.role.rank > last.role.rank {
+                present.append(member)
+            } else if member.role.rank == last.role.rank, last.identity != leader.identity, last.node != leader.node,
+                member.node == leader.node
+            {
+                present[present.count - 1] = member
+            }
         }
         return present
     }
@@ -111,6 +120,7 @@ enum GroupAssembly {
             models: template.models, prefillTokensPerSecond: template.prefillTokensPerSecond,
             decodeStepSeconds: template.decodeStepSeconds, kvCapacityTokens: template.kvCapacityTokens, isReady: isReady)
         description.incarnation = leader.identity
+        description.slowdown = nodes(of: present).count > 1 ? template.spreadSlowdown : 1
         description.node = leader.node ?? ""
         description.zone = leader.zone ?? ""
         return description
@@ -127,6 +137,6 @@ enum GroupAssembly {
             }
         return DiscoveredGroup.MemberState(
             name: member.name, address: member.host, rank: member.role.rank, node: member.node, zone: member.zone,
-            revision: member.role.revision, state: state)
+            zoneHints: member.zoneHints, revision: member.role.revision, state: state)
     }
 }

@@ -5,7 +5,8 @@
 public struct GroupConvention: Sendable, Equatable {
     /// Which form the groups have.
     public enum Form: String, CaseIterable, Sendable {
-        /// LeaderWorkerSet's labels, then the configured ones, then ordinals when `podsPerGroup` is above 1, then a pod as a group.
+        /// LeaderWorkerSet's labels, then the configured ones, then ordinals when a group has more than one pod by the pod's own
+        /// word or `podsPerGroup`, then a pod as a group.
         case automatic = "auto"
         /// Every pod is a whole group: tensor parallelism within one pod, or a Service that selects leaders only.
         case pod
@@ -51,7 +52,7 @@ public struct GroupConvention: Sendable, Equatable {
         case .pod: single(pod)
         case .leaderWorkerSet: labelledLeaderWorkerSet(pod) ?? namedLeaderWorkerSet(pod) ?? single(pod)
         case .statefulSet: ordinal(pod) ?? single(pod)
-        case .automatic: labelledLeaderWorkerSet(pod) ?? configured(pod) ?? ((podsPerGroup ?? 1) > 1 ? ordinal(pod) : nil) ?? single(pod)
+        case .automatic: labelledLeaderWorkerSet(pod) ?? configured(pod) ?? (size(of: pod) > 1 ? ordinal(pod) : nil) ?? single(pod)
         }
     }
 
@@ -89,10 +90,14 @@ public struct GroupConvention: Sendable, Equatable {
     private func ordinal(_ pod: Pod) -> GroupRole? {
         guard let numbered = Self.numbered(pod.name) else { return nil }
         let ordinal = pod.number("apps.kubernetes.io/pod-index") ?? numbered.number
-        let size = min(max(pod.number(worldSizeKey) ?? podsPerGroup ?? 1, 1), GroupAssembly.maximumWorldSize)
+        let size = size(of: pod)
         return GroupRole(
             group: "\(pod.namespace)/\(numbered.stem)-\(ordinal / size)", rank: pod.number(rankKey) ?? ordinal % size, worldSize: size,
             revision: pod.word(revisionKey) ?? pod.labels["controller-revision-hash"])
+    }
+
+    private func size(of pod: Pod) -> Int {
+        min(max(pod.number(worldSizeKey) ?? podsPerGroup ?? 1, 1), GroupAssembly.maximumWorldSize)
     }
 
     /// `set-3` is `set` and 3.

@@ -21,12 +21,15 @@ public struct Member: Sendable, Equatable {
     public var ports: [UInt16]
     public var node: String?
     public var zone: String?
+    /// Zones whose clients the source would send here; empty: it has no opinion. Shown, not followed: the way to a group costs
+    /// microseconds, and what it has in its cache seconds.
+    public var zoneHints: [String] = []
     public var role: GroupRole
     public var phase: Phase
 
     public init(
         identity: String, name: String, host: String, ports: [UInt16], node: String? = nil, zone: String? = nil,
-        role: GroupRole, phase: Phase = .ready
+        zoneHints: [String] = [], role: GroupRole, phase: Phase = .ready
     ) {
         self.identity = identity
         self.name = name
@@ -34,6 +37,7 @@ public struct Member: Sendable, Equatable {
         self.ports = ports
         self.node = node
         self.zone = zone
+        self.zoneHints = zoneHints
         self.role = role
         self.phase = phase
     }
@@ -70,6 +74,9 @@ public struct GroupTemplate: Sendable, Equatable {
     public var isTLS = false
     /// Processes of a group where no member says it.
     public var worldSize: Int?
+    /// How many times as long everything is taken to last on a group that spans several nodes, whose every all-reduce crosses the
+    /// network: of equals the group on one node gets the request.
+    public var spreadSlowdown = 1.25
     /// Priors; see `GroupDescription`.
     public var prefillTokensPerSecond = 0.0
     public var decodeStepSeconds = 0.0

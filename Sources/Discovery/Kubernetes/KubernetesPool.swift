@@ -23,6 +23,7 @@ struct KubernetesPool {
     private(set) var knowsPods = false
     /// The ports of an InferencePool; nil: endpoints come from slices.
     private var poolPorts: [UInt16]?
+    private var isPoolHTTP2 = false
     private var selector: [String: String] = [:]
     private var records: [String: [SliceKey: Record]] = [:]
     /// By uid.
@@ -59,10 +60,15 @@ struct KubernetesPool {
         for (identity, record) in fresh {
             var known = records[identity]?[key]
             known?.sliceVersion = record.sliceVersion
-            if known != record { touched.insert(identity) }
             records[identity, default: [:]][key] = record
+            // Which of two slices is the later one may be another now.
+            if known != record || records[identity]?.count ?? 0 > 1 { touched.insert(identity) }
         }
-        for identity in touched { refresh(identity) }
+        for identity in touched {
+            refresh(identity)
+            // Whether anybody serves, and by which protocol, is the group's and not its members'.
+            if let member = members[identity] { dirtyGroups.insert(member.role.group) }
+        }
     }
 
     mutating func podChanged(from old: Pod?, to new: Pod?) {
@@ -92,7 +98,10 @@ struct KubernetesPool {
     /// An InferencePool's selector and ports; nil when there is none.
     mutating func setPool(_ pool: InferencePool?) {
         poolPorts = pool?.spec.targetPorts.compactMap { UInt16(exactly: $0.number) } ?? []
+        isPoolHTTP2 = pool?.spec.appProtocol == ServicePort.cleartextHTTP2
         selector = pool?.spec.selector.matchLabels ?? [:]
+        // The ports' protocol is the groups', not the members'.
+        dirtyGroups.formUnion(identitiesByGroup.keys)
         refreshAll()
     }
 
@@ -114,7 +123,8 @@ struct KubernetesPool {
             // Pods of others that nobody asked for are no groups of ours: somebody must serve.
             let serves = found.contains { records[$0.identity] != nil || poolPorts != nil }
             var template = settings.template
-            if found.contains(where: { records[$0.identity]?.values.contains { $0.isHTTP2 } == true }) { template.protocol = .http2 }
+            let isHTTP2 = isPoolHTTP2 || found.contains { records[$0.identity]?.values.contains(where: \.isHTTP2) == true }
+            if isHTTP2 { template.protocol = .http2 }
             changes[name] = serves ? GroupAssembly.groups(name: name, members: found, template: template) : []
         }
         dirtyGroups.removeAll(keepingCapacity: true)
@@ -169,12 +179,14 @@ struct KubernetesPool {
         if isPod, knowsPods, pod == nil { return nil }
         guard let address = record.endpoint.addresses.first else { return nil }
         let name = reference?.name ?? record.endpoint.hostname ?? address
+        // Labels that were read once still hold when the right to read them is gone; how the pod fares does not.
         let role =
-            (knowsPods ? pod : nil).map { self.role(of: $0) }
+            pod.map { self.role(of: $0) }
             ?? settings.convention.role(of: GroupConvention.Pod(namespace: reference?.namespace ?? record.namespace, name: name))
         let node = record.endpoint.nodeName ?? pod?.nodeName
         return Member(
             identity: identity, name: name, host: address, ports: record.port.map { [$0] } ?? [], node: node, zone: record.endpoint.zone,
+            zoneHints: (record.endpoint.hints?.forZones ?? []).map(\.name),
             role: role, phase: phase(of: record.endpoint.conditions, knowsPods ? pod : nil, node: node))
     }
 
@@ -195,6 +207,9 @@ struct KubernetesPool {
     /// The worst that anybody says.
     private func phase(of conditions: EndpointSlice.Conditions?, _ pod: Pod?, node: String?) -> Member.Phase {
         if pod?.isDeleting == true { return .terminating("its pod is being deleted") }
+        if let disruption = pod?.condition("DisruptionTarget"), disruption.status == "True" {
+            return .terminating("its pod is about to be evicted: \(disruption.reason ?? "DisruptionTarget")")
+        }
         if let node, let why = departures[node] { return .terminating("node \(node) is taken away: \(why)") }
         if conditions?.isTerminating == true { return .terminating("its endpoint is terminating") }
         // Not `ready`: that is true of everybody behind a Service with publishNotReadyAddresses.
@@ -222,7 +237,7 @@ struct KubernetesPool {
             guard let identity = Self.identity(endpoint, slice) else { continue }
             records[identity] = Record(
                 endpoint: endpoint, namespace: slice.metadata.namespace, isIPv6: slice.addressType == "IPv6",
-                port: port?.port.flatMap { UInt16(exactly: $0) }, isHTTP2: port?.appProtocol == "kubernetes.io/h2c",
+                port: port?.port.flatMap { UInt16(exactly: $0) }, isHTTP2: port?.appProtocol == ServicePort.cleartextHTTP2,
                 sliceVersion: UInt64(slice.metadata.resourceVersion) ?? 0)
         }
         return records

@@ -7,20 +7,12 @@ public struct KubernetesSettings: Sendable {
     public var watchesPods = true
     /// Whether nodes are watched for taints that take them away.
     public var watchesNodes = false
+    /// Keys of taints that say that a node will be gone soon.
+    public var departureTaints: Set<String> = []
     public var pools: [KubernetesPoolSettings] = []
     public var reflector = ReflectorSettings()
 
     public init(access: AccessSource) { self.access = access }
-
-    /// Taints that say that a node will be gone soon: of GKE, the AWS node termination handler, Karpenter, the cluster autoscaler, and
-    /// Kubernetes itself.
-    public static let departureTaints: Set<String> = [
-        "cloud.google.com/impending-node-termination",
-        "aws-node-termination-handler/spot-itn", "aws-node-termination-handler/scheduled-maintenance",
-        "aws-node-termination-handler/asg-lifecycle-termination", "aws-node-termination-handler/rebalance-recommendation",
-        "karpenter.sh/disrupted", "karpenter.sh/disruption", "ToBeDeletedByClusterAutoscaler",
-        "node.kubernetes.io/out-of-service", "node.cloudprovider.kubernetes.io/shutdown",
-    ]
 }
 
 /// The groups behind some Services, or of one InferencePool.

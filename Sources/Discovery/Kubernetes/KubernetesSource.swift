@@ -203,7 +203,7 @@ public final class KubernetesSource: EventHandler {
             for change in changes {
                 let (name, departure): (String, String?) =
                     switch change {
-                    case .added(let node), .updated(_, let node): (node.metadata.name, Self.departure(of: node))
+                    case .added(let node), .updated(_, let node): (node.metadata.name, departure(of: node))
                     case .removed(let node): (node.metadata.name, "it is gone")
                     }
                 for place in watched.indices { watched[place].pool.nodeChanged(name, departure: departure) }
@@ -212,9 +212,9 @@ public final class KubernetesSource: EventHandler {
         }
     }
 
-    private static func departure(of node: Node) -> String? {
+    private func departure(of node: Node) -> String? {
         if node.isDeleting { return "it is being deleted" }
-        return node.taints.first { KubernetesSettings.departureTaints.contains($0.key) }.map { "taint \($0.key)" }
+        return node.taints.first { settings.departureTaints.contains($0.key) }.map { "taint \($0.key)" }
     }
 
     // MARK: What the directory learns
@@ -262,7 +262,11 @@ public final class KubernetesSource: EventHandler {
         let entry = watched[place]
         var watchFault = entry.inferencePool?.reflector.fault ?? entry.endpoints?.reflector.fault
         if entry.endpoints == nil { watchFault = watchFault ?? entry.slices?.reflector.fault }
-        if let watchFault { return watchFault.text }
+        if let watchFault {
+            // Refused with the old credentials, since there are no new ones.
+            guard watchFault.kind == .unauthorized, let fault = server.fault else { return watchFault.text }
+            return "\(watchFault.text); credentials cannot be renewed: \(fault)"
+        }
         if let podFault = pods[entry.namespace ?? ""]?.watch.reflector.fault, entry.inferencePool != nil || podKnowledge != .without {
             return podFault.text
         }

@@ -18,6 +18,8 @@ public final class APIServer {
 
     private struct Reach {
         var access: ClusterAccess
+        /// A name may get another one.
+        var address: SocketAddress
         var pool: UpstreamPool
     }
 
@@ -95,7 +97,9 @@ public final class APIServer {
     }
 
     private func use(_ loaded: Loaded) throws(AccessError) {
-        if var reach, reach.access.isReached(as: loaded.access), reach.pool.speaksHTTP2 == (loaded.access.isTLS && !speaksHTTP1) {
+        if var reach, reach.access.isReached(as: loaded.access), reach.address.description == loaded.address.description,
+            reach.pool.speaksHTTP2 == (loaded.access.isTLS && !speaksHTTP1)
+        {
             // A new token needs no new connection.
             reach.access = loaded.access
             self.reach = reach
@@ -104,7 +108,7 @@ public final class APIServer {
                 loop: loop, address: loaded.address, authority: loaded.access.authority,
                 speaksHTTP2: loaded.access.isTLS && !speaksHTTP1, tls: try tls(loaded.access), limits: limits)
             // The old one's watches break off and go on here.
-            reach = Reach(access: loaded.access, pool: pool)
+            reach = Reach(access: loaded.access, address: loaded.address, pool: pool)
         }
         fault = nil
     }

@@ -108,6 +108,9 @@ public struct ServicePort: Codable, Sendable, Equatable {
     public var port: Int?
     public var appProtocol: String?
 
+    /// HTTP/2 over cleartext (KEP-3726).
+    public static let cleartextHTTP2 = "kubernetes.io/h2c"
+
     public init(name: String? = nil, protocol: String? = nil, port: Int?, appProtocol: String? = nil) {
         self.name = name
         self.protocol = `protocol`

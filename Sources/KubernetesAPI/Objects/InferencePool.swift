@@ -14,6 +14,8 @@ public struct InferencePool: KubernetesObject {
         public var selector: Selector
         /// One to eight; several: one data-parallel rank each.
         public var targetPorts: [TargetPort]
+        /// `http`, which nil means, or `kubernetes.io/h2c`.
+        public var appProtocol: String?
     }
 
     public var metadata: ObjectMeta

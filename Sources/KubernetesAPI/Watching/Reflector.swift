@@ -70,12 +70,21 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
         case .waiting(let until, _): until
         case .listing: progressAt &+ settings.answerNanoseconds
         case .streaming(let since): min(progressAt &+ settings.answerNanoseconds, since &+ 4 &* settings.answerNanoseconds)
-        case .watching: min(progressAt &+ (status == nil ? settings.answerNanoseconds : settings.silenceNanoseconds), relistAt)
+        case .watching:
+            min(
+                progressAt &+ (status == nil ? settings.answerNanoseconds : settings.silenceNanoseconds), relistAt,
+                isWatchAccepted && fault != nil ? progressAt &+ ReflectorSettings.shortestWatchNanoseconds : .max)
         }
+    }
+
+    private var isWatchAccepted: Bool {
+        if case .watching = phase { status == 200 } else { false }
     }
 
     /// The request that is due, which is then under way. Gives up one that has been silent for too long.
     public mutating func nextRequest(now: UInt64) -> ReflectorRequest? {
+        // A watch that goes on where it was cut may have nothing to tell for a minute, and is well all the same.
+        if isWatchAccepted, now &- progressAt >= ReflectorSettings.shortestWatchNanoseconds { fault = nil }
         if isRequestUnderWay, now >= deadline { giveUp(now: now) }
         guard case .waiting(let until, let goal) = phase, until <= now else { return nil }
         (status, retryAfterSeconds, scanned, progressAt) = (nil, nil, 0, now)

@@ -19,7 +19,7 @@ public struct FuzzTarget: Sendable {
         FuzzTarget("grpc", fuzzGRPCFraming), FuzzTarget("scanner", fuzzResponseScanner), FuzzTarget("probe", fuzzRequestProbe),
         FuzzTarget("configuration", fuzzConfiguration), FuzzTarget("downstream", fuzzDownstream),
         FuzzTarget("upstream-http1", fuzzUpstreamHTTP1), FuzzTarget("upstream-http2", fuzzUpstreamHTTP2),
-        FuzzTarget("proxy", fuzzProxy),
+        FuzzTarget("proxy", fuzzProxy), FuzzTarget("engine-metrics", fuzzEngineMetrics), FuzzTarget("load-header", fuzzLoadHeader),
     ]
 }
 

@@ -1,0 +1,95 @@
+import Foundation
+public import Reporting
+
+extension FleetReport {
+    /// One row per cell. Times in milliseconds from the schedule; `runs` is how far the means of single runs lie apart.
+    public var table: TextTable {
+        TextTable(
+            header: ["rate", "router", "TTFT mean", "runs", "p50", "p99", "E2E p50", "hits", "goodput", "failed", ""],
+            rows: cells.map { cell in
+                let means = cell.runs.map { $0.ttftMean / 1e6 }
+                return [
+                    String(format: "%g", cell.rate), cell.router, Self.milliseconds(cell.ttft.mean),
+                    String(format: "%.0f–%.0f", means.min() ?? 0, means.max() ?? 0), Self.milliseconds(Double(cell.ttft.p50)),
+                    Self.milliseconds(Double(cell.ttft.p99)), Self.milliseconds(Double(cell.endToEnd.p50)),
+                    String(format: "%.1f %%", cell.hitRate * 100), cell.goodShare.map { String(format: "%.1f %%", $0 * 100) } ?? "",
+                    "\(cell.failed)", cell.invalidRuns == 0 ? "" : "invalid (\(cell.invalidRuns) of \(cell.runs.count) runs)",
+                ]
+            })
+    }
+
+    private static func milliseconds(_ nanoseconds: Double) -> String { String(format: "%.1f", nanoseconds / 1e6) }
+
+    /// The comparison as a page in one file.
+    public var html: String {
+        var page = HTMLPage(title: "swiftlet bench fleet: \(workloads.first?.name ?? "")")
+        if isPartial { page.warning("Partial run: it was interrupted.") }
+        let reasons = invalidReasons
+        for reason in reasons.prefix(5) { page.warning("Invalid run: \(reason).") }
+        if reasons.count > 5 { page.warning("And \(reasons.count - 5) more.") }
+        page.paragraph(
+            "\(routers.count) routers before \(groups) simulated groups, the same schedule through each, \(repeats) runs of each at each rate in turns, every run with fresh groups and a fresh router."
+        )
+        page.paragraph("Milliseconds, counted from the moment a request was due.")
+        page.table(table)
+        page.heading("Rate against time to first token")
+        page.figure(meanChart.svg, caption: "Mean over all requests of a rate.")
+        page.figure(
+            chart("TTFT p99 by rate", "TTFT p99, ms", isLogarithmic: true) { Double($0.ttft.p99) / 1e6 }.svg, caption: "The worst 1 %.")
+        page.heading("What the caches gave")
+        page.figure(
+            chart("Hit rate by rate", "cached share of prompt tokens, %") { $0.hitRate * 100 }.svg, caption: "As the groups counted.")
+        if goodput != nil {
+            page.heading("Goodput")
+            page.figure(
+                chart("Goodput by rate", "requests that kept the target, %") { ($0.goodShare ?? 0) * 100 }.svg,
+                caption: "Target: \(goodput?.name ?? "").")
+        }
+        page.heading("Requests by group, at the highest rate")
+        for router in routers {
+            guard let map = heatMap(of: router.name) else { continue }
+            page.figure(map.svg, caption: "\(router.name): the darker the more requests were due in that slice (first run).")
+        }
+        page.heading("How it was measured")
+        page.table(provenance)
+        return page.html
+    }
+
+    /// Mean TTFT by rate, one line per router.
+    public var meanChart: SVGChart { chart("TTFT mean by rate", "TTFT mean, ms", isLogarithmic: true) { $0.ttft.mean / 1e6 } }
+
+    private func chart(_ title: String, _ unit: String, isLogarithmic: Bool = false, _ value: (Cell) -> Double) -> SVGChart {
+        SVGChart(
+            title: title, x: Axis("requests per second"), y: Axis(unit, isLogarithmic: isLogarithmic),
+            series: routers.map { router in
+                .init(name: router.name, points: cells.filter { $0.router == router.name }.map { ($0.rate, value($0)) })
+            })
+    }
+
+    private func heatMap(of router: String) -> HeatMap? {
+        guard let cell = cells.last(where: { $0.router == router }), !cell.groups.isEmpty else { return nil }
+        return HeatMap(
+            title: "Requests by group, \(router)", rows: zip(cell.groups, cell.requestsByGroup).map { "\($0) (\($1.reduce(0, +)))" },
+            columnLabels: ("start", "end"), values: cell.requestsByGroup.map { $0.map(Double.init) })
+    }
+
+    private var provenance: TextTable {
+        var rows = [
+            ["tool", tool], ["started", startedAt], ["command", command.joined(separator: " ")],
+            ["groups", "\(groups), swiftlet stub \(stubFlags.joined(separator: " "))"],
+        ]
+        rows += routers.map { [$0.name, $0.version] }
+        for (rate, workload) in zip(Set(cells.map(\.rate)).sorted(), workloads) {
+            rows.append([
+                String(format: "%g/s", rate),
+                "\(workload.name), \(workload.requests) requests, \(workload.process), content \(workload.contentHash), schedule \(workload.scheduleHash)",
+            ])
+        }
+        rows += (workloads.first?.parameters ?? [:]).sorted { $0.key < $1.key }.map { [$0.key, $0.value] }
+        rows += [
+            ["CPU", "\(environment.cpu), \(environment.cores) cores"], ["kernel", environment.kernel], ["system", environment.system],
+            ["steal", String(format: "%.2f %%", environment.stealShare * 100)],
+        ]
+        return TextTable(header: ["", ""], rows: rows)
+    }
+}

@@ -1,0 +1,178 @@
+import EventLoop
+import HTTPTransport
+import Routing
+import Wire
+
+/// Asks one group's leader for its load, again and again, one question at a time.
+final class LeaderScrape: EventHandler {
+    private enum Counting {
+        case unknown(zeros: Int)
+        case yes, no
+    }
+
+    let group: String
+    private let table: RoutingTable
+    private let settings: LoadSignalSettings
+    private let pool: UpstreamPool
+    private let paths: [String]
+    private var pathIndex = 0
+    private var query: LeaderQuery?
+    private var metricsDueAt: UInt64
+    private var loadDueAt = UInt64.max
+    private var failuresInRow: UInt64 = 0
+    /// Whether vLLM's `/load` counts, for which it needs a flag.
+    private var counting = Counting.unknown(zeros: 0)
+    /// Seconds that an answer takes, smoothed.
+    private var answerSeconds = 0.0
+    private var history = ReadingHistory()
+    private(set) var state: LeaderState
+
+    init(loop: EventLoop, group: String, table: RoutingTable, pool: UpstreamPool, settings: LoadSignalSettings) {
+        self.group = group
+        self.table = table
+        self.pool = pool
+        self.settings = settings
+        paths = settings.path.isEmpty ? ["/metrics", "/prometheus/metrics"] : [settings.path]
+        state = LeaderState(group: group)
+        // Many groups are found at once; the first answer brings the size of the cache, so it should not be long in coming.
+        metricsDueAt = loop.now &+ UInt64(Double.random(in: 0...1) * Double(min(settings.intervalNanoseconds, 1_000_000_000)))
+        super.init(loop: loop)
+        setDeadline(metricsDueAt)
+    }
+
+    func stop() {
+        query?.cancel()
+        query = nil
+        detach()
+    }
+
+    override func deadlineReached() {
+        if let query {
+            query.cancel()
+            return answered(query, .failure(.timeout))
+        }
+        ask(metricsDueAt <= loop.now ? .metrics : .serverLoad)
+    }
+
+    private func ask(_ kind: LeaderQuery.Kind) {
+        let query = LeaderQuery(kind, scrape: self)
+        self.query = query
+        setDeadline(loop.now &+ settings.timeoutNanoseconds)
+        let head = RequestHead()
+        head.setMethod("GET")
+        var target = kind == .metrics ? paths[pathIndex] : "/load"
+        target.withUTF8 { head.setTarget(UnsafeRawBufferPointer($0)) }
+        head.headers.append("accept", kind == .metrics ? "text/plain" : "application/json")
+        pool.start(query, UpstreamRequest(head: head, bodyLength: nil, hasBody: false))
+    }
+
+    // MARK: Answers
+
+    func answered(_ query: LeaderQuery, _ answer: LeaderQuery.Answer) {
+        guard self.query === query else { return }
+        self.query = nil
+        let seconds = Double(loop.now &- query.askedAt) * 1e-9
+        state.scrapeSeconds += seconds
+        state.scrapeBytes &+= UInt64(query.bytes)
+        switch answer {
+        case .metrics(let reading):
+            answerSeconds += (answerSeconds == 0 ? 1 : 0.3) * (seconds - answerSeconds)
+            take(reading, query)
+        case .serverLoad(let inFlight): take(inFlight: inFlight, query)
+        case .failure(let outcome): fail(outcome, query.kind)
+        }
+        setDeadline(max(min(metricsDueAt, loadDueAt), loop.now &+ 1_000_000))
+    }
+
+    private func take(_ reading: EngineReading, _ query: LeaderQuery) {
+        failuresInRow = 0
+        metricsDueAt = loop.now &+ metricsPause()
+        let verdict = history.judge(reading)
+        state.take(reading, history)
+        guard let id = table.group(named: group)?.id else { return }
+        if let tokens = reading.capacityTokens { table.updateKVCapacity(tokens: tokens, of: id) }
+        if let adapters = reading.adapters, verdict != .frozen {
+            table.reportAdapters(adapters.running + adapters.waiting, capacity: adapters.limit, of: id, now: loop.now)
+        }
+        if verdict == .restarted {
+            table.reportRestarted(id)
+            counting = .unknown(zeros: 0)
+        }
+        // Nothing that it is sent comes to anything until it is woken.
+        if reading.isAsleep { table.reportSaturated(id, retryAfterSeconds: 10, now: loop.now) }
+        guard verdict != .frozen else { return state.count(.stale) }
+        state.count(.ok)
+        if reading.hasLoad {
+            report(
+                LoadReport(
+                    running: reading.running, waiting: reading.waiting, kvUsage: reading.kvUsage,
+                    notBefore: query.askedAt &- min(query.askedAt, LoadReport.gaugeLagNanoseconds), madeAt: query.answeredAt), id)
+        }
+        tryServerLoad(reading)
+    }
+
+    private func take(inFlight: Int, _ query: LeaderQuery) {
+        failuresInRow = 0
+        loadDueAt = loop.now &+ jittered(settings.loadIntervalNanoseconds)
+        switch counting {
+        case .unknown(let zeros) where inFlight == 0:
+            counting = zeros + 1 >= LoadSignalSettings.zerosOfADeadCounter ? .no : .unknown(zeros: zeros + 1)
+            loadDueAt = .max
+            return
+        case .unknown: counting = .yes
+        case .yes: break
+        case .no: loadDueAt = .max
+        }
+        state.count(.ok)
+        guard let id = table.group(named: group)?.id else { return }
+        report(LoadReport(inFlight: Double(inFlight), notBefore: query.askedAt, madeAt: query.answeredAt), id)
+    }
+
+    private func report(_ report: LoadReport, _ id: GroupID) { table.reportLoad(report, of: id, now: loop.now) }
+
+    /// Busy vLLM whose `/load` says more than nothing counts its requests.
+    private func tryServerLoad(_ reading: EngineReading) {
+        guard case .unknown = counting, reading.engine == .vllm, reading.isBusy, settings.loadIntervalNanoseconds > 0 else { return }
+        loadDueAt = loop.now
+    }
+
+    private func fail(_ outcome: ScrapeOutcome, _ kind: LeaderQuery.Kind) {
+        state.count(outcome)
+        if kind == .serverLoad {
+            loadDueAt = .max
+            // One that counted may be slow for once; one that is not there stays away.
+            if case .yes = counting, outcome == .timeout || outcome == .unreachable {
+                failuresInRow += 1
+                loadDueAt = loop.now &+ pauseAfterFailure(settings.loadIntervalNanoseconds)
+            } else {
+                counting = .no
+            }
+            return
+        }
+        failuresInRow += 1
+        metricsDueAt = loop.now &+ pauseAfterFailure(settings.intervalNanoseconds)
+        guard outcome == .missing || outcome == .unknown || outcome == .refused else { return }
+        // Each path has its turn before the engine counts as one that says nothing.
+        pathIndex = (pathIndex + 1) % paths.count
+        let hasTriedAll = pathIndex == 0
+        metricsDueAt = loop.now &+ (hasTriedAll ? jittered(LoadSignalSettings.longestPauseNanoseconds) : jittered(100_000_000))
+    }
+
+    // MARK: Pauses
+
+    /// So that replicas of the router, started together, do not ask together.
+    private func jittered(_ nanoseconds: UInt64) -> UInt64 { UInt64(Double(nanoseconds) * Double.random(in: 0.8...1.2)) }
+
+    private func metricsPause() -> UInt64 {
+        var pause = settings.intervalNanoseconds
+        if case .yes = counting { pause &*= LoadSignalSettings.metricsPauseWithLoad }
+        let longest = max(LoadSignalSettings.longestIntervalNanoseconds, settings.intervalNanoseconds)
+        let affordable = UInt64(min(answerSeconds, 60) / LoadSignalSettings.greatestShare * 1e9)
+        return jittered(min(max(pause, affordable), longest))
+    }
+
+    private func pauseAfterFailure(_ interval: UInt64) -> UInt64 {
+        let pause = interval << min(failuresInRow, 8)
+        return jittered(max(min(pause, LoadSignalSettings.longestPauseNanoseconds), interval))
+    }
+}

@@ -1,0 +1,27 @@
+/// How engines are asked for their load. Times in nanoseconds.
+public struct LoadSignalSettings: Sendable {
+    /// Between two questions for `/metrics`; 0: never. It costs vLLM 4 to 20 ms of the only thread of its API server each time.
+    public var intervalNanoseconds: UInt64 = 5_000_000_000
+    /// Between two questions for vLLM's `/load`, where it counts; 0: never. It costs a millisecond.
+    public var loadIntervalNanoseconds: UInt64 = 1_000_000_000
+    public var timeoutNanoseconds: UInt64 = 1_000_000_000
+    /// Empty: `/metrics`, and `/prometheus/metrics` when that says nothing.
+    public var path = ""
+    /// 0: the leader's own. Another one is spoken to in cleartext HTTP/1.1.
+    public var port: UInt16 = 0
+
+    public init() {}
+
+    /// Bytes of an answer at most.
+    static let answerBytes = 1 << 20
+    /// An engine may spend this share of its time on us: one that answers slowly is asked less often.
+    static let greatestShare = 0.005
+    /// The longest pause between questions to an engine that answers, however slowly.
+    static let longestIntervalNanoseconds: UInt64 = 30_000_000_000
+    /// The pause before one that does not answer, or has nothing to say, is asked again.
+    static let longestPauseNanoseconds: UInt64 = 60_000_000_000
+    /// With `/load` telling the load, `/metrics` is asked for the rest this much less often.
+    static let metricsPauseWithLoad: UInt64 = 3
+    /// Zeros from the `/load` of a busy engine after which it is taken not to count.
+    static let zerosOfADeadCounter = 3
+}

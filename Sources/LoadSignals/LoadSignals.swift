@@ -1,1 +1,0 @@
-// How busy the engines say they are.

@@ -1,0 +1,47 @@
+/// What successive readings of one engine tell that none tells alone.
+struct ReadingHistory {
+    enum Verdict {
+        case fresh
+        /// It says that it is busy, and nothing has moved since the last reading: an answer from some cache, or an engine that hangs.
+        /// What it says of its load is as old as the reading that was last fresh.
+        case frozen
+        /// It counts anew: the process before it is gone, and its cache with it.
+        case restarted
+    }
+
+    /// A counter of the engine's as it grew since the first reading, over restarts.
+    struct Count {
+        private(set) var total: Double?
+        private var last: Double?
+
+        mutating func observe(_ value: Double?) {
+            guard let value else { return }
+            if let last { total = (total ?? 0) + (value >= last ? value - last : value) } else { total = 0 }
+            last = value
+        }
+    }
+
+    private(set) var prefixQueries = Count()
+    private(set) var prefixHits = Count()
+    private(set) var preemptions = Count()
+    private(set) var restarts: UInt64 = 0
+    private var last: (progress: Double, running: Double?, waiting: Double?, kvUsage: Double?)?
+
+    mutating func judge(_ reading: EngineReading) -> Verdict {
+        prefixQueries.observe(reading.prefixQueries)
+        prefixHits.observe(reading.prefixHits)
+        preemptions.observe(reading.preemptions)
+        guard let progress = reading.progress else { return .fresh }
+        let before = last
+        last = (progress, reading.running, reading.waiting, reading.kvUsage)
+        guard let before else { return .fresh }
+        if progress < before.progress {
+            restarts += 1
+            return .restarted
+        }
+        let hasMoved =
+            progress > before.progress || reading.running != before.running || reading.waiting != before.waiting
+            || reading.kvUsage != before.kvUsage
+        return hasMoved || !reading.isBusy ? .fresh : .frozen
+    }
+}

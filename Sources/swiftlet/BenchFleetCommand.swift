@@ -1,0 +1,119 @@
+import ArgumentParser
+import Foundation
+import LatencyBench
+import Reporting
+import Workload
+
+/// `swiftlet bench fleet`: several routers before the same simulated groups.
+struct BenchFleetCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "fleet", abstract: "Play one schedule through several routers before simulated groups.",
+        discussion: """
+            Every run has groups and a router of its own, started for it, so that no cache remembers the run before. Runs alternate between routers, \
+            there and back. --rate has the rates to compare, with commas; a trace is stretched to each of them, and --duration bounds its rows. \
+            'make bench-peers' installs the peers.
+            """)
+
+    @OptionGroup var peer: PeerOptions
+    @Option(name: .customLong("groups"), help: "Simulated groups.")
+    var groups = 8
+    @Option(help: "Runs of each router at each rate.")
+    var repeats = 3
+    @OptionGroup var load: LoadOptions
+    @Option(help: "Write the report as JSON.")
+    var json: String?
+    @Option(help: "Write a page with plots, in one file.")
+    var html: String?
+    @Option(help: "Write the plot of rate against TTFT as SVG.")
+    var plot: String?
+
+    func validate() throws {
+        try load.check()
+        guard try !peer.routers().isEmpty else { throw ValidationError("--peers: expected at least one router") }
+        guard Set(try peer.routers()).count == (try peer.routers().count) else { throw ValidationError("--peers: a router stands twice") }
+        guard (1...100).contains(repeats) else { throw ValidationError("--repeats: expected 1 to 100, found \(repeats)") }
+        guard (1...256).contains(groups) else { throw ValidationError("--groups: expected 1 to 256, found \(groups)") }
+        guard load.api == "chat" || load.api == "text" else { throw ValidationError("--api: expected chat or text, found '\(load.api)'") }
+        guard try load.stages().allSatisfy({ $0.startRate == $0.endRate && $0.startRate > 0 }) else {
+            throw ValidationError("--rate: expected rates above 0, without ramps, found '\(load.rate)'")
+        }
+    }
+
+    private final class Gathered {
+        var reports: [RunReport] = []
+        var measured = RunMeasurements()
+    }
+
+    func run() throws {
+        raiseDescriptorLimit()
+        let (watch, startedAt, interruption) = (RunEnvironment.Watch(), Date(), Interruption())
+        let routers = try peer.routers()
+        let settings = try peer.bed(groups: groups, model: load.model)
+        let versions = try routers.map { FleetReport.Router(name: $0.rawValue, version: try RouterBed.version(of: $0, settings)) }
+        let stages = try load.stages().sorted { $0.startRate < $1.startRate }
+        let plans = try stages.map { try load.plan(forStage: $0) }
+        let seconds = plans.reduce(0) { $0 + Double($1.requests.map(\.offsetNanoseconds).max() ?? 0) / 1e9 }
+        let runs = routers.count * stages.count * repeats
+        print(
+            String(
+                format: "%d runs: %d routers, %d rates, %d repeats; about %.0f minutes and what queues take to empty", runs, routers.count,
+                stages.count, repeats, (seconds * Double(routers.count * repeats) + Double(runs) * 3) / 60))
+        let gathered: [[Gathered]] = stages.map { _ in routers.map { _ in Gathered() } }
+        var isPartial = false
+        repeats: for turn in 0..<repeats {
+            for (row, plan) in plans.enumerated() {
+                for column in turn % 2 == 0 ? Array(routers.indices) : routers.indices.reversed() {
+                    if interruption.hasCome { isPartial = true }
+                    if isPartial { break repeats }
+                    let label = "\(routers[column].rawValue) at \(String(format: "%g", stages[row].startRate))/s, run \(turn + 1)"
+                    guard let (report, measured) = try one(routers[column], plan, settings, interruption, label: label), !report.isPartial
+                    else {
+                        isPartial = true
+                        break repeats
+                    }
+                    gathered[row][column].reports.append(report)
+                    gathered[row][column].measured.add(measured)
+                }
+            }
+        }
+        let workloads = gathered.map { $0.first { !$0.reports.isEmpty }?.reports.first?.workload }.compactMap { $0 }
+        let cells = stages.indices.flatMap { row in
+            routers.indices.compactMap { column -> FleetReport.Cell? in
+                let all = gathered[row][column]
+                guard !all.reports.isEmpty else { return nil }
+                return .init(
+                    router: routers[column].rawValue, rate: stages[row].startRate, reports: all.reports, measured: all.measured,
+                    goodput: load.goodputTarget)
+            }
+        }
+        let report = FleetReport(
+            tool: "swiftlet \(Swiftlet.release)", startedAt: startedAt, command: CommandLine.arguments, isPartial: isPartial,
+            environment: RunEnvironment(since: watch), groups: groups, stubFlags: settings.stubFlags, repeats: repeats,
+            goodput: load.goodputTarget, routers: versions, workloads: workloads, cells: cells)
+        try finish(report)
+    }
+
+    private func finish(_ report: FleetReport) throws {
+        print(report.table.text)
+        for reason in report.invalidReasons { print("INVALID: \(reason)") }
+        if let json { try report.json().write(to: URL(filePath: json)) }
+        if let html { try Data(report.html.utf8).write(to: URL(filePath: html)) }
+        if let plot { try Data(report.meanChart.standalone.utf8).write(to: URL(filePath: plot)) }
+        if report.isPartial { throw ExitCode(130) }
+        if report.cells.contains(where: { $0.failed == $0.requests }) { throw ExitCode(1) }
+    }
+
+    /// Nil when it was interrupted before it began.
+    private func one(
+        _ router: PeerRouter, _ plan: LoadPlan, _ settings: RouterBed.Settings, _ interruption: Interruption, label: String
+    ) throws -> (RunReport, RunMeasurements)? {
+        let bed = try RouterBed(settings)
+        defer { bed.stop() }
+        let target = try LoadTarget(bed.start(router))
+        guard !interruption.hasCome else { return nil }
+        var load = try load.settings(for: target)
+        load.model = settings.model
+        return try play(
+            LoadRun(plan: plan, target: target, settings: load), label: label, goodput: self.load.goodputTarget, interruption: interruption)
+    }
+}

@@ -1,0 +1,190 @@
+"""Is the bench exact? Measured against servers whose times and rates are known: a table, and exit 1 on a missed bound.
+
+Wants a quiet machine with two cores, since wall time is what it asks for: `make test` asserts nothing of this.
+`make bench-accuracy` runs it."""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "EndToEnd"))
+
+from processes import BINARY, stub, unused_port
+from waiting import wait_until
+
+
+def bench(url, *arguments, core=None):
+    """A run's report and its requests."""
+    with tempfile.TemporaryDirectory() as folder:
+        report, lines = pathlib.Path(folder) / "report", pathlib.Path(folder) / "lines"
+        pin = ["taskset", "-c", str(core)] if core is not None else []
+        subprocess.run(
+            [*pin, BINARY, "bench", "run", url, "--json", report, "--requests", lines, *map(str, arguments)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=120,
+        )
+        return json.loads(report.read_text()), [json.loads(line) for line in lines.read_text().splitlines()]
+
+
+def percentile(values, share):
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+class Findings:
+    def __init__(self):
+        self.missed = False
+
+    def add(self, what, value, bound, holds):
+        self.missed |= not holds
+        print(f"{what:<58} {value:>16}   {bound:<12} {'holds' if holds else 'MISSED'}", flush=True)
+
+
+def constant_latency(findings):
+    """A prompt token costs 100 µs, a token of the answer 2 ms and a hundredth of that for its one sequence."""
+    engine = stub(prefill_us=100, decode_ms=2)
+    try:
+        # 20 ms a request, 50 ms apart: they never meet, so the engine's steps are those of one request.
+        _, requests = bench(
+            engine.url,
+            "--arrival",
+            "constant",
+            "--rate",
+            20,
+            "--duration",
+            20,
+            "--warm-up",
+            1,
+            "--input-tokens",
+            40,
+            "--output-tokens",
+            6,
+        )
+    finally:
+        engine.stop()
+    first = [r["first_token_ns"] - r["due_ns"] - 100_000 * (r["prompt_tokens"] - r["cached_tokens"]) for r in requests]
+    gaps = [(r["last_token_ns"] - r["first_token_ns"]) / 5 - 2_020_000 for r in requests]
+    for name, errors in (("TTFT", first), ("gap", gaps)):
+        for label, share, bound in (("p50", 0.5, 0.2), ("p99", 0.99, 2)):
+            value = percentile([abs(error) for error in errors], share) / 1e6
+            findings.add(
+                f"{name}: off the configured one, {label}", f"{value:.3f} ms", f"<= {bound} ms", value <= bound
+            )
+
+
+def same_throughput(findings):
+    """One server, asked for /health by 32 connections, by us and by h2load in turns."""
+    engine = stub()
+    ratios = []
+    try:
+        for turn in range(4):
+
+            def ours():
+                report, _ = bench(
+                    f"{engine.url}/health", "--api", "plain", "--closed-loop", 32, "--rate", 40_000, "--duration", 3
+                )
+                assert report["failed"] == 0
+                return report["requestRate"]
+
+            def theirs():
+                out = subprocess.run(
+                    ["h2load", "--h1", "-c32", "-t1", "-n120000", f"{engine.url}/health"],
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                    timeout=120,
+                ).stdout
+                assert "120000 succeeded" in out
+                return float(re.search(r"finished in .*?, ([\d.]+) req/s", out)[1])
+
+            first, second = (ours, theirs) if turn % 2 == 0 else (theirs, ours)
+            pair = (first(), second())
+            mine, other = pair if turn % 2 == 0 else pair[::-1]
+            ratios.append(mine / other)
+    finally:
+        engine.stop()
+    ratio = sum(ratios) / len(ratios)
+    findings.add("plain HTTP: requests/s, ours to h2load's", f"{ratio:.3f}", "0.95 to 1.05", abs(ratio - 1) <= 0.05)
+
+
+def small_requests(findings):
+    """A server in C on one core, the bench on the other."""
+    with tempfile.TemporaryDirectory() as folder:
+        (pathlib.Path(folder) / "small").write_text("ok")
+        port = unused_port()
+        server = subprocess.Popen(
+            ["taskset", "-c", "1", "nghttpd", "--no-tls", "-a", "127.0.0.1", "-d", folder, str(port)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            url = f"h2c://127.0.0.1:{port}/small"
+            wait_until(
+                lambda: (
+                    subprocess.run(
+                        [BINARY, "bench", "run", url, "--api", "plain", "--rate", "10", "--duration", "0.1"],
+                        capture_output=True,
+                    ).returncode
+                    == 0
+                ),
+                10,
+                "nghttpd",
+            )
+            report, _ = bench(
+                url,
+                "--api",
+                "plain",
+                "--closed-loop",
+                128,
+                "--connections",
+                4,
+                "--rate",
+                60_000,
+                "--duration",
+                5,
+                core=0,
+            )
+        finally:
+            server.kill()
+            server.wait()
+    rate = report["requestRate"] if report["failed"] == 0 else 0
+    findings.add("small requests/s on one core (HTTP/2)", f"{rate:.0f}", "> 50000", rate > 50_000)
+
+
+def many_streams(findings):
+    """A step takes a second when ten thousand sequences take part, so that all of them are under way at once."""
+    engine = stub(prefill_us=0, decode_ms=10, arguments=["--max-num-seqs", 20_000, "--kv-blocks", 200_000])
+    try:
+        report, _ = bench(
+            engine.url,
+            "--arrival",
+            "constant",
+            "--rate",
+            2_500,
+            "--duration",
+            4.2,
+            "--input-tokens",
+            8,
+            "--output-tokens",
+            20,
+        )
+    finally:
+        engine.stop()
+    under_way = report["highestInFlight"] if report["failed"] == 0 else 0
+    findings.add("streams under way at once, none failed", f"{under_way}", ">= 10000", under_way >= 10_000)
+
+
+def main():
+    findings = Findings()
+    for check in (constant_latency, same_throughput, small_requests, many_streams):
+        check(findings)
+    return 1 if findings.missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""What `swiftlet bench` starts by itself, routers before simulated groups, and its pages in a browser."""
+
+import json
+import os
+import pathlib
+import signal
+
+import pytest
+from chromium import Chromium
+from processes import IS_SANITIZED, Program, bench, stub
+from waiting import wait_until
+
+
+@pytest.mark.skipif(IS_SANITIZED, reason="the peers' time is not under test")
+def test_overhead_of_several_routers_is_one_table(tmp_path):
+    out = bench(
+        "overhead",
+        "--peers",
+        "swiftlet,nghttpx",
+        "--prompt-bytes",
+        "1024,65536",
+        "--rate",
+        "50,20",
+        "--duration",
+        0.3,
+        "--repeats",
+        2,
+        "--stub-flags",
+        "--prefill-us-per-token 0 --decode-ms-per-token 0",
+        "--json",
+        tmp_path / "json",
+        timeout=90,
+    )
+    rows = json.loads((tmp_path / "json").read_text())["rows"]
+    assert [(row["promptBytes"], row["router"]) for row in rows] == [
+        (size, name) for size in (1_024, 65_536) for name in ("null test", "swiftlet", "nghttpx")
+    ]
+    assert all(row["failed"] == 0 and row["runs"] == 2 and row["requests"] > 0 for row in rows)
+    assert "nghttpx" in rows[2]["version"]
+    assert "Prompts of 1024 bytes" in out and "Prompts of 65536 bytes" in out
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory):
+    """Two routers before three groups at two rates: its folder and what it printed."""
+    folder = tmp_path_factory.mktemp("fleet")
+    out = bench(
+        "fleet",
+        "--peers",
+        "swiftlet,round-robin,nghttpx",
+        "--groups",
+        3,
+        "--workload",
+        "shared-prefix",
+        "--system-tokens",
+        200,
+        "--input-tokens",
+        20,
+        "--output-tokens",
+        4,
+        "--rates",
+        "40,80",
+        "--duration",
+        0.5,
+        "--repeats",
+        1,
+        "--goodput",
+        "ttft:1000",
+        "--stub-flags",
+        "--prefill-us-per-token 20 --decode-ms-per-token 1",
+        "--json",
+        folder / "json",
+        "--html",
+        folder / "fleet.html",
+        "--plot",
+        folder / "plot.svg",
+        timeout=120,
+    )
+    return folder, out
+
+
+def test_a_fleet_run_compares_routers(fleet):
+    folder, out = fleet
+    report = json.loads((folder / "json").read_text())
+    assert [(cell["rate"], cell["router"]) for cell in report["cells"]] == [
+        (rate, name) for rate in (40, 80) for name in ("swiftlet", "round-robin", "nghttpx")
+    ]
+    for cell in report["cells"]:
+        assert cell["failed"] == 0 and cell["requests"] > 5 and cell["cachedTokens"] <= cell["promptTokens"]
+        assert len(cell["groups"]) <= 3 and sum(map(sum, cell["requestsByGroup"])) == cell["requests"]
+    # One schedule for all routers of a rate.
+    assert len(report["workloads"]) == 2 and len({one["scheduleHash"] for one in report["workloads"]}) == 2
+    assert "nghttpx" in out and (folder / "plot.svg").read_text().startswith("<svg")
+
+
+def test_what_a_fleet_run_started_ends_with_it(tmp_path):
+    program = Program(
+        "bench",
+        "fleet",
+        "--peers",
+        "swiftlet",
+        "--groups",
+        2,
+        "--rate",
+        20,
+        "--duration",
+        60,
+        "--input-tokens",
+        8,
+        "--output-tokens",
+        2,
+        "--repeats",
+        1,
+        "--json",
+        tmp_path / "json",
+    )
+
+    def children():
+        return pathlib.Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
+
+    started = wait_until(lambda: len(found := children()) == 2 and found, 30, "the groups and the router")
+    wait_until(lambda: any("under way" in line for line in program.stderr_lines), 30, "a line of progress")
+    program.signal(signal.SIGTERM)
+    assert program.wait_exit(20) == 130
+    assert not any(pathlib.Path(f"/proc/{pid}").exists() for pid in started)
+    assert json.loads((tmp_path / "json").read_text())["isPartial"]
+
+
+def test_mistakes_name_the_flag():
+    for arguments, flag in [
+        (["fleet", "--peers", "swiftlet,nonesuch"], "--peers"),
+        (["fleet", "--peers", "swiftlet,swiftlet"], "--peers"),
+        (["fleet", "--peers", "swiftlet", "--rate", "10-20"], "--rate"),
+        (["fleet", "--peers", "swiftlet", "--groups", "0"], "--groups"),
+        (["overhead", "--via", "http://127.0.0.1:1"], "--via"),
+        (["overhead", "--peers", "swiftlet", "--prompt-bytes", "1k"], "--prompt-bytes"),
+    ]:
+        assert flag in bench(*arguments, expect=64)
+
+
+@pytest.mark.skipif(IS_SANITIZED, reason="the browser is not under test")
+def test_reports_are_drawn_whole_in_a_browser(start, fleet, tmp_path):
+    engine = start(stub)
+    bench(
+        "run",
+        engine.url,
+        "--rate",
+        "40,80",
+        "--duration",
+        0.5,
+        "--input-tokens",
+        20,
+        "--output-tokens",
+        3,
+        "--html",
+        tmp_path / "run.html",
+    )
+    wanted = {
+        tmp_path / "run.html": [
+            "Latency by percentile",
+            "Time to first token over time",
+            "Rate against latency",
+            "Requests by group",
+        ],
+        fleet[0] / "fleet.html": [
+            "TTFT mean by rate",
+            "TTFT p99 by rate",
+            "Hit rate by rate",
+            "Goodput by rate",
+            "Requests by group, swiftlet",
+            "Requests by group, round-robin",
+            "Requests by group, nghttpx",
+        ],
+    }
+    pictures = pathlib.Path(os.environ.get("SCREENSHOTS", tmp_path))
+    with Chromium(tmp_path / "profile") as browser:
+        for page, titles in wanted.items():
+            browser.open(page.as_uri())
+            assert browser.evaluate("[...document.querySelectorAll('svg > title')].map(t => t.textContent)") == titles
+            # Every picture has room, something in it, and nothing that stands beyond its edge.
+            sizes = browser.evaluate(
+                """[...document.querySelectorAll('svg')].map(svg => {
+                    const box = svg.getBoundingClientRect(), drawn = svg.getBBox(), view = svg.viewBox.baseVal;
+                    const inside = drawn.x >= -1 && drawn.y >= -1 && drawn.x + drawn.width <= view.width + 1
+                        && drawn.y + drawn.height <= view.height + 1;
+                    return [box.width, box.height, svg.querySelectorAll('polyline, rect').length, inside];
+                })"""
+            )
+            assert all(
+                width > 300 and height > 50 and shapes > 0 and inside for width, height, shapes, inside in sizes
+            ), sizes
+            assert browser.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+            assert browser.evaluate("document.querySelectorAll('script').length") == 0
+            browser.screenshot(pictures / f"{page.stem}.png")
+        assert browser.complaints() == []
+        assert set(browser.requested()) <= {page.as_uri() for page in wanted} | {"data:,"}

@@ -1,0 +1,64 @@
+"""What a routing decision costs in instructions and allocations, counted by valgrind on `swiftlet-benchmarks` (Tests/Benchmarks): counts do
+not depend on the machine's mood. `RECORDED` is what was counted; a change that lowers a figure by more than the tolerance should lower it
+here, too.
+"""
+
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+
+import processes
+
+BINARY = pathlib.Path(processes.BINARY).parent / "swiftlet-benchmarks"
+
+pytestmark = [
+    pytest.mark.skipif("release" not in processes.BINARY, reason="counts the release binary only"),
+    pytest.mark.skipif(not shutil.which("valgrind"), reason="needs valgrind"),
+]
+
+#: Instructions of one: a decision with its booking, first token and settlement, among so many groups; a 32 KiB body read and hashed.
+RECORDED = {"bare-8": 4_990, "cold-8": 55_600, "bare-1000": 38_900, "probe": 157_000}
+TOLERANCE = 0.10
+ROUNDS = 500
+
+
+@pytest.fixture(scope="module")
+def binary(tmp_path_factory):
+    # callgrind does not understand all of the compiler's debug information.
+    stripped = tmp_path_factory.mktemp("benchmarks") / BINARY.name
+    subprocess.run(["strip", "--strip-debug", "-o", stripped, BINARY], check=True)
+    return stripped
+
+
+def run(tool, binary, what, rounds):
+    done = subprocess.run(
+        ["valgrind", f"--tool={tool}", *(["--callgrind-out-file=/dev/null"] if tool == "callgrind" else []), binary, "count", what, str(rounds)],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    return done.stderr
+
+
+def per_round(measure, what):
+    """What another round costs: a start, an index that is filled and a fleet that is brought to work cost the same in both runs."""
+    return (measure(what, 2 * ROUNDS) - measure(what, ROUNDS)) / ROUNDS
+
+
+@pytest.mark.parametrize("what", RECORDED)
+def test_instructions(binary, what):
+    def instructions(what, rounds):
+        return int(re.search(r"Collected : (\d+)", run("callgrind", binary, what, rounds))[1])
+
+    counted = per_round(instructions, what)
+    print(f"{what}: {counted:.0f} instructions, recorded {RECORDED[what]}")
+    assert counted <= RECORDED[what] * (1 + TOLERANCE)
+
+
+@pytest.mark.parametrize("what", ["bare-8", "cold-8", "probe"])
+def test_a_decision_allocates_nothing(binary, what):
+    def allocations(what, rounds):
+        return int(re.search(r"total heap usage: ([\d,]+) allocs", run("memcheck", binary, what, rounds))[1].replace(",", ""))
+
+    assert per_round(allocations, what) == 0

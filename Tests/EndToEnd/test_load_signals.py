@@ -1,0 +1,277 @@
+"""What engines tell of their load: asked for sparingly, believed within bounds, and seen by every router of a fleet."""
+
+import contextlib
+import json
+import threading
+import time
+
+import httpx
+import pytest
+
+import admin
+import processes
+import recordings
+from waiting import wait_until
+
+FAST = ("--scrape-interval", "100ms", "--log-level", "warning")
+QUIET = ("--scrape-interval", "0s", "--log-level", "warning")
+CHAT = {"model": "stub-model", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
+
+
+@contextlib.contextmanager
+def running(*programs):
+    try:
+        yield programs if len(programs) > 1 else programs[0]
+    finally:
+        for program in programs:
+            program.stop()
+
+
+def load(router, index=0):
+    return admin.groups(router)[index]["raw"].get("load") or {}
+
+
+def scrapes(router, outcome):
+    return sum(
+        sample.value
+        for family in admin.metrics(router).values()
+        for sample in family.samples
+        if sample.name == "swiftlet_load_scrapes_total" and sample.labels["outcome"] == outcome
+    )
+
+
+def ask(url, headers=None, **fields):
+    return httpx.post(f"{url}/v1/chat/completions", json=CHAT | fields, headers=headers or {}, timeout=20)
+
+
+def configure(stub, patch):
+    assert httpx.post(f"{stub.url}/admin/config", json=patch).status_code == 200
+
+
+class Asker(threading.Thread):
+    """Keeps one long answer under way."""
+
+    def __init__(self, url):
+        super().__init__(daemon=True)
+        self.url = url
+        self.stopped = threading.Event()
+        self.start()
+
+    def run(self):
+        body = CHAT | {"max_tokens": 400, "stream": True, "ignore_eos": True}
+        while not self.stopped.is_set():
+            with (
+                contextlib.suppress(httpx.HTTPError),
+                httpx.stream("POST", f"{self.url}/v1/chat/completions", json=body, timeout=20) as answer,
+            ):
+                for _ in answer.iter_raw():
+                    if self.stopped.is_set():
+                        break
+
+
+@contextlib.contextmanager
+def busy(url, count):
+    askers = [Asker(url) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for asker in askers:
+            asker.stopped.set()
+        for asker in askers:
+            asker.join(10)
+
+
+def test_capacity_and_load_come_from_metrics():
+    with running(processes.stub()) as stub, running(processes.serve(stub.url, admin=True, arguments=FAST)) as router:
+        wait_until(lambda: load(router).get("outcome") == "ok", what="a scrape")
+        state = admin.groups(router)[0]["raw"]
+        assert state["load"]["engine"] == "vllm"
+        assert state["kv_capacity_tokens"] != 500_000, "the engine's own, not what was assumed"
+        assert state["load"]["running"] == 0 and state["load"]["kv_usage"] == 0
+        metrics = admin.metrics(router)
+        for name in ("swiftlet_load_report_age_seconds", "swiftlet_load_scrape_bytes", "swiftlet_load_scrape_seconds"):
+            assert metrics[name].samples, name
+
+
+def test_two_routers_see_each_others_load():
+    with running(processes.stub(decode_ms=10)) as stub:
+        routers = [processes.serve(stub.url, admin=True, arguments=FAST) for _ in range(2)]
+        with running(*routers), busy(routers[0].url, 4):
+            seen = wait_until(lambda: (r := load(routers[1])).get("others_running", 0) > 2.5 and r, 10, "others' load")
+            assert admin.in_flight(routers[1]) == [0]
+            assert seen["others_running"] < 8
+            mine = wait_until(lambda: (r := load(routers[0])).get("running", 0) >= 4 and r, 10, "our own load reported")
+            assert mine["others_running"] < 2, "what is ours is not others'"
+
+
+def test_no_storm_of_scrapes():
+    """One question at a time, no more often than told, whatever the traffic."""
+    with running(processes.stub()) as stub:
+        arguments = ("--scrape-interval", "500ms", "--log-level", "warning")
+        with running(processes.serve(stub.url, admin=True, arguments=arguments)) as router:
+            began = time.monotonic()
+            while time.monotonic() - began < 2:
+                assert ask(router.url).status_code == 200
+            elapsed = time.monotonic() - began + 0.5
+            counted = sum(
+                sample.value
+                for family in text_families(httpx.get(f"{stub.url}/metrics").text)
+                for sample in family.samples
+                if sample.name == "http_requests_total" and sample.labels.get("handler") == "/metrics"
+            )
+            assert 1 <= counted <= 2 + elapsed / 0.4
+
+
+def text_families(text):
+    from prometheus_client.parser import text_string_to_metric_families
+
+    return text_string_to_metric_families(text)
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [
+        ({"stall": {"path": "/metrics"}}, "timeout"),
+        ({"error": {"status": 404, "path": "/metrics"}}, "missing"),
+        ({"error": {"status": 401, "path": "/metrics"}}, "refused"),
+        ({"error": {"status": 500, "path": "/metrics"}}, "error"),
+        ({"close": {"path": "/metrics"}}, "unreachable"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_metrics_that_fail_do_not_fail_requests(fault, outcome, tmp_path):
+    config = tmp_path / "swiftlet.yaml"
+    config.write_text("load_signals: {timeout: 100ms}\n")
+    with running(processes.stub()) as stub:
+        configure(stub, {"faults": fault})
+        arguments = ("--config", config, *FAST)
+        with running(processes.serve(stub.url, admin=True, arguments=arguments)) as router:
+            wait_until(lambda: scrapes(router, outcome), what=outcome)
+            assert ask(router.url).status_code == 200
+            assert not admin.groups(router)[0]["blamed"]
+
+
+def test_frozen_metrics_of_a_busy_engine_are_stale(tmp_path):
+    config = tmp_path / "swiftlet.yaml"
+    config.write_text("load_signals: {load_interval: 0s}\n")
+    arguments = ("--config", config, *FAST)
+    with running(processes.stub(decode_ms=10)) as stub:
+        with running(processes.serve(stub.url, admin=True, arguments=arguments)) as router, busy(router.url, 2):
+            wait_until(lambda: load(router).get("running", 0) >= 2, what="a busy engine")
+            configure(stub, {"faults": {"stale-metrics": {}}})
+            wait_until(lambda: scrapes(router, "stale"), what="a stale answer")
+            age = load(router)["age_seconds"]
+            wait_until(lambda: load(router)["age_seconds"] > age + 0.3, what="an age that grows")
+            configure(stub, {"faults": {"stale-metrics": None}})
+            wait_until(lambda: load(router)["age_seconds"] < 0.3, what="fresh again")
+
+
+def test_counters_that_go_back_empty_the_index():
+    with running(processes.stub()) as stub, running(processes.serve(stub.url, admin=True, arguments=FAST)) as router:
+        assert ask(router.url, messages=[{"role": "user", "content": "x" * 4_000}]).status_code == 200
+        assert admin.groups(router)[0]["raw"]["prefix_index_blocks"] > 0
+        # Both of the next two readings count more than none.
+        before = scrapes(router, "ok")
+        wait_until(lambda: scrapes(router, "ok") > before + 1, what="a reading with tokens in it")
+        configure(stub, {"faults": {"reset-metrics": {"times": 1}}})
+        wait_until(lambda: load(router).get("restarts") == 1, what="a restart seen")
+        assert admin.groups(router)[0]["raw"]["prefix_index_blocks"] == 0
+
+
+def test_an_engine_reports_its_load_with_answers():
+    with running(processes.stub()) as stub:
+        arguments = ("--orca", "text", *QUIET)
+        with running(processes.serve(stub.url, admin=True, arguments=arguments)) as router:
+            answer = ask(router.url)
+            assert answer.status_code == 200
+            assert "endpoint-load-metrics" not in answer.headers, "only the router asked"
+            assert load(router)["waiting"] == 0 and load(router)["age_seconds"] < 20
+            answer = ask(router.url, headers={"endpoint-load-metrics-format": "JSON"})
+            assert json.loads(answer.headers["endpoint-load-metrics"].removeprefix("JSON "))["named_metrics"]
+            reports = admin.metrics(router)["swiftlet_load_reports_in_answers"]
+            assert admin.total(reports, "_total", outcome="read") == 2
+
+
+def test_nothing_is_asked_for_that_is_off():
+    with running(processes.stub()) as stub, running(processes.serve(stub.url, admin=True, arguments=QUIET)) as router:
+        answer = ask(router.url)
+        assert answer.status_code == 200 and "endpoint-load-metrics" not in answer.headers
+        assert load(router) == {}
+        assert 'handler="/metrics"' not in httpx.get(f"{stub.url}/metrics").text
+
+
+METRICS = {
+    "vllm-life/queue_metrics_busy.resp": ("vllm", 3, 2_097_152),
+    "vllm-dp2/metrics_end.resp": ("vllm", 0, 4_194_304),
+    "llama/metrics_busy.resp": ("llama.cpp", None, 500_000),
+}
+
+
+@pytest.mark.skipif(not recordings.FOLDER.is_dir(), reason="no recordings")
+@pytest.mark.parametrize("name", METRICS)
+def test_recorded_engines_are_understood(scripted, name):
+    engine, count, capacity = METRICS[name]
+    answer = (recordings.FOLDER / name).read_bytes()
+
+    async def script(exchange):
+        await exchange.send(answer if exchange.request.path == b"/metrics" else NOT_FOUND)
+
+    backend = scripted(script)
+    backend._is_background = lambda request: False
+    with running(processes.serve(backend.url, admin=True, arguments=FAST)) as router:
+        wait_until(lambda: load(router).get("engine") == engine, what=engine)
+        state = admin.groups(router)[0]["raw"]
+        assert count is None or state["load"]["running"] == count
+        assert state["kv_capacity_tokens"] == capacity
+
+
+NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+
+
+def test_a_cheap_count_is_preferred_where_there_is_one(scripted):
+    """vLLM with --enable-server-load-tracking: /load tells the load, and /metrics is asked for less often."""
+    paths = []
+
+    async def script(exchange):
+        paths.append(exchange.request.path)
+        if exchange.request.path == b"/load":
+            return await exchange.answer(200, b'{"server_load":7}')
+        if exchange.request.path == b"/metrics":
+            text = f"vllm:num_requests_running 7\nvllm:generation_tokens_total {len(paths)}\n"
+            return await exchange.answer(200, text.encode(), fields=((b"content-type", b"text/plain"),))
+        await exchange.answer(404, b"")
+
+    backend = scripted(script)
+    backend._is_background = lambda request: False
+    with running(processes.serve(backend.url, admin=True, arguments=FAST)) as router:
+        wait_until(lambda: paths.count(b"/load") >= 2, what="more than one /load")
+        assert load(router)["in_flight"] == 7
+        assert load(router)["others_running"] > 5
+
+
+def test_an_endless_answer_is_given_up(scripted):
+    async def script(exchange):
+        if exchange.request.path != b"/metrics":
+            return await exchange.answer(404, b"")
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n")
+        with contextlib.suppress(Exception):
+            while True:
+                await exchange.send(b"vllm:num_requests_running 1\n" * 1_000)
+
+    backend = scripted(script)
+    backend._is_background = lambda request: False
+    with running(processes.serve(backend.url, admin=True, arguments=FAST)) as router:
+        wait_until(lambda: scrapes(router, "too_large"), what="the end of it")
+        assert load(router).get("running") is None
+
+
+def test_retry_after_is_honoured():
+    with running(processes.stub(), processes.stub()) as (full, idle):
+        configure(full, {"faults": {"error": {"status": 503, "retry_after": 7}}})
+        with running(processes.serve(full.url, idle.url, admin=True, arguments=QUIET)) as router:
+            for index in range(20):
+                prompt = [{"role": "user", "content": f"{index} {0:0300}"}]
+                assert ask(router.url, messages=prompt).status_code == 200
+            spared = [g["raw"] for g in admin.groups(router) if g["raw"].get("obstacle") == "saturated"]
+            assert [g["leader"] for g in spared] == [full.url.removeprefix("http://")]
+            assert 2 < spared[0]["obstacle_seconds"] <= 7

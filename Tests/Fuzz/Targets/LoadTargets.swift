@@ -1,0 +1,39 @@
+import LoadSignals
+import Wire
+
+private struct Read: Equatable {
+    var running: Double?, waiting: Double?, kvUsage: Double?, capacityTokens: Int?, progress: Double?, queries: Double?
+    var adapters: EngineReading.Adapters?
+    var isAsleep: Bool, malformedLines: Int
+}
+
+private func read(_ input: UnsafeRawBufferPointer, seed: UInt8) -> Read {
+    var scanner = MetricsTextScanner()
+    var reading = EngineReading()
+    for piece in Pieces.cut(input, seed: seed) { scanner.consume(piece, into: &reading) }
+    scanner.finish()
+    return Read(
+        running: reading.running, waiting: reading.waiting, kvUsage: reading.kvUsage, capacityTokens: reading.capacityTokens,
+        progress: reading.progress, queries: reading.prefixQueries, adapters: reading.adapters, isAsleep: reading.isAsleep,
+        malformedLines: scanner.malformedLines)
+}
+
+@Sendable func fuzzEngineMetrics(_ input: UnsafeRawBufferPointer) throws {
+    guard let (seed, input) = input.split else { return }
+    let whole = read(input, seed: 0)
+    try checkEqual(read(input, seed: 1), whole, "metrics byte by byte and whole")
+    try checkEqual(read(input, seed: seed), whole, "metrics in pieces and whole")
+    for value in [whole.running, whole.waiting, whole.kvUsage, whole.progress] {
+        if let value { try check(value > -1e-3 || !value.isFinite, "a load is no debt: \(value)") }
+    }
+    if let tokens = whole.capacityTokens { try check(tokens > 0, "a cache holds something") }
+}
+
+@Sendable func fuzzLoadHeader(_ input: UnsafeRawBufferPointer) throws {
+    guard let (control, input) = input.split else { return }
+    guard let metrics = LoadMetrics(input, isBinary: control & 1 == 1) else { return }
+    try check(input.count <= LoadMetrics.mostBytes, "a long report is not read")
+    for value in [metrics.running, metrics.waiting, metrics.kvUsage, metrics.capacityTokens] {
+        if let value { try check(value >= 0, "a load is no debt: \(value)") }
+    }
+}

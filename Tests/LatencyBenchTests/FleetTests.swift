@@ -1,0 +1,77 @@
+import Foundation
+import Reporting
+import Testing
+
+@testable import LatencyBench
+
+@Suite struct PeerRouterTests {
+    /// Whatever a router is told by, flags or a file, it must be told of its port and of every group: one that is left out would make it look slow.
+    @Test(arguments: PeerRouter.allCases) func everyRouterIsToldOfEveryGroup(_ peer: PeerRouter) throws {
+        let ports = PeerRouter.Ports(listen: 18_100, metrics: 18_200, backends: [19_001, 19_002, 19_003])
+        let launch = peer.launch("/bin/router", ports, folder: URL(filePath: "/tmp/home"))
+        let told = launch.arguments.joined(separator: " ") + (launch.file?.text ?? "")
+        for port in ports.backends + [ports.listen] { #expect(told.contains("\(port)"), "\(port)") }
+        // A file that is written must be one that is read.
+        if let file = launch.file { #expect(launch.arguments.contains("/tmp/home/\(file.name)")) }
+    }
+
+    @Test func aMissingProgramIsNamedWithWhatInstallsIt() {
+        let settings = RouterBed.Settings(swiftlet: "/bin/swiftlet", peersFolder: "/nonexistent")
+        #expect(throws: Never.self) { try RouterBed.program(of: .roundRobin, settings) }
+        if let error = #expect(throws: ChildProcess.Failure.self, performing: { try RouterBed.program(of: .smg, settings) }) {
+            #expect(error.description.contains("smg") && error.description.contains("make bench-peers"))
+        }
+    }
+}
+
+@Suite struct ChildProcessTests {
+    private func log() -> URL { FileManager.default.temporaryDirectory.appending(path: "swiftlet-test-\(UUID().uuidString)") }
+
+    @Test func whatItStartsEndsWithIt() throws {
+        let log = log()
+        defer { try? FileManager.default.removeItem(at: log) }
+        // A shell that ignores the request to end, with a child of its own.
+        let child = try ChildProcess("/bin/sh", ["-c", "trap '' TERM; sleep 600 & echo $!; wait"], log: log)
+        let grandchild = try child.wait(seconds: 10, for: "line") { pid_t(child.output.trimmingCharacters(in: .whitespacesAndNewlines)) }
+        child.stop()
+        // Init, or who stands in for it, may take a moment to bury it; a zombie runs no longer.
+        let end = Date().addingTimeInterval(10)
+        func runs() -> Bool {
+            let state = (try? String(contentsOfFile: "/proc/\(grandchild)/stat", encoding: .utf8)) ?? ""
+            return !state.isEmpty && !state.contains(") Z")
+        }
+        while runs(), Date() < end { usleep(5_000) }
+        #expect(!runs())
+        #expect(throws: ChildProcess.Failure.self) { try child.checkAlive() }
+    }
+
+    @Test func aProgramThatEndsTellsWhatItSaid() throws {
+        let log = log()
+        defer { try? FileManager.default.removeItem(at: log) }
+        let child = try ChildProcess("/bin/sh", ["-c", "echo no such flag >&2; exit 3"], log: log)
+        defer { child.stop() }
+        let error = #expect(throws: ChildProcess.Failure.self) { try child.wait(seconds: 10, for: "port") { () -> Int? in nil } }
+        #expect(error?.description.contains("no such flag") == true)
+    }
+
+    @Test func whatIsNoProgramIsAnError() {
+        #expect(throws: ChildProcess.Failure.self) { try ChildProcess("/nonexistent", [], log: log()) }
+    }
+}
+
+@Suite struct OverheadTableTests {
+    private func row(_ name: String, low: Double, high: Double) throws -> OverheadTable.Row {
+        var row = OverheadTable.Row(router: name, version: "", promptBytes: 1_024, direct: [], via: [], failed: 0)
+        row.added = [.init(name: "p50", first: 1e6, second: 1.05e6, difference: 50_000, low: low, high: high)]
+        return row
+    }
+
+    @Test func whatMayBeZeroStandsInSquareBrackets() throws {
+        let table = OverheadTable(
+            tool: "", command: [], environment: RunEnvironment(since: .init()),
+            rows: [try row("sure", low: 40_000, high: 60_000), try row("unsure", low: -10_000, high: 90_000)], invalidReasons: [])
+        let rows = try #require(table.tables.first).table.rows
+        #expect(rows[0][1] == "50 (40 to 60)")
+        #expect(rows[1][1] == "[50 (-10 to 90)]")
+    }
+}

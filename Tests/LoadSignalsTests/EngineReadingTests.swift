@@ -1,0 +1,193 @@
+import Testing
+
+@testable import LoadSignals
+
+@Suite struct EngineReadingTests {
+    @Test func ranksOfVLLMAddUpAndTheirUsageIsAveraged() {
+        let reading = read(
+            """
+            # HELP vllm:num_requests_running Requests. vllm:num_requests_running{engine="9"} 99
+            vllm:num_requests_running{engine="0",model_name="m"} 2.0
+            vllm:num_requests_running{engine="1",model_name="m"} 3.0
+            vllm:num_requests_waiting{engine="0",model_name="m"} 0.0
+            vllm:num_requests_waiting{engine="1",model_name="m"} 7.0
+            vllm:num_requests_waiting_by_reason{engine="0",reason="capacity"} 50.0
+            vllm:kv_cache_usage_perc{engine="0"} 0.25
+            vllm:kv_cache_usage_perc{engine="1"} 0.75
+            vllm:cache_config_info{block_size="16",engine="0",kv_cache_size_tokens="1600",num_gpu_blocks="200"} 1.0
+            vllm:cache_config_info{block_size="16",engine="1",kv_cache_size_tokens="1600",num_gpu_blocks="200"} 1.0
+            vllm:prompt_tokens_total{engine="0"} 100.0
+            vllm:generation_tokens_total{engine="0"} 1.2e+02
+            vllm:prefix_cache_queries_total{engine="0"} 90
+            vllm:prefix_cache_hits_total{engine="0"} 30
+
+            """)
+        #expect(reading.engine == .vllm)
+        #expect(reading.running == 5 && reading.waiting == 7 && reading.kvUsage == 0.5)
+        #expect(reading.capacityTokens == 3_200, "tokens of each rank; its number of blocks is that of all ranks already")
+        #expect(reading.progress == 220 && reading.prefixQueries == 90 && reading.prefixHits == 30)
+    }
+
+    @Test func olderVLLMSaysItsCacheInBlocksAndUsageByAnotherName() {
+        let reading = read("vllm:cache_config_info{block_size=\"16\",num_gpu_blocks=\"100\"} 1.0\nvllm:gpu_cache_usage_perc 0.5\n")
+        #expect(reading.capacityTokens == 1_600 && reading.kvUsage == 0.5)
+        #expect(read("vllm:cache_config_info{block_size=\"None\",num_gpu_blocks=\"100\"} 1.0\n").capacityTokens == nil)
+    }
+
+    @Test func adaptersAreThoseOfTheSampleSeenLast() {
+        let reading = read(
+            """
+            vllm:lora_requests_info{max_lora="2",running_lora_adapters="old",waiting_lora_adapters=""} 1.7954607535171487e+09
+            vllm:lora_requests_info{max_lora="2",running_lora_adapters="a, b\\"c",waiting_lora_adapters="d"} 1.7954607540609267e+09
+            vllm:lora_requests_info{max_lora="2",running_lora_adapters="",waiting_lora_adapters=""} 1.7954607536136656e+09
+
+            """)
+        #expect(reading.adapters == EngineReading.Adapters(running: ["a", "b\"c"], waiting: ["d"], limit: 2))
+    }
+
+    @Test func theOtherEngines() {
+        let sglang = read(
+            """
+            sglang:num_running_reqs{model_name="m",tp_rank="0",priority=""} 4.0
+            sglang:num_running_reqs{model_name="m",tp_rank="0",priority="5"} 3.0
+            sglang:num_running_reqs{model_name="m",tp_rank="1",priority=""} 4.0
+            sglang_num_queue_reqs{model_name="m"} 6
+            sglang:token_usage{model_name="m"} 0.55
+            sglang:cache_config_info{page_size="16",num_pages="50"} 1.0
+            sglang:prompt_tokens_total 1000
+            sglang:cached_tokens_total{cache_source="device"} 200
+
+            """)
+        #expect(sglang.engine == .sglang && sglang.running == 4 && sglang.waiting == 6 && sglang.kvUsage == 0.55)
+        #expect(sglang.capacityTokens == 800 && sglang.prefixQueries == 1_000 && sglang.prefixHits == 200)
+        #expect(read("sglang:page_size 32\nsglang:num_pages 10\n").capacityTokens == 320)
+
+        let tensorRT = read(
+            """
+            trtllm_num_requests_running{model_name="m"} 2
+            trtllm_num_requests_waiting{model_name="m"} 1
+            trtllm_kv_cache_utilization 0.125
+            trtllm_kv_cache_tokens_per_block 32
+            trtllm_kv_cache_max_blocks 1000
+
+            """)
+        #expect(tensorRT.engine == .tensorRT && tensorRT.running == 2 && tensorRT.waiting == 1)
+        #expect(tensorRT.kvUsage == 0.125 && tensorRT.capacityTokens == 32_000)
+
+        let triton = read(
+            """
+            nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="waiting",version="1"} 3
+            nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="scheduled",version="1"} 5
+            nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="max",version="1"} 512
+            nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="tokens_per",model="tensorrt_llm",version="1"} 64
+            nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="max",model="tensorrt_llm",version="1"} 100
+            nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="fraction",model="tensorrt_llm",version="1"} 0.01
+
+            """)
+        #expect(triton.engine == .triton && triton.running == 5 && triton.waiting == 3)
+        #expect(triton.kvUsage == 0.01 && triton.capacityTokens == 6_400)
+    }
+
+    @Test func aSleepingEngineSaysSo() {
+        #expect(read("vllm:engine_sleep_state{sleep_state=\"awake\"} 0.0\n").isAsleep)
+        #expect(!read("vllm:engine_sleep_state{sleep_state=\"awake\"} 1.0\nvllm:engine_sleep_state{sleep_state=\"x\"} 0.0\n").isAsleep)
+    }
+
+    @Test func whatIsMalformedIsPassedOver() {
+        let text = """
+            vllm:num_requests_running{engine="0} 1.0
+            vllm:num_requests_running{engine="0" "x"} 1.0
+            vllm:num_requests_running{engine=0} 1.0
+            vllm:num_requests_running 0x10
+            vllm:num_requests_running
+            vllm:num_requests_waiting NaN
+            vllm:num_requests_waiting -4
+            vllm:kv_cache_usage_perc +Inf
+            vllm:num_preemptions_total 3 1700000000000
+            vllm:num_requests_run
+            """
+        let (reading, malformed) = read(Array(text.utf8))
+        #expect(reading.running == nil && reading.waiting == nil && reading.kvUsage == nil)
+        #expect(reading.preemptions == 3, "a timestamp may follow")
+        #expect(malformed == 6, "and a last line without an end may be half of one")
+    }
+
+    @Test func aSeriesThatComesAgainCountsOnce() {
+        let reading = read(
+            "vllm:num_requests_running{engine=\"0\"} 9\nvllm:num_requests_running{engine=\"0\"} 2\nvllm:num_requests_running{engine=\"1\",engine=\"0\"} 1\n"
+        )
+        #expect(reading.running == 3)
+    }
+
+    @Test func boundsHold() {
+        let long = String(repeating: "x", count: MetricsTextScanner.longestLine)
+        let (reading, malformed) = read(Array("vllm:num_requests_running{a=\"\(long)\"} 1\nvllm:num_requests_waiting 2\n".utf8))
+        #expect(reading.running == nil && reading.waiting == 2 && malformed == 1)
+        let labels = (0...SampleLabels.most).map { "l\($0)=\"\"" }.joined(separator: ",")
+        #expect(read("vllm:num_requests_running{\(labels)} 1\n").running == nil)
+        let many = (0..<EngineReading.mostSeries + 10).map { "vllm:num_requests_running{engine=\"\($0)\"} 1\n" }.joined()
+        #expect(read(many).running == Double(EngineReading.mostSeries))
+        #expect(read("sglang:max_total_num_tokens 1e300\n").capacityTokens == nil)
+        let adapters = (0..<200).map { "a\($0)" }.joined(separator: ",")
+        #expect(
+            read("vllm:lora_requests_info{running_lora_adapters=\"\(adapters)\"} 1\n").adapters?.running.count == EngineReading.mostAdapters
+        )
+    }
+
+    @Test(.enabled(if: Recordings.areThere)) func recordedVLLM() throws {
+        let busy = read(try Recordings.body("vllm-life/queue_metrics_busy.resp")).reading
+        #expect(busy.engine == .vllm && busy.running == 3 && busy.waiting == 0 && busy.capacityTokens == 2_097_152)
+        #expect(try #require(busy.kvUsage) > 9e-5)
+        let ranks = read(try Recordings.body("vllm-dp2/metrics_end.resp")).reading
+        #expect(ranks.capacityTokens == 2 * 2_097_152 && ranks.prefixQueries == 812)
+        let adapters = read(try Recordings.body("vllm-lora/metrics_lora_busy.resp")).reading.adapters
+        #expect(adapters == EngineReading.Adapters(running: ["lora-a", "lora-b"], waiting: ["lora-a", "lora-b"], limit: 2))
+    }
+
+    @Test(.enabled(if: Recordings.areThere)) func recordedLlamaCpp() throws {
+        let reading = read(try Recordings.body("llama/metrics_busy.resp")).reading
+        #expect(reading.engine == .llamaCpp && reading.isBusy && reading.kvUsage == nil && reading.capacityTokens == nil)
+    }
+
+    @Test(.enabled(if: Recordings.areThere), arguments: [1, 7, 64, 1_000, 4_096])
+    func piecesDoNotMatter(size: Int) throws {
+        for name in ["vllm-dp2/metrics_end.resp", "vllm-lora/metrics_lora_busy.resp", "llama/metrics_busy.resp"] {
+            let body = try Recordings.body(name)
+            let (whole, cut) = (read(body), read(body, pieces: size))
+            #expect(whole.malformed == 0 && cut.malformed == 0)
+            #expect(whole.reading.running == cut.reading.running && whole.reading.progress == cut.reading.progress)
+            #expect(whole.reading.capacityTokens == cut.reading.capacityTokens && whole.reading.adapters == cut.reading.adapters)
+        }
+    }
+}
+
+@Suite struct ReadingHistoryTests {
+    private func reading(tokens: Int, running: Int) -> EngineReading {
+        read("vllm:generation_tokens_total \(tokens)\nvllm:num_requests_running \(running)\nvllm:num_preemptions_total \(tokens / 10)\n")
+    }
+
+    private func judge(_ readings: [EngineReading]) -> (verdicts: [ReadingHistory.Verdict], history: ReadingHistory) {
+        var history = ReadingHistory()
+        let verdicts = readings.map { history.judge($0) }
+        return (verdicts, history)
+    }
+
+    @Test func aBusyEngineThatDoesNotMoveIsFrozen() {
+        // What is idle has nothing to move.
+        let states = [(100, 3), (100, 3), (101, 3), (101, 2), (101, 0), (101, 0)]
+        let verdicts = judge(states.map { reading(tokens: $0.0, running: $0.1) }).verdicts
+        #expect(verdicts == [.fresh, .frozen, .fresh, .fresh, .fresh, .fresh])
+    }
+
+    @Test func countersThatGoBackAreARestart() {
+        let (verdicts, history) = judge([1_000, 1_500, 20, 40].map { reading(tokens: $0, running: 1) })
+        #expect(verdicts == [.fresh, .fresh, .restarted, .fresh])
+        #expect(history.restarts == 1)
+        #expect(history.preemptions.total == 54, "50 before, 2 and 2 after")
+    }
+
+    @Test func anEngineWithoutCountersIsBelieved() {
+        let triton = read("nv_trt_llm_request_metrics{request_type=\"scheduled\"} 5\n")
+        #expect(judge([triton, triton]).verdicts == [.fresh, .fresh])
+    }
+}
