@@ -23,13 +23,18 @@ BENCH_RUNS ?= 5
 # Names of proxies with commas between them; all that do the row by default.
 BENCH_PEERS ?=
 
+# Ours first, then every published rule as it is published, and those that have knobs once more.
+SIMULATE_RULES ?= least-cost,round-robin,random,power-of-two,least-request,vllm,least-tokens,bounded-hit,chwbl,smg-prefix-hash,smg-cache-aware,smg-least-load,ray,aibrix,preble,dynamo,dynamo:temperature=0.1,dynamo-lmetric,lmetric,bailian,llm-d-legacy,llm-d-legacy:queue=1:cold=1,llm-d-precise,llm-d-sticky,llm-d-sticky:seconds=2,llm-d-sticky-decode,mooncake,dualmap,prequal,gorgo:queue=2,session
+SIMULATE_ROWS ?=
+SIMULATE_SEEDS ?= 3
+
 # What the Swift toolchain itself runs on, what it needs to compile C and C++ and to link, and our C libraries.
 APT_SWIFT := libncurses6 libsqlite3-0 libcurl4 libxml2 binutils libc6-dev libstdc++-12-dev pkg-config git ca-certificates tzdata
 APT_BUILD := libnghttp2-dev libssl-dev libsimdjson-dev libxxhash-dev libc-ares-dev libprotobuf-c-dev protobuf-c-compiler
 # Clients and tools of the tests.
 APT_TESTS := chromium libhttp-parser-dev python3 python3-venv curl openssl nghttp2-client nghttp2-proxy valgrind
 
-.PHONY: help deps deps-system deps-python build demo test sanitize soak kubernetes-load fuzz lint format proto bench bench-stub bench-tables bench-peers bench-overhead bench-fleet bench-fleet-trace bench-accuracy compare-strictness clean
+.PHONY: help deps deps-system deps-python build demo simulate test sanitize soak kubernetes-load fuzz lint format proto bench bench-stub bench-tables bench-peers bench-overhead bench-fleet bench-fleet-trace bench-accuracy compare-strictness clean
 
 help: ## Lists the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -77,6 +82,10 @@ build: ## Makes the release binary, .build/release/swiftlet
 
 demo: deps build ## Routes a conversation workload over four simulated groups, round robin against least cost
 	@$(BINARY) demo $(DEMO_FLAGS)
+
+simulate: build ## Routing rules compared on a virtual clock: SIMULATE_ROWS, SIMULATE_SEEDS, SIMULATE_RULES; the page is .build/simulate.html
+	@$(BINARY) simulate --suite --seeds $(SIMULATE_SEEDS) --rows '$(SIMULATE_ROWS)' --policy '$(SIMULATE_RULES)' \
+		--json .build/simulate.json --csv .build/simulate.csv --html .build/simulate.html
 
 test: ## Everything that must hold: build, lint, unit tests, end-to-end tests with real clients
 	@step=start

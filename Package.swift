@@ -75,7 +75,7 @@ let package = Package(
             name: "StubEngine", dependencies: ["EngineModel", "EventLoop", "HTTPTransport", "Protos", "Wire"],
             swiftSettings: swift),
         .target(
-            name: "Simulation", dependencies: ["EngineModel", "Reporting", "Routing", "Workload", histogram], swiftSettings: hot),
+            name: "Simulation", dependencies: ["EngineModel", "Reporting", "Routing", "Workload", heap, histogram], swiftSettings: hot),
         .target(
             name: "LatencyBench",
             dependencies: ["CLinux", "EventLoop", "HTTPTransport", "Protos", "Reporting", "Wire", "Workload", heap, histogram],
@@ -107,7 +107,7 @@ let package = Package(
         .testTarget(
             name: "StubEngineTests", dependencies: ["EngineModel", "EventLoop", "HTTPTransport", "StubEngine"], swiftSettings: swift),
         .testTarget(name: "WorkloadTests", dependencies: ["Workload"], swiftSettings: swift),
-        .testTarget(name: "SimulationTests", dependencies: ["Simulation"], swiftSettings: swift),
+        .testTarget(name: "SimulationTests", dependencies: ["EngineModel", "Routing", "Simulation", "Workload"], swiftSettings: swift),
         .testTarget(name: "ReportingTests", dependencies: ["Reporting", histogram], swiftSettings: swift),
         .testTarget(name: "LatencyBenchTests", dependencies: ["LatencyBench", "Reporting", "Workload", histogram], swiftSettings: swift),
         .testTarget(name: "LoadSignalsTests", dependencies: ["LoadSignals"], swiftSettings: swift),

@@ -25,7 +25,7 @@ public enum BlockHash {
     }
 
     /// The hash of a block whose tokens nobody knows, and which therefore is like no other: `salt` sets its text apart.
-    static func next(after parent: UInt64, salt: UInt64) -> UInt64 {
+    public static func next(after parent: UInt64, salt: UInt64) -> UInt64 {
         var mixed = (parent ^ salt) &+ 0x9e37_79b9_7f4a_7c15
         mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
         mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb

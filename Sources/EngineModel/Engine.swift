@@ -18,7 +18,7 @@ import DequeModule
 ///
 /// In simulation ``advance(to:events:)`` does the same for all steps up to the next arrival, and many equal ones at once.
 public struct Engine {
-    public let configuration: EngineConfiguration
+    public internal(set) var configuration: EngineConfiguration
     public internal(set) var counters = EngineCounters()
     /// When the step under way ends, on the caller's clock, ns; nil when the engine is idle.
     public internal(set) var nextStepEnd: UInt64?
@@ -164,6 +164,12 @@ public struct Engine {
         guard !load.isEmpty else { return }
         counters.steps &+= 1
         nextStepEnd = begin &+ configuration.stepTime.nanoseconds(of: load)
+    }
+
+    /// Changes how long steps take, from the next one on: a device that was throttled, or is again itself.
+    public mutating func setStepTime(_ stepTime: StepTimeModel) {
+        configuration.stepTime = stepTime
+        equalSteps = 1
     }
 
     /// Forgets all cached content. Like vLLM, does nothing while a block is in use. Returns whether it was done.

@@ -10,6 +10,9 @@ public struct CostTerms: Sendable, Equatable {
     public var queueWait = 0.0
     /// This request's uncached tokens × seconds per token.
     public var prefill = 0.0
+    /// Until enough of the KV cache is free, when those in flight will need all of it: the tokens that are short, at the pace at which
+    /// answers end and free theirs.
+    public var memoryWait = 0.0
     /// This request's decode steps, the share that depends on the batch counted over the relaxation horizon only.
     public var decode = 0.0
     /// The stall that this prefill imposes on the sequences now decoding there.
@@ -18,10 +21,9 @@ public struct CostTerms: Sendable, Equatable {
     public var slowdown = 0.0
     /// Requests expected to arrive while this one prefills, each waiting for its uncached tokens.
     public var queueBehind = 0.0
-    /// Tokens that must be evicted for it × the chance that they would have been used again × seconds per token.
+    /// Tokens that must be evicted for it × the chance that they would have been used again × seconds per token: so a full cache takes
+    /// a copy of what another group holds only when that is worth it, and new prompts go where there is room.
     public var eviction = 0.0
-    /// A barrier that rises as active sequences fill the KV cache, 0.15 · k / (1 − k): preemption throws work away.
-    public var memoryPressure = 0.0
     /// What a group that has just started takes longer for what is queued and for this prompt, see `PlacementSettings`.
     public var warmUp = 0.0
     /// Until the request's LoRA adapter is in a GPU slot there.
@@ -36,11 +38,11 @@ public struct CostTerms: Sendable, Equatable {
 
     /// Expected time to first token.
     @inline(__always)
-    public var timeToFirstToken: Double { overhead + queueWait + prefill + warmUp + adapter + distance }
+    public var timeToFirstToken: Double { overhead + queueWait + prefill + memoryWait + warmUp + adapter + distance }
 
     @inline(__always)
     public var total: Double {
-        timeToFirstToken + decode + stall + slowdown + queueBehind + eviction + memoryPressure + lateness
+        timeToFirstToken + decode + stall + slowdown + queueBehind + eviction + lateness
     }
 }
 
@@ -48,8 +50,9 @@ extension CostTerms {
     /// Every term under its name, in seconds, and their sum.
     public var named: [(name: String, seconds: Double)] {
         [
-            ("overhead", overhead), ("queue_wait", queueWait), ("prefill", prefill), ("decode", decode), ("stall", stall),
-            ("slowdown", slowdown), ("queue_behind", queueBehind), ("eviction", eviction), ("memory_pressure", memoryPressure),
+            ("overhead", overhead), ("queue_wait", queueWait), ("prefill", prefill), ("memory_wait", memoryWait),
+            ("decode", decode), ("stall", stall),
+            ("slowdown", slowdown), ("queue_behind", queueBehind), ("eviction", eviction),
             ("warm_up", warmUp), ("adapter", adapter), ("distance", distance), ("lateness", lateness), ("total", total),
         ]
     }
@@ -76,18 +79,14 @@ struct CostInputs {
     var wantedTTFTSeconds = 0.0
     var wantedTPOTSeconds = 0.0
 
-    /// Decode is a matter of the whole answer, first token one of its start; routers are judged by the start, so a second of
-    /// decode counts as a quarter.
-    static let decodeWeight = 0.25
-    /// Relative growth of a decode step per sequence in the batch, and with the KV cache full of contexts. Between
-    /// Llama-70B on H100 (1.5) and 8B (4): attention reads every active token once a step.
-    static let stepGrowthPerSequence = 0.001
-    static let stepGrowthAtFullCache = 1.5
-    /// Weight of the barrier and the fullest it can tell apart.
-    static let pressureSeconds = 0.15
-    static let fullestCache = 0.995
-    /// Bursts make the arrival rate an overestimate of who will really wait.
-    static let mostExpectedBehind = 8.0
+    var rule = CostRule()
+    /// What the fleet's answers taught of decode steps: the factor on every group's.
+    var stepScale = 1.0
+    /// Share of prompt tokens that some group held when they came: how likely what is cached is asked for again.
+    var reuseShare = 0.0
+    /// Output tokens of a mean answer.
+    var meanOutputTokens = 256.0
+
     /// Steepness of `lateness`.
     static let latenessWeight = 4.0
 
@@ -102,11 +101,11 @@ struct CostInputs {
         let uncached = promptTokens - cachedTokens(on: group, depth: depth)
         let perToken = group.secondsPerToken * prefillScale
         let capacity = group.kvCapacityTokens
-        let step = group.decodeStepSeconds
+        let step = group.decodeStepSeconds * stepScale
         let running = group.sequences
         // Output tokens within the horizon, in which a difference between groups is felt.
         let feltTokens = min(outputTokens, horizonSeconds / step)
-        let contextGrowth = Self.stepGrowthAtFullCache / capacity
+        let contextGrowth = rule.growthAtFullCache / capacity
 
         var terms = CostTerms()
         terms.overhead = overheadSeconds
@@ -115,17 +114,19 @@ struct CostInputs {
         terms.warmUp = group.warmUpSlowness * (terms.queueWait + terms.prefill)
         if adapter != 0 { terms.adapter = adapter == group.adapterOf ? group.adapterSeconds : 0 }
         terms.distance = group.distanceSeconds
-        let growth = Self.stepGrowthPerSequence * (running + 1) + contextGrowth * (group.tokensInUse + promptTokens)
-        terms.decode = Self.decodeWeight * step * (outputTokens + feltTokens * growth)
-        terms.stall = Self.decodeWeight * group.decodingSequences * terms.prefill
-        terms.slowdown = Self.decodeWeight * feltTokens * running * step * (Self.stepGrowthPerSequence + contextGrowth * promptTokens)
-        let behind = min(arrivalsPerGroup * terms.timeToFirstToken, Self.mostExpectedBehind)
-        terms.queueBehind = behind * terms.prefill
+        let growth = rule.growthPerSequence * (running + 1) + contextGrowth * (group.tokensInUse + promptTokens)
         let demand = uncached + outputTokens
+        // All that is in use is free once when an answer's time has passed.
+        let secondsPerFreedToken = meanOutputTokens * step * (1 + growth) / capacity
+        let shortage = max(group.tokensInUse + demand - rule.usable * capacity, 0)
+        terms.memoryWait = rule.memoryWait * shortage * secondsPerFreedToken
+        terms.decode = rule.decode * step * (outputTokens + feltTokens * growth)
+        terms.stall = rule.stall * rule.decode * group.decodingSequences * terms.prefill
+        terms.slowdown = rule.slowdown * rule.decode * feltTokens * running * step * (rule.growthPerSequence + contextGrowth * promptTokens)
+        let behind = min(arrivalsPerGroup * terms.timeToFirstToken, rule.mostBehind)
+        terms.queueBehind = rule.queueBehind * behind * terms.prefill
         let overflow = max(group.heldTokens + group.activeOutputTokens + demand - capacity, 0)
-        terms.eviction = group.reuse * min(overflow, demand) * perToken
-        let fullness = min((group.tokensInUse + demand) / capacity, Self.fullestCache)
-        terms.memoryPressure = Self.pressureSeconds * fullness / (1 - fullness)
+        terms.eviction = rule.eviction * max(group.reuse, reuseShare) * min(overflow, demand) * perToken
         if wantedTTFTSeconds > 0 { terms.lateness = Self.lateness(terms.timeToFirstToken, beyond: wantedTTFTSeconds) }
         if wantedTPOTSeconds > 0 {
             // Steps with this batch, and the share of time that they stand still for the prompts that are queued there.

@@ -2,7 +2,7 @@
 /// bytes a group, and looks closely at a few dozen.
 struct FleetSketch: ~Copyable {
     struct Sketch: BitwiseCopyable {
-        /// Seconds that a request pays there whatever it is: the way, and the barrier of a full KV cache.
+        /// Seconds that a request pays there whatever it is: the way, and the wait for KV memory.
         var fixed: Float = .infinity
         /// Seconds per prefill token, before the fleet's factor; infinite while the group takes nothing.
         var perToken: Float = .infinity
@@ -83,9 +83,13 @@ extension RoutingState {
     private func updateSketch(_ slot: UInt32) {
         let now = fleet.times.clock
         let isOut = !loads[slot].isUsed || !loads[slot].isReady || loads[slot].isEjected(now: now) || now < loads[slot].saturatedUntil
-        let fullness = min(loads[slot].tokensInUse / loads[slot].kvCapacityTokens, CostInputs.fullestCache)
+        let fullness = loads[slot].tokensInUse / loads[slot].kvCapacityTokens
+        // As in the cost: all that the cache holds is free once when a mean answer's time has passed.
+        let memoryWait =
+            cost.memoryWait * max(fullness - cost.usable, 0) * outputTokensExpected * loads[slot].decodeStepSeconds
+            * (1 + cost.growthAtFullCache * fullness)
         fleet.sketches[slot] = FleetSketch.Sketch(
-            fixed: Float(loads[slot].distanceSeconds + CostInputs.pressureSeconds * fullness / (1 - fullness)),
+            fixed: Float(loads[slot].distanceSeconds + memoryWait),
             perToken: isOut ? .infinity : Float(loads[slot].secondsPerToken * (1 + loads[slot].warmUpSlowness)),
             tokensAhead: Float(loads[slot].tokensAhead), batch: Float(loads[slot].decodingSequences), fullness: Float(fullness))
         var transition = loads[slot].presumedPrefilledAt
@@ -179,11 +183,11 @@ extension RoutingState {
     private func estimateAll(_ slots: ContiguousArray<UInt32>, promptTokens: Double) -> (position: Int, estimate: Float) {
         let tokens = Float(max(promptTokens, leastRequestTokens))
         let scale = Float(prefillFit.slope)
-        let stall = Float(CostInputs.decodeWeight) * tokens
+        let stall = Float(cost.stall * cost.decode) * tokens
         // Seconds of decode that are felt, at a hundred sequences and at a full cache.
-        let felt = Float(CostInputs.decodeWeight * min(horizonSeconds, outputTokensExpected * 0.02))
-        let perSequence = 2 * Float(CostInputs.stepGrowthPerSequence) * felt
-        let perFullness = Float(CostInputs.stepGrowthAtFullCache) * felt
+        let felt = Float(cost.decode * min(horizonSeconds, outputTokensExpected * 0.02))
+        let perSequence = 2 * Float(cost.growthPerSequence) * felt
+        let perFullness = Float(cost.growthAtFullCache) * felt
         return slots.withUnsafeBufferPointer { slots in
             var best = 0
             var least = Float.infinity

@@ -21,6 +21,11 @@ struct GroupLoad: BitwiseCopyable {
     var queuedTokens: Double
     /// KV tokens of all requests in flight: their uncached prompts and expected outputs.
     var activeTokens: Double
+    /// Prompt tokens of all requests in flight, cached ones included: those of prefixes that several use counted for each.
+    var activePromptTokens = 0.0
+    /// Natural logarithm of how much longer decode steps take here than on the fleet.
+    var stepDeviation = 0.0
+    var describedStepSeconds = 0.02
     /// The output part of `activeTokens`.
     var activeOutputTokens: Double
     /// Prompt tokens in the shadow of the engine's cache, and how likely its oldest are used again.
@@ -99,7 +104,10 @@ extension GroupLoad {
     var tokensAhead: Double { queuedTokens + othersQueuedTokens }
     /// KV tokens in use.
     @inline(__always)
-    var tokensInUse: Double { activeTokens + othersActiveTokens }
+    var tokensInUse: Double { ownTokensInUse + othersActiveTokens }
+    /// Of the prompts in flight, no more than the cache holds: what they share is there once.
+    @inline(__always)
+    var ownTokensInUse: Double { max(activeTokens, min(activePromptTokens, heldTokens) + activeOutputTokens) }
 
     /// Blocks that its shadow LRU may hold.
     func shadowBlocks(tokensPerChunk: Double) -> UInt32 {

@@ -19,6 +19,10 @@ struct Booking: BitwiseCopyable {
     var bookedAt: UInt64
     var presumedPrefilledAt: UInt64
     /// Whole numbers, so that what is added and taken away cancels exactly.
+    /// Whether memory was short when it was booked, so that its first token tells little of prefill.
+    var waitsForMemory: Bool
+    var firstTokenAt: UInt64 = 0
+    var promptTokens: Double
     var uncachedTokens: Double
     var outputTokens: Double
     var queuedTokensAtBooking: Double

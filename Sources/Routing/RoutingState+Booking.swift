@@ -29,7 +29,8 @@ extension RoutingState {
             generation: leases.bookings[index].generation, nextFree: 0, slot: slot, groupGeneration: loads[slot].generation,
             awaitsFirstToken: true, isProbe: loads[slot].failures > 0, isStreamed: request.isStreamed,
             matchIsPrefilled: matchIsPrefilled, olderUnstreamed: 0, newerUnstreamed: 0, sequence: sequence, bookedAt: now,
-            presumedPrefilledAt: now &+ UInt64(min(2 * ttft, 3_600) * 1e9), uncachedTokens: uncached, outputTokens: output,
+            presumedPrefilledAt: now &+ UInt64(min(2 * ttft, 3_600) * 1e9), waitsForMemory: terms.memoryWait > 0,
+            promptTokens: inputs.promptTokens.rounded(), uncachedTokens: uncached, outputTokens: output,
             queuedTokensAtBooking: loads[slot].tokensAhead, promptBytes: Double(max(request.promptBytes, 0)),
             matchedBytes: Double(min(max(depth &* request.chunkBytes, 0), max(request.promptBytes, 0))), insertion: insertion)
         if !request.isStreamed { appendUnstreamed(index, slot: slot) }
@@ -40,10 +41,12 @@ extension RoutingState {
         loads[slot].awaitingFirstToken += 1
         loads[slot].queuedTokens += uncached
         loads[slot].activeTokens += uncached + output
+        loads[slot].activePromptTokens += inputs.promptTokens.rounded()
         loads[slot].activeOutputTokens += output
         loads[slot].lastChosen = sequence
         loads[slot].decisions += 1
         if inputs.adapter != 0 { adapters[slot].touch(inputs.adapter, now: now) }
+        if !hashes.isEmpty { reuseShare += 0.02 * (lastReuse - reuseShare) }
         meanUncachedTokens += 0.02 * (uncached - meanUncachedTokens)
         if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
         if !hashes.isEmpty { refreshShadow(slot, tokensPerChunk: inputs.tokensPerChunk) }
@@ -70,8 +73,9 @@ extension RoutingState {
     mutating func firstToken(_ lease: Lease, now: UInt64) {
         guard let index = leases.index(of: lease), leases.bookings[index].awaitsFirstToken else { return }
         guard let slot = liveSlot(of: index) else { return }
+        leases.bookings[index].firstTokenAt = now
         let booking = leases.bookings[index]
-        if booking.isStreamed && booking.promptBytes > 0 {
+        if booking.isStreamed && booking.promptBytes > 0 && !booking.waitsForMemory {
             let tokens = booking.queuedTokensAtBooking + booking.uncachedTokens
             learnPrefill(slot, tokens: tokens, seconds: now.seconds(since: booking.bookedAt))
         }
@@ -86,7 +90,10 @@ extension RoutingState {
         guard let index = leases.index(of: lease) else { return }
         if let slot = liveSlot(of: index) {
             leaveQueue(index, slot: slot, now: now)
-            if let usage { learn(from: usage, booking: leases.bookings[index], slot: slot) }
+            if let usage {
+                learn(from: usage, booking: leases.bookings[index], slot: slot)
+                learnStep(slot, tokens: usage.completionTokens, since: leases.bookings[index].firstTokenAt, now: now)
+            }
             if leases.bookings[index].isProbe { reportReachable(slot, now: now) }
         }
         release(index, now: now)
@@ -130,6 +137,7 @@ extension RoutingState {
             let before = ownLoad(slot)
             loads[slot].inFlight -= 1
             loads[slot].activeTokens -= booking.uncachedTokens + booking.outputTokens
+            loads[slot].activePromptTokens -= booking.promptTokens
             loads[slot].activeOutputTokens -= booking.outputTokens
             if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
             sketch(slot)

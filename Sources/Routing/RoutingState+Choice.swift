@@ -1,3 +1,5 @@
+import Glibc
+
 extension RoutingState {
     /// Chunks of a prompt that are looked at; 8,192 chunks of 256 bytes are about half a million tokens.
     static var longestPath: Int { 8_192 }
@@ -18,6 +20,8 @@ extension RoutingState {
         var slot: UInt32
         var reason: DecisionReason
         var inputs: CostInputs
+        /// How many of `candidates` there were.
+        var candidateCount: Int
     }
 
     mutating func decide(_ request: borrowing RoutingRequest, tried: TriedGroups, now: UInt64) -> Result<Choice, RoutingFailure> {
@@ -57,7 +61,7 @@ extension RoutingState {
         } else if eligible.count == 1 {
             reason = .onlyGroup
         }
-        return .success(Choice(slot: slot, reason: reason, inputs: inputs))
+        return .success(Choice(slot: slot, reason: reason, inputs: inputs, candidateCount: eligible.count))
     }
 
     func usableHashes(of request: borrowing RoutingRequest) -> UnsafeBufferPointer<UInt64> {
@@ -110,11 +114,13 @@ extension RoutingState {
             tokensPerChunk: Double(max(request.chunkBytes, 0)) * tokensPerByte,
             outputTokens: request.maxOutputTokens.map { min(Double(max($0, 1)), expected) } ?? expected,
             arrivalsPerGroup: arrivalRate / Double(groups),
-            horizonSeconds: max(0.05, Double(most - fewest) / max(arrivalRate, 1e-3)), prefillScale: prefillFit.slope,
-            overheadSeconds: prefillFit.intercept)
+            horizonSeconds: max(cost.leastHorizon, cost.horizon * Double(most - fewest) / max(arrivalRate, 1e-3)),
+            prefillScale: prefillFit.slope,
+            overheadSeconds: prefillFit.intercept, rule: cost, stepScale: exp(stepLogScale), reuseShare: reuseShare,
+            meanOutputTokens: outputTokensExpected)
     }
 
-    func leastCost(
+    mutating func leastCost(
         _ count: Int, _ hashes: UnsafeBufferPointer<UInt64>, _ inputs: CostInputs
     ) -> (slot: UInt32, reason: DecisionReason) {
         var best = 0
@@ -126,11 +132,12 @@ extension RoutingState {
             costs[position] = inputs.terms(on: loads[slot], depth: depth).total
             if costs[position] < costs[best] { best = position }
         }
+        lastReuse = min(Double(deepest) * inputs.tokensPerChunk / inputs.promptTokens, 1)
         // A band below the cost of one such request: a tie may go either way, an imbalance of one request may not.
         let group = candidates[best]
         let prefill = inputs.terms(on: loads[group], depth: index.depth(of: loads[group].holder)).prefill
         levelEquallyLoaded(count, with: best, within: Self.learnedNoiseShare * prefill + Self.learnedNoiseSeconds, adapter: inputs.adapter)
-        let slot = tieBreak(count, limit: costs[best] + 0.05 * prefill, hashes: hashes)
+        let slot = tieBreak(count, limit: costs[best] + cost.band * prefill, hashes: hashes)
         return (slot, reason(of: slot, deepest: deepest, hashes: hashes))
     }
 

@@ -137,7 +137,8 @@ extension RoutingState {
         let priors = group.priors
         loads[slot].describedSecondsPerToken = 1 / priors.prefillTokensPerSecond
         setPrefillDeviation(slot, meanDeviation)
-        loads[slot].decodeStepSeconds = priors.decodeStepSeconds
+        loads[slot].describedStepSeconds = priors.decodeStepSeconds
+        setStepDeviation(slot, 0)
         if records[Int(slot)]?.knowsCapacity != true { loads[slot].kvCapacityTokens = Double(priors.kvCapacityTokens) }
     }
 

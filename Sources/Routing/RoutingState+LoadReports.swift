@@ -110,6 +110,6 @@ extension RoutingState {
     func ownLoad(_ slot: UInt32) -> OwnLoad {
         OwnLoad(
             inFlight: loads[slot].inFlight, awaitingFirstToken: loads[slot].awaitingFirstToken,
-            activeTokens: Float(loads[slot].activeTokens))
+            activeTokens: Float(loads[slot].ownTokensInUse))
     }
 }

@@ -16,6 +16,7 @@ struct RoutingState: ~Copyable {
     }
 
     let policy: Policy
+    let cost: CostRule
     let limits: RoutingLimits
 
     /// By slot; a slot is reused with the next generation.
@@ -62,6 +63,11 @@ struct RoutingState: ~Copyable {
     var arrivals = ArrivalRate()
     /// TTFT in seconds over the seconds that the groups' own rates predict for the uncached tokens ahead and own.
     var prefillFit = LineFit(intercept: 0, slope: 1, priorX: 0.1)
+    /// Share of prompt tokens that some group held when they came, and what the last match found of its prompt.
+    var reuseShare = 0.3
+    var lastReuse = 0.0
+    /// Natural logarithm of observed over predicted time of a decode step, over all groups.
+    var stepLogScale = 0.0
     /// Mean of the groups' deviations, weighted by their answers.
     var meanDeviation = 0.0
     /// Whose deviation fades next, as a position in `order`.
@@ -72,7 +78,8 @@ struct RoutingState: ~Copyable {
     /// Mean of the logarithm of output lengths, in tokens; outputs are heavy-tailed, and one long answer must not count for all.
     var outputLogMean = 5.545
 
-    init(policy: Policy, seed: UInt64, limits: RoutingLimits, placement: PlacementSettings) {
+    init(policy: Policy, seed: UInt64, limits: RoutingLimits, placement: PlacementSettings, cost: CostRule) {
+        self.cost = cost
         self.placement = placement
         locality = placement.locality
         adapters = LazyBuffer(count: limits.groups)

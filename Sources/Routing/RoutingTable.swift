@@ -14,9 +14,12 @@ public final class RoutingTable: Sendable {
     ///   - seed: of the random policy and of the index's hash table. Cold placement does not depend on it.
     ///   - limits: every bound; memory is reserved now and touched later.
     ///   - placement: what counts besides load.
-    public init(policy: Policy, seed: UInt64, limits: RoutingLimits = .init(), placement: PlacementSettings = .init()) {
+    ///   - cost: the constants of `least-cost`.
+    public init(
+        policy: Policy, seed: UInt64, limits: RoutingLimits = .init(), placement: PlacementSettings = .init(), cost: CostRule = .init()
+    ) {
         self.policy = policy
-        state = Mutex(RoutingState(policy: policy, seed: seed, limits: limits, placement: placement))
+        state = Mutex(RoutingState(policy: policy, seed: seed, limits: limits, placement: placement, cost: cost))
     }
 
     // MARK: Groups
@@ -100,6 +103,22 @@ public final class RoutingTable: Sendable {
     ) -> Result<Decision, RoutingFailure> {
         let request = copy request
         return state.withLock { $0.pick(request, tried: tried, now: now) }
+    }
+
+    /// The groups that `pick` would choose among, for comparing rules; books and learns nothing.
+    package func candidates(
+        for request: borrowing RoutingRequest, excluding tried: TriedGroups = .init(), now: UInt64
+    ) -> Result<CandidateList, RoutingFailure> {
+        let request = copy request
+        return state.withLock { $0.listCandidates(request, tried: tried, now: now) }
+    }
+
+    /// As `pick`, on the candidate of that slot.
+    package func place(
+        _ request: borrowing RoutingRequest, on slot: UInt32, excluding tried: TriedGroups = .init(), now: UInt64
+    ) -> Result<Decision, RoutingFailure> {
+        let request = copy request
+        return state.withLock { $0.place(request, on: slot, tried: tried, now: now) }
     }
 
     /// The first token of a streamed answer has come: its prompt leaves the queue, and the time it took teaches the prefill

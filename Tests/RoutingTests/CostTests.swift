@@ -28,6 +28,36 @@ import Testing
         #expect(abs(terms.timeToFirstToken - 0.302) < 1e-9)
     }
 
+    /// 470,000 tokens in use and 6,656 of this request are 226,656 more than half the cache: half the time in which those become free,
+    /// when all 500,000 do in 256 steps of 20 ms that the batch makes 1 + 1.5 · (470,000 + 6,400) / 500,000 + 0.001 times as long.
+    @Test func aFullCacheIsWaitedFor() {
+        var load = load()
+        #expect(inputs().terms(on: load, depth: 0).memoryWait == 0)
+        load.activeTokens = 470_000
+        let expected = 0.5 * 226_656 * 256 * 0.02 * (1 + 0.001 + 1.5 * 476_400 / 500_000) / 500_000
+        #expect(abs(inputs().terms(on: load, depth: 0).memoryWait - expected) < 1e-9)
+    }
+
+    /// Four requests with a prefix that they share need its memory once.
+    @Test func sharedPrefixesAreInUseOnce() {
+        var load = load()
+        (load.activePromptTokens, load.heldTokens, load.activeOutputTokens, load.activeTokens) = (40_000, 11_000, 1_000, 3_000)
+        #expect(load.tokensInUse == 12_000)
+        load.heldTokens = 90_000
+        #expect(load.tokensInUse == 41_000)
+    }
+
+    /// A copy of a prompt in a full cache costs what it evicts, as far as prompts are asked for again.
+    @Test func evictionIsPricedByReuse() {
+        var load = load()
+        load.reuse = 0
+        load.heldTokens = 500_000
+        var inputs = inputs()
+        #expect(inputs.terms(on: load, depth: 0).eviction == 0)
+        inputs.reuseShare = 0.5
+        #expect(abs(inputs.terms(on: load, depth: 0).eviction - 0.5 * 6_656 / 20_000) < 1e-9)
+    }
+
     @Test func theLastBlockIsNeverFree() {
         let terms = inputs().terms(on: load(), depth: 100)
         #expect(abs(terms.prefill - 16 / 20_000.0) < 1e-9)
@@ -62,7 +92,7 @@ import Testing
     private func values(_ terms: CostTerms) -> [Double] {
         [
             terms.overhead, terms.queueWait, terms.prefill, terms.decode, terms.stall, terms.slowdown, terms.queueBehind, terms.eviction,
-            terms.memoryPressure, terms.total,
+            terms.memoryWait, terms.total,
         ]
     }
 }

@@ -1,0 +1,46 @@
+/// The constants of the cost, and which of its terms count: 1 as derived, 0 not at all. Simulation ablates and tunes it; the product
+/// runs the one that `init` makes.
+public struct CostRule: Sendable, Equatable {
+    /// A second of decode counts as so much of a second until the first token: decode is a matter of the whole answer, first token one of
+    /// its start, and routers are judged by the start.
+    public var decode = 0.25
+    /// Share of the estimated wait for memory that counts, and of the KV cache that may be in use before any wait is expected: answers
+    /// end earlier and later than expected, and a group that is nearly full preempts. Found by simulation.
+    public var memoryWait = 0.5
+    public var usable = 0.5
+    /// Steps that compute a prompt go on decoding, so that less than all of the prefill is a stall for the others. Found by simulation.
+    public var stall = 0.3
+    public var slowdown = 1.0
+    public var queueBehind = 1.0
+    public var eviction = 1.0
+    /// Relative growth of a decode step per sequence in the batch, and with the KV cache full of contexts. Between
+    /// Llama-70B on H100 (1.5) and 8B (4): attention reads every active token once a step.
+    public var growthPerSequence = 0.001
+    public var growthAtFullCache = 1.5
+    /// Bursts make the arrival rate an overestimate of who will really wait.
+    public var mostBehind = 8.0
+    /// Least seconds that a difference in batch size is taken to last, and the factor on what the arrivals say of it: simulation found
+    /// that any makes requests leave their prefixes for a batch that is smaller for a moment.
+    public var leastHorizon = 0.05
+    public var horizon = 0.0
+    /// Share of the prefill within which costs count as equal.
+    public var band = 0.05
+
+    public init() {}
+
+    private static let fields: [(String, any WritableKeyPath<CostRule, Double> & Sendable)] = [
+        ("decode", \.decode), ("memoryWait", \.memoryWait), ("usable", \.usable),
+        ("stall", \.stall), ("slowdown", \.slowdown), ("queueBehind", \.queueBehind), ("eviction", \.eviction),
+        ("growthPerSequence", \.growthPerSequence), ("growthAtFullCache", \.growthAtFullCache),
+        ("mostBehind", \.mostBehind), ("leastHorizon", \.leastHorizon), ("horizon", \.horizon), ("band", \.band),
+    ]
+
+    public static var names: [String] { fields.map(\.0) }
+
+    /// - Returns: whether there is a constant of that name.
+    public mutating func set(_ name: String, to value: Double) -> Bool {
+        guard let field = Self.fields.first(where: { $0.0 == name }) else { return false }
+        self[keyPath: field.1] = value
+        return true
+    }
+}

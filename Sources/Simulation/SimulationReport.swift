@@ -1,0 +1,181 @@
+import Foundation
+import Reporting
+
+/// Rules on rows, and what is shown of them.
+public struct SimulationReport: Sendable, Codable {
+    public struct Row: Sendable, Codable {
+        public var name: String
+        public var family: String
+        public var load: Double
+        public var rules: [SimulationSummary]
+    }
+
+    public var seeds: [UInt64]
+    public private(set) var rows: [Row] = []
+
+    public init(seeds: [UInt64]) { self.seeds = seeds }
+
+    public mutating func add(_ row: SimulationRow, _ summaries: [SimulationSummary]) {
+        rows.append(Row(name: row.name, family: row.family, load: row.load, rules: summaries))
+    }
+
+    // MARK: Tables
+
+    /// One row of the suite, a line per rule.
+    public static func table(_ rules: [SimulationSummary]) -> TextTable {
+        var table = TextTable(header: [
+            "rule", "TTFT mean s", "±95%", "p50", "p90", "p99", "±95%", "TPOT ms", "p99", "e2e s", "tok/s", "hit %", "failed", "preempted",
+        ])
+        for rule in rules {
+            table.rows.append([
+                rule.rule, text(rule.meanTTFT.mean), text(rule.meanTTFT.halfWidth), text(rule.p50TTFT.mean), text(rule.p90TTFT.mean),
+                text(rule.p99TTFT.mean), text(rule.p99TTFT.halfWidth), text(rule.meanTPOT.mean * 1e3, 1), text(rule.p99TPOT.mean * 1e3, 1),
+                text(rule.meanEndToEnd.mean, 2), text(rule.outputTokensPerSecond.mean, 0), text(rule.hitShare.mean * 100, 1),
+                "\(rule.failed)", "\(rule.preemptions)",
+            ])
+        }
+        return table
+    }
+
+    static func text(_ value: Double, _ digits: Int = 3) -> String { String(format: "%.\(digits)f", value) }
+
+    // MARK: Judgement
+
+    /// The first rule of a row against the best of the others.
+    public struct Verdict: Sendable, Equatable {
+        public var row: String
+        public var bestMean: String
+        public var bestP99: String
+        /// First rule minus best other, paired by seed.
+        public var mean: Estimate
+        public var p99: Estimate
+        /// First rule over best other.
+        public var ratioOfMeans: Double
+        public var ratioOfP99: Double
+        /// Output tokens per second over the most that another has.
+        public var ratioOfOutput: Double
+
+        /// Below the best, or not told apart from it.
+        public static func isReached(_ difference: Estimate) -> Bool { difference.mean - difference.halfWidth <= 0 }
+    }
+
+    public func verdicts() -> [Verdict] {
+        rows.compactMap { row in
+            guard let own = row.rules.first else { return nil }
+            let others = row.rules.dropFirst()
+            guard let mean = others.min(by: { $0.meanTTFT.mean < $1.meanTTFT.mean }),
+                let p99 = others.min(by: { $0.p99TTFT.mean < $1.p99TTFT.mean }),
+                let output = others.map(\.outputTokensPerSecond.mean).max()
+            else { return nil }
+            return Verdict(
+                row: row.name, bestMean: mean.rule, bestP99: p99.rule,
+                mean: Estimate(zip(own.meanTTFTBySeed, mean.meanTTFTBySeed).map { $0 - $1 }),
+                p99: Estimate(zip(own.p99TTFTBySeed, p99.p99TTFTBySeed).map { $0 - $1 }),
+                ratioOfMeans: own.meanTTFT.mean / max(mean.meanTTFT.mean, 1e-9),
+                ratioOfP99: own.p99TTFT.mean / max(p99.p99TTFT.mean, 1e-9),
+                ratioOfOutput: own.outputTokensPerSecond.mean / max(output, 1e-9))
+        }
+    }
+
+    /// Rules in order of the geometric mean over all rows of their mean TTFT: no row counts for more because its seconds are longer.
+    public func ranking() -> [(rule: String, seconds: Double)] {
+        guard let first = rows.first else { return [] }
+        return first.rules.indices.map { index in
+            let logarithms = rows.map { log(max($0.rules[index].meanTTFT.mean, 1e-6)) }
+            return (first.rules[index].rule, exp(logarithms.reduce(0, +) / Double(rows.count)))
+        }.sorted { $0.seconds < $1.seconds }
+    }
+
+    public func verdictTable() -> TextTable {
+        var table = TextTable(header: ["row", "mean s", "of best", "best by mean", "", "p99 of best", "best by p99", "", "tok/s of most"])
+        for (row, verdict) in zip(rows.filter { $0.rules.count > 1 }, verdicts()) {
+            table.rows.append([
+                verdict.row, Self.text(row.rules[0].meanTTFT.mean), Self.text(verdict.ratioOfMeans, 2), verdict.bestMean,
+                Verdict.isReached(verdict.mean) ? "holds" : "LOSES", Self.text(verdict.ratioOfP99, 2), verdict.bestP99,
+                Verdict.isReached(verdict.p99) ? "holds" : "LOSES", Self.text(verdict.ratioOfOutput, 3),
+            ])
+        }
+        return table
+    }
+
+    public func rankingTable() -> TextTable {
+        TextTable(
+            header: ["rule", "geometric mean of mean TTFT, s"], rows: ranking().map { [$0.rule, Self.text($0.seconds, 4)] })
+    }
+
+    // MARK: Files
+
+    public func json() throws -> Data {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
+        return try encoder.encode(self)
+    }
+
+    public func csv() -> String {
+        var lines = [
+            "row,family,load,rule,requests,mean_ttft_s,mean_ttft_ci95_s,p50_ttft_s,p90_ttft_s,p99_ttft_s,p99_ttft_ci95_s,mean_tpot_s,p99_tpot_s,mean_e2e_s,output_tokens_per_s,hit_share,failed,preemptions"
+        ]
+        for row in rows {
+            for rule in row.rules {
+                let fields: [String] =
+                    ["\"\(row.name)\"", "\"\(row.family)\"", "\(row.load)", "\"\(rule.rule)\"", "\(rule.requests)"]
+                    + [
+                        rule.meanTTFT.mean, rule.meanTTFT.halfWidth, rule.p50TTFT.mean, rule.p90TTFT.mean, rule.p99TTFT.mean,
+                        rule.p99TTFT.halfWidth, rule.meanTPOT.mean, rule.p99TPOT.mean, rule.meanEndToEnd.mean,
+                        rule.outputTokensPerSecond.mean, rule.hitShare.mean,
+                    ].map { Self.text($0, 6) } + ["\(rule.failed)", "\(rule.preemptions)"]
+                lines.append(fields.joined(separator: ","))
+            }
+        }
+        return lines.joined(separator: "\n") + "\n"
+    }
+
+    /// One page with everything on it.
+    public func html(title: String) -> String {
+        var page = HTMLPage(title: title)
+        page.paragraph("Simulated on a virtual clock; seeds \(seeds.map(String.init).joined(separator: ", ")); intervals of 95 %.")
+        if rows.count > 1 {
+            page.table(rankingTable())
+            page.table(verdictTable())
+        }
+        var families: [String] = []
+        for row in rows where !families.contains(row.family) { families.append(row.family) }
+        for family in families { addFamily(family, to: &page) }
+        return page.html
+    }
+
+    private func addFamily(_ family: String, to page: inout HTMLPage) {
+        let members = rows.filter { $0.family == family }
+        page.heading(family)
+        if members.count > 1 {
+            let names = members[0].rules.map(\.rule)
+            for (label, value) in [
+                ("TTFT mean", { $0.meanTTFT.mean }), ("TTFT p50", { $0.p50TTFT.mean }), ("TTFT p99", { $0.p99TTFT.mean }),
+                ("hit share", { $0.hitShare.mean }),
+            ] as [(String, (SimulationSummary) -> Double)] {
+                let isShare = label == "hit share"
+                // More lines than colours would tell nothing: the first rule, and those that come next to it.
+                let order = names.indices.sorted { index, other in
+                    index == 0
+                        || (other != 0 && (members.last?.rules[index].meanTTFT.mean ?? 0) < (members.last?.rules[other].meanTTFT.mean ?? 0))
+                }
+                let series = order.prefix(8).map { index in
+                    SVGChart.Series(name: names[index], points: members.map { (x: $0.load, y: value($0.rules[index])) })
+                }
+                let chart = SVGChart(
+                    title: "\(family): \(label)", x: Axis("load"), y: Axis(isShare ? label : "\(label), s", isLogarithmic: !isShare),
+                    series: series)
+                page.figure(chart.svg, caption: "\(label) by load")
+            }
+        }
+        for row in members {
+            page.table(Self.table(row.rules))
+            for rule in row.rules.prefix(2) where !rule.shares.isEmpty {
+                let map = HeatMap(
+                    title: "\(row.name), \(rule.rule)", rows: rule.shares.indices.map { "group \($0)" }, columnLabels: ("start", "end"),
+                    values: rule.shares.map { $0.map(Double.init) })
+                page.figure(map.svg, caption: "\(row.name), \(rule.rule): sequences in flight by group over time")
+            }
+        }
+    }
+}

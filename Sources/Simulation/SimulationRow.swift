@@ -1,0 +1,50 @@
+import Dispatch
+import Synchronization
+public import Workload
+
+/// A workload at one load on one fleet: what rules are compared on.
+public struct SimulationRow: Sendable {
+    public var name: String
+    /// Rows of one family differ in load alone, and make one curve.
+    public var family: String
+    /// The load, in requests (or sessions) per second or times a trace's own speed.
+    public var load: Double
+    public var fleet: SimulatedFleet
+    public var warmUpSeconds: Double
+    /// The workload of a seed.
+    public var plan: @Sendable (UInt64) -> LoadPlan
+
+    public init(
+        name: String, family: String, load: Double, fleet: SimulatedFleet, warmUpSeconds: Double,
+        plan: @escaping @Sendable (UInt64) -> LoadPlan
+    ) {
+        self.name = name
+        self.family = family
+        self.load = load
+        self.fleet = fleet
+        self.warmUpSeconds = warmUpSeconds
+        self.plan = plan
+    }
+
+    /// Every rule on the same workloads. One summary per rule, in their order.
+    /// - Parameter threads: runs at a time.
+    public func run(_ rules: [RoutingRule], seeds: [UInt64], threads: Int = 2) -> [SimulationSummary] {
+        let workloads = seeds.map { SimulatedWorkload(plan($0), warmUpSeconds: warmUpSeconds) }
+        let results = Mutex([SimulationOutcome?](repeating: nil, count: rules.count * seeds.count))
+        let next = Atomic(0)
+        DispatchQueue.concurrentPerform(iterations: max(1, threads)) { _ in
+            while true {
+                let job = next.add(1, ordering: .relaxed).oldValue
+                guard job < rules.count * seeds.count else { return }
+                let (rule, seed) = (job / seeds.count, job % seeds.count)
+                let outcome = FleetSimulation.run(workload: workloads[seed], fleet: fleet, rule: rules[rule], seed: seeds[seed])
+                results.withLock { $0[job] = outcome }
+            }
+        }
+        let outcomes = results.withLock { $0.compactMap { $0 } }
+        return rules.indices.map { rule in
+            SimulationSummary(
+                row: name, rule: rules[rule].text, outcomes: Array(outcomes[(rule * seeds.count)..<((rule + 1) * seeds.count)]))
+        }
+    }
+}

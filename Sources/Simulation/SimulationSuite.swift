@@ -1,0 +1,133 @@
+import Foundation
+import Workload
+
+/// The rows on which rules are judged: for each workload a load below, at and above that at which round robin saturates.
+public enum SimulationSuite {
+    /// Measured seconds of an open-loop row.
+    static let seconds = 60.0
+
+    /// - Parameter traces: folder of the published traces; rows of those that are not there are left out.
+    public static func rows(traces: String) -> [SimulationRow] {
+        ladder + standard + traceRows(traces) + fleetRows
+    }
+
+    /// Named workloads.
+    public static var workloads: [String] { SyntheticShape.named.keys.sorted() + LoadPlan.standardNames }
+
+    /// One of `workloads` at a load; a warm-up at `warmRate` goes before it.
+    public static func row(
+        _ family: String, _ load: Double, _ fleet: SimulatedFleet, warmUp: Double = 30, warmRate: Double? = nil
+    ) -> SimulationRow {
+        SimulationRow(name: "\(family) @\(text(load))", family: family, load: load, fleet: fleet, warmUpSeconds: warmUp) { seed in
+            plan(family, rate: load, warmRate: warmRate ?? load, warmUp: warmUp, seed: seed)
+        }
+    }
+
+    static func text(_ load: Double) -> String { load == load.rounded() ? "\(Int(load))" : String(format: "%.1f", load) }
+
+    /// A named workload, synthetic or standard: a warm-up and a measured stage.
+    static func plan(_ name: String, rate: Double, warmRate: Double, warmUp: Double, seed: UInt64) -> LoadPlan {
+        let ladder = name == "b2b-saas" ? ladderSeconds[rate] : nil
+        let stages: [ArrivalSchedule.Stage] = [
+            .init(startRate: warmRate, seconds: warmUp, gapSeconds: ladder == nil ? 0 : 30),
+            .init(startRate: rate, seconds: ladder ?? seconds),
+        ]
+        let schedule = ArrivalSchedule(.poisson, stages: stages, seed: seed)
+        if let standard = LoadPlan(standard: name, schedule: schedule, process: "poisson", seed: seed) { return standard }
+        let shape =
+            SyntheticShape.named[name]
+            ?? SyntheticShape(
+                groups: 1, promptsPerGroup: 1, systemTokens: 0, questionTokens: 1_024, outputTokens: 128)
+        return LoadPlan(name: name, shape: shape, schedule: schedule, process: "poisson", seed: seed)
+    }
+
+    /// Seconds of the published ladder's stages by rate; queues empty for 30 s before each.
+    static let ladderSeconds: [Double: Double] = [3: 20, 10: 20, 15: 20, 20: 38, 22: 34, 25: 30, 30: 25, 35: 21, 40: 38, 49: 30, 60: 25]
+
+    /// llm-d's ladder: the warm-up is theirs.
+    static var ladder: [SimulationRow] {
+        [3, 10, 15, 20, 22, 30, 40, 60].map { row("b2b-saas", $0, .published(), warmUp: 50, warmRate: 15) }
+    }
+
+    static var standard: [SimulationRow] {
+        let loads: [(String, [Double])] = [
+            ("toolagent", [8, 14, 22]), ("reasoning", [4, 8, 11]), ("rotating-zipf", [15, 30, 45]), ("sibling-bursts", [2, 4, 6]),
+            ("no-prefix", [15, 25, 32]), ("shared-prefix-heavy", [15, 30, 50]), ("predicted-latency-a", [10, 25, 40]),
+        ]
+        return loads.flatMap { name, rates in rates.map { row(name, $0, .published()) } }
+    }
+
+    static func traceRows(_ folder: String) -> [SimulationRow] {
+        let traces: [(file: String, name: String, loads: [Double], rows: Int)] = [
+            ("mooncake_synthetic_trace.jsonl", "mooncake-synthetic", [1, 2, 3], 1_500),
+            ("AzureLLMInferenceTrace_conv.csv", "azure-conversation", [4, 8, 12], 6_000),
+            ("agentic_coding_200_sessions.jsonl", "agentic-coding", [1, 2, 4], .max),
+        ]
+        return traces.flatMap { trace -> [SimulationRow] in
+            let path = "\(folder)/\(trace.file)"
+            guard let text = try? String(contentsOfFile: path, encoding: .utf8) else { return [] }
+            return trace.loads.compactMap { load -> SimulationRow? in
+                try? traceRow(text, path: path, name: trace.name, load: load, limit: trace.rows)
+            }
+        }
+    }
+
+    /// A trace at `load` times its speed. Seeds move every arrival within a second: a trace is one sample, and its times are rounded.
+    public static func traceRow(
+        _ text: String, path: String, name: String, load: Double, limit: Int, fleet: SimulatedFleet = .published()
+    ) throws(TraceError) -> SimulationRow {
+        var options = TraceOptions()
+        options.timeScale = 1 / load
+        options.limit = limit
+        let trace = try LoadPlan(trace: text, file: path, options: options)
+        let end = Double(trace.requests.map(\.offsetNanoseconds).max() ?? 0) / 1e9
+        return SimulationRow(name: "\(name) ×\(Self.text(load))", family: name, load: load, fleet: fleet, warmUpSeconds: end * 0.15) {
+            seed in
+            var plan = trace
+            var generator = SeededGenerator(seed: seed)
+            for index in plan.requests.indices {
+                plan.requests[index].offsetNanoseconds += UInt64.random(in: 0..<1_000_000_000, using: &generator)
+            }
+            return plan
+        }
+    }
+
+    /// Groups that differ, and groups that come and go, under the b2b workload.
+    static var fleetRows: [SimulationRow] {
+        var unequal = SimulatedFleet.published()
+        for group in 4..<8 { unequal.slow(group: group, factor: group < 6 ? 1.5 : 2) }
+        var slow = SimulatedFleet.published()
+        slow.events = [
+            .init(seconds: 60, change: .slowdown(group: 3, factor: 2)), .init(seconds: 90, change: .slowdown(group: 3, factor: 1)),
+        ]
+        var restart = SimulatedFleet.published()
+        restart.events = [.init(seconds: 60, change: .restart(group: 2, downSeconds: 15))]
+        var elastic = SimulatedFleet.published()
+        elastic.events = [.init(seconds: 55, change: .leave(group: 5)), .init(seconds: 75, change: .join(group: 7))]
+        let fleets = [("unequal groups", unequal), ("one slow group", slow), ("engine restart", restart), ("leave and join", elastic)]
+        return fleets.flatMap { name, fleet in
+            [6.0, 12].map { rate in
+                var row = row("b2b-saas", rate, fleet, warmUp: 50, warmRate: 15)
+                row.name = "\(name) @\(Self.text(rate))"
+                row.family = name
+                return row
+            }
+        }
+    }
+
+    /// Routers that know of one another only what engines report.
+    public static var grid: [SimulationRow] {
+        [1, 4, 16, 64].flatMap { routers in
+            [0.0, 10, 50, 100, 500].map { age in
+                var fleet = SimulatedFleet.published()
+                fleet.routers = routers
+                fleet.reportAgeMilliseconds = age
+                var row = row("b2b-saas", 20, fleet, warmUp: 50, warmRate: 15)
+                row.name = "\(routers) routers, reports \(Self.text(age)) ms old"
+                row.family = "\(routers) routers"
+                row.load = age
+                return row
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+import ArgumentParser
+import EngineModel
+import Foundation
+import Reporting
+import Simulation
+import Workload
+
+/// `swiftlet simulate`: what would rules do with this workload?
+struct SimulateCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "simulate", abstract: "Compare routing rules on a virtual clock: no network, no GPU, thousands of requests a second.",
+        discussion: """
+            The engines are the stub's, the decisions are the router's own code. Rules that others publish see the same accounts, prefix index \
+            and reports. Equal seeds give equal results. Rules: \(RoutingRule.names.joined(separator: ", ")). A rule's parameters follow \
+            colons: dynamo:temperature=0.1, least-cost:eviction=0.
+            """)
+
+    @Option(help: "Trace to play: Mooncake's JSONL, AIPerf's, Azure's or BurstGPT's CSV.")
+    var trace: String?
+    @Option(help: "Named workload: \((SyntheticShape.named.keys.sorted() + LoadPlan.standardNames).joined(separator: ", ")).")
+    var workload = "b2b-saas"
+    @Option(help: "Requests (or sessions) per second; for a trace, times its own speed. Several are separated by commas.")
+    var rate = "10"
+    @Option(help: "Rows of the trace to play, from its start.")
+    var limit = Int.max
+    @Option(help: "Rules, separated by commas; the first is compared with the others.")
+    var policy = "least-cost,round-robin"
+    @Option(help: "Engines' preset, MODEL-DEVICE-tpN.")
+    var preset = "qwen3-32b-h100-tp2"
+    @Option(name: .customLong("cache-tokens"), help: "KV cache of a group in tokens; the preset's own when not given.")
+    var cacheTokens: Int?
+    @Option(help: "Groups, 1 to 1,024.")
+    var groups = 8
+    @Option(help: "Routers that know of one another only what engines report, 1 to 1,024.")
+    var routers = 1
+    @Option(name: .customLong("report-age"), help: "Age of the engines' reports in milliseconds; without it nothing is reported.")
+    var reportAge: Double?
+    @Option(help: "First seed.")
+    var seed: UInt64 = 1
+    @Option(help: "Seeds to repeat with, from the first on; 2 and more give intervals.")
+    var seeds = 3
+    @Flag(help: "The suite: every standard workload below, at and above the load that round robin bears, and changing fleets.")
+    var suite = false
+    @Flag(help: "The grid: 1 to 64 routers with reports 0 to 500 ms old.")
+    var grid = false
+    @Option(help: "Of suite and grid, the rows whose names contain this.")
+    var rows = ""
+    @Option(help: "Folder of published traces for the suite.")
+    var traces = "../shared/traces"
+    @Option(help: "Runs at a time.")
+    var threads = 2
+    @Option(help: "Write everything as JSON.")
+    var json: String?
+    @Option(help: "Write a line per row and rule as CSV.")
+    var csv: String?
+    @Option(help: "Write a page with charts and heat maps.")
+    var html: String?
+
+    func validate() throws {
+        guard (1...1_024).contains(groups) else { throw ValidationError("--groups: expected 1 to 1,024, found \(groups)") }
+        guard (1...1_024).contains(routers) else { throw ValidationError("--routers: expected 1 to 1,024, found \(routers)") }
+        guard (1...1_000).contains(seeds) else { throw ValidationError("--seeds: expected 1 to 1,000, found \(seeds)") }
+        guard (1...64).contains(threads) else { throw ValidationError("--threads: expected 1 to 64, found \(threads)") }
+        if let reportAge, !(reportAge >= 0 && reportAge <= 60_000) {
+            throw ValidationError("--report-age: expected 0 to 60,000 ms, found \(reportAge)")
+        }
+        if let cacheTokens, !(1_024...1_000_000_000).contains(cacheTokens) {
+            throw ValidationError("--cache-tokens: expected 1,024 to 1,000,000,000, found \(cacheTokens)")
+        }
+        guard EnginePreset(name: preset)?.fits == true else {
+            throw ValidationError("--preset: expected one of \(EnginePreset.all.map(\.name).joined(separator: ", ")), found '\(preset)'")
+        }
+        guard SimulationSuite.workloads.contains(workload) else {
+            throw ValidationError("--workload: expected one of \(SimulationSuite.workloads.joined(separator: ", ")), found '\(workload)'")
+        }
+        _ = try rates()
+        _ = try rules()
+    }
+
+    private func rates() throws -> [Double] {
+        try rate.split(separator: ",").map { part in
+            guard let value = Double(part), value > 0, value <= 100_000 else {
+                throw ValidationError("--rate: expected numbers above 0 and up to 100,000, found '\(part)'")
+            }
+            return value
+        }
+    }
+
+    private func rules() throws -> [RoutingRule] {
+        let rules = try policy.split(separator: ",").map { part in
+            do { return try RoutingRule(String(part)) } catch { throw ValidationError("--policy: \(error)") }
+        }
+        guard !rules.isEmpty else { throw ValidationError("--policy: expected at least one rule, found '\(policy)'") }
+        return rules
+    }
+
+    private func chosenRows() throws -> [SimulationRow] {
+        if suite || grid {
+            let all = (suite ? SimulationSuite.rows(traces: traces) : []) + (grid ? SimulationSuite.grid : [])
+            return all.filter { rows.isEmpty || $0.name.contains(rows) }
+        }
+        guard let preset = EnginePreset(name: preset) else { return [] }
+        var fleet = SimulatedFleet(preset: preset, groups: groups, cacheTokens: cacheTokens)
+        fleet.routers = routers
+        fleet.reportAgeMilliseconds = reportAge
+        guard let trace else { return try rates().map { SimulationSuite.row(workload, $0, fleet) } }
+        let text = try String(contentsOfFile: trace, encoding: .utf8)
+        let name = (trace as NSString).lastPathComponent
+        return try rates().map {
+            try SimulationSuite.traceRow(text, path: trace, name: name, load: $0, limit: limit, fleet: fleet)
+        }
+    }
+
+    func run() throws {
+        let (rules, numbers) = (try rules(), (0..<UInt64(seeds)).map { seed &+ $0 })
+        var report = SimulationReport(seeds: numbers)
+        for row in try chosenRows() {
+            let summaries = row.run(rules, seeds: numbers, threads: threads)
+            report.add(row, summaries)
+            print("\(row.name), \(seeds) seeds, \(summaries.first.map { $0.requests / seeds } ?? 0) measured requests each")
+            print(SimulationReport.table(summaries).text)
+            print()
+        }
+        if rules.count > 1, report.rows.count > 1 {
+            print("\(rules[0].text) against the best of the others on each row")
+            print(report.verdictTable().text)
+            print()
+            print(report.rankingTable().text)
+        }
+        if let json { try report.json().write(to: URL(fileURLWithPath: json)) }
+        if let csv { try Data(report.csv().utf8).write(to: URL(fileURLWithPath: csv)) }
+        if let html { try Data(report.html(title: "swiftlet simulate").utf8).write(to: URL(fileURLWithPath: html)) }
+    }
+}

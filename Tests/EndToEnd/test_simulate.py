@@ -1,0 +1,69 @@
+"""`swiftlet simulate` as its users call it: equal seeds, equal figures; every format readable by others' readers."""
+
+import csv
+import html.parser
+import json
+import os
+import subprocess
+
+SWIFTLET = os.environ.get("SWIFTLET", ".build/release/swiftlet")
+SMALL = ["simulate", "--workload", "shared-prefix", "--rate", "3,6", "--groups", "2", "--seeds", "2"]
+
+
+def simulate(*arguments):
+    return subprocess.run([SWIFTLET, *arguments], capture_output=True, text=True, timeout=300)
+
+
+def test_every_format_says_the_same_and_equal_seeds_are_equal(tmp_path):
+    files = [tmp_path / name for name in ("a.json", "b.json", "a.csv", "a.html")]
+    rules = ["--policy", "least-cost,round-robin"]
+    first = simulate(*SMALL, *rules, "--json", files[0], "--csv", files[2], "--html", files[3])
+    assert first.returncode == 0, first.stderr
+    second = simulate(*SMALL, *rules, "--threads", "1", "--json", files[1])
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert first.stdout == second.stdout
+
+    report = json.loads(files[0].read_text())
+    with open(files[2], newline="") as file:
+        lines = list(csv.DictReader(file))
+    told = [(row["name"], rule["rule"], rule["meanTTFT"]["mean"]) for row in report["rows"] for rule in row["rules"]]
+    assert [(line["row"], line["rule"]) for line in lines] == [(row, rule) for row, rule, _ in told]
+    for line, (_, _, mean) in zip(lines, told):
+        assert abs(float(line["mean_ttft_s"]) - mean) < 1e-5
+    # Who keeps prefixes together finds them.
+    for row in report["rows"]:
+        own, other = row["rules"]
+        assert own["hitShare"]["mean"] > other["hitShare"]["mean"]
+
+    tags = []
+    parser = html.parser.HTMLParser()
+    parser.handle_starttag = lambda tag, _: tags.append(tag)
+    parser.feed(files[3].read_text())
+    assert "svg" in tags and "table" in tags and "script" not in tags
+
+
+def test_a_trace_is_played(tmp_path):
+    trace = tmp_path / "trace.jsonl"
+    rows = [
+        {"timestamp": 200 * index, "input_length": 1_536, "output_length": 8, "hash_ids": [1, 2, 3 + index % 3]} for index in range(100)
+    ]
+    trace.write_text("\n".join(json.dumps(row) for row in rows))
+    out = tmp_path / "out.json"
+    result = simulate("simulate", "--trace", trace, "--rate", "1", "--groups", "2", "--seeds", "2", "--json", out)
+    assert result.returncode == 0, result.stderr
+    rules = json.loads(out.read_text())["rows"][0]["rules"]
+    assert [rule["rule"] for rule in rules] == ["least-cost", "round-robin"]
+    assert all(rule["failed"] == 0 and rule["requests"] > 100 for rule in rules)
+
+
+def test_mistakes_are_named():
+    for arguments, text in [
+        (["--policy", "fastest"], "--policy: expected one of least-cost"),
+        (["--rate", "0"], "--rate: expected numbers above 0"),
+        (["--workload", "nothing"], "--workload: expected one of"),
+        (["--preset", "llama-3-70b-a100-tp1"], "--preset: expected one of"),
+        (["--report-age", "-1"], "--report-age"),
+    ]:
+        result = simulate("simulate", *arguments)
+        assert result.returncode != 0
+        assert text in result.stderr, result.stderr
