@@ -70,12 +70,15 @@ open class DownstreamExchange {
     /// Sends the final head. Framing is the transport's: `headers` may hold a content-length, which is kept, and fields of one
     /// connection, which are dropped. `ended`: no body follows, and `finish` need not be called.
     public final func respond(status: Int, headers: HeaderBlock, ended: Bool = false) {
-        guard let connection, !isResponseStarted else { return }
+        guard connection != nil, !isResponseStarted else { return }
         isResponseStarted = true
-        if let stream {
+        if let stream = stream.map(uncounted) {
             isResponseFinished = ended
-            uncounted(stream.session).use { $0.submitResponse(stream, status: status, headers: headers, ended: ended) }
-        } else {
+            // Only queued here: nothing ends.
+            stream.use { stream in
+                uncounted(stream.session).use { $0.submitResponse(stream, status: status, headers: headers, ended: ended) }
+            }
+        } else if let connection {
             connection.writeHTTP1Head(status: status, headers: headers, of: self, ended: ended)
             if ended { finish() }
         }

@@ -31,8 +31,11 @@ extension HTTP2Session {
 
     /// Sends a request on a stream of `nextStreamID`, which gets its answer. False when no stream can be opened.
     func submit(_ request: borrowing UpstreamRequest, on stream: HTTP2Stream) -> Bool {
+        uncounted(request.head).use { submit(request, head: $0, on: stream) }
+    }
+
+    private func submit(_ request: borrowing UpstreamRequest, head: RequestHead, on stream: HTTP2Stream) -> Bool {
         guard let session else { return false }
-        let head = request.head
         let ended = !request.hasBody
         let acceptsTrailers = request.acceptsTrailers
         let scheme: StaticString = connection.isTLS ? "https" : "http"
@@ -150,22 +153,39 @@ extension HTTP2Session {
 
     // MARK: Fields
 
-    /// nghttp2 copies names (to lower case) and values, so the block may be reused at once. Fields of one connection are left out.
+    /// nghttp2 copies values, and names (to lower case) that are not known, so the block may be reused at once. Fields of one connection
+    /// are left out.
     private func withFields(
         _ headers: HeaderBlock, pseudo: Int, _ body: (UnsafeMutableBufferPointer<nghttp2_nv>) -> Void
     ) {
+        uncounted(headers).use { withFields(of: $0, pseudo: pseudo, body) }
+    }
+
+    private func withFields(of headers: HeaderBlock, pseudo: Int, _ body: (UnsafeMutableBufferPointer<nghttp2_nv>) -> Void) {
         withUnsafeTemporaryAllocation(of: nghttp2_nv.self, capacity: pseudo + headers.count) { fields in
             var count = pseudo
             for index in 0..<headers.count {
                 let known = headers.known(at: index)
                 if known.isHopByHop || known == .host || known == .expect { continue }
-                // A value that never comes again would only push others out of the peer's table.
-                let flags = known == .requestID ? NGHTTP2_NV_FLAG_NO_INDEX : NGHTTP2_NV_FLAG_NONE
-                fields.initializeElement(at: count, to: nameValue(headers.name(at: index), headers.value(at: index), flags))
+                var field =
+                    if let name = known.lowercaseName {
+                        nameValue(name, headers.value(at: index))
+                    } else {
+                        nameValue(headers.name(at: index), headers.value(at: index))
+                    }
+                if known == .requestID { field.flags |= indexingOfRequestID() }
+                fields.initializeElement(at: count, to: field)
                 count &+= 1
             }
             body(UnsafeMutableBufferPointer(rebasing: fields[..<count]))
         }
+    }
+
+    /// A value that never comes again would only push others out of the peer's table. Now and then one goes there for its name's sake,
+    /// which costs a byte from then on instead of its letters.
+    private func indexingOfRequestID() -> UInt8 {
+        requestIDs &+= 1
+        return requestIDs & 63 == 1 ? 0 : UInt8(NGHTTP2_NV_FLAG_NO_INDEX.rawValue)
     }
 
     func submitTrailers(of stream: HTTP2Stream, _ trailers: HeaderBlock) {
@@ -178,19 +198,24 @@ extension HTTP2Session {
     }
 }
 
-private func nameValue(
-    _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer, _ flags: nghttp2_nv_flag = NGHTTP2_NV_FLAG_NONE
-) -> nghttp2_nv {
-    nghttp2_nv(
-        name: UnsafeMutablePointer(mutating: name.baseAddress?.assumingMemoryBound(to: UInt8.self)),
-        value: UnsafeMutablePointer(mutating: value.baseAddress?.assumingMemoryBound(to: UInt8.self)), namelen: name.count,
-        valuelen: value.count, flags: UInt8(flags.rawValue))
+private func pointer(_ bytes: UnsafeRawBufferPointer) -> UnsafeMutablePointer<UInt8>? {
+    UnsafeMutablePointer(mutating: bytes.baseAddress?.assumingMemoryBound(to: UInt8.self))
 }
 
+private func nameValue(_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> nghttp2_nv {
+    nghttp2_nv(
+        name: pointer(name), value: pointer(value), namelen: name.count, valuelen: value.count, flags: UInt8(NGHTTP2_NV_FLAG_NONE.rawValue))
+}
+
+/// The program's own name, in lower case, lives as long as it: nghttp2 need not copy it.
 private func nameValue(_ name: StaticString, _ value: UnsafeRawBufferPointer) -> nghttp2_nv {
-    nameValue(UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount), value)
+    nghttp2_nv(
+        name: UnsafeMutablePointer(mutating: name.utf8Start), value: pointer(value), namelen: name.utf8CodeUnitCount,
+        valuelen: value.count, flags: UInt8(NGHTTP2_NV_FLAG_NO_COPY_NAME.rawValue))
 }
 
 private func nameValue(_ name: StaticString, _ value: StaticString) -> nghttp2_nv {
-    nameValue(name, UnsafeRawBufferPointer(start: value.utf8Start, count: value.utf8CodeUnitCount))
+    var field = nameValue(name, UnsafeRawBufferPointer(start: value.utf8Start, count: value.utf8CodeUnitCount))
+    field.flags |= UInt8(NGHTTP2_NV_FLAG_NO_COPY_VALUE.rawValue)
+    return field
 }

@@ -24,6 +24,8 @@ final class HTTP2Session {
     var stalled: [HTTP2Stream] = []
     private(set) var isInsideLibrary = false
     private let memory: HTTP2Memory
+    /// Of messages sent.
+    var requestIDs = 0
     /// The stream whose fields are being received, so that each of them needs no look-up. Unretained: `streams` holds it, and it is
     /// forgotten here when it leaves them.
     var fieldsStream: Unmanaged<HTTP2Stream>?

@@ -8,7 +8,7 @@ extension PrefixIndex {
     /// Finds for each holder how many leading chunks it holds; ask with `depth(of:)` until the next call.
     ///
     /// Since holdings are closed under prefixes, existence and the number of holders never grow with depth: the deepest held
-    /// chunk is found by galloping, each shallower level where holders join by bisection, about 2·log2(depth) probes each.
+    /// chunk and each shallower level where holders join are found by search, some log2(depth) probes each.
     /// - Returns: the depth of the deepest match, in chunks.
     @discardableResult
     mutating func match(_ hashes: UnsafeBufferPointer<UInt64>) -> Int {
@@ -67,30 +67,48 @@ extension PrefixIndex {
 
     /// Depth of the deepest chunk that anybody holds.
     private func deepestHeld(_ hashes: UnsafeBufferPointer<UInt64>) -> Int {
-        var held = 0
-        var probe = 1
-        while probe <= hashes.count && head(of: hashes[probe - 1]) != 0 {
-            held = probe
-            if probe == hashes.count { return held }
-            probe = min(probe * 2, hashes.count)
-        }
-        var missing = min(probe, hashes.count + 1)
-        while missing - held > 1 {
-            let middle = held + (missing - held) / 2
-            if head(of: hashes[middle - 1]) != 0 { held = middle } else { missing = middle }
-        }
-        return held
+        if hashes.isEmpty || head(of: hashes[0]) == 0 { return 0 }
+        return deepest(hashes, from: 1, to: hashes.count, withMoreHoldersThan: 0)
     }
 
     /// The deepest level above `depth` that more holders reach; 0 when there is none.
     private func deepestLevel(_ hashes: UnsafeBufferPointer<UInt64>, below depth: Int, withMoreHoldersThan count: UInt16) -> Int {
-        var low = 0
-        var high = depth - 1
+        if depth <= 1 || blocks[head(of: hashes[0])].holderCount <= count { return 0 }
+        return deepest(hashes, from: 1, to: depth - 1, withMoreHoldersThan: count)
+    }
+
+    /// The deepest level from `known`, which more than `count` holders reach, up to `end`. Every probe of a large table waits for memory,
+    /// first for the bucket and then for the block; so instead of bisecting one probe at a time the range is cut at several places whose
+    /// memory is fetched together.
+    private func deepest(
+        _ hashes: UnsafeBufferPointer<UInt64>, from known: Int, to end: Int, withMoreHoldersThan count: UInt16
+    ) -> Int {
+        var low = known
+        var high = end
         while low < high {
-            let middle = low + (high - low + 1) / 2
-            if blocks[head(of: hashes[middle - 1])].holderCount > count { low = middle } else { high = middle - 1 }
+            let step = (high - low + Self.prefetchSpan - 1) / Self.prefetchSpan
+            for depth in stride(from: low + step, through: high, by: step) { buckets.prefetch(bucket(of: hashes[depth - 1])) }
+            for depth in stride(from: low + step, through: high, by: step) {
+                blocks.prefetch(Int(buckets[bucket(of: hashes[depth - 1])]))
+            }
+            // Bisects over the cuts.
+            let start = low
+            var reached = 0
+            var beyond = (high - low) / step + 1
+            while beyond - reached > 1 {
+                let middle = (reached + beyond) / 2
+                if isHeld(hashes[start + middle * step - 1], byMoreThan: count) { reached = middle } else { beyond = middle }
+            }
+            low = start + reached * step
+            high = min(start + beyond * step - 1, high)
         }
         return low
+    }
+
+    @inline(__always)
+    private func isHeld(_ hash: UInt64, byMoreThan count: UInt16) -> Bool {
+        let head = head(of: hash)
+        return head != 0 && blocks[head].holderCount > count
     }
 
     private mutating func record(_ head: UInt32, depth: Int, visits: inout Int, limit: Int) {
@@ -182,14 +200,19 @@ extension PrefixIndex {
         let span = stamp &- blocks[holders[holder].oldest].stamp
         let tailAge = span - span / UInt32(Self.tailParts)
         var index = deepest
+        // A path mostly lies in one piece, as it was touched last: what is in order already moves as a whole.
+        var last = deepest
         var rootStamp: UInt32 = 0
         while index != 0 {
             rootStamp = blocks[index].stamp
             if isFull && stamp &- rootStamp > tailAge { holders[holder].rescued += 1 }
             blocks[index].stamp = stamp
-            unlinkFromAge(index)
-            linkToAge(index, behind: 0)
-            index = blocks[index].parent
+            let parent = blocks[index].parent
+            if parent == 0 || blocks[index].newer != parent {
+                moveToFront(index, through: last)
+                last = parent
+            }
+            index = parent
         }
         forgetOldReuse(of: UInt16(holder))
         return rootStamp

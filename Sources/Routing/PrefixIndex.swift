@@ -324,6 +324,22 @@ struct PrefixIndex: ~Copyable {
         if block.older != 0 { blocks[block.older].newer = block.newer } else { holders[holder].oldest = block.newer }
     }
 
+    /// Makes a run of the age list, from its newest block to its oldest, the newest of all.
+    @inline(__always)
+    func moveToFront(_ first: UInt32, through last: UInt32) {
+        let newer = blocks[first].newer
+        if newer == 0 { return }
+        let holder = Int(blocks[first].holder)
+        let older = blocks[last].older
+        blocks[newer].older = older
+        if older != 0 { blocks[older].newer = newer } else { holders[holder].oldest = newer }
+        let newest = holders[holder].newest
+        blocks[newest].newer = last
+        blocks[last].older = newest
+        blocks[first].newer = 0
+        holders[holder].newest = first
+    }
+
     /// Puts a block right behind `newer` in age, or first when `newer` is 0.
     @inline(__always)
     func linkToAge(_ index: UInt32, behind newer: UInt32) {

@@ -21,6 +21,33 @@ public enum KnownHeader: UInt8, Sendable, CaseIterable {
         }
     }
 
+    /// The name in lower case; nil for one of several names, or of none.
+    public var lowercaseName: StaticString? {
+        switch self {
+        case .other, .wantedTTFT, .wantedTPOT: nil
+        case .connection: "connection"
+        case .contentLength: "content-length"
+        case .transferEncoding: "transfer-encoding"
+        case .host: "host"
+        case .keepAlive: "keep-alive"
+        case .te: "te"
+        case .trailer: "trailer"
+        case .upgrade: "upgrade"
+        case .proxyConnection: "proxy-connection"
+        case .expect: "expect"
+        case .contentType: "content-type"
+        case .contentEncoding: "content-encoding"
+        case .http2Settings: "http2-settings"
+        case .requestID: "x-request-id"
+        case .correlationID: "x-correlation-id"
+        case .traceID: "x-trace-id"
+        case .bareRequestID: "request-id"
+        case .cookie: "cookie"
+        case .retryAfter: "retry-after"
+        case .retryCount: "x-stainless-retry-count"
+        }
+    }
+
     /// Compares without regard to case; `name` is any slice.
     public static func identify(_ name: UnsafeRawBufferPointer) -> KnownHeader {
         @inline(__always) func isName(_ text: StaticString) -> Bool { name.equalsIgnoringCase(text) }

@@ -51,20 +51,25 @@ import Testing
 }
 
 @Suite struct WishTests {
-    /// A cache hit behind a queue, or an empty group without the hit: the mean is served by the first, a tight wish by the second.
+    /// A cache hit behind a queue, or prefill at once among sequences whose decodes it stalls: the sum for all is served by the first, a
+    /// tight wish by the second.
     @Test func aWishForTheFirstTokenCanOutweighWhatIsCheapestForAll() throws {
         func keepsHome(wantedTTFT: Double) throws -> Bool {
             let table = RoutingTable(equalGroups(2))
             let prompt = Prompt.distinct(0, chunkCount: 80)
-            let home = try table.serve(prompt).group
-            var tried = TriedGroups()
-            for state in table.groups(now: 0) where state.id != home { tried.insert(state.id) }
-            // Others' decodes here make this prompt dear elsewhere than there; a queue makes it late at home.
-            _ = try table.pick(.distinct(1, chunkCount: 50), excluding: tried, now: 10 * second).get()
+            let home = try table.serve(prompt, seconds: 0.25).group
+            let homeName = try #require(table.name(of: home))
+            let other = homeName == "g0" ? "g1" : "g0"
+            for _ in 0..<16 {
+                let decoding = try table.pick(nil, pinnedTo: other, now: 10 * second).get()
+                table.firstToken(decoding.lease, now: 10 * second)
+            }
+            _ = try table.pick(.distinct(1, chunkCount: 200), pinnedTo: homeName, now: 10 * second).get()
             return try table.pick(prompt, wantedTTFT: wantedTTFT, now: 10 * second).get().group == home
         }
         #expect(try keepsHome(wantedTTFT: 0))
         #expect(try keepsHome(wantedTTFT: 10))
+        #expect(try !keepsHome(wantedTTFT: 0.02))
     }
 
     @Test func latenessIsConvexAndOnlyBeyondTheWish() {

@@ -155,6 +155,55 @@ private func randomPath(_ random: inout SeededGenerator) -> [UInt64] {
         expectSound(index, holders: holders)
     }
 
+    /// Long prompts of which one holder has the beginning and another more: every cut of the search must tell the depth to the chunk.
+    @Test func findsEveryDepthOfALongPrompt() {
+        let whole = Prompt.distinct(0, chunkCount: 600).hashes
+        for deeper in [1, 2, 3, 15, 16, 17, 18, 33, 64, 127, 128, 129, 255, 257, 511, 599, 600] {
+            for shallower in Set([0, 1, deeper / 3, deeper / 2, deeper - 1, deeper]) {
+                var index = PrefixIndex(blockLimit: 4_000, holderLimit: 3, seed: 3)
+                let holders = (0..<3).map { _ in index.addHolder() }
+                whole.withUnsafeBufferPointer { whole in
+                    for (holder, depth) in [(holders[0], deeper), (holders[1], shallower)] where depth > 0 {
+                        let path = UnsafeBufferPointer(rebasing: whole[..<depth])
+                        index.match(path)
+                        _ = index.insert(path, holder: holder, quota: 1_000)
+                    }
+                    let deepest = index.match(whole)
+                    #expect(deepest == deeper)
+                }
+                #expect(index.depth(of: holders[0]) == deeper)
+                #expect(index.depth(of: holders[1]) == shallower)
+                #expect(index.depth(of: holders[2]) == 0)
+            }
+        }
+    }
+
+    /// Two conversations with a common beginning take turns, so that what is refreshed lies in several pieces.
+    @Test func whatIsRefreshedInPiecesKeepsItsOrder() {
+        var index = PrefixIndex(blockLimit: 1_000, holderLimit: 1, seed: 3)
+        let holder = index.addHolder()
+        let shared = Array(0..<40)
+        let prompts = (1...3).map { number in Prompt(shared + (0..<30).map { 1_000 * number + $0 }) }
+        var random = SeededGenerator(seed: 2)
+        for _ in 0..<60 {
+            let prompt = prompts[Int.random(in: 0..<3, using: &random)]
+            let hashes = Array(prompt.hashes.prefix(Int.random(in: 1...70, using: &random)))
+            hashes.withUnsafeBufferPointer { hashes in
+                index.match(hashes)
+                _ = index.insert(hashes, holder: holder, quota: 120)
+            }
+            expectSound(index, holders: [holder])
+            // The newest blocks are the prompt's, its beginning first.
+            var newest: [UInt64] = []
+            var block = index.holders[Int(holder)].newest
+            while block != 0 && newest.count < hashes.count {
+                newest.append(index.blocks[block].hash)
+                block = index.blocks[block].older
+            }
+            #expect(newest == hashes)
+        }
+    }
+
     @Test func aMillionBlocksFitIntoSixtyFourMegabytes() {
         let index = PrefixIndex(blockLimit: 1 << 20, holderLimit: 1_024, seed: 1)
         #expect(MemoryLayout<PrefixIndex.Block>.stride == 40)

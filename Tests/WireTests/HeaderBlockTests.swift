@@ -125,6 +125,16 @@ import Testing
         #expect(Set(names.map(\.1)).count == names.count)
     }
 
+    @Test func namesAreThoseThatAreIdentified() {
+        let unnamed: Set<KnownHeader> = [.other, .wantedTTFT, .wantedTPOT]
+        for known in KnownHeader.allCases {
+            #expect((known.lowercaseName == nil) == unnamed.contains(known))
+            guard let name = known.lowercaseName?.description else { continue }
+            #expect(withBytes(name) { KnownHeader.identify($0) } == known)
+            #expect(name == name.lowercased())
+        }
+    }
+
     @Test func hopByHopFieldsAreThoseOfOneConnection() {
         let dropped: Set<KnownHeader> = [
             .connection, .transferEncoding, .keepAlive, .te, .upgrade, .proxyConnection, .http2Settings,
