@@ -51,6 +51,7 @@ struct ModelCatalog {
     private(set) var names: [String] = []
     /// By slot.
     private var listings: ContiguousArray<Listing?> = []
+    private var ranks: ContiguousArray<UInt64> = []
     /// Whether groups with an adapter's base model may serve it, too.
     private let loadsAdaptersOnDemand: Bool
     /// How many pools are those of adapters.
@@ -80,19 +81,23 @@ struct ModelCatalog {
     }
 
     private mutating func insert(_ group: Listing) {
-        while listings.count <= Int(group.slot) { listings.append(nil) }
+        while listings.count <= Int(group.slot) {
+            listings.append(nil)
+            ranks.append(0)
+        }
         listings[Int(group.slot)] = group
-        insert(group, into: &everyGroup, from: 0, to: everyGroup.count)
+        ranks[Int(group.slot)] = group.rank
+        Self.insert(group, into: &everyGroup, within: 0..<everyGroup.count, ranks)
         if group.models.isEmpty {
-            insert(group, into: &openGroups, from: 0, to: openGroups.count)
-            for pool in pools.values { insert(group, into: &pool.slots, from: pool.listing.count, to: pool.slots.count) }
+            Self.insert(group, into: &openGroups, within: 0..<openGroups.count, ranks)
+            for pool in pools.values { Self.insert(group, into: &pool.slots, within: pool.listing.count..<pool.slots.count, ranks) }
         }
         for model in group.models {
             let name = Array(model.utf8)
             let hash = name.withUnsafeBytes(Self.hash)
             let pool = pools[hash] ?? found(model, hash)
             guard !pool.listing.contains(group.slot) else { continue }
-            insert(group, into: &pool.slots, from: 0, to: pool.listing.count)
+            Self.insert(group, into: &pool.slots, within: 0..<pool.listing.count, ranks)
             pool.listing.insert(group.slot)
             guard let parent = group.parents[model] else { continue }
             pool.parents[group.slot] = parent
@@ -102,16 +107,16 @@ struct ModelCatalog {
 
     private mutating func withdraw(_ slot: UInt32) {
         guard Int(slot) < listings.count, let group = listings[Int(slot)] else { return }
-        remove(group, from: &everyGroup, 0, everyGroup.count)
+        Self.remove(group, from: &everyGroup, within: 0..<everyGroup.count, ranks)
         if group.models.isEmpty {
-            remove(group, from: &openGroups, 0, openGroups.count)
-            for pool in pools.values { remove(group, from: &pool.slots, pool.listing.count, pool.slots.count) }
+            Self.remove(group, from: &openGroups, within: 0..<openGroups.count, ranks)
+            for pool in pools.values { Self.remove(group, from: &pool.slots, within: pool.listing.count..<pool.slots.count, ranks) }
         }
         for model in group.models {
             let name = Array(model.utf8)
             let hash = name.withUnsafeBytes(Self.hash)
             guard let pool = pools[hash], pool.listing.contains(slot) else { continue }
-            remove(group, from: &pool.slots, 0, pool.listing.count)
+            Self.remove(group, from: &pool.slots, within: 0..<pool.listing.count, ranks)
             pool.listing.remove(slot)
             if pool.parents.removeValue(forKey: slot) != nil { reconsiderParent(of: pool) }
             guard pool.listing.isEmpty else { continue }
@@ -137,17 +142,20 @@ struct ModelCatalog {
         if pool.parent != nil { adapterPools += 1 }
     }
 
-    /// Inserts into the part of `slots` between two places.
-    private func insert(_ group: Listing, into slots: inout ContiguousArray<UInt32>, from low: Int, to high: Int) {
-        slots.insert(group.slot, at: low + slots[low..<high].countBefore { rank($0) <= group.rank })
+    /// Inserts into a part of `slots`, which is in the order of ranks.
+    private static func insert(
+        _ group: Listing, into slots: inout ContiguousArray<UInt32>, within part: Range<Int>, _ ranks: ContiguousArray<UInt64>
+    ) {
+        let place = part.lowerBound + slots[part].countBefore { ranks[Int($0)] <= group.rank }
+        slots.insert(group.slot, at: place)
     }
 
-    private func remove(_ group: Listing, from slots: inout ContiguousArray<UInt32>, _ low: Int, _ high: Int) {
-        let first = low + slots[low..<high].countBefore { rank($0) < group.rank }
-        if let place = slots[first..<high].firstIndex(of: group.slot) { slots.remove(at: place) }
+    private static func remove(
+        _ group: Listing, from slots: inout ContiguousArray<UInt32>, within part: Range<Int>, _ ranks: ContiguousArray<UInt64>
+    ) {
+        let first = part.lowerBound + slots[part].countBefore { ranks[Int($0)] < group.rank }
+        if let place = slots[first..<part.upperBound].firstIndex(of: group.slot) { slots.remove(at: place) }
     }
-
-    private func rank(_ slot: UInt32) -> UInt64 { listings[Int(slot)]?.rank ?? .max }
 
     private func forgetBaseModels() {
         guard loadsAdaptersOnDemand, adapterPools > 0 else { return }
