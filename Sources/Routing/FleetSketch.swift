@@ -60,9 +60,12 @@ extension RoutingState {
     /// Groups whose reports are aged with each decision.
     private static var agedPerDecision: Int { 4 }
 
+    /// Whether the sketch pays.
+    var isWide: Bool { policy == .leastCost && order.count > Self.closeLook }
+
     /// Begins or ends keeping the sketch, as the number of groups requires.
     mutating func keepSketchIfWide() {
-        fleet.isKept = policy == .leastCost && order.count > Self.closeLook
+        fleet.isKept = isWide
         fleet.times.nextTransitionAt = .max
         if fleet.isKept { for slot in order { sketch(slot) } }
     }

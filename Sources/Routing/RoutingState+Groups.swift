@@ -27,25 +27,19 @@ extension RoutingState {
     /// Returns the names of those for which there is no room.
     mutating func updateGroups(_ groups: [GroupDescription], removing names: [String], now: UInt64) -> [String] {
         defer { noteFirstGroups(now: now) }
-        var servesDifferently = false
+        var changes = CatalogChanges()
         var leftOut: [String] = []
-        for name in names {
-            guard let slot = slotOfName[name] else { continue }
-            remove(slot)
-            order.removeAll { $0 == slot }
-            servesDifferently = true
-        }
+        for name in names { if let slot = slotOfName[name] { withdraw(slot, &changes) } }
         for group in groups {
             let isRestart = slotOfName[group.name] != nil
             if let slot = slotOfName[group.name] {
                 if isSameEngine(slot, group) {
-                    let models = records[Int(slot)]?.description.models
+                    let models = records[Int(slot)]?.models
                     describe(slot, as: group)
-                    if models != group.models { servesDifferently = true }
+                    if records[Int(slot)]?.models != models { changes.served.insert(slot) }
                     continue
                 }
-                remove(slot)
-                order.removeAll { $0 == slot }
+                withdraw(slot, &changes)
             }
             guard order.count < limits.groups else {
                 leftOut.append(group.name)
@@ -54,10 +48,23 @@ extension RoutingState {
             let slot = add(group, isRestart: isRestart, now: now)
             describe(slot, as: group)
             order.append(slot)
-            servesDifferently = true
+            changes.served.insert(slot)
         }
-        if servesDifferently { rebuildCatalog() }
+        updateCatalog(changes)
         return leftOut
+    }
+
+    /// Slots whose groups went, and those whose groups came since or serve something else.
+    private struct CatalogChanges {
+        var removed: [UInt32] = []
+        var served: Set<UInt32> = []
+    }
+
+    private mutating func withdraw(_ slot: UInt32, _ changes: inout CatalogChanges) {
+        remove(slot)
+        if let place = order.firstIndex(of: slot) { order.remove(at: place) }
+        changes.removed.append(slot)
+        changes.served.remove(slot)
     }
 
     /// How long after the first groups others are taken to have been there as well.
@@ -97,7 +104,8 @@ extension RoutingState {
         var name = group.name
         let identity = name.withUTF8 { ModelCatalog.hash(UnsafeRawBufferPointer($0)) }
         loads[slot] = GroupLoad(generation: loads[slot].generation &+ 1, holder: index.addHolder(), identity: identity)
-        records[Int(slot)] = GroupRecord(description: group, models: boundedModels(group.models))
+        let rank = nextRank(slot)
+        records[Int(slot)] = GroupRecord(description: group, models: boundedModels(group.models), rank: rank)
         slotOfHolder[Int(loads[slot].holder)] = slot
         adapters[slot] = AdapterSlots()
         clearReports(slot)
@@ -148,7 +156,7 @@ extension RoutingState {
         guard records[Int(slot)]?.models != bounded || records[Int(slot)]?.parents != parents else { return }
         records[Int(slot)]?.models = bounded
         records[Int(slot)]?.parents = parents
-        rebuildCatalog()
+        updateCatalog(CatalogChanges(served: [slot]))
     }
 
     /// Takes a group out, or back in, by an operator's word. The name is remembered, so that a restart for maintenance does not undo it.
@@ -178,11 +186,29 @@ extension RoutingState {
 
     private mutating func rebuildCatalog() {
         keepSketchIfWide()
-        // Replicas of the router must walk through a large pool alike.
+        lastRank = 0
+        for slot in order {
+            let rank = nextRank(slot)
+            records[Int(slot)]?.rank = rank
+        }
         let slots = fleet.isKept ? ContiguousArray(order.sorted { loads[$0].identity < loads[$1].identity }) : order
-        catalog.rebuild(
-            slots.map { slot in
-                ModelCatalog.Listing(slot: slot, models: records[Int(slot)]?.models ?? [], parents: records[Int(slot)]?.parents ?? [:])
-            }, loadsAdaptersOnDemand: placement.loadsAdaptersOnDemand)
+        catalog.rebuild(slots.map { listing($0) })
+    }
+
+    private mutating func updateCatalog(_ changes: CatalogChanges) {
+        guard !changes.removed.isEmpty || !changes.served.isEmpty else { return }
+        if isWide != fleet.isKept { return rebuildCatalog() }
+        catalog.update(changes.served.map { listing($0) }, removing: changes.removed)
+    }
+
+    /// The order of the descriptions; or, since replicas of the router must walk through a large pool alike, that of the names' hashes.
+    private mutating func nextRank(_ slot: UInt32) -> UInt64 {
+        lastRank += 1
+        return fleet.isKept ? loads[slot].identity : lastRank
+    }
+
+    private func listing(_ slot: UInt32) -> ModelCatalog.Listing {
+        let record = records[Int(slot)]
+        return ModelCatalog.Listing(slot: slot, rank: record?.rank ?? 0, models: record?.models ?? [], parents: record?.parents ?? [:])
     }
 }

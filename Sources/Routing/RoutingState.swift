@@ -11,6 +11,8 @@ struct RoutingState: ~Copyable {
         var models: [String]
         /// Of the LoRA adapters among them, the base model.
         var parents: [String: String] = [:]
+        /// Its place among the groups of a pool.
+        var rank: UInt64
         /// Whether the engine told its capacity, which then outranks the description.
         var knowsCapacity = false
     }
@@ -26,7 +28,8 @@ struct RoutingState: ~Copyable {
     var order: ContiguousArray<UInt32> = []
     var slotOfName: [String: UInt32] = [:]
     var freeSlots: [UInt32] = []
-    var catalog = ModelCatalog()
+    var catalog: ModelCatalog
+    var lastRank: UInt64 = 0
     let locality: Locality
     let placement: PlacementSettings
     /// Names of groups that an operator has taken out.
@@ -81,6 +84,7 @@ struct RoutingState: ~Copyable {
     init(policy: Policy, seed: UInt64, limits: RoutingLimits, placement: PlacementSettings, cost: CostRule) {
         self.cost = cost
         self.placement = placement
+        catalog = ModelCatalog(loadsAdaptersOnDemand: placement.loadsAdaptersOnDemand)
         locality = placement.locality
         adapters = LazyBuffer(count: limits.groups)
         self.policy = policy
