@@ -55,7 +55,8 @@ final class ReloadSignal {
     func cancel() { source.cancel() }
 }
 
-/// SIGTERM or SIGINT ends a program in good order; a second SIGINT ends it at once.
+/// SIGTERM or SIGINT ends a program in good order; a second SIGINT ends it at once. Made before a program says that it listens: from
+/// its creation on no signal is lost.
 final class TerminationSignals {
     private let received = DispatchSemaphore(value: 0)
     private var sources: [any DispatchSourceSignal] = []
@@ -63,6 +64,7 @@ final class TerminationSignals {
     init() {
         var interrupts = 0
         let queue = DispatchQueue(label: "swiftlet.signals")
+        let registered = DispatchSemaphore(value: 0)
         for number in [SIGTERM, SIGINT] {
             signal(number, SIG_IGN)
             let source = DispatchSource.makeSignalSource(signal: number, queue: queue)
@@ -73,9 +75,11 @@ final class TerminationSignals {
                 }
                 received.signal()
             }
+            source.setRegistrationHandler { registered.signal() }
             source.resume()
             sources.append(source)
         }
+        for _ in sources { registered.wait() }
     }
 
     /// Blocks until the first signal.

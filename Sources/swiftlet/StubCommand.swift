@@ -151,8 +151,9 @@ struct StubCommand: ParsableCommand {
 
     func run() throws {
         if listPresets { return print(EngineOptions.presetTable) }
+        let signals = TerminationSignals()
         let threads = try start()
-        Self.waitForSignal()
+        signals.wait()
         let drained = DispatchSemaphore(value: 0)
         let manner = sigterm
         for thread in threads {
@@ -201,20 +202,6 @@ struct StubCommand: ParsableCommand {
         FileHandle.standardError.write(Data("\(line)\n".utf8))
         // As vLLM's API server, which ends with its engine core; a moment later, so that what it said last can leave.
         if case .died = event { DispatchQueue.global().asyncAfter(deadline: .now() + .milliseconds(150)) { _exit(1) } }
-    }
-
-    /// Returns at SIGTERM or SIGINT.
-    private static func waitForSignal() {
-        let asked = DispatchSemaphore(value: 0)
-        let sources = [SIGTERM, SIGINT].map { number in
-            signal(number, SIG_IGN)
-            let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-            source.setEventHandler { asked.signal() }
-            source.resume()
-            return source
-        }
-        asked.wait()
-        for source in sources { source.cancel() }
     }
 }
 
