@@ -43,6 +43,14 @@ def test_stop_ends_the_reply_before_the_word(client):
     assert "".join(chunk.choices[0].text for chunk in stream) == cut.text
 
 
+def test_a_stop_that_never_comes_holds_nobody_up(stub):
+    """A hundred long replies that are searched for a stop string: the search goes along with the tokens, not before them."""
+    question = {"prompt": "a", "n": 128, "stop": "zzzz", "ignore_eos": True, "max_tokens": 131000, "stream": True}
+    with httpx.stream("POST", f"{stub.url}/v1/completions", json=question, timeout=20) as answer:
+        assert answer.status_code == 200 and next(answer.iter_lines()).startswith("data: {")
+        assert httpx.get(f"{stub.url}/health", timeout=20).status_code == 200
+
+
 def test_logprobs(client):
     choice = client.chat.completions.create(**QUESTION, logprobs=True, top_logprobs=3).choices[0]
     assert "".join(entry.token for entry in choice.logprobs.content) == choice.message.content

@@ -40,6 +40,7 @@ struct CompletionRequest {
         let maximum = try Self.maximumTokens(of: body, kind: kind, promptTokens: longest, limit: configuration.maximumModelTokens)
         var wishes = Self.wishes(of: body, kind: kind, maximum: maximum)
         wishes.adapter = served.adapter.map { BlockHash.adapter(named: $0) }
+        guard !wishes.stop.exceedsLimits else { throw .invalid(StopMatch.Conditions.limitsMessage, param: "stop") }
         self.kind = kind
         model = served.name
         choices = prompts.flatMap { prompt in
