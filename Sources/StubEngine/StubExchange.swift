@@ -17,6 +17,7 @@ final class StubExchange: DownstreamExchange {
     private var plan = FaultPlan()
     private var output: FaultedOutput?
     private var delay: Delay?
+    private var requestHasEnded = false
     /// The answer is on its way already, or never comes; what still comes of the request is dropped.
     private var isSettled = false
     private(set) var servesStaleMetrics = false
@@ -42,12 +43,9 @@ final class StubExchange: DownstreamExchange {
         beginNanoseconds = host.loop.now
         let path = String(decoding: request.path, as: UTF8.self)
         route = Route(rawValue: path)
-        let isCall = request.version == .http2 && request.isGRPC
         guard planFaults(path: path, generates: isCall ? GRPCCall.generates(path) : route?.generates ?? false) else { return }
         if isCall {
-            guard strikeBefore() else { return }
-            call = GRPCCall(exchange: self, path: path)
-            call?.headReceived()
+            proceed()
         } else if let length = request.contentLength, length > StubLimits.bodyBytes {
             refuseBody()
         } else if let length = request.contentLength {
@@ -64,9 +62,23 @@ final class StubExchange: DownstreamExchange {
     }
 
     override func requestEnded() {
+        requestHasEnded = true
         guard !isSettled else { return }
         if let call { return call.requestEnded() }
-        proceed()
+        if delay == nil { proceed() }
+    }
+
+    private var isCall: Bool { request.version == .http2 && request.isGRPC }
+
+    /// Makes the call, and gives it what came while it was held up.
+    private func beginCall() {
+        let call = GRPCCall(exchange: self, path: String(decoding: request.path, as: UTF8.self))
+        self.call = call
+        call.headReceived()
+        let early = body
+        body = []
+        early.withUnsafeBytes(call.bodyReceived)
+        if requestHasEnded { call.requestEnded() }
     }
 
     override func cancelled() {
@@ -107,7 +119,7 @@ final class StubExchange: DownstreamExchange {
     func proceed() {
         delay = nil
         guard strikeBefore() else { return }
-        serve()
+        if isCall { beginCall() } else { serve() }
     }
 
     /// Returns whether the request is to be served now.
