@@ -24,6 +24,7 @@ final class StubExchange: DownstreamExchange {
     private var beginNanoseconds: UInt64 = 0
     private var status = 0
     private var responseBytes = 0
+    private var events = 0
     private var bodyBytes = 0
 
     /// Came over the administration port, where nothing goes wrong.
@@ -94,7 +95,7 @@ final class StubExchange: DownstreamExchange {
     private func refuseBody() {
         answer(
             status: 413,
-            json: WireError(status: 413, message: "The request body is too large.", type: "BadRequestError", param: nil).body)
+            json: body(of: WireError(status: 413, message: "The request body is too large.", type: "BadRequestError", param: nil)))
     }
 
     // MARK: Faults
@@ -107,7 +108,7 @@ final class StubExchange: DownstreamExchange {
             do throws(FaultError) {
                 for fault in try Fault.parse(header: String(decoding: header, as: UTF8.self)) { plan.add(fault) }
             } catch {
-                answer(status: 400, json: WireError.invalid(error.message, param: "x-stub-fault").body)
+                answer(status: 400, json: body(of: .invalid(error.message, param: "x-stub-fault")))
                 return false
             }
         }
@@ -138,7 +139,7 @@ final class StubExchange: DownstreamExchange {
             case .error(let status, let retryAfter, let grpcStatus):
                 return refuse(status: status, retryAfterSeconds: retryAfter, grpcStatus: grpcStatus)
             case .errorBody:
-                answer(status: 200, json: WireError.deadEngine.body)
+                answer(status: 200, json: body(of: .deadEngine))
                 return false
             case .errorEvent:
                 endWithDeadEngine()
@@ -179,7 +180,7 @@ final class StubExchange: DownstreamExchange {
             headers.append("grpc-message", "fault")
             begin(status: 200, headers: headers, ended: true)
         } else {
-            send(status: status, headers: headers, type: "application/json", body: WireError.fault(status).body)
+            send(status: status, headers: headers, type: "application/json", body: body(of: .fault(status)))
         }
         return false
     }
@@ -222,6 +223,7 @@ final class StubExchange: DownstreamExchange {
     /// One event, one gRPC message, or a whole body.
     func emit(_ bytes: UnsafeRawBufferPointer) {
         responseBytes += bytes.count
+        events += 1
         if let output { output.body(bytes) } else { write(bytes) }
     }
 
@@ -245,15 +247,25 @@ final class StubExchange: DownstreamExchange {
         conclude()
     }
 
-    /// What an engine whose core has died says: an error, and in a stream `[DONE]` after it, as if all were well.
-    func endWithDeadEngine() {
+    /// What an engine whose core has died says: an error, and in a stream of completions `[DONE]` after it, as if all were well.
+    /// `afterEvents` have gone out.
+    func endWithDeadEngine(afterEvents count: Int? = nil) {
         isSettled = true
         output = nil
         if let call { return call.endWithDeadEngine() }
-        guard isResponseStarted else { return answer(status: 500, json: WireError.deadEngine.body) }
-        emit("data: \(WireError.deadEngine.body)\n\n")
-        endStream()
+        guard isResponseStarted else { return answer(status: 500, json: body(of: .deadEngine)) }
+        let error = WireError.deadEngine
+        switch route {
+        case .messages: endStream(with: "event: error\ndata: \(error.anthropicBody)\n\n")
+        case .responses: endStream(with: "event: error\ndata: \(error.responsesEvent(number: count ?? events))\n\n")
+        default:
+            emit("data: \(error.body)\n\n")
+            endStream()
+        }
     }
+
+    /// An error as the API of the request's path words it.
+    func body(of error: WireError) -> String { route == .messages ? error.anthropicBody : error.body }
 
     func answer(status: Int, json: String?, reportsLoad: Bool = false) {
         let headers = makeHeaders()
@@ -268,6 +280,11 @@ final class StubExchange: DownstreamExchange {
 
     func send(status: Int, headers: HeaderBlock, type: StaticString?, body: String) {
         isSettled = true
+        if plan.breaksWholeAnswers {
+            // An answer in one piece has no event to put the error into: the engine died before it was there.
+            plan.during = []
+            return endWithDeadEngine()
+        }
         headers.append("content-length", decimal: body.utf8.count)
         if let type { headers.append("content-type", type) }
         begin(status: status, headers: headers)

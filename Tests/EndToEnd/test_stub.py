@@ -1,5 +1,6 @@
 """The stub engine itself, asked without a router: vLLM's wire and its faults."""
 
+import json
 import re
 import socket
 
@@ -166,6 +167,28 @@ def test_errors(stub):
     assert answer.text.split("\n\n")[-3].startswith('data: {"error"') and answer.text.endswith("data: [DONE]\n\n")
     assert len(ask(stub, "huge-header;bytes=50000").headers["x-stub-filler"]) == 50000
     assert ask(stub, "nonsense").status_code == 400
+
+
+def test_errors_have_the_shape_of_their_api(stub):
+    def ask(path, fault, **fields):
+        return httpx.post(f"{stub.url}/v1/{path}", headers={"x-stub-fault": fault}, json={"max_tokens": 8, **fields})
+
+    messages = {"messages": QUESTION["messages"]}
+    answer = ask("messages", "error;status=503", **messages)
+    assert answer.status_code == 503 and answer.json()["type"] == "error" and "message" in answer.json()["error"]
+    assert ask("messages", "error-body", **messages).json()["type"] == "error"
+    assert ask("completions", "error;status=503", prompt="x").json()["error"]["code"] == 503
+    # An answer in one piece is none when the engine dies under it.
+    for path, fields in {"messages": messages, "chat/completions": messages, "completions": {"prompt": "x"}, "responses": {"input": "x"}}.items():
+        answer = ask(path, "error-event", **fields)
+        assert answer.status_code == 500 and "EngineCore" in answer.json()["error"]["message"], path
+    # Streams of named events end with one of theirs.
+    stream = ask("messages", "error-event;after_events=3", stream=True, **messages).text.strip().split("\n\n")
+    assert len(stream) == 4 and stream[-1].startswith('event: error\ndata: {"type":"error","error":{')
+    stream = ask("responses", "error-event;after_events=3", stream=True, input="x").text.strip().split("\n\n")
+    assert len(stream) == 4 and stream[-1].startswith("event: error\n")
+    event = json.loads(stream[-1].split("data: ")[1])
+    assert event["type"] == "error" and event["sequence_number"] == 3
 
 
 def test_close_on_reuse(stub):

@@ -16,6 +16,9 @@ struct FaultPlan: Equatable {
     /// The answer leaves through a ``FaultedOutput``.
     var changesOutput: Bool { !during.isEmpty || bytesPerSecond != nil || hugeHeaderBytes != nil }
 
+    /// The engine dies before an answer that is no stream is whole.
+    var breaksWholeAnswers: Bool { during.contains { $0.action == .errorEvent } }
+
     mutating func add(_ fault: Fault) {
         switch (fault.action, fault.point) {
         case (.trickle(let rate), _): bytesPerSecond = rate
