@@ -167,6 +167,9 @@ def test_errors(stub):
     assert answer.text.split("\n\n")[-3].startswith('data: {"error"') and answer.text.endswith("data: [DONE]\n\n")
     assert len(ask(stub, "huge-header;bytes=50000").headers["x-stub-filler"]) == 50000
     assert ask(stub, "nonsense").status_code == 400
+    for fault in ("refuse", "refuse;ms=5", "accept-close", "stream-limit", "error;action=stream-limit"):
+        answer = ask(stub, fault)
+        assert answer.status_code == 400 and "of the port" in answer.json()["error"]["message"], fault
 
 
 def test_errors_have_the_shape_of_their_api(stub):

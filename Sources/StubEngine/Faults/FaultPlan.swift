@@ -65,10 +65,7 @@ struct FaultTable {
     mutating func plan(path: String, generates: Bool, nowNanoseconds: UInt64) -> FaultPlan {
         var plan = FaultPlan()
         for index in entries.indices {
-            switch entries[index].fault.action {
-            case .refuse, .acceptClose, .streamLimit: continue
-            default: break
-            }
+            if entries[index].fault.action.isOfPort { continue }
             guard entries[index].fault.path.map({ path.hasPrefix($0) }) ?? generates else { continue }
             if strikes(index, nowNanoseconds: nowNanoseconds) { plan.add(entries[index].fault) }
         }
