@@ -1,5 +1,6 @@
 """The life of a stub engine: how it starts, what its flags make of it, how it loses members, how it ends."""
 
+import concurrent.futures
 import re
 import signal
 import threading
@@ -195,6 +196,27 @@ def test_a_draining_vllm_says_that_it_is_well_and_refuses_all_work(start):
     assert httpx.get(f"{stub.url}/health").status_code == 200
     assert stream.finish()[-1] == "data: [DONE]"
     assert stub.wait_exit(5) == 0
+
+
+@pytest.mark.parametrize("status", [503, 429])
+def test_prompts_have_no_more_room_than_was_said(start, status):
+    """Of one prompt that fills the queue and one more, the second is refused; without the first it is taken."""
+    stub = start(processes.stub, arguments=["--max-num-queued-tokens", 100, "--overload-status", status])
+
+    def ask(tokens):
+        return httpx.post(f"{stub.url}/v1/completions", json={"prompt": list(range(tokens)), "max_tokens": 1}, timeout=10)
+
+    assert ask(100).status_code == 200
+    answer = ask(101)
+    assert answer.status_code == status and "busy" in answer.json()["error"]["message"]
+    assert httpx.post(f"{stub.url}/pause").status_code == 200
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        waiting = pool.submit(ask, 60)
+        wait_until(lambda: httpx.get(f"{stub.url}/load").json()["server_load"] == 1, what="the first prompt in the queue")
+        assert ask(41).status_code == status
+        assert httpx.post(f"{stub.url}/resume").status_code == 200
+        assert waiting.result().status_code == 200
+    assert ask(41).status_code == 200
 
 
 @pytest.mark.parametrize("fault, seen", [
