@@ -198,6 +198,33 @@ def test_a_draining_vllm_says_that_it_is_well_and_refuses_all_work(start):
     assert stub.wait_exit(5) == 0
 
 
+def test_a_drain_that_is_called_off(start):
+    stub = start(processes.stub, decode_ms=2, arguments=["--admin-listen", "127.0.0.1:0"])
+
+    def configure(drain):
+        answer = httpx.post(f"{stub.admin_url}/admin/config", json={"drain": drain})
+        assert answer.status_code == 200
+        return answer.json()
+
+    def ask():
+        return httpx.post(f"{stub.url}/v1/completions", json={"prompt": "x", "max_tokens": 1})
+
+    for call_off in (False, None):
+        stream = Stream(stub, 500)
+        assert configure(True)["drain"] is True
+        with pytest.raises(httpx.ConnectError):
+            ask()
+        assert stream.finish()[-1] == "data: [DONE]"
+        configure(call_off)
+        assert ask().status_code == 200
+    configure("vllm")
+    assert ask().json()["error"]["message"] == "cannot schedule new futures after shutdown"
+    assert httpx.get(f"{stub.url}/health").status_code == 200
+    configure(False)
+    assert ask().status_code == 200
+    assert httpx.post(f"{stub.admin_url}/admin/config", json={"drain": "soon"}).status_code == 400
+
+
 @pytest.mark.parametrize("status", [503, 429])
 def test_prompts_have_no_more_room_than_was_said(start, status):
     """Of one prompt that fills the queue and one more, the second is refused; without the first it is taken."""
