@@ -116,6 +116,12 @@ def test_predictions_are_shown_beside_what_was_published():
     assert re.search(r"^DistServe decode: opt-13b a100 tp1, batch 16, context 1024 +ms +\d+\.\d +\d+\.\d +[+-]\d+\.\d %$", output, re.M)
     count, mean = re.search(r"^all +(\d+) +(\d+\.\d) %", output, re.M).groups()
     assert int(count) > 100 and float(mean) < 15
+    # A series that a constant was read off is told from one that says how good the model is.
+    uses = dict(re.findall(r"^(\S.*?) +(calibrated|held out) +\d+ ", output, re.M))
+    assert uses["Vidur layer"] == uses["Vidur all-reduce"] == uses["DistServe decode"] == "calibrated"
+    assert uses["DistServe prefill"] == uses["Splitwise token"] == uses["llm-d prefill"] == "held out"
+    count, mean = re.search(r"^held out +(\d+) +(\d+\.\d) %", output, re.M).groups()
+    assert int(count) == 35 and 15 < float(mean) < 25
     assert len(processes.run("stub", "validate", "--summary").stdout.splitlines()) < 15
 
 
