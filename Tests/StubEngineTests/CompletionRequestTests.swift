@@ -124,6 +124,22 @@ import Testing
         #expect(throws: WireError.self) { try read(stops(1, 1_025)) }
     }
 
+    @Test(arguments: [
+        (#""top_p":0"#, "top_p"), (#""top_p":1.01"#, "top_p"), (#""min_tokens":-1"#, "min_tokens"),
+        (#""min_tokens":9,"max_tokens":8"#, "min_tokens"), (#""logprobs":-1"#, "logprobs"), (#""top_logprobs":-1"#, "top_logprobs"),
+        (#""stop":["a",""]"#, "stop"), (#""stop":"""#, "stop"),
+    ])
+    func samplingOutOfRangeIsRefused(field: String, parameter: String) throws {
+        let error = #expect(throws: WireError.self) { try read(#"{"prompt":"x",\#(field)}"#) }
+        #expect(error?.status == 400)
+        #expect(error?.param == parameter)
+    }
+
+    @Test func samplingAtItsBoundsIsTaken() throws {
+        #expect(try read(#"{"prompt":"x","top_p":1,"min_tokens":8,"max_tokens":8,"logprobs":0,"stop":[]}"#).maximumTokens == 8)
+        #expect(try read(#"{"prompt":"x","top_p":0.001,"min_tokens":0}"#).maximumTokens == 16)
+    }
+
     @Test func streamOptionsAreForStreams() throws {
         let stream = try read(#"{"prompt":"x","stream":true,"stream_options":{"include_usage":true,"continuous_usage_stats":true}}"#)
         #expect(stream.isStream && stream.includesUsage && stream.includesContinuousUsage)
