@@ -115,6 +115,20 @@ public struct Engine {
         return true
     }
 
+    /// Ends a sequence after `outputTokens`, as when a stop string has come into sight. Returns whether that is fewer than it was to
+    /// get, and more than it has got.
+    @discardableResult
+    public mutating func shorten(_ id: SequenceID, to outputTokens: Int) -> Bool {
+        guard let slot = slots[id], outputTokens > sequences[slot].produced,
+            outputTokens < sequences[slot].outputLimit
+        else {
+            return false
+        }
+        sequences[slot].shorten(to: outputTokens)
+        equalSteps = 1
+        return true
+    }
+
     /// Ends the step under way if it is due, and begins the next one if there is work. Appends what happened to `events`.
     ///
     /// While there is work, steps follow each other without a gap however late the caller is, as on a device of its own; a caller

@@ -2,8 +2,8 @@
 struct Sequence {
     var id: SequenceID
     var prompt: Prompt
-    let outputLimit: Int
-    let endsTurn: Bool
+    private(set) var outputLimit: Int
+    private(set) var endsTurn: Bool
     let adapter: AdapterID?
     let arrival: UInt64
     var reply: Reply
@@ -53,6 +53,12 @@ struct Sequence {
     }
 
     private var lastHash: UInt64 { replyHashes.last ?? prompt.blockHashes.last ?? prompt.root }
+
+    /// The text ends after fewer tokens than was thought, and not because the model ends its turn.
+    mutating func shorten(to outputTokens: Int) {
+        outputLimit = outputTokens
+        endsTurn = false
+    }
 
     /// Samples the next token and appends it to the text.
     mutating func produce(blockSize: Int) -> ReplyToken {

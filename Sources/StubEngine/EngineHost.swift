@@ -111,7 +111,7 @@ final class EngineHost: EventHandler {
                 for started in generation.choices[..<index] { drop(started.request.id) }
                 throw error
             }
-            generation.choices[index].request = request
+            generation.choices[index].setID(request.id)
             owners[lastSequence] = Owner(generation: generation, choice: index)
         }
         counters.requests &+= 1
@@ -303,7 +303,7 @@ final class EngineHost: EventHandler {
         }
         owners.values[index].lastTokenNanoseconds = max(1, time)
         tokensPerSecond.count(at: loop.now)
-        owner.generation.receive(token, choice: owner.choice)
+        if let end = owner.generation.receive(token, choice: owner.choice) { engine.shorten(id, to: end) }
     }
 
     private func finish(_ generation: Generation) {

@@ -3,19 +3,47 @@ import EngineModel
 /// One request under way in the engine: one sequence per prompt and per reply wanted of it. Subclasses write the answer.
 class Generation {
     struct Choice {
-        var request: SequenceRequest
-        /// What ends the reply before the model would.
-        var stop: StopMatch?
-        var produced = 0
+        private(set) var request: SequenceRequest
+        private var scanner: StopScanner?
+        private(set) var produced = 0
         /// Somebody ended it by its request's id.
         var isAborted = false
-        /// Bytes of text that may still be shown.
-        var visibleBytes: Int
+        /// Bytes of text of the tokens so far, shown or not.
+        private var textBytes = 0
 
-        init(request: SequenceRequest, stop: StopMatch? = nil) {
+        init(request: SequenceRequest, scanner: StopScanner? = nil) {
             self.request = request
-            self.stop = stop
-            visibleBytes = stop?.visibleBytes ?? .max
+            self.scanner = scanner
+            self.scanner?.scan(beyond: 0, textBytes: 0)
+            takeOverMatch()
+        }
+
+        /// What ends the reply before the model would, once it has come into sight.
+        var stop: StopMatch? { scanner?.match }
+
+        mutating func setID(_ id: SequenceID) { request.id = id }
+
+        /// Counts a token. Returns after how many the reply ends when a stop has come into sight just now: more than there are.
+        mutating func count(_ token: ReplyToken) -> Int? {
+            produced += 1
+            textBytes += token.text.count
+            guard scanner != nil, stop == nil else { return nil }
+            scanner?.scan(beyond: produced, textBytes: textBytes)
+            return takeOverMatch()
+        }
+
+        @discardableResult
+        private mutating func takeOverMatch() -> Int? {
+            guard let stop else { return nil }
+            request.outputTokens = stop.tokens
+            request.endsTurn = false
+            return stop.tokens
+        }
+
+        /// How much of the text of the token that was counted last may be shown.
+        func visibleBytes(of text: [UInt8]) -> Int {
+            guard let stop else { return text.count }
+            return min(text.count, max(0, stop.visibleBytes - (textBytes - text.count)))
         }
 
         var isComplete: Bool { isAborted || produced == request.outputTokens }
@@ -39,17 +67,17 @@ class Generation {
     final var isComplete: Bool { choices.allSatisfy(\.isComplete) }
     final var producedTokens: Int { choices.reduce(0) { $0 + $1.produced } }
 
-    final func receive(_ token: ReplyToken, choice: Int) {
-        choices[choice].produced += 1
+    /// Returns after how many tokens the choice ends when that has become less just now.
+    final func receive(_ token: ReplyToken, choice: Int) -> Int? {
+        let end = choices[choice].count(token)
         tokenReceived(token, choice: choice)
+        return end
     }
 
-    /// The part of a token's text that comes before the stop.
+    /// The part of the last token's text that comes before the stop.
     final func visibleText(of token: ReplyToken, choice: Int) -> ArraySlice<UInt8> {
         let text = token.text
-        let count = min(text.count, choices[choice].visibleBytes)
-        if choices[choice].visibleBytes != .max { choices[choice].visibleBytes -= count }
-        return text[..<count]
+        return text[..<choices[choice].visibleBytes(of: text)]
     }
 
     /// A choice got its next token; it may be the last.
@@ -99,15 +127,15 @@ struct ReplyWishes {
     /// The sequence for one reply to `prompt`. Equal wishes and prompts give equal replies on every stub of the same seed.
     func choice(of prompt: Prompt, index: Int, stubSeed: UInt64) -> Generation.Choice {
         let seed = ReplyLength.seed(of: prompt, requestSeed: requestSeed, stubSeed: stubSeed, choice: index)
-        var (tokens, endsTurn) = ReplyLength.decide(
+        let (tokens, endsTurn) = ReplyLength.decide(
             seed: seed, maximum: maximumTokens, minimum: minimumTokens, ignoresEnd: ignoresEnd)
-        let match = StopMatch.first(
-            in: Reply(seed: seed, continuesText: continuesText), limit: endsTurn ? tokens - 1 : tokens, conditions: stop)
-        if let match { (tokens, endsTurn) = (match.tokens, false) }
         return Generation.Choice(
             request: SequenceRequest(
                 id: 0, prompt: prompt, replySeed: seed, continuesText: continuesText, outputTokens: tokens, endsTurn: endsTurn,
                 adapter: adapter),
-            stop: match)
+            scanner: stop.isEmpty
+                ? nil
+                : StopScanner(
+                    reply: Reply(seed: seed, continuesText: continuesText), limit: endsTurn ? tokens - 1 : tokens, conditions: stop))
     }
 }

@@ -8,7 +8,8 @@ final class Stub: EventHandler {
     var vocabulary = Vocabulary()
     var httpMetrics = HTTPMetrics()
     /// New work gets vLLM's answer of a draining engine.
-    private(set) var isShuttingDown = false
+    var isShuttingDown: Bool { isTerminating || settings.drain == .vllm }
+    private var isTerminating = false
     private(set) var settings: StubSettings
     private var faults = FaultTable()
     private var lastMetricsText: String?
@@ -96,8 +97,10 @@ final class Stub: EventHandler {
         if case .object(let named)? = changes["faults"] { rearmed = Set(named.keys) }
         if changes["fault_seed"] != nil { faults.reseed(next.faultSeed) }
         faults.replace(with: next.faults, rearmed: rearmed)
+        let drainBegins = next.drain == .port && settings.drain != .port
         settings = next
         applyToPort(rearmed: rearmed)
+        if drainBegins { drain() }
         for rank in next.lostMembers { fleet.lost(rank: rank, of: self) }
     }
 
@@ -111,7 +114,7 @@ final class Stub: EventHandler {
     /// The faults that concern the port and not a request.
     private func applyToPort(rearmed: Set<String>) {
         var streams = TransportLimits().streamsPerConnection
-        var refuses = false
+        var refuses = settings.drain == .port
         for (name, fault) in settings.faults {
             switch fault.action {
             case .streamLimit: streams = 1
@@ -132,7 +135,7 @@ final class Stub: EventHandler {
 
     /// A port that refused for a while opens again.
     override func deadlineReached() {
-        guard fleet.isOpen else { return }
+        guard fleet.isOpen, settings.drain != .port else { return }
         // The port was ours a moment ago; should another have taken it, refusing on is all that is left.
         try? open()
     }
@@ -146,7 +149,7 @@ final class Stub: EventHandler {
     }
 
     /// As vLLM drains: goes on listening and saying that all is well, and refuses new work with 500.
-    func shutDownAsVLLM() { isShuttingDown = true }
+    func shutDownAsVLLM() { isTerminating = true }
 
     /// As vLLM is terminated by default: the port is refused, what is under way neither ends nor moves.
     func freeze() {

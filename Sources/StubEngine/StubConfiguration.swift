@@ -75,6 +75,9 @@ enum StubLimits {
     static let embeddings = 2_048
     /// Alternatives that a token's log probabilities list, as vLLM's `--max-logprobs`.
     static let logprobs = 20
+    /// Stop strings of one request, and bytes of each: what bounds the work that a token may cost.
+    static let stops = 64
+    static let stopBytes = 1_024
     /// Requests of one streaming call that wait for those before them.
     static let queuedMessages = 256
     /// Steps that a late host makes up for before others have their turn.

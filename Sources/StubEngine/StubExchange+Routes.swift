@@ -15,7 +15,7 @@ extension StubExchange {
         do throws(WireError) {
             try serve(route)
         } catch {
-            answer(status: error.status, json: route == .messages ? error.anthropicBody : error.body)
+            answer(status: error.status, json: body(of: error))
         }
     }
 

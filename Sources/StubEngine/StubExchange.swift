@@ -17,12 +17,14 @@ final class StubExchange: DownstreamExchange {
     private var plan = FaultPlan()
     private var output: FaultedOutput?
     private var delay: Delay?
+    private var requestHasEnded = false
     /// The answer is on its way already, or never comes; what still comes of the request is dropped.
     private var isSettled = false
     private(set) var servesStaleMetrics = false
     private var beginNanoseconds: UInt64 = 0
     private var status = 0
     private var responseBytes = 0
+    private var events = 0
     private var bodyBytes = 0
 
     /// Came over the administration port, where nothing goes wrong.
@@ -42,12 +44,9 @@ final class StubExchange: DownstreamExchange {
         beginNanoseconds = host.loop.now
         let path = String(decoding: request.path, as: UTF8.self)
         route = Route(rawValue: path)
-        let isCall = request.version == .http2 && request.isGRPC
         guard planFaults(path: path, generates: isCall ? GRPCCall.generates(path) : route?.generates ?? false) else { return }
         if isCall {
-            guard strikeBefore() else { return }
-            call = GRPCCall(exchange: self, path: path)
-            call?.headReceived()
+            proceed()
         } else if let length = request.contentLength, length > StubLimits.bodyBytes {
             refuseBody()
         } else if let length = request.contentLength {
@@ -64,9 +63,23 @@ final class StubExchange: DownstreamExchange {
     }
 
     override func requestEnded() {
+        requestHasEnded = true
         guard !isSettled else { return }
         if let call { return call.requestEnded() }
-        proceed()
+        if delay == nil { proceed() }
+    }
+
+    private var isCall: Bool { request.version == .http2 && request.isGRPC }
+
+    /// Makes the call, and gives it what came while it was held up.
+    private func beginCall() {
+        let call = GRPCCall(exchange: self, path: String(decoding: request.path, as: UTF8.self))
+        self.call = call
+        call.headReceived()
+        let early = body
+        body = []
+        early.withUnsafeBytes(call.bodyReceived)
+        if requestHasEnded { call.requestEnded() }
     }
 
     override func cancelled() {
@@ -82,7 +95,7 @@ final class StubExchange: DownstreamExchange {
     private func refuseBody() {
         answer(
             status: 413,
-            json: WireError(status: 413, message: "The request body is too large.", type: "BadRequestError", param: nil).body)
+            json: body(of: WireError(status: 413, message: "The request body is too large.", type: "BadRequestError", param: nil)))
     }
 
     // MARK: Faults
@@ -95,7 +108,7 @@ final class StubExchange: DownstreamExchange {
             do throws(FaultError) {
                 for fault in try Fault.parse(header: String(decoding: header, as: UTF8.self)) { plan.add(fault) }
             } catch {
-                answer(status: 400, json: WireError.invalid(error.message, param: "x-stub-fault").body)
+                answer(status: 400, json: body(of: .invalid(error.message, param: "x-stub-fault")))
                 return false
             }
         }
@@ -107,7 +120,7 @@ final class StubExchange: DownstreamExchange {
     func proceed() {
         delay = nil
         guard strikeBefore() else { return }
-        serve()
+        if isCall { beginCall() } else { serve() }
     }
 
     /// Returns whether the request is to be served now.
@@ -126,7 +139,7 @@ final class StubExchange: DownstreamExchange {
             case .error(let status, let retryAfter, let grpcStatus):
                 return refuse(status: status, retryAfterSeconds: retryAfter, grpcStatus: grpcStatus)
             case .errorBody:
-                answer(status: 200, json: WireError.deadEngine.body)
+                answer(status: 200, json: body(of: .deadEngine))
                 return false
             case .errorEvent:
                 endWithDeadEngine()
@@ -167,7 +180,7 @@ final class StubExchange: DownstreamExchange {
             headers.append("grpc-message", "fault")
             begin(status: 200, headers: headers, ended: true)
         } else {
-            send(status: status, headers: headers, type: "application/json", body: WireError.fault(status).body)
+            send(status: status, headers: headers, type: "application/json", body: body(of: .fault(status)))
         }
         return false
     }
@@ -210,6 +223,7 @@ final class StubExchange: DownstreamExchange {
     /// One event, one gRPC message, or a whole body.
     func emit(_ bytes: UnsafeRawBufferPointer) {
         responseBytes += bytes.count
+        events += 1
         if let output { output.body(bytes) } else { write(bytes) }
     }
 
@@ -233,15 +247,25 @@ final class StubExchange: DownstreamExchange {
         conclude()
     }
 
-    /// What an engine whose core has died says: an error, and in a stream `[DONE]` after it, as if all were well.
-    func endWithDeadEngine() {
+    /// What an engine whose core has died says: an error, and in a stream of completions `[DONE]` after it, as if all were well.
+    /// `afterEvents` have gone out.
+    func endWithDeadEngine(afterEvents count: Int? = nil) {
         isSettled = true
         output = nil
         if let call { return call.endWithDeadEngine() }
-        guard isResponseStarted else { return answer(status: 500, json: WireError.deadEngine.body) }
-        emit("data: \(WireError.deadEngine.body)\n\n")
-        endStream()
+        guard isResponseStarted else { return answer(status: 500, json: body(of: .deadEngine)) }
+        let error = WireError.deadEngine
+        switch route {
+        case .messages: endStream(with: "event: error\ndata: \(error.anthropicBody)\n\n")
+        case .responses: endStream(with: "event: error\ndata: \(error.responsesEvent(number: count ?? events))\n\n")
+        default:
+            emit("data: \(error.body)\n\n")
+            endStream()
+        }
     }
+
+    /// An error as the API of the request's path words it.
+    func body(of error: WireError) -> String { route == .messages ? error.anthropicBody : error.body }
 
     func answer(status: Int, json: String?, reportsLoad: Bool = false) {
         let headers = makeHeaders()
@@ -256,6 +280,11 @@ final class StubExchange: DownstreamExchange {
 
     func send(status: Int, headers: HeaderBlock, type: StaticString?, body: String) {
         isSettled = true
+        if plan.breaksWholeAnswers {
+            // An answer in one piece has no event to put the error into: the engine died before it was there.
+            plan.during = []
+            return endWithDeadEngine()
+        }
         headers.append("content-length", decimal: body.utf8.count)
         if let type { headers.append("content-type", type) }
         begin(status: status, headers: headers)

@@ -9,6 +9,16 @@ struct StubSettings {
     let maximumQueuedTokens: Int?
     /// Ranks of members inside the process that are gone.
     let lostMembers: [Int]
+    let drain: Drain
+
+    /// How the engine takes its leave, until it is told otherwise.
+    enum Drain {
+        case none
+        /// The port is refused, health watchers hear it, connections end with what is under way on them.
+        case port
+        /// As vLLM's: the port stays, all seems well, and new work gets a 500.
+        case vllm
+    }
 
     init(_ configuration: StubConfiguration) {
         var overload: [String: JSONValue] = ["status": .number(Double(configuration.overloadStatus))]
@@ -16,6 +26,7 @@ struct StubSettings {
         overload["max_num_queued_tokens"] = configuration.maximumQueuedTokens.map { .number(Double($0)) }
         document = .object([
             "faults": .object([:]), "fault_seed": .number(0), "overload": .object(overload), "lost_members": .array([]),
+            "drain": .bool(false),
         ])
         faults = []
         faultSeed = 0
@@ -23,6 +34,7 @@ struct StubSettings {
         maximumQueuedRequests = configuration.maximumQueuedRequests
         maximumQueuedTokens = configuration.maximumQueuedTokens
         lostMembers = []
+        drain = .none
     }
 
     /// Reads a whole document. Names the first field that is wrong.
@@ -42,6 +54,12 @@ struct StubSettings {
         maximumQueuedTokens = try overload.integer("max_num_queued_tokens", 0...1_000_000_000)
         try overload.refuseRest()
         lostMembers = try Self.ranks(reader.take("lost_members"))
+        switch reader.take("drain") {
+        case nil, .bool(false): drain = .none
+        case .bool(true): drain = .port
+        case .string("vllm"): drain = .vllm
+        default: throw FaultError(message: "config.drain: expected true, false or \"vllm\"")
+        }
         try reader.refuseRest()
         self.document = document
     }

@@ -54,6 +54,12 @@ struct WireError: Error, Equatable {
         WireError(status: status, message: "fault", type: "InternalServerError", param: nil)
     }
 
+    /// The event `error` in a stream of `/v1/responses`, as OpenAI's reference has it.
+    func responsesEvent(number: Int) -> String {
+        "{\"type\":\"error\",\"code\":\"\(status)\",\"message\":\(JSONText.string(message)),\"param\":\(JSONText.string(param)),"
+            + "\"sequence_number\":\(number)}"
+    }
+
     /// The shape of `/v1/messages`, which validation errors do not have.
     var anthropicBody: String {
         guard type != "Bad Request" else { return body }

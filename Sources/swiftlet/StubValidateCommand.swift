@@ -8,8 +8,8 @@ struct StubValidateCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "validate", abstract: "Compare the presets' times with published measurements, point by point.",
         discussion: """
-            No constant is fitted to a point: one set per device and a few global ones. Sources: DistServe's and Splitwise's \
-            simulator profiles, Vidur's operator profiles, llm-d's published throughput.
+            Sources: DistServe's and Splitwise's simulator profiles, Vidur's operator profiles, llm-d's published throughput. \
+            "calibrated" marks the series that constants of the model were read off; the others are held out.
             """)
 
     @Flag(help: "Print one line per source only.")
@@ -27,13 +27,18 @@ struct StubValidateCommand: ParsableCommand {
             }
             print(table.text + "\n")
         }
-        var table = TextTable(header: ["series", "points", "mean error", "worst"])
+        var table = TextTable(header: ["series", "use", "points", "mean error", "worst"])
         for summary in Validation.summaries(of: points) {
             table.rows.append([
-                summary.series, "\(summary.count)", Self.percent(summary.meanError, signed: false), Self.percent(summary.worstError),
+                summary.series, summary.isCalibrating ? "calibrated" : "held out", "\(summary.count)",
+                Self.percent(summary.meanError, signed: false), Self.percent(summary.worstError),
             ])
         }
-        table.rows.append(["all", "\(points.count)", Self.percent(Validation.meanError(of: points), signed: false), ""])
+        let heldOut = Validation.heldOut
+        table.rows.append([
+            "held out", "", "\(heldOut.count)", Self.percent(Validation.meanError(of: heldOut), signed: false), "",
+        ])
+        table.rows.append(["all", "", "\(points.count)", Self.percent(Validation.meanError(of: points), signed: false), ""])
         print(table.text)
     }
 

@@ -1,5 +1,6 @@
 """The stub engine itself, asked without a router: vLLM's wire and its faults."""
 
+import json
 import re
 import socket
 
@@ -41,6 +42,14 @@ def test_stop_ends_the_reply_before_the_word(client):
     assert cut.finish_reason == "stop"
     stream = client.completions.create(model="stub-model", prompt="once", max_tokens=40, stop=word, stream=True)
     assert "".join(chunk.choices[0].text for chunk in stream) == cut.text
+
+
+def test_a_stop_that_never_comes_holds_nobody_up(stub):
+    """A hundred long replies that are searched for a stop string: the search goes along with the tokens, not before them."""
+    question = {"prompt": "a", "n": 128, "stop": "zzzz", "ignore_eos": True, "max_tokens": 131000, "stream": True}
+    with httpx.stream("POST", f"{stub.url}/v1/completions", json=question, timeout=20) as answer:
+        assert answer.status_code == 200 and next(answer.iter_lines()).startswith("data: {")
+        assert httpx.get(f"{stub.url}/health", timeout=20).status_code == 200
 
 
 def test_logprobs(client):
@@ -158,6 +167,31 @@ def test_errors(stub):
     assert answer.text.split("\n\n")[-3].startswith('data: {"error"') and answer.text.endswith("data: [DONE]\n\n")
     assert len(ask(stub, "huge-header;bytes=50000").headers["x-stub-filler"]) == 50000
     assert ask(stub, "nonsense").status_code == 400
+    for fault in ("refuse", "refuse;ms=5", "accept-close", "stream-limit", "error;action=stream-limit"):
+        answer = ask(stub, fault)
+        assert answer.status_code == 400 and "of the port" in answer.json()["error"]["message"], fault
+
+
+def test_errors_have_the_shape_of_their_api(stub):
+    def ask(path, fault, **fields):
+        return httpx.post(f"{stub.url}/v1/{path}", headers={"x-stub-fault": fault}, json={"max_tokens": 8, **fields})
+
+    messages = {"messages": QUESTION["messages"]}
+    answer = ask("messages", "error;status=503", **messages)
+    assert answer.status_code == 503 and answer.json()["type"] == "error" and "message" in answer.json()["error"]
+    assert ask("messages", "error-body", **messages).json()["type"] == "error"
+    assert ask("completions", "error;status=503", prompt="x").json()["error"]["code"] == 503
+    # An answer in one piece is none when the engine dies under it.
+    for path, fields in {"messages": messages, "chat/completions": messages, "completions": {"prompt": "x"}, "responses": {"input": "x"}}.items():
+        answer = ask(path, "error-event", **fields)
+        assert answer.status_code == 500 and "EngineCore" in answer.json()["error"]["message"], path
+    # Streams of named events end with one of theirs.
+    stream = ask("messages", "error-event;after_events=3", stream=True, **messages).text.strip().split("\n\n")
+    assert len(stream) == 4 and stream[-1].startswith('event: error\ndata: {"type":"error","error":{')
+    stream = ask("responses", "error-event;after_events=3", stream=True, input="x").text.strip().split("\n\n")
+    assert len(stream) == 4 and stream[-1].startswith("event: error\n")
+    event = json.loads(stream[-1].split("data: ")[1])
+    assert event["type"] == "error" and event["sequence_number"] == 3
 
 
 def test_close_on_reuse(stub):

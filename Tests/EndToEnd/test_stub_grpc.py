@@ -248,6 +248,21 @@ def test_faults(engine, fault):
     assert len(seen) == messages or (len(seen) < messages and fault.startswith(("close", "reset")))
 
 
+def test_a_call_is_served_after_its_stall(engine):
+    """The request is here long before the call goes on; the delay itself is all that a deadline shorter than it sees."""
+    with open_channel(engine.port) as channel:
+        request = generate_request(PROMPT, max_tokens=3, ignore_eos=True)
+        metadata = (("x-stub-fault", "stall;ms=300"),)
+        assert len(list(call(channel, "Generate")(request, timeout=10, metadata=metadata))) == 4
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call(channel, "Generate")(request, timeout=0.2, metadata=(("x-stub-fault", "stall;ms=60000"),)))
+        assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        refused = (("x-stub-fault", "stall;ms=50,error;status=503"),)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call(channel, "Generate")(request, timeout=10, metadata=refused))
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
 def test_calls_on_a_connection_that_goes_away(engine):
     """A graceful GOAWAY lets the call under way finish; the channel connects anew for the next."""
     with open_channel(engine.port) as channel:

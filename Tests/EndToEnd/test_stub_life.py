@@ -1,5 +1,6 @@
 """The life of a stub engine: how it starts, what its flags make of it, how it loses members, how it ends."""
 
+import concurrent.futures
 import re
 import signal
 import threading
@@ -115,6 +116,12 @@ def test_predictions_are_shown_beside_what_was_published():
     assert re.search(r"^DistServe decode: opt-13b a100 tp1, batch 16, context 1024 +ms +\d+\.\d +\d+\.\d +[+-]\d+\.\d %$", output, re.M)
     count, mean = re.search(r"^all +(\d+) +(\d+\.\d) %", output, re.M).groups()
     assert int(count) > 100 and float(mean) < 15
+    # A series that a constant was read off is told from one that says how good the model is.
+    uses = dict(re.findall(r"^(\S.*?) +(calibrated|held out) +\d+ ", output, re.M))
+    assert uses["Vidur layer"] == uses["Vidur all-reduce"] == uses["DistServe decode"] == "calibrated"
+    assert uses["DistServe prefill"] == uses["Splitwise token"] == uses["llm-d prefill"] == "held out"
+    count, mean = re.search(r"^held out +(\d+) +(\d+\.\d) %", output, re.M).groups()
+    assert int(count) == 35 and 15 < float(mean) < 25
     assert len(processes.run("stub", "validate", "--summary").stdout.splitlines()) < 15
 
 
@@ -195,6 +202,54 @@ def test_a_draining_vllm_says_that_it_is_well_and_refuses_all_work(start):
     assert httpx.get(f"{stub.url}/health").status_code == 200
     assert stream.finish()[-1] == "data: [DONE]"
     assert stub.wait_exit(5) == 0
+
+
+def test_a_drain_that_is_called_off(start):
+    stub = start(processes.stub, decode_ms=2, arguments=["--admin-listen", "127.0.0.1:0"])
+
+    def configure(drain):
+        answer = httpx.post(f"{stub.admin_url}/admin/config", json={"drain": drain})
+        assert answer.status_code == 200
+        return answer.json()
+
+    def ask():
+        return httpx.post(f"{stub.url}/v1/completions", json={"prompt": "x", "max_tokens": 1})
+
+    for call_off in (False, None):
+        stream = Stream(stub, 500)
+        assert configure(True)["drain"] is True
+        with pytest.raises(httpx.ConnectError):
+            ask()
+        assert stream.finish()[-1] == "data: [DONE]"
+        configure(call_off)
+        assert ask().status_code == 200
+    configure("vllm")
+    assert ask().json()["error"]["message"] == "cannot schedule new futures after shutdown"
+    assert httpx.get(f"{stub.url}/health").status_code == 200
+    configure(False)
+    assert ask().status_code == 200
+    assert httpx.post(f"{stub.admin_url}/admin/config", json={"drain": "soon"}).status_code == 400
+
+
+@pytest.mark.parametrize("status", [503, 429])
+def test_prompts_have_no_more_room_than_was_said(start, status):
+    """Of one prompt that fills the queue and one more, the second is refused; without the first it is taken."""
+    stub = start(processes.stub, arguments=["--max-num-queued-tokens", 100, "--overload-status", status])
+
+    def ask(tokens):
+        return httpx.post(f"{stub.url}/v1/completions", json={"prompt": list(range(tokens)), "max_tokens": 1}, timeout=10)
+
+    assert ask(100).status_code == 200
+    answer = ask(101)
+    assert answer.status_code == status and "busy" in answer.json()["error"]["message"]
+    assert httpx.post(f"{stub.url}/pause").status_code == 200
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        waiting = pool.submit(ask, 60)
+        wait_until(lambda: httpx.get(f"{stub.url}/load").json()["server_load"] == 1, what="the first prompt in the queue")
+        assert ask(41).status_code == status
+        assert httpx.post(f"{stub.url}/resume").status_code == 200
+        assert waiting.result().status_code == 200
+    assert ask(41).status_code == 200
 
 
 @pytest.mark.parametrize("fault, seen", [

@@ -68,12 +68,76 @@ import Testing
         var reply = Reply(seed: whole.replySeed, continuesText: true)
         let text = String(decoding: (0..<60).flatMap { _ in reply.next().text }, as: UTF8.self)
         let word = String(text.split(separator: " ")[7])
-        let cut = try read(#"{"prompt":"x","max_tokens":60,"ignore_eos":true,"stop":["\#(word)"]}"#).choices[0]
+        var cut = try read(#"{"prompt":"x","max_tokens":60,"ignore_eos":true,"stop":["\#(word)"]}"#).choices[0]
+        let shown = play(&cut)
         #expect(cut.request.outputTokens < 60)
+        #expect(cut.produced == cut.request.outputTokens)
         let place = try #require(text.range(of: word)).lowerBound
-        #expect(cut.visibleBytes == text.utf8.distance(from: text.startIndex, to: place))
+        #expect(shown == String(text[..<place]))
         #expect(cut.endsByStop)
         #expect(cut.stopReasonJSON == JSONText.string(word))
+    }
+
+    /// Gives a choice its tokens as the engine does. Returns the text that its client sees.
+    private func play(_ choice: inout Generation.Choice) -> String {
+        var reply = Reply(seed: choice.request.replySeed, continuesText: true)
+        var shown: [UInt8] = []
+        while !choice.isComplete {
+            let token = reply.next()
+            if let end = choice.count(token) { #expect(end > choice.produced) }
+            shown.append(contentsOf: token.text[..<choice.visibleBytes(of: token.text)])
+        }
+        return String(decoding: shown, as: UTF8.self)
+    }
+
+    @Test func aStopOfSeveralTokensIsHeldBackFromItsFirstByte() throws {
+        let whole = try read(#"{"prompt":"x","max_tokens":60,"ignore_eos":true}"#).choices[0].request
+        var reply = Reply(seed: whole.replySeed, continuesText: true)
+        let text = String(decoding: (0..<60).flatMap { _ in reply.next().text }, as: UTF8.self)
+        // From within one word, over several, into another.
+        for (start, length) in [(0, 1), (3, 20), (9, 40), (30, 2)] {
+            let from = text.index(text.startIndex, offsetBy: start)
+            let stop = String(text[from..<text.index(from, offsetBy: length)])
+            var cut = try read(#"{"prompt":"x","max_tokens":60,"ignore_eos":true,"stop":["\#(stop)"]}"#).choices[0]
+            #expect(play(&cut) == String(text[..<(try #require(text.range(of: stop)).lowerBound)]))
+            #expect(cut.stopReasonJSON == JSONText.string(stop))
+        }
+    }
+
+    @Test func nothingIsLookedAtBeforeItIsNeeded() throws {
+        let conditions = StopMatch.Conditions(texts: ["zzzz", "e"], minimumTokens: 131_000)
+        var scanner = StopScanner(reply: Reply(seed: 1, continuesText: true), limit: 131_000, conditions: conditions)
+        scanner.scan(beyond: 0, textBytes: 0)
+        #expect(scanner.tokens == 1)
+        scanner.scan(beyond: 40, textBytes: 0)
+        #expect(scanner.tokens == 41)
+        #expect(scanner.match == nil)
+    }
+
+    @Test func stopStringsAreBounded() throws {
+        func stops(_ count: Int, _ bytes: Int) -> String {
+            let word = String(repeating: "z", count: bytes)
+            return #"{"prompt":"x","stop":["# + Array(repeating: "\"\(word)\"", count: count).joined(separator: ",") + "]}"
+        }
+        #expect(try read(stops(64, 1_024)).choices.count == 1)
+        #expect(throws: WireError.self) { try read(stops(65, 1)) }
+        #expect(throws: WireError.self) { try read(stops(1, 1_025)) }
+    }
+
+    @Test(arguments: [
+        (#""top_p":0"#, "top_p"), (#""top_p":1.01"#, "top_p"), (#""min_tokens":-1"#, "min_tokens"),
+        (#""min_tokens":9,"max_tokens":8"#, "min_tokens"), (#""logprobs":-1"#, "logprobs"), (#""top_logprobs":-1"#, "top_logprobs"),
+        (#""stop":["a",""]"#, "stop"), (#""stop":"""#, "stop"),
+    ])
+    func samplingOutOfRangeIsRefused(field: String, parameter: String) throws {
+        let error = #expect(throws: WireError.self) { try read(#"{"prompt":"x",\#(field)}"#) }
+        #expect(error?.status == 400)
+        #expect(error?.param == parameter)
+    }
+
+    @Test func samplingAtItsBoundsIsTaken() throws {
+        #expect(try read(#"{"prompt":"x","top_p":1,"min_tokens":8,"max_tokens":8,"logprobs":0,"stop":[]}"#).maximumTokens == 8)
+        #expect(try read(#"{"prompt":"x","top_p":0.001,"min_tokens":0}"#).maximumTokens == 16)
     }
 
     @Test func streamOptionsAreForStreams() throws {

@@ -46,7 +46,7 @@ import Testing
         #expect(request.wishes.requestSeed == 4)
         #expect(request.wishes.minimumTokens == 2)
         #expect(request.wishes.ignoresEnd)
-        #expect(request.wishes.stop.texts == ["x"])
+        #expect(request.wishes.stop.texts.map { String(decoding: $0.bytes, as: UTF8.self) } == ["x"])
         #expect(request.wishes.stop.tokens == [9])
         #expect(request.wishes.stop.includesText)
     }

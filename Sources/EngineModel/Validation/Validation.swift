@@ -1,6 +1,7 @@
 /// The step time held against what others measured and published.
 ///
-/// No constant is fitted to a point: one set per device and a few global ones, see ``Accelerator`` and ``StepTimeModel``.
+/// Some series are where a constant of ``Accelerator`` or ``StepTimeModel`` was read off: those are ``calibrating``, and how well they
+/// are met says little. The others are held out: no constant was chosen by them.
 public enum Validation {
     /// A quantity that somebody measured.
     public struct Point: Sendable {
@@ -24,7 +25,16 @@ public enum Validation {
         public let meanError: Double
         /// The relative error of the largest magnitude, signed.
         public let worstError: Double
+        /// A constant was read off this series.
+        public let isCalibrating: Bool
     }
+
+    /// Series that constants were read off: shares of peak and bandwidth and the overhead of a layer from Vidur's layers, start and
+    /// bandwidth of all-reduces from its all-reduces, the rate of KV reads from DistServe's decode.
+    public static let calibrating: Set<String> = ["Vidur layer", "Vidur all-reduce", "DistServe decode"]
+
+    /// The points that no constant was chosen by.
+    public static var heldOut: [Point] { points.filter { !calibrating.contains($0.series) } }
 
     /// Every point, series by series.
     public static var points: [Point] { distServe + splitwise + vidur + llmD }
@@ -41,7 +51,9 @@ public enum Validation {
         return names.map { name in
             let series = points.filter { $0.series == name }
             let worst = series.max { abs($0.error) < abs($1.error) }?.error ?? 0
-            return Summary(series: name, count: series.count, meanError: meanError(of: series), worstError: worst)
+            return Summary(
+                series: name, count: series.count, meanError: meanError(of: series), worstError: worst,
+                isCalibrating: calibrating.contains(name))
         }
     }
 

@@ -38,6 +38,14 @@ struct Fault: Sendable, Equatable {
         case staleMetrics
         /// Counters begin again at zero, as after a restart.
         case resetMetrics
+
+        /// It strikes connections, and cannot be asked for by a request that has one.
+        var isOfPort: Bool {
+            switch self {
+            case .refuse, .acceptClose, .streamLimit: true
+            default: false
+            }
+        }
     }
 
     /// Where in an answer the action happens.
@@ -142,6 +150,9 @@ extension Fault {
                 fields[key] = pair.count == 1 ? .bool(true) : JSONValue(word: pair[1])
             }
             var fault = try Fault(name: name, fields: fields)
+            guard !fault.action.isOfPort else {
+                throw FaultError(message: "x-stub-fault: '\(name)' is of the port, not of a request: set it with POST /admin/config")
+            }
             // The header itself says which request is meant.
             fault.path = ""
             faults.append(fault)

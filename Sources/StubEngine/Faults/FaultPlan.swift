@@ -16,6 +16,9 @@ struct FaultPlan: Equatable {
     /// The answer leaves through a ``FaultedOutput``.
     var changesOutput: Bool { !during.isEmpty || bytesPerSecond != nil || hugeHeaderBytes != nil }
 
+    /// The engine dies before an answer that is no stream is whole.
+    var breaksWholeAnswers: Bool { during.contains { $0.action == .errorEvent } }
+
     mutating func add(_ fault: Fault) {
         switch (fault.action, fault.point) {
         case (.trickle(let rate), _): bytesPerSecond = rate
@@ -62,10 +65,7 @@ struct FaultTable {
     mutating func plan(path: String, generates: Bool, nowNanoseconds: UInt64) -> FaultPlan {
         var plan = FaultPlan()
         for index in entries.indices {
-            switch entries[index].fault.action {
-            case .refuse, .acceptClose, .streamLimit: continue
-            default: break
-            }
+            if entries[index].fault.action.isOfPort { continue }
             guard entries[index].fault.path.map({ path.hasPrefix($0) }) ?? generates else { continue }
             if strikes(index, nowNanoseconds: nowNanoseconds) { plan.add(entries[index].fault) }
         }

@@ -111,7 +111,7 @@ final class FaultedOutput: EventHandler {
         case .errorEvent:
             stop()
             exchange.dropWork()
-            exchange.endWithDeadEngine()
+            exchange.endWithDeadEngine(afterEvents: events)
         case .goAway(let abruptly): exchange.goAway(abruptly: abruptly)
         case .refuseStream: exchange.abort(errorCode: StubLimits.refusedStream)
         case .refuse, .acceptClose, .streamLimit, .blackHole, .trickle, .error, .errorBody, .closeOnReuse, .hugeHeader, .staleMetrics,

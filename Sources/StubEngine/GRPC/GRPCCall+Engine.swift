@@ -48,6 +48,7 @@ extension GRPCCall {
             throw .invalid("Requested sample logprobs of \(wanted), which is greater than max allowed: \(StubLimits.logprobs)")
         }
         if request.maximumTokens == 0 { throw .invalid("max_tokens must be at least 1, got 0.") }
+        guard !request.wishes.stop.exceedsLimits else { throw .invalid(StopMatch.Conditions.limitsMessage) }
         var wishes = request.wishes
         let room = configuration.maximumModelTokens - prompt.tokenCount
         wishes.maximumTokens = min(request.maximumTokens ?? room, room)

@@ -133,6 +133,7 @@ struct CompletionBody: Decodable {
     var n: Int?
     var seed: Int?
     var temperature: Double?
+    var topP: Double?
     var stream: Bool?
     var streamOptions: StreamOptions?
     var cacheSalt: String?
@@ -158,6 +159,7 @@ struct CompletionBody: Decodable {
         case stopTokenIDs = "stop_token_ids"
         case includesStopText = "include_stop_str_in_output"
         case topLogprobs = "top_logprobs"
+        case topP = "top_p"
         case returnsTokenIDs = "return_token_ids"
         case maxOutputTokens = "max_output_tokens"
         case stopSequences = "stop_sequences"

@@ -40,6 +40,7 @@ struct CompletionRequest {
         let maximum = try Self.maximumTokens(of: body, kind: kind, promptTokens: longest, limit: configuration.maximumModelTokens)
         var wishes = Self.wishes(of: body, kind: kind, maximum: maximum)
         wishes.adapter = served.adapter.map { BlockHash.adapter(named: $0) }
+        guard !wishes.stop.exceedsLimits else { throw .invalid(StopMatch.Conditions.limitsMessage, param: "stop") }
         self.kind = kind
         model = served.name
         choices = prompts.flatMap { prompt in
@@ -97,8 +98,31 @@ struct CompletionRequest {
         if let tokens = body.maxCompletionTokens ?? body.maxOutputTokens ?? body.maxTokens, tokens < 1 {
             throw .invalid("max_tokens must be at least 1, got \(tokens).", param: "max_tokens", value: "\(tokens)")
         }
+        try checkSampling(body)
         if body.streamOptions != nil, body.stream != true {
             throw .invalid("Stream options can only be defined when `stream=True`.", param: "stream_options")
+        }
+    }
+
+    private static func checkSampling(_ body: CompletionBody) throws(WireError) {
+        if let share = body.topP, !(share > 0 && share <= 1) {
+            throw .invalid("top_p must be in (0, 1], got \(share).", param: "top_p", value: "\(share)")
+        }
+        if let least = body.minTokens, least < 0 {
+            throw .invalid("min_tokens must be greater than or equal to 0, got \(least).", param: "min_tokens", value: "\(least)")
+        }
+        if let least = body.minTokens, let most = body.maxCompletionTokens ?? body.maxOutputTokens ?? body.maxTokens, least > most {
+            throw .invalid(
+                "min_tokens must be less than or equal to max_tokens=\(most), got \(least).", param: "min_tokens", value: "\(least)")
+        }
+        if (body.stop?.list ?? body.stopSequences ?? []).contains("") {
+            throw .invalid("stop cannot contain an empty string.", param: "stop")
+        }
+        if case .alternatives(let count) = body.logprobs, count < 0 {
+            throw .invalid("`logprobs` must be a positive value.", param: "logprobs", value: "\(count)")
+        }
+        if let count = body.topLogprobs, count < 0 {
+            throw .invalid("`top_logprobs` must be a positive value.", param: "top_logprobs", value: "\(count)")
         }
     }
 

@@ -1,6 +1,6 @@
 import EngineModel
 
-/// Where a stop string or a stop token ends a reply. A reply follows from its seed, so the stub knows when it asks for it.
+/// Where a stop string or a stop token ends a reply. A reply follows from its seed, so the stub can look ahead.
 struct StopMatch: Equatable {
     enum Reason: Equatable {
         case text(String)
@@ -23,39 +23,101 @@ struct StopMatch: Equatable {
 
     /// What ends a reply, in the words of a request.
     struct Conditions {
-        var texts: [String] = []
-        var tokens: Set<UInt32> = []
+        let texts: [Pattern]
+        let tokens: Set<UInt32>
         /// The stop string is part of the answer.
-        var includesText = false
+        let includesText: Bool
         /// Nothing stops a reply before it has this many tokens.
-        var minimumTokens = 0
+        let minimumTokens: Int
+        /// More, or longer, strings were given than the stub looks for.
+        let exceedsLimits: Bool
 
         var isEmpty: Bool { texts.isEmpty && tokens.isEmpty }
+
+        init(texts: [String] = [], tokens: Set<UInt32> = [], includesText: Bool = false, minimumTokens: Int = 0) {
+            exceedsLimits = texts.count > StubLimits.stops || texts.contains { $0.utf8.count > StubLimits.stopBytes }
+            self.texts = exceedsLimits ? [] : texts.filter { !$0.isEmpty }.map(Pattern.init)
+            self.tokens = tokens
+            self.includesText = includesText
+            self.minimumTokens = minimumTokens
+        }
+
+        static let limitsMessage =
+            "at most \(StubLimits.stops) stop strings of at most \(StubLimits.stopBytes) bytes are looked for"
     }
 
-    /// Looks for the first match in the reply of at most `limit` tokens that `seed` gives; nil when there is none.
-    static func first(in reply: Reply, limit: Int, conditions: Conditions) -> StopMatch? {
-        guard !conditions.isEmpty else { return nil }
-        var reply = reply
-        let stops = conditions.texts.filter { !$0.isEmpty }.map { Array($0.utf8) }
-        let longest = stops.lazy.map(\.count).max() ?? 0
-        var text: [UInt8] = []
-        for index in 0..<limit {
-            let token = reply.next()
-            let before = text.count
-            if index + 1 > conditions.minimumTokens, conditions.tokens.contains(token.id) {
-                return StopMatch(reason: .token(token.id), tokens: index + 1, visibleBytes: before)
+    /// A stop string, prepared for a search that looks at each byte of the text once (Knuth, Morris, Pratt: "Fast pattern matching
+    /// in strings", 1977).
+    struct Pattern {
+        let bytes: [UInt8]
+        /// For each count of bytes that match, less one: how many still do when the next byte does not.
+        private let fallbacks: [Int]
+
+        init(_ text: String) {
+            bytes = Array(text.utf8)
+            var fallbacks = [0]
+            for index in bytes.indices.dropFirst() {
+                var matched = fallbacks[index - 1]
+                while matched > 0, bytes[matched] != bytes[index] { matched = fallbacks[matched - 1] }
+                fallbacks.append(bytes[matched] == bytes[index] ? matched + 1 : 0)
             }
-            text.append(contentsOf: token.text)
-            guard index + 1 > conditions.minimumTokens, longest > 0 else { continue }
-            let window = text[max(0, before - longest + 1)...]
-            for stop in stops {
-                guard let range = window.firstRange(of: stop) else { continue }
-                return StopMatch(
-                    reason: .text(String(decoding: stop, as: UTF8.self)), tokens: index + 1,
-                    visibleBytes: conditions.includesText ? range.upperBound : range.lowerBound)
+            self.fallbacks = fallbacks
+        }
+
+        /// Takes the text's next byte to `matched` bytes of the string. Returns whether all of it is there now.
+        func advance(_ matched: inout Int, by byte: UInt8) -> Bool {
+            while matched > 0, bytes[matched] != byte { matched = fallbacks[matched - 1] }
+            if bytes[matched] == byte { matched += 1 }
+            guard matched == bytes.count else { return false }
+            matched = fallbacks[matched - 1]
+            return true
+        }
+    }
+}
+
+/// Looks for the first stop in a reply, one token ahead of the engine, and further only while a stop string may have begun in text
+/// that is about to be shown.
+struct StopScanner {
+    private let conditions: StopMatch.Conditions
+    private let limit: Int
+    private var reply: Reply
+    private var matched: [Int]
+    private(set) var tokens = 0
+    private var bytes = 0
+    private(set) var match: StopMatch?
+
+    /// The reply ends by itself, or by its length, after `limit` tokens with text.
+    init(reply: Reply, limit: Int, conditions: StopMatch.Conditions) {
+        self.reply = reply
+        self.limit = limit
+        self.conditions = conditions
+        matched = Array(repeating: 0, count: conditions.texts.count)
+    }
+
+    /// Scans until it is known whether the first `textBytes` of the text, those of `produced` tokens, hold the beginning of a stop,
+    /// and whether the next token ends the reply.
+    mutating func scan(beyond produced: Int, textBytes: Int) {
+        while match == nil, tokens < limit, tokens <= produced || bytes - (matched.max() ?? 0) < textBytes { scanToken() }
+    }
+
+    private mutating func scanToken() {
+        let token = reply.next()
+        tokens += 1
+        let mayStop = tokens > conditions.minimumTokens
+        if mayStop, conditions.tokens.contains(token.id) {
+            match = StopMatch(reason: .token(token.id), tokens: tokens, visibleBytes: bytes)
+            return
+        }
+        let text = token.text
+        for (index, pattern) in conditions.texts.enumerated() {
+            for (offset, byte) in text.enumerated() where pattern.advance(&matched[index], by: byte) && mayStop {
+                let end = bytes + offset + 1
+                match = StopMatch(
+                    reason: .text(String(decoding: pattern.bytes, as: UTF8.self)), tokens: tokens,
+                    visibleBytes: conditions.includesText ? end : end - pattern.bytes.count)
+                return
             }
         }
-        return nil
+        bytes += text.count
     }
 }
