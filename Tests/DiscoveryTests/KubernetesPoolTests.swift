@@ -245,6 +245,59 @@ private func leaderWorker(_ group: Int, _ rank: Int, size: Int = 2, revision: St
         #expect(fed.groups.count == 1)
     }
 
+    @Test func whatIsNoAddressOrPortIsNoEndpoint() throws {
+        var fed = Fed()
+        let bad = ["not an ip\\r\\nX: y", "10.0.0", "", "10.0.0.1\\u0000", "example.com"]
+        for (number, address) in bad.enumerated() {
+            fed.set(try slice(#"{"addresses":["\#(address)"]}"#, endpoint("10.0.0.9", "p")), "s")
+            #expect(fed.ready == ["10.0.0.9:8000"], "\(number)")
+            #expect(fed.groups.count == 1)
+            #expect(fed.pool.addressFault?.contains("slice llm/s has an address that is none") == true)
+        }
+        fed.set(try slice(endpoint("fd00::1", "p")), "s")
+        #expect(fed.ready == ["[fd00::1]:8000"] && fed.pool.addressFault == nil)
+        for port in [0, -1, 65_536] {
+            fed.set(try slice(ports: #"[{"name":"http","port":\#(port)}]"#, endpoint("10.0.0.9", "p")), "s")
+            #expect(fed.ready.isEmpty)
+            #expect(fed.obstacle("llm/p") == "its leader has no port to serve at")
+        }
+        fed.set(try slice(ports: #"[{"name":"http","port":65535}]"#, endpoint("10.0.0.9", "p")), "s")
+        #expect(fed.ready == ["10.0.0.9:65535"])
+    }
+
+    @Test func ofOneThatIsThereTwiceTheWorstCounts() throws {
+        let (good, bad) = (endpoint("10.0.0.1", "p"), endpoint("10.0.0.1", "p", #""terminating":true"#))
+        for endpoints in [(good, bad), (bad, good)] {
+            var fed = Fed()
+            fed.set(try slice(endpoints.0, endpoints.1), "s")
+            #expect(fed.ready.isEmpty)
+            #expect(fed.obstacle("llm/p")?.contains("terminating") == true)
+        }
+        var fed = Fed()
+        fed.set(try slice(endpoint("10.0.0.1", "p"), endpoint("10.0.0.2", "p")), "s")
+        #expect(fed.ready == ["10.0.0.1:8000"])
+    }
+
+    @Test func anEmptyIdentityIsNone() throws {
+        var fed = Fed()
+        fed.pool.setKnowsPods(true)
+        let anonymous = { (address: String) in #"{"addresses":["\#(address)"],"targetRef":{"kind":"Pod","uid":""}}"# }
+        fed.set(try slice(anonymous("10.0.0.1"), anonymous("10.0.0.2")), "s")
+        #expect(fed.ready == ["10.0.0.1:8000", "10.0.0.2:8000"])
+    }
+
+    @Test func howAWorkerFaredIsForgottenWhenPodsCannotBeReadAnyMore() throws {
+        var fed = Fed()
+        fed.pool.setKnowsPods(true)
+        fed.setPod(pod("lws-0", labels: leaderWorker(0, 0)), "uid-lws-0")
+        fed.setPod(pod("lws-0-1", ready: false, labels: leaderWorker(0, 1)), "uid-lws-0-1")
+        fed.set(try slice(endpoint("10.0.0.1", "lws-0")), "s")
+        #expect(fed.ready.isEmpty)
+        fed.pool.setKnowsPods(false)
+        fed.settle()
+        #expect(fed.ready == ["10.0.0.1:8000"])
+    }
+
     @Test func hintsAreShown() throws {
         var fed = Fed()
         let hinted =
@@ -289,7 +342,7 @@ private let transcripts = URL(filePath: #filePath).deletingLastPathComponent().d
             switch event {
             case .updated(let slice): fed.set(slice, slice.metadata.name)
             case .deleted(let metadata): fed.set(nil, metadata.name)
-            case .bookmark, .error: break
+            case .unreadable, .bookmark, .error: break
             }
             return fed.ready.map { String($0.dropLast(5)) }
         }

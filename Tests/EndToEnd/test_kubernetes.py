@@ -137,7 +137,7 @@ def test_a_restart_and_cuts_lose_nothing_and_what_is_known_stays(api, watching, 
     server.start()
     wait_until(lambda: admin.leaders(program) == {f"127.0.0.1:{second.port}"}, 15, what="what was missed")
     wait_until(lambda: not fault(program), what="the fault to go")
-    assert admin.sample(program, "swiftlet_kubernetes_watch_expirations_total", resource=SLICE) >= 1
+    assert admin.sample(program, "swiftlet_kubernetes_lists_total", resource=SLICE) >= 2
     for junk in (b"", b'{"type":"MODIFIED","obj\n', b"<html>\n", b'{"type":"ADDED","object":{"metadata":7}}\n'):
         server.cut(junk)
         put_slices(server, first)
@@ -297,6 +297,28 @@ def test_what_is_wrong_is_said(api, watching, tmp_path, break_it, pool, words):
     wait_until(lambda: all(word in fault(program) for word in words), 10, what=f"{words}")
     assert any(words[0] in line for line in program.stderr_lines)
     assert httpx.get(f"{program.admin_url}/readiness").status_code == 503
+
+
+def test_a_start_without_pods_goes_on_and_says_so(api, watching, tmp_path):
+    server = api()
+    server.put(SLICE, slice_of("vllm", endpoint("127.0.0.1", "p")))
+    server.script = lambda path, query: (500, b"boom") if path.endswith("/pods") else None
+    program = watching(server.kubeconfig(tmp_path / "kubeconfig"))
+    wait_until(lambda: admin.leaders(program) == {"127.0.0.1:8000"}, 20, what="the slice's endpoint")
+    wait_until(lambda: fault(program).startswith("going on without pods: "), what="the message")
+    server.script = None
+    server.put("pods", pod("p", deleting=True))
+    wait_until(lambda: not admin.leaders(program), 30, what="what the pod says")
+    wait_until(lambda: "without pods" not in fault(program), what="the end of the message")
+
+
+def test_nodes_that_may_not_be_read_are_named(api, watching, tmp_path):
+    server = api()
+    server.put(SLICE, slice_of("vllm", endpoint("127.0.0.1")))
+    server.forbidden.add("nodes")
+    program = watching(server.kubeconfig(tmp_path / "kubeconfig"), more="pods: false, nodes: true, ")
+    wait_until(lambda: "a ClusterRole" in fault(program) and '"nodes"' in fault(program), what="the right that is missing")
+    assert admin.leaders(program) == {"127.0.0.1:8000"}
 
 
 def test_credentials_that_are_no_good_are_named(api, watching, tmp_path, authority):

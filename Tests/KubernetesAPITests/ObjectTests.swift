@@ -5,7 +5,7 @@ import Testing
 
 @Suite struct ObjectTests {
     private func list<Object: KubernetesObject>(_ name: String, of type: Object.Type) throws -> [Object] {
-        try JSONDecoder().decode(ListPage<Object>.self, from: Data(Transcript(name).body)).items ?? []
+        try JSONDecoder().decode(ListPage<Object>.self, from: Data(Transcript(name).body)).objects
     }
 
     @Test func slicesOfATerminatingPodSayHowFarItIs() throws {

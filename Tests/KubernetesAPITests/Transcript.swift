@@ -45,3 +45,8 @@ struct Transcript {
     /// The lines of a watch, each with its end.
     var lines: [[UInt8]] { body.split(separator: UInt8(ascii: "\n")).map { Array($0) + [UInt8(ascii: "\n")] } }
 }
+
+extension ListPage {
+    /// Those that could be read.
+    var objects: [Object] { (items ?? []).compactMap { if case .object(let object) = $0 { object } else { nil } } }
+}

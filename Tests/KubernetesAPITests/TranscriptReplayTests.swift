@@ -57,7 +57,7 @@ private func fold(_ state: State, _ lines: [[UInt8]]) throws -> State {
         switch try JSONDecoder().decode(WatchEvent<EndpointSlice>.self, from: Data(line)) {
         case .updated(let slice): state[.init(slice.metadata)] = slice
         case .deleted(let metadata): state[.init(metadata)] = nil
-        case .bookmark, .error: break
+        case .unreadable, .bookmark, .error: break
         }
     }
     return state
@@ -65,7 +65,7 @@ private func fold(_ state: State, _ lines: [[UInt8]]) throws -> State {
 
 private func listed(_ name: String) throws -> State {
     let page = try JSONDecoder().decode(ListPage<EndpointSlice>.self, from: Data(Transcript(name).body))
-    return Dictionary(uniqueKeysWithValues: (page.items ?? []).map { (.init($0.metadata), $0) })
+    return Dictionary(uniqueKeysWithValues: page.objects.map { (.init($0.metadata), $0) })
 }
 
 @Suite struct TranscriptReplayTests {
@@ -121,10 +121,12 @@ private func listed(_ name: String) throws -> State {
                 continue
             }
             replay.head(transcript)
-            // The server begins after that version; one that repeats itself is not minded.
+            // The server begins after that version; one that repeats what is known is not minded.
             replay.bytes(transcript.lines.dropFirst(max(0, whole - 2)).joined())
             let isWhole = try replay.reflector.store.objects == fold(first, transcript.lines)
-            #expect(isWhole, "resumed after \(cut)")
+            // One that repeats the life of an object that is gone might as well tell of a new one: everything is asked for anew.
+            let asksAnew = if case .waiting(_, .list) = replay.reflector.phase { true } else { false }
+            #expect(isWhole || asksAnew, "resumed after \(cut)")
         }
     }
 

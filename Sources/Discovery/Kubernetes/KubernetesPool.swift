@@ -1,3 +1,4 @@
+import EventLoop
 import KubernetesAPI
 import Routing
 
@@ -36,6 +37,8 @@ struct KubernetesPool {
     private var dirtyGroups: Set<String> = []
     /// Slices in which the port that is asked for is not there, with what they have.
     private var portFaults: [SliceKey: String] = [:]
+    /// Slices with an address that is none, in words.
+    private var addressFaults: [SliceKey: String] = [:]
     private var sliceCount = 0
     /// Members that are ready and have a port.
     private(set) var servingCount = 0
@@ -50,7 +53,7 @@ struct KubernetesPool {
         let key = SliceKey(namespace: slice.metadata.namespace, name: slice.metadata.name)
         var touched: Set<String> = []
         let fresh = new.map { records(of: $0, key) } ?? [:]
-        if new == nil { portFaults[key] = nil }
+        if new == nil { (portFaults[key], addressFaults[key]) = (nil, nil) }
         for endpoint in old?.endpoints ?? [] {
             guard let identity = Self.identity(endpoint, slice), fresh[identity] == nil, records[identity]?[key] != nil else { continue }
             records[identity]?[key] = nil
@@ -97,7 +100,7 @@ struct KubernetesPool {
 
     /// An InferencePool's selector and ports; nil when there is none.
     mutating func setPool(_ pool: InferencePool?) {
-        poolPorts = pool?.spec.targetPorts.compactMap { UInt16(exactly: $0.number) } ?? []
+        poolPorts = pool?.spec.targetPorts.compactMap { Self.port($0.number) } ?? []
         isPoolHTTP2 = pool?.spec.appProtocol == ServicePort.cleartextHTTP2
         selector = pool?.spec.selector.matchLabels ?? [:]
         // The ports' protocol is the groups', not the members'.
@@ -113,6 +116,7 @@ struct KubernetesPool {
     var hasSlices: Bool { sliceCount > 0 }
     /// A port that does not exist, in words.
     var portFault: String? { portFaults.values.min() }
+    var addressFault: String? { addressFaults.values.min() }
     var endpointCount: Int { records.count }
 
     /// Groups that may be different, as they are now; empty: gone.
@@ -173,7 +177,7 @@ struct KubernetesPool {
 
     private func member(_ identity: String, _ record: Record) -> Member? {
         let reference = record.endpoint.targetRef
-        let isPod = reference?.kind == "Pod" && reference?.uid != nil
+        let isPod = reference?.kind == "Pod" && reference?.uid?.isEmpty == false
         let pod = pods[identity]
         // Without its labels nobody knows whom a pod belongs to, and once it is deleted it is gone, whatever the slice says.
         if isPod, knowsPods, pod == nil { return nil }
@@ -191,10 +195,11 @@ struct KubernetesPool {
     }
 
     private func member(_ pod: Pod, _ role: GroupRole, ports: [UInt16]) -> Member {
-        Member(
-            identity: pod.metadata.uid, name: pod.metadata.name, host: pod.status?.podIP ?? "",
-            ports: pod.status?.podIP == nil ? [] : ports,
-            node: pod.nodeName, zone: nil, role: role, phase: phase(of: nil, pod, node: pod.nodeName))
+        let address = pod.status?.podIP.flatMap { Self.isAddress($0) ? $0 : nil }
+        return Member(
+            identity: pod.metadata.uid, name: pod.metadata.name, host: address ?? "", ports: address == nil ? [] : ports,
+            node: pod.nodeName, zone: nil, role: role,
+            phase: phase(of: nil, knowsPods || poolPorts != nil ? pod : nil, node: pod.nodeName))
     }
 
     private func role(of pod: Pod) -> GroupRole {
@@ -225,26 +230,41 @@ struct KubernetesPool {
     // MARK: Slices
 
     private static func identity(_ endpoint: EndpointSlice.Endpoint, _ slice: EndpointSlice) -> String? {
-        endpoint.targetRef?.uid ?? endpoint.addresses.first.map { "\(slice.metadata.namespace)/\($0)" }
+        if let uid = endpoint.targetRef?.uid, !uid.isEmpty { return uid }
+        return endpoint.addresses.first.map { "\(slice.metadata.namespace)/\($0)" }
     }
 
     /// Names are for whoever wrote such a slice to resolve: endpoints of FQDN slices are passed over.
     private mutating func records(of slice: EndpointSlice, _ key: SliceKey) -> [String: Record] {
+        addressFaults[key] = nil
         guard slice.addressType != "FQDN" else { return [:] }
         let port = choosePort(of: slice, key)
         var records: [String: Record] = [:]
         for endpoint in slice.endpoints {
-            guard let identity = Self.identity(endpoint, slice) else { continue }
+            guard let identity = Self.identity(endpoint, slice), let address = endpoint.addresses.first else { continue }
+            guard Self.isAddress(address) else {
+                addressFaults[key] =
+                    "slice \(key.namespace)/\(key.name) has an address that is none: \(address.prefix(64).debugDescription)"
+                continue
+            }
+            // Of one that is there twice the worst counts: who once terminates never comes back.
+            if let known = records[identity], Self.badness(known.endpoint) >= Self.badness(endpoint) { continue }
             records[identity] = Record(
                 endpoint: endpoint, namespace: slice.metadata.namespace, isIPv6: slice.addressType == "IPv6",
-                port: port?.port.flatMap { UInt16(exactly: $0) }, isHTTP2: port?.appProtocol == ServicePort.cleartextHTTP2,
+                port: port?.port.flatMap(Self.port), isHTTP2: port?.appProtocol == ServicePort.cleartextHTTP2,
                 sliceVersion: UInt64(slice.metadata.resourceVersion) ?? 0)
         }
         return records
     }
 
+    private static func isAddress(_ text: String) -> Bool { !text.utf8.contains(0) && SocketAddress(host: text, port: 0) != nil }
+    private static func port(_ number: Int) -> UInt16? { UInt16(exactly: number).flatMap { $0 > 0 ? $0 : nil } }
+    private static func badness(_ endpoint: EndpointSlice.Endpoint) -> Int {
+        endpoint.conditions.isTerminating ? 2 : endpoint.conditions.isServing ? 0 : 1
+    }
+
     private mutating func choosePort(of slice: EndpointSlice, _ key: SliceKey) -> ServicePort? {
-        let ports = slice.ports.filter { ($0.protocol ?? "TCP") == "TCP" && $0.port != nil }
+        let ports = slice.ports.filter { ($0.protocol ?? "TCP") == "TCP" && $0.port.flatMap(Self.port) != nil }
         let found: ServicePort? =
             switch settings.port {
             case .only: ports.count == 1 ? ports.first : nil

@@ -16,18 +16,10 @@ public final class KubernetesSource: EventHandler {
         var events: UInt64 = 0
         var reported: String?
         var isPublished = false
-    }
-
-    /// The pods of a namespace, for all pools there.
-    private struct PodFeed {
-        var watch: ResourceWatch<Pod>
-        var forbiddenSince: UInt64?
+        var podTrust = PodTrust()
     }
 
     static let tickNanoseconds: UInt64 = 1_000_000_000
-    /// A server that has just started refuses everybody before it has read its roles.
-    static let refusalsBelieved: UInt64 = 3
-    static let forbiddenNanoseconds: UInt64 = 30_000_000_000
 
     private let settings: KubernetesSettings
     private let directory: GroupDirectory
@@ -35,8 +27,8 @@ public final class KubernetesSource: EventHandler {
     private let log: OperatorLog
     private var seed: UInt64
     private var watched: [Watched] = []
-    /// By namespace; empty: all.
-    private var pods: [String: PodFeed] = [:]
+    /// By namespace, for all pools there; empty: all.
+    private var pods: [String: ResourceWatch<Pod>] = [:]
     private var nodes: ResourceWatch<Node>?
     private var hasBegun = false
 
@@ -194,7 +186,7 @@ public final class KubernetesSource: EventHandler {
                 settle(place)
             }
         }
-        pods[key] = PodFeed(watch: watch)
+        pods[key] = watch
     }
 
     private func watchNodes() {
@@ -219,19 +211,13 @@ public final class KubernetesSource: EventHandler {
 
     // MARK: What the directory learns
 
-    private enum PodKnowledge { case awaited, known, without }
-
-    private func podKnowledge(_ place: Int) -> PodKnowledge {
-        let key = watched[place].namespace ?? ""
-        guard settings.watchesPods || watched[place].inferencePool != nil, let feed = pods[key] else { return .without }
-        let reflector = feed.watch.reflector
-        let isRefused = reflector.fault.map { $0.kind == .forbidden || $0.kind == .notServed } ?? false
-        pods[key]?.forbiddenSince = isRefused ? feed.forbiddenSince ?? loop.now : nil
-        if reflector.hasSynced {
-            guard let since = feed.forbiddenSince, isRefused, loop.now &- since > Self.forbiddenNanoseconds else { return .known }
-            return .without
-        }
-        return isRefused && reflector.counters.faults >= Self.refusalsBelieved ? .without : .awaited
+    private func podKnowledge(_ place: Int) -> PodTrust.Verdict {
+        guard settings.watchesPods || watched[place].inferencePool != nil else { return .without }
+        guard let reflector = pods[watched[place].namespace ?? ""]?.reflector else { return .without }
+        let slicesFault = watched[place].endpoints.map { $0.reflector.fault } ?? watched[place].slices?.reflector.fault
+        return watched[place].podTrust.verdict(
+            hasSynced: reflector.hasSynced, fault: reflector.fault, faults: reflector.counters.faults, slicesGoOn: slicesFault == nil,
+            now: loop.now)
     }
 
     /// Tells the directory of one pool: its groups as far as the whole picture is there, and what is wrong.
@@ -258,7 +244,7 @@ public final class KubernetesSource: EventHandler {
         report(fault(place, podKnowledge, isWhole: isWhole), of: place)
     }
 
-    private func fault(_ place: Int, _ podKnowledge: PodKnowledge, isWhole: Bool) -> String? {
+    private func fault(_ place: Int, _ podKnowledge: PodTrust.Verdict, isWhole: Bool) -> String? {
         let entry = watched[place]
         var watchFault = entry.inferencePool?.reflector.fault ?? entry.endpoints?.reflector.fault
         if entry.endpoints == nil { watchFault = watchFault ?? entry.slices?.reflector.fault }
@@ -267,11 +253,14 @@ public final class KubernetesSource: EventHandler {
             guard watchFault.kind == .unauthorized, let fault = server.fault else { return watchFault.text }
             return "\(watchFault.text); credentials cannot be renewed: \(fault)"
         }
-        if let podFault = pods[entry.namespace ?? ""]?.watch.reflector.fault, entry.inferencePool != nil || podKnowledge != .without {
-            return podFault.text
-        }
+        if let podFault = podFault(entry, podKnowledge) { return podFault }
         if let fault = server.fault { return "credentials cannot be renewed, the old ones stay in use: \(fault)" }
+        if let nodeFault = nodes?.reflector.fault { return "nodes that are taken away are not seen: \(nodeFault.text)" }
         guard isWhole else { return nil }
+        if let unreadable = unreadable(entry.slices) ?? unreadable(entry.endpoints) ?? unreadable(pods[entry.namespace ?? ""]) {
+            return unreadable
+        }
+        if let addressFault = entry.pool.addressFault { return addressFault }
         if let portFault = entry.pool.portFault { return portFault }
         if case .inferencePool(let name) = entry.pool.settings.subject, entry.inferencePool?.reflector.store.objects.isEmpty ?? true {
             return "there is no InferencePool \(name) in \(entry.namespace.map { "namespace \($0)" } ?? "any namespace")"
@@ -281,6 +270,22 @@ public final class KubernetesSource: EventHandler {
         }
         let count = entry.pool.endpointCount
         return count > 0 && entry.pool.servingCount == 0 ? "of \(count) endpoints none is ready" : nil
+    }
+
+    private func podFault(_ entry: Watched, _ podKnowledge: PodTrust.Verdict) -> String? {
+        guard let reflector = pods[entry.namespace ?? ""]?.reflector, let fault = reflector.fault else { return nil }
+        guard entry.inferencePool == nil, podKnowledge == .without else { return fault.text }
+        // Whoever gives us no right to read pods means it; a right that is taken away or a feed that fails is another matter.
+        if !reflector.hasSynced, fault.kind == .forbidden || fault.kind == .notServed { return nil }
+        return "going on without pods: \(fault.text)"
+    }
+
+    private func unreadable<Object>(_ watch: ResourceWatch<Object>?) -> String? {
+        guard let found = watch?.reflector.unreadable,
+            let first = found.min(by: { ($0.key.namespace, $0.key.name) < ($1.key.namespace, $1.key.name) })
+        else { return nil }
+        return "\(found.count) of \(Object.resource.description) cannot be read and are passed over, "
+            + "\(first.key.namespace)/\(first.key.name) for one: \(first.value)"
     }
 
     private func report(_ fault: String?, of place: Int) {
@@ -327,7 +332,7 @@ public final class KubernetesSource: EventHandler {
         return watched.flatMap { entry in
             let name = entry.pool.settings.name
             return [state(entry.slices, name), state(entry.endpoints, name), state(entry.inferencePool, name)].compactMap { $0 }
-        } + pods.sorted { $0.key < $1.key }.compactMap { state($0.value.watch, $0.key.isEmpty ? "all namespaces" : $0.key) }
+        } + pods.sorted { $0.key < $1.key }.compactMap { state($0.value, $0.key.isEmpty ? "all namespaces" : $0.key) }
             + [state(nodes, "cluster")].compactMap { $0 }
     }
 }

@@ -67,8 +67,9 @@ public struct ObjectMeta: Decodable, Sendable, Equatable {
         namespace = try fields.decodeIfPresent(String.self, forKey: .namespace) ?? ""
         uid = try fields.decodeIfPresent(String.self, forKey: .uid) ?? ""
         resourceVersion = try fields.decodeIfPresent(String.self, forKey: .resourceVersion) ?? ""
-        labels = try fields.decodeIfPresent([String: String].self, forKey: .labels) ?? [:]
-        annotations = try fields.decodeIfPresent([String: String].self, forKey: .annotations) ?? [:]
+        // A value of null is the empty text, as the API's own decoder has it.
+        labels = try (fields.decodeIfPresent([String: String?].self, forKey: .labels) ?? [:]).mapValues { $0 ?? "" }
+        annotations = try (fields.decodeIfPresent([String: String?].self, forKey: .annotations) ?? [:]).mapValues { $0 ?? "" }
         deletionTimestamp = try fields.decodeIfPresent(String.self, forKey: .deletionTimestamp)
     }
 }

@@ -8,6 +8,7 @@ public struct ObjectStore<Object: KubernetesObject>: Sendable {
             self.namespace = namespace
             self.name = name
         }
+        init(_ object: UnreadableObject) { self.init(namespace: object.namespace, name: object.name) }
         init(_ metadata: ObjectMeta) { self.init(namespace: metadata.namespace, name: metadata.name) }
     }
 
@@ -53,8 +54,26 @@ public struct ObjectStore<Object: KubernetesObject>: Sendable {
         case .bookmark(let version, _):
             _ = advance(to: version)
             return nil
+        case .unreadable(let object):
+            _ = advance(to: object.resourceVersion)
+            return nil
         case .error: return nil
         }
+    }
+
+    /// Whether an event that is not newer than what is known tells what is not: then what is known is not what the server has. An event
+    /// that a server repeats is not one.
+    func isContradicted(by event: WatchEvent<Object>) -> Bool {
+        let (key, version): (Key, String) =
+            switch event {
+            case .updated(let object): (Key(object.metadata), object.metadata.resourceVersion)
+            case .deleted(let metadata): (Key(metadata), metadata.resourceVersion)
+            case .unreadable(let object): (Key(object), object.resourceVersion)
+            case .bookmark, .error: (Key(namespace: "", name: ""), "")
+            }
+        guard let known = resourceVersion.flatMap({ UInt64($0) }), let next = UInt64(version), next <= known else { return false }
+        guard let object = objects[key] else { if case .deleted = event { return false } else { return true } }
+        return UInt64(object.metadata.resourceVersion).map { $0 < next } ?? false
     }
 
     /// Versions are numbers that grow with each write; should a server have others, its order is all there is to go by.

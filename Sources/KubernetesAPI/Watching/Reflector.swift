@@ -26,6 +26,8 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
     public internal(set) var heardAt: UInt64 = 0
     /// What is wrong now; nil when nothing is.
     public internal(set) var fault: WatchFault?
+    /// Objects that the server has and nobody can make sense of, with what is wrong; of each its last good state counts, if there was one.
+    public internal(set) var unreadable: [Store.Key: String] = [:]
     public internal(set) var counters = ReflectorCounters()
 
     var phase = Phase.waiting(until: 0, goal: .list)
@@ -38,10 +40,16 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
     /// What a list has brought so far, and the version of its first page.
     private var listed: [Store.Key: Object] = [:]
     private var listedVersion: String?
+    private var listedUnreadable: [Store.Key: String] = [:]
+    private var pages = 0
+    private var emptyPages = 0
     private var continueToken: String?
     private var wantsWholeList = false
     private var streamsLists: Bool
+    /// In a row, until a list is whole or a watch tells something.
     var failures = 0
+    /// Of watches, until one goes well for a while: a list that is whole does not show that its version can be watched from.
+    private var watchFailures = 0
     private var progressAt: UInt64 = 0
     private var relistAt = UInt64.max
     private var random: SplitMix
@@ -84,7 +92,9 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
     /// The request that is due, which is then under way. Gives up one that has been silent for too long.
     public mutating func nextRequest(now: UInt64) -> ReflectorRequest? {
         // A watch that goes on where it was cut may have nothing to tell for a minute, and is well all the same.
-        if isWatchAccepted, now &- progressAt >= ReflectorSettings.shortestWatchNanoseconds { fault = nil }
+        if isWatchAccepted, now &- progressAt >= ReflectorSettings.shortestWatchNanoseconds {
+            (fault, watchFailures) = (nil, 0)
+        }
         if isRequestUnderWay, now >= deadline { giveUp(now: now) }
         guard case .waiting(let until, let goal) = phase, until <= now else { return nil }
         (status, retryAfterSeconds, scanned, progressAt) = (nil, nil, 0, now)
@@ -95,7 +105,7 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
             counters.watches += 1
             return .watch(resourceVersion: version, timeoutSeconds: seconds)
         }
-        if continueToken == nil { (listed, listedVersion) = ([:], nil) }
+        if continueToken == nil { (listed, listedUnreadable, listedVersion, pages, emptyPages) = ([:], [:], nil, 0, 0) }
         if streamsLists, continueToken == nil {
             phase = .streaming(since: now)
             return .streamingList(timeoutSeconds: seconds)
@@ -160,6 +170,7 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
         case .watching(let since):
             // The server ends watches after a while of its choice.
             if now &- since >= ReflectorSettings.shortestWatchNanoseconds {
+                watchFailures = 0
                 phase = .waiting(until: now, goal: .watch)
             } else {
                 fail(.refused, "watches end as soon as they begin", now: now)
@@ -180,7 +191,7 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
     private mutating func takePage(now: UInt64) -> [Store.Change] {
         let page: ListPage<Object>
         do { page = try JSONDecoder().decode(ListPage<Object>.self, from: Data(buffer)) } catch {
-            fail(.malformed, "a list that makes no sense: \(Self.words(error))", now: now)
+            fail(.malformed, "a list that makes no sense: \(decodingErrorText(error))", now: now)
             return []
         }
         guard let version = page.metadata.resourceVersion, !version.isEmpty, listedVersion == nil || listedVersion == version else {
@@ -188,12 +199,25 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
             return []
         }
         listedVersion = version
-        for object in page.items ?? [] { listed[Store.Key(object.metadata)] = object }
-        guard listed.count <= settings.objects else {
+        let before = listed.count + listedUnreadable.count
+        for item in page.items ?? [] {
+            switch item {
+            case .object(let object): listed[Store.Key(object.metadata)] = object
+            case .unreadable(let object): passOver(object)
+            }
+        }
+        let count = listed.count + listedUnreadable.count
+        guard count <= settings.objects else {
             fail(.malformed, "more than \(settings.objects) objects", now: now)
             return []
         }
         if let token = page.metadata.continue, !token.isEmpty {
+            (pages, emptyPages) = (pages + 1, count == before ? emptyPages + 1 : 0)
+            guard pages <= settings.pages, emptyPages < ReflectorSettings.emptyPages else {
+                wantsWholeList = true
+                fail(.malformed, "a list does not come to its end: \(pages) pages, the last \(emptyPages) without anything new", now: now)
+                return []
+            }
             continueToken = token
             phase = .waiting(until: now, goal: .list)
             return []
@@ -209,10 +233,19 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
             let tenth = settings.relistNanoseconds / 10
             relistAt = now &+ settings.relistNanoseconds &- tenth &+ random.next() % max(1, 2 &* tenth)
         }
-        progressed(now: now)
+        (heardAt, progressAt, failures) = (now, now, 0)
+        if watchFailures < 2 { fault = nil }
         let all = listed
-        listed = [:]
+        unreadable = listedUnreadable
+        (listed, listedUnreadable) = ([:], [:])
         return store.replace(with: all, resourceVersion: version)
+    }
+
+    /// One bad object is not worth the others, and what it was is better than nothing.
+    private mutating func passOver(_ object: UnreadableObject) {
+        let key = Store.Key(object)
+        listed[key] = store.objects[key]
+        listedUnreadable[key] = object.reason
     }
 
     // MARK: Watches
@@ -230,7 +263,7 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
                 changes += take(event, now: now)
             } catch {
                 // What comes after a hole is not known to follow from what was before it.
-                fail(.malformed, "an event that makes no sense: \(Self.words(error))", goal: .list, now: now)
+                fail(.malformed, "an event that makes no sense: \(decodingErrorText(error))", goal: .list, now: now)
             }
         }
         buffer.removeFirst(min(start, buffer.count))
@@ -249,7 +282,19 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
         }
         if case .streaming = phase { return takeInitial(event, now: now) }
         counters.events += 1
+        guard !store.isContradicted(by: event) else {
+            let known = store.resourceVersion ?? ""
+            fail(.malformed, "an event that is older than what is known (\(known)); asking for everything anew", goal: .list, now: now)
+            return []
+        }
         progressed(now: now)
+        switch event {
+        case .updated(let object): unreadable[Store.Key(object.metadata)] = nil
+        case .deleted(let metadata): unreadable[Store.Key(metadata)] = nil
+        case .unreadable(let object): unreadable[Store.Key(object)] = object.reason
+        case .bookmark, .error: break
+        }
+        if unreadable.count > settings.objects { fail(.malformed, "more than \(settings.objects) objects", goal: .list, now: now) }
         guard let change = store.apply(event) else { return [] }
         if store.objects.count > settings.objects { fail(.malformed, "more than \(settings.objects) objects", goal: .list, now: now) }
         return [change]
@@ -258,18 +303,21 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
     private mutating func takeInitial(_ event: WatchEvent<Object>, now: UInt64) -> [Store.Change] {
         switch event {
         case .updated(let object): listed[Store.Key(object.metadata)] = object
+        case .unreadable(let object): passOver(object)
         case .deleted(let metadata): listed[Store.Key(metadata)] = nil
         case .bookmark(let version, true):
             phase = .watching(since: now)
             return takeList(version: version, now: now)
         case .bookmark, .error: break
         }
-        if listed.count > settings.objects { fail(.malformed, "more than \(settings.objects) objects", now: now) }
+        if listed.count + listedUnreadable.count > settings.objects { fail(.malformed, "more than \(settings.objects) objects", now: now) }
         return []
     }
 
     private mutating func progressed(now: UInt64) {
-        (heardAt, progressAt, failures, fault) = (now, now, 0, nil)
+        (heardAt, progressAt, failures) = (now, now, 0)
+        if case .watching(let since) = phase, now &- since >= ReflectorSettings.shortestWatchNanoseconds { watchFailures = 0 }
+        if watchFailures < 2 { fault = nil }
     }
 
     // MARK: Failures
@@ -282,9 +330,9 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
                 retryAfterSeconds: status.details?.retryAfterSeconds.flatMap { UInt64(exactly: $0) }, now: now)
         }
         counters.expirations += 1
-        if failures == 0 {
+        if failures == 0, watchFailures == 0 {
             // It takes a fresh list and no delay, unless that was the last answer, too.
-            failures = 1
+            (failures, watchFailures) = (1, 1)
             phase = .waiting(until: now, goal: .list)
         } else {
             fail(.refused, status.message ?? "the version is too old", goal: .list, now: now)
@@ -330,8 +378,9 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
         _ kind: WatchFault.Kind, _ text: String, goal: Goal? = nil, retryAfterSeconds: UInt64? = nil, now: UInt64
     ) {
         counters.faults += 1
-        let doublings = UInt64(min(failures, 20))
+        let doublings = UInt64(min(max(failures, watchFailures), 20))
         failures += 1
+        if case .watching = phase { watchFailures += 1 }
         fault = WatchFault(kind, text)
         var wait = min(settings.firstBackoffNanoseconds << doublings, settings.lastBackoffNanoseconds)
         wait = wait / 2 &+ random.next() % max(1, wait / 2)
@@ -343,22 +392,6 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
         if goal == nil, case .watching = phase, failures < ReflectorSettings.watchFailuresBeforeList { next = .watch }
         if next == .list { continueToken = nil }
         phase = .waiting(until: now &+ wait, goal: next)
-    }
-
-    /// Says where in the document, and what.
-    private static func words(_ error: any Error) -> String {
-        guard let error = error as? DecodingError else { return "\(error)" }
-        switch error {
-        case .dataCorrupted(let context): return words(context)
-        case .keyNotFound(let key, let context): return "\(words(context)); the key \(key.stringValue) is missing"
-        case .typeMismatch(_, let context), .valueNotFound(_, let context): return words(context)
-        @unknown default: return "\(error)"
-        }
-    }
-
-    private static func words(_ context: DecodingError.Context) -> String {
-        let path = context.codingPath.map { $0.intValue.map { "[\($0)]" } ?? $0.stringValue }.joined(separator: ".")
-        return path.isEmpty ? context.debugDescription : "\(path): \(context.debugDescription)"
     }
 }
 

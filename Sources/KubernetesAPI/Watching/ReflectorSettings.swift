@@ -27,8 +27,13 @@ public struct ReflectorSettings: Sendable, Equatable {
     static let watchFailuresBeforeList = 3
     /// A watch that ended in good order sooner than this counts as a failure, lest we ask again and again.
     static let shortestWatchNanoseconds: UInt64 = 1_000_000_000
+    /// Pages in a row that bring nothing new; a server that filters may send a few.
+    static let emptyPages = 16
     /// Of an answer that refuses, as much as is read for its reason.
     static let refusalBytes = 64 << 10
+
+    /// Pages of one list: twice as many as the objects need.
+    var pages: Int { 2 * (objects / max(1, pageObjects)) + Self.emptyPages }
 
     public init() {}
 }
