@@ -168,8 +168,11 @@ class Program:
 
 
 def serve(*backends, admin=False, listeners=1, arguments=()):
-    """A router over `backends` (URLs) on a free port, ready to be asked."""
+    """A router over `backends` (URLs) on a free port, ready to be asked. Its own questions for load would be more requests than a
+    backend's script counts with, so they are off where neither arguments nor a file say anything of them."""
     command = ["serve"]
+    if "--scrape-interval" not in arguments and "--config" not in arguments:
+        command += ["--scrape-interval", "0s"]
     for _ in range(listeners):
         command += ["--listen", "127.0.0.1:0"]
     if admin:

@@ -5,6 +5,8 @@ import socket
 import struct
 import threading
 
+from scripted_backend import BACKGROUND_PATHS
+
 
 class RawConnection:
     """One accepted connection with the head that came first on it and what came behind."""
@@ -67,7 +69,7 @@ class RawBackend:
         connection = RawConnection(accepted)
         with contextlib.suppress(OSError), accepted:
             head = connection.read_head()
-            while head is not None and head.startswith(b"GET /v1/models "):
+            while head is not None and head.startswith(b"GET ") and head.split(b" ", 2)[1] in BACKGROUND_PATHS:
                 connection.send(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
                 head = connection.read_head()
             if head is not None:
