@@ -279,7 +279,7 @@ def test_certificate_of_the_router_is_renewed(serve_upstream, scripted, tmp_path
     for target, source in ((mine.key, first.key), (mine.certificate, first.certificate)):
         target.write_bytes(source.read_bytes())
     tls = f"ca_file: {authority.file}, {mine.yaml()}"
-    program = serve_upstream(tls, backend.url, rest="timeouts: {upstream_idle: 100ms}\n")
+    program = serve_upstream(tls, backend.url, rest="timeouts: {upstream_idle: 1ms}\n")
     assert post(program).status_code == 200
     for target, source in ((mine.key, second.key), (mine.certificate, second.certificate)):
         fresh = target.with_suffix(".new")
