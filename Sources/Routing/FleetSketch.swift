@@ -231,7 +231,7 @@ extension RoutingState {
             for group in 0..<(records.count + 3) / 4 {
                 let estimates = weights.estimates(fleet.sketches[group])
                 fleet.estimates[group] = estimates
-                lowest = pointwiseMin(lowest, estimates)
+                lowest.replace(with: estimates, where: estimates .< lowest)
             }
             // A lane may be that of no group, or of none of this pool; then the search below tells.
             let least = lowest.min()
