@@ -262,6 +262,10 @@ private func leaderWorker(_ group: Int, _ rank: Int, size: Int = 2, revision: St
         }
         fed.set(try slice(endpoint("fd00::1", "p")), "s")
         #expect(fed.ready == ["[fd00::1]:8000"] && fed.pool.addressFault == nil)
+        fed.set(try slice(type: "FQDN", endpoint("example.com", "p")), "s")
+        #expect(fed.groups.isEmpty && fed.pool.addressFault?.contains("slice llm/s has names") == true)
+        fed.set(nil, "s")
+        #expect(fed.pool.addressFault == nil)
         for port in [0, -1, 65_536] {
             fed.set(try slice(ports: #"[{"name":"http","port":\#(port)}]"#, endpoint("10.0.0.9", "p")), "s")
             #expect(fed.ready.isEmpty)

@@ -232,6 +232,9 @@ def break_off_lists(server):
          POOL, ["makes no sense"]),
         (lambda s: s.put(SLICE, slice_of("vllm", *(endpoint(f"10.9.{i // 250}.{i % 250 + 1}", ready=False) for i in range(1000)),
                                          name="vllm-9")), POOL, ["of 1000 endpoints none is ready"]),
+        (lambda s: (s.unserved.clear(), s.put("inferencepools", {"metadata": {"name": "llama", "namespace": "llm"}, "spec": {"selector": 7}})),
+         "{inference_pool: llama}", ["1 of inference.networking.k8s.io/v1 inferencepools cannot be read", "llm/llama", "selector"]),
+        (lambda s: s.put(SLICE, slice_of("vllm", endpoint("example.com")) | {"addressType": "FQDN"}), POOL, ["names instead of addresses"]),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said(api, watching, tmp_path, break_it, pool, words):

@@ -82,6 +82,23 @@ def test_a_pod_that_two_pools_share_serves_the_models_of_both(api, watching, scr
     assert served("qwen-3") is other
 
 
+def test_two_pools_of_one_service_are_told_apart(api, watching, scripted, tmp_path):
+    first, second = scripted(answer_ok), scripted(answer_ok)
+    server = api()
+    made = slice_of("vllm", endpoint("127.0.0.1", "p"), port=first.port)
+    made["ports"].append({"name": "more", "protocol": "TCP", "port": second.port})
+    server.put(SLICE, made)
+    pools = "{services: [vllm], port: http}, {services: [vllm], port: more}"
+    program = watching(server.kubeconfig(tmp_path / "kubeconfig"), pools=pools, more="pods: false, ")
+    wait_until(lambda: admin.leaders(program) == {f"127.0.0.1:{b.port}" for b in (first, second)}, what="both ports")
+    listed = httpx.get(f"{program.admin_url}/groups").json()
+    names = [entry["name"] for entry in listed["sources"] if entry["name"].startswith("kubernetes")]
+    assert names == ["kubernetes vllm", "kubernetes vllm #2"]
+    assert sorted(watch["scope"] for watch in listed["kubernetes_watches"]) == names
+    lines = [line.rsplit(" ", 1)[0] for line in httpx.get(f"{program.admin_url}/metrics").text.splitlines() if line[:1] != "#"]
+    assert len(lines) == len(set(lines)), "a series that is there twice is none that Prometheus takes"
+
+
 def test_of_a_snapshot_each_source_replaces_its_own(api, watching, scripted, tmp_path):
     llama, qwen, later = scripted(answer_ok), scripted(answer_ok), scripted(answer_ok)
     server = api()

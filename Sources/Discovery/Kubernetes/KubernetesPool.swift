@@ -266,7 +266,10 @@ struct KubernetesPool {
     /// Names are for whoever wrote such a slice to resolve: endpoints of FQDN slices are passed over.
     private mutating func records(of slice: EndpointSlice, _ key: SliceKey) -> [String: Record] {
         addressFaults[key] = nil
-        guard slice.addressType != "FQDN" else { return [:] }
+        guard slice.addressType != "FQDN" else {
+            addressFaults[key] = "slice \(key.namespace)/\(key.name) has names instead of addresses (FQDN), which are passed over"
+            return [:]
+        }
         let chosen = choosePort(of: slice)
         let port = chosen?.port.flatMap(Self.port)
         // An emptied slice has no ports either.
@@ -326,6 +329,7 @@ struct KubernetesPool {
     /// from slice to slice in both for a moment: IPv4 first, then the later. Between Services no version may decide, since each of them
     /// changes with every pod: those with a port come first, then IPv4, then names in their order.
     private func chosen(_ candidates: [SliceKey: Record]) -> [Record] {
+        if candidates.count == 1, let only = candidates.first?.value { return [only] }
         var best: [String: Record] = [:]
         for candidate in candidates.values {
             guard let other = best[candidate.service] else {

@@ -296,7 +296,9 @@ public final class KubernetesSource: EventHandler {
         if let nodeFault = nodes?.reflector.fault { return "nodes that are taken away are not seen: \(nodeFault.text)" }
         if let relistFault = relistFault(entry) { return "the watch goes on, but a list beside it fails: \(relistFault.text)" }
         guard isWhole else { return nil }
-        if let unreadable = unreadable(entry.slices) ?? unreadable(entry.endpoints) ?? unreadable(pods[entry.namespace ?? ""]) {
+        if let unreadable = unreadable(entry.slices) ?? unreadable(entry.endpoints) ?? unreadable(entry.inferencePool)
+            ?? unreadable(pods[entry.namespace ?? ""]) ?? unreadable(nodes)
+        {
             return unreadable
         }
         if let truncated = entry.truncated.min() {
