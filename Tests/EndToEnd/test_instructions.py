@@ -22,7 +22,7 @@ pytestmark = [
 ]
 
 #: One connection, one request after the other: every request pays for its own wakes.
-RECORDED = {"HTTP/1.1 request": 27_200, "HTTP/2 request": 40_400, "event of a stream": 1_500}
+RECORDED = {"HTTP/1.1 request": 26_100, "HTTP/2 request": 39_400, "event of a stream": 1_500}
 TOLERANCE = 0.10
 
 
