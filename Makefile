@@ -141,7 +141,7 @@ bench-tables: ## Puts the stored results of `make bench` into the README's table
 
 bench-stub: deps build ## How late the stub's tokens leave and come: 2,000 streams over 16 engines, STREAMS, ENGINES, LOOPS
 	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python Tests/EndToEnd/stub_streams.py --streams $${STREAMS:-2000} \
-		--replicas $${ENGINES:-16} --loops $${LOOPS:-1}
+		--replicas $${ENGINES:-16} --loops $${LOOPS:-2}
 
 # Under a folder of their own: what the peers depend on is not ours.
 PEERS := .build/peers
