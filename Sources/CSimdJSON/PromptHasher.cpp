@@ -15,3 +15,11 @@ void swl_prompt_hasher_salt(swl_prompt_hasher *hasher, uint64_t kind, const void
 void swl_prompt_hasher_append(swl_prompt_hasher *hasher, const void *bytes, size_t length) {
     swiftlet::append(*hasher, static_cast<const uint8_t *>(bytes), length);
 }
+
+namespace swiftlet {
+
+uint64_t hash_with_baseline(const void *bytes, size_t length, uint64_t seed) noexcept {
+    return XXH3_64bits_withSeed(bytes, length, seed);
+}
+
+}  // namespace swiftlet

@@ -7,11 +7,12 @@
 #include <cstring>
 
 #include "CSimdJSON.h"
+#include "ChunkHash.hpp"
 
 namespace swiftlet {
 
 inline void close_chunk(swl_prompt_hasher &hasher, const uint8_t *chunk) noexcept {
-    hasher.chain = XXH3_64bits_withSeed(chunk, hasher.chunk_bytes, hasher.chain);
+    hasher.chain = chunk_hash(chunk, hasher.chunk_bytes, hasher.chain);
     hasher.hashes[hasher.count++] = hasher.chain;
 }
 

@@ -26,10 +26,18 @@ extension SwiftletConfiguration {
         return list.groups
     }
 
-    /// A file that `loadGroups` reads back to equal groups.
-    public static func groupsYAML(_ groups: [GroupDescription]) -> String {
-        struct GroupList { var groups: [GroupDescription] = [] }
-        return Rendered([.groups(\GroupList.groups)], of: GroupList(groups: groups)).lines().joined(separator: "\n") + "\n"
+    /// Reads a file of `groups` that also says which source of discovery had which of them.
+    public static func loadSnapshot(text: String, file: String) throws(ConfigurationError) -> SnapshotConfiguration {
+        let sources = SourceMap(file: file)
+        var snapshot = SnapshotConfiguration()
+        try DocumentNode.root(of: text, sources: sources).mapping(SnapshotConfiguration.fields, into: &snapshot)
+        if let violation = groupViolation(snapshot.groups) { throw sources.error(violation.key, violation.problem) }
+        return snapshot
+    }
+
+    /// A file that `loadSnapshot` reads back to an equal value.
+    public static func snapshotYAML(_ snapshot: SnapshotConfiguration) -> String {
+        Rendered(SnapshotConfiguration.fields, of: snapshot).lines().joined(separator: "\n") + "\n"
     }
 
     /// The whole effective configuration, every key with its value. `load` reads it back to an equal value.

@@ -47,6 +47,7 @@ public final class GroupDirectory: EventHandler {
     public private(set) var leftOut: Set<String> = []
     /// Grows whenever the table was told of anything.
     public private(set) var generation: UInt64 = 0
+    private var syncObservers: [() -> Void] = []
     /// Is told after the table changed which groups are new or have another leader, and which are gone.
     private var observers: [(_ changed: [GroupDescription], _ removed: [String]) -> Void] = []
 
@@ -109,7 +110,9 @@ public final class GroupDirectory: EventHandler {
         sources[source].heardAt = loop.now
         sources[source].events &+= events
         sources[source].fault = nil
-        if hasSynced { sources[source].hasSynced = true }
+        guard hasSynced, !sources[source].hasSynced else { return }
+        sources[source].hasSynced = true
+        for observer in syncObservers { observer() }
     }
 
     /// What is known was confirmed then, without a change.
@@ -123,6 +126,11 @@ public final class GroupDirectory: EventHandler {
 
     /// Whether every source had the whole picture once.
     public var hasSynced: Bool { sources.allSatisfy(\.hasSynced) }
+    func hasSynced(sourceNamed name: String) -> Bool { sources.contains { $0.name == name && $0.hasSynced } }
+    func hasAnySynced(besides names: Set<String>) -> Bool { sources.contains { $0.hasSynced && !names.contains($0.name) } }
+
+    /// Is told whenever a source has the whole picture for the first time, before the table knows what it found.
+    func observeSync(_ observer: @escaping () -> Void) { syncObservers.append(observer) }
 
     public func observe(_ observer: @escaping (_ changed: [GroupDescription], _ removed: [String]) -> Void) { observers.append(observer) }
 
@@ -140,10 +148,12 @@ public final class GroupDirectory: EventHandler {
         }
     }
 
-    /// Every group that can be routed to, in no order, but for those of `excluded`.
-    func descriptions(withoutSource excluded: String) -> [GroupDescription] {
+    /// Every group that can be routed to with the source that has it, in no order, but for those of `excluded`.
+    func descriptions(withoutSource excluded: String) -> [(group: GroupDescription, source: String)] {
         owners.compactMap { name, unit in
-            sources[unit.source].name == excluded ? nil : units[unit]?.first { $0.name == name }?.description
+            let source = sources[unit.source].name
+            guard source != excluded, let group = units[unit]?.first(where: { $0.name == name })?.description else { return nil }
+            return (group, source)
         }
     }
 

@@ -3,29 +3,43 @@ public import EventLoop
 import Foundation
 public import Routing
 
-/// Keeps what discovery has found in a file, so that a start that finds nobody to ask serves what was there last: a file of groups like
-/// any other. Its groups stand in until every source had the whole picture once. Lives on the control loop.
+/// Keeps what discovery has found in a file, so that a start that finds nobody to ask serves what was there last. The groups of a source
+/// stand in until that source has the whole picture, whatever becomes of the others; those of which nobody knows whose they were, until
+/// all have it. Lives on the control loop.
 public final class GroupSnapshot: EventHandler {
+    /// What the file holds.
+    public struct Contents: Sendable, Equatable {
+        public var groups: [GroupDescription]
+        /// By the names of groups: the source that had them.
+        public var sources: [String: String]
+
+        public init(groups: [GroupDescription], sources: [String: String]) {
+            self.groups = groups
+            self.sources = sources
+        }
+    }
+
     /// Changes come in swarms; one file tells of all.
     static let settleNanoseconds: UInt64 = 1_000_000_000
 
     private let path: String
     private let directory: GroupDirectory
     private let log: OperatorLog
-    private let render: @Sendable (_ groups: [GroupDescription]) -> String
+    private let render: @Sendable (_ contents: Contents) -> String
     private let source: Int
-    private var isStandingIn = false
+    /// By the name of the group: whose it was; empty: unknown.
+    private var standIns: [String: String] = [:]
     private var written: String?
     private var generation: UInt64 = 0
-    private let queue = DispatchQueue(label: "swiftlet.snapshot")
+    let queue = DispatchQueue(label: "swiftlet.snapshot")
 
     /// - Parameters:
     ///   - parse: of the whole file.
-    ///   - render: on a queue of Dispatch: what `parse` reads back to equal groups.
+    ///   - render: on a queue of Dispatch: what `parse` reads back to equal contents.
     public init(
         loop: EventLoop, path: String, directory: GroupDirectory, log: OperatorLog,
-        parse: (_ text: String) -> Result<[GroupDescription], GroupFile.Fault>,
-        render: @escaping @Sendable (_ groups: [GroupDescription]) -> String
+        parse: (_ text: String) -> Result<Contents, GroupFile.Fault>,
+        render: @escaping @Sendable (_ contents: Contents) -> String
     ) {
         self.path = path
         self.directory = directory
@@ -38,36 +52,41 @@ public final class GroupSnapshot: EventHandler {
         setDeadline(loop.now &+ Self.settleNanoseconds)
         guard let data = FileManager.default.contents(atPath: path) else { return }
         switch parse(String(decoding: data, as: UTF8.self)) {
-        case .success(let groups):
-            isStandingIn = true
-            log.notice("\(path): \(groups.count) groups of last time stand in until discovery has its own")
-            let found = groups.map { group in
-                DiscoveredGroup(
+        case .success(let contents):
+            log.notice("\(path): \(contents.groups.count) groups of last time stand in until discovery has its own")
+            for group in contents.groups {
+                standIns[group.name] = contents.sources[group.name] ?? ""
+                let found = DiscoveredGroup(
                     name: group.name, description: group, members: [], obstacle: group.isReady ? nil : "it was not ready", nodes: [])
+                directory.set([found], unit: group.name, of: source)
             }
-            directory.replace(Dictionary(found.map { ($0.name, [$0]) }, uniquingKeysWith: { first, _ in first }), of: source)
+            directory.observeSync { [weak self] in self?.giveWay() }
         case .failure(let fault):
             directory.failed(source, fault.text)
             log.warning("\(path) is no use as a snapshot: \(fault.text)")
         }
     }
 
-    /// Gives way to what was found, and writes it down when it is another.
+    /// A source has the whole picture: in the same step as its groups come, those that stood in for them go.
+    private func giveWay() {
+        for name in standIns.filter({ directory.hasSynced || directory.hasSynced(sourceNamed: $0.value) }).keys {
+            standIns[name] = nil
+            directory.set([], unit: name, of: source)
+        }
+    }
+
+    /// Writes down what was found when it is another. Before anybody has the whole picture the file knows more.
     public override func deadlineReached() {
         setDeadline(loop.now &+ Self.settleNanoseconds)
-        guard directory.hasSynced else { return }
-        if isStandingIn {
-            isStandingIn = false
-            directory.replace([:], of: source)
-        }
+        guard directory.hasAnySynced(besides: ["static", directory.sources[source].name]) else { return }
         guard directory.generation != generation else { return }
         generation = directory.generation
         setDeadline(nil)
-        let groups = directory.descriptions(withoutSource: "static")
+        let contents = contents()
         let (path, log, render, written, mailbox) = (path, log, render, written, loop.mailbox)
         queue.async {
             let begin = DispatchTime.now().uptimeNanoseconds
-            let text = render(groups.sorted { $0.name < $1.name })
+            let text = render(contents)
             // Atomically: beside the old file, then in its place.
             do { if text != written { try Data(text.utf8).write(to: URL(filePath: path), options: .atomic) } } catch {
                 log.warning("\(path): the snapshot cannot be written: \(error.localizedDescription)")
@@ -75,6 +94,19 @@ public final class GroupSnapshot: EventHandler {
             let took = DispatchTime.now().uptimeNanoseconds &- begin
             mailbox.post { loop in loop.service(GroupSnapshot.self)?.wrote(text, took: took) }
         }
+    }
+
+    /// What still stands in stays with the source that had it.
+    private func contents() -> Contents {
+        let own = directory.sources[source].name
+        var contents = Contents(groups: [], sources: [:])
+        for (group, source) in directory.descriptions(withoutSource: "static") {
+            contents.groups.append(group)
+            let name = source == own ? standIns[group.name] ?? "" : source
+            if !name.isEmpty { contents.sources[group.name] = name }
+        }
+        contents.groups.sort { $0.name < $1.name }
+        return contents
     }
 
     /// Ten thousand groups that change all the time must not keep a core busy with telling of it.

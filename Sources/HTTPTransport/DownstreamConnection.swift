@@ -168,7 +168,11 @@ public final class DownstreamConnection: TransportConnection {
     override func makeStream(in session: HTTP2Session, id: Int32) -> HTTP2Stream? {
         let exchange = makeExchange()
         exchange.connection = self
-        return DownstreamStream(id: id, session: session, exchange: exchange)
+        guard let stream = session.takeSpareStream() as? DownstreamStream else {
+            return DownstreamStream(id: id, session: session, exchange: exchange)
+        }
+        stream.renew(id: id, exchange: exchange)
+        return stream
     }
 
     func streamFinished() {

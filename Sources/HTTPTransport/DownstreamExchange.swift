@@ -172,7 +172,8 @@ open class DownstreamApplication {
 
 /// The HTTP/2 stream of a downstream exchange.
 final class DownstreamStream: HTTP2Stream {
-    let exchange: DownstreamExchange
+    /// Nil once it is closed.
+    private var exchange: DownstreamExchange?
     private var headBytes = 0
     private var isTooLarge = false
 
@@ -183,8 +184,19 @@ final class DownstreamStream: HTTP2Stream {
         exchange.request.version = .http2
     }
 
+    /// Begins anew for another exchange.
+    func renew(id: Int32, exchange: DownstreamExchange) {
+        renew(id: id)
+        headBytes = 0
+        isTooLarge = false
+        self.exchange = exchange
+        exchange.stream = self
+        exchange.request.version = .http2
+    }
+
     override func headerReceived(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> Bool {
-        uncounted(exchange.request).use { take(name: name, value: value, into: $0) }
+        guard let request = exchange.map({ uncounted(uncounted($0).use { $0.request }) }) else { return false }
+        return request.use { take(name: name, value: value, into: $0) }
     }
 
     private func take(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer, into request: RequestHead) -> Bool {
@@ -219,33 +231,36 @@ final class DownstreamStream: HTTP2Stream {
     override func headReceived() {
         headComplete = true
         guard !isTooLarge else { return refuse(.tooManyFields) }
-        uncounted(exchange.request).use { headReceived(of: $0) }
+        exchange.map(uncounted)?.use { headReceived(of: $0) }
     }
 
-    private func headReceived(of request: RequestHead) {
+    private func headReceived(of exchange: DownstreamExchange) {
+        uncounted(exchange.request).use { headReceived(of: exchange, $0) }
+    }
+
+    private func headReceived(of exchange: DownstreamExchange, _ request: RequestHead) {
         // RFC 9113, 8.3.1. nghttp2 asks for it under the schemes http and https only, and what HTTP/1.1 makes of another is anybody's guess.
         let hasOriginForm = request.target.first == 47 || (request.method == .options && request.target.equals("*"))
         guard request.method != .connect, hasOriginForm, request.hasStrictAddress else { return refuse(.malformed) }
         request.headers.joinCookies()
         if request.isGRPC { session.carriesGRPC = true }
-        uncounted(exchange).use { exchange in
-            exchange.headReceived()
-            if !endsWithHead, exchange.isOpen { exchange.continueIfExpected() }
-        }
+        exchange.headReceived()
+        if !endsWithHead, exchange.isOpen { exchange.continueIfExpected() }
     }
 
     override func dataReceived(_ bytes: UnsafeRawBufferPointer) {
-        uncounted(exchange).use { if $0.isOpen { $0.bodyReceived(bytes) } }
+        exchange.map(uncounted)?.use { if $0.isOpen { $0.bodyReceived(bytes) } }
     }
 
     override func endReceived() {
-        uncounted(exchange).use { exchange in
+        exchange.map(uncounted)?.use { exchange in
             exchange.isRequestComplete = true
             if exchange.isOpen { exchange.requestEnded() }
         }
     }
 
     private func refuse(_ defect: HTTP1Defect) {
+        guard let exchange else { return }
         let refusal = Refusal(defect)
         if let connection = exchange.connection {
             connection.application.requestRefused(status: refusal.status, client: connection.peerAddress)
@@ -258,14 +273,16 @@ final class DownstreamStream: HTTP2Stream {
         exchange.finish()
     }
 
-    override func sendQueueDrained() { exchange.outputDrained() }
+    override func sendQueueDrained() { exchange?.outputDrained() }
 
     /// A gRPC call may stay open in silence: its client sends when it likes.
     override var waitsForPeer: Bool {
-        super.waitsForPeer || !headComplete || (!receivedEnd && !isPaused && !exchange.request.isGRPC)
+        super.waitsForPeer || !headComplete || (!receivedEnd && !isPaused && exchange?.request.isGRPC == false)
     }
 
     override func closed(errorCode: UInt32) {
+        guard let exchange else { return }
+        self.exchange = nil
         let connection = exchange.connection
         exchange.stream = nil
         exchange.connection = nil

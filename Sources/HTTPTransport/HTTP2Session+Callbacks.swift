@@ -79,6 +79,7 @@ extension HTTP2Session {
         remove(stream)
         if role == .server { creditConnection(stream.uncredited) }
         stream.closed(errorCode: errorCode)
+        keep(stream)
     }
 
     /// Our answer is whole. When the request is not, its rest is of no use (RFC 9113, 8.1).

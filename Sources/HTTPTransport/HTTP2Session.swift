@@ -24,6 +24,7 @@ final class HTTP2Session {
     var stalled: [HTTP2Stream] = []
     private(set) var isInsideLibrary = false
     private let memory: HTTP2Memory
+    private var spareStreams: [HTTP2Stream] = []
     /// Of messages sent.
     var requestIDs = 0
     /// The stream whose fields are being received, so that each of them needs no look-up. Unretained: `streams` holds it, and it is
@@ -151,6 +152,20 @@ final class HTTP2Session {
             streams[stream.place] = last
         }
         if fieldsStream?.toOpaque() == Unmanaged.passUnretained(stream).toOpaque() { fieldsStream = nil }
+    }
+
+    /// Keeps a closed stream for one that opens later: what it would take to make another is a thirtieth of a small request.
+    func keep(_ stream: HTTP2Stream) {
+        stream.releaseQueued()
+        if spareStreams.count < (role == .client ? connection.limits.streamsPerConnection : TransportLimits.spareStreams) {
+            spareStreams.append(stream)
+        }
+    }
+
+    /// One that nobody else holds any more.
+    func takeSpareStream() -> HTTP2Stream? {
+        guard var stream = spareStreams.popLast() else { return nil }
+        return isKnownUniquelyReferenced(&stream) ? stream : nil
     }
 
     /// Neither side has anything more to say: the connection can be closed.

@@ -3,7 +3,7 @@ import Wire
 
 /// One HTTP/2 stream: what waits to be sent on it, and what was received and not yet credited to the peer.
 class HTTP2Stream {
-    final let id: Int32
+    final private(set) var id: Int32
     /// Where the session keeps it.
     final var place = 0
     /// Unchecked: a session ends its streams before it goes.
@@ -30,6 +30,26 @@ class HTTP2Stream {
         self.session = session
         movedAt = session.connection.loop.now
         sendQueue = ByteBuffer(pool: session.connection.loop.chunks)
+    }
+
+    /// Makes a stream that was closed as good as new.
+    final func renew(id: Int32) {
+        self.id = id
+        sendEnded = false
+        isDeferred = false
+        hasStalledSource = false
+        receivedEnd = false
+        movedAt = uncounted(session.connection).use { uncounted($0.loop).use { $0.now } }
+        uncredited = 0
+        isPaused = false
+        headComplete = false
+        endsWithHead = false
+    }
+
+    /// Gives back what a closed stream has no use for.
+    final func releaseQueued() {
+        sendQueue.removeAll()
+        trailers = nil
     }
 
     // What the sides differ in.

@@ -76,4 +76,6 @@ public struct TransportLimits: Sendable, Equatable {
     static let leastQueuedBytesPerStream = 16 << 10
     /// Reads in one wake before others have their turn.
     static let readsPerWake = 4
+    /// Closed streams, some 300 bytes each, that a client's connection keeps for its next ones.
+    static let spareStreams = 16
 }

@@ -33,10 +33,10 @@ extension UpstreamConnection {
     func startStream(of http2: HTTP2Session, _ exchange: UpstreamExchange, _ request: UpstreamRequest) {
         exchange.connection = self
         exchange.isRequestSent = !request.hasBody
-        let stream = UpstreamStream(id: http2.nextStreamID, session: http2, exchange: exchange, connection: self)
+        let stream = makeStream(of: http2, exchange)
         guard http2.submit(request, on: stream) else {
             exchange.connection = nil
-            exchange.stream = nil
+            stream.release()
             exchange.isFinished = true
             exchange.failed(.refusedStream)
             return
@@ -47,6 +47,14 @@ extension UpstreamConnection {
             setDeadline(loop.now &+ min(limits.upstreamSilenceTimeoutNanoseconds, keepAlive.gapNanoseconds))
         }
         exchange.requestStarted()
+    }
+
+    private func makeStream(of http2: HTTP2Session, _ exchange: UpstreamExchange) -> UpstreamStream {
+        guard let stream = http2.takeSpareStream() as? UpstreamStream else {
+            return UpstreamStream(id: http2.nextStreamID, session: http2, exchange: exchange, connection: self)
+        }
+        stream.renew(id: http2.nextStreamID, exchange: exchange)
+        return stream
     }
 
     /// The backend takes fewer streams than it had announced: no new ones here until one of those open has ended.
@@ -129,7 +137,8 @@ extension UpstreamConnection {
 
 /// The HTTP/2 stream of an upstream exchange.
 final class UpstreamStream: HTTP2Stream {
-    let exchange: UpstreamExchange
+    /// Nil once it is closed.
+    private var exchange: UpstreamExchange?
     /// Unchecked: a connection ends its streams before it goes.
     private unowned(unsafe) let connection: UpstreamConnection
     private var responseTrailers: HeaderBlock?
@@ -143,24 +152,43 @@ final class UpstreamStream: HTTP2Stream {
         exchange.stream = self
     }
 
+    /// Begins anew for another exchange.
+    func renew(id: Int32, exchange: UpstreamExchange) {
+        renew(id: id)
+        headBytes = 0
+        isInformational = false
+        self.exchange = exchange
+        exchange.stream = self
+    }
+
+    /// Parts from its exchange.
+    func release() {
+        exchange?.stream = nil
+        exchange = nil
+        responseTrailers = nil
+    }
+
     override func headerReceived(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> Bool {
         let limits = session.connection.limits
         headBytes &+= name.count &+ value.count &+ 32
         guard headBytes <= limits.headBytes &* 2 else { return false }
+        guard let response = exchange.map({ uncounted(uncounted($0).use { $0.response }) }) else { return false }
+        return response.use { take(name: name, value: value, into: $0) }
+    }
+
+    private func take(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer, into response: ResponseHead) -> Bool {
         if headComplete {
             let trailers = responseTrailers ?? HeaderBlock(byteCapacity: 128, fieldCapacity: 4)
             responseTrailers = trailers
             trailers.append(name: name, value: value)
         } else if name.equals(":status") {
-            exchange.response.removeAll()
-            exchange.response.status = value.decimalValue ?? 0
-            isInformational = exchange.response.status < 200
+            response.removeAll()
+            response.status = value.decimalValue ?? 0
+            isInformational = response.status < 200
         } else {
             let known = KnownHeader.identify(name)
-            uncounted(exchange.response).use { response in
-                if known == .contentLength { response.contentLength = value.decimalValue }
-                uncounted(response.headers).use { $0.append(name: name, value: value, known: known) }
-            }
+            if known == .contentLength { response.contentLength = value.decimalValue }
+            uncounted(response.headers).use { $0.append(name: name, value: value, known: known) }
         }
         return true
     }
@@ -168,30 +196,32 @@ final class UpstreamStream: HTTP2Stream {
     override func headReceived() {
         movedAt = connection.loop.now
         if isInformational {
-            if !exchange.isFinished, !exchange.takeInformational() {
+            if let exchange, !exchange.isFinished, !exchange.takeInformational() {
                 session.reset(self, errorCode: UInt32(NGHTTP2_PROTOCOL_ERROR.rawValue))
             }
             return
         }
         headComplete = true
-        uncounted(exchange).use { if !$0.isFinished { $0.headReceived() } }
+        exchange.map(uncounted)?.use { if !$0.isFinished { $0.headReceived() } }
     }
 
     override func dataReceived(_ bytes: UnsafeRawBufferPointer) {
-        uncounted(exchange).use { if !$0.isFinished { $0.bodyReceived(bytes) } }
+        exchange.map(uncounted)?.use { if !$0.isFinished { $0.bodyReceived(bytes) } }
     }
 
     override func endReceived() {
-        guard !exchange.isFinished else { return }
-        exchange.isFinished = true
-        uncounted(exchange).use { $0.responseEnded(trailers: responseTrailers) }
+        guard let exchange = exchange.map(uncounted), !exchange.use({ $0.isFinished }) else { return }
+        exchange.use {
+            $0.isFinished = true
+            $0.responseEnded(trailers: responseTrailers)
+        }
         // An answer that is whole before its request is: the rest of the request is of no use (RFC 9113, 8.1).
         if !sendEnded || !sendQueue.isEmpty { session.reset(self, errorCode: UInt32(NGHTTP2_NO_ERROR.rawValue)) }
     }
 
     override func sendQueueDrained() {
         // Whoever asked may be gone once its answer was whole, while the stream lives on for the rest of the request.
-        guard !exchange.isFinished else { return }
+        guard let exchange, !exchange.isFinished else { return }
         exchange.requestDrained()
     }
 
@@ -199,7 +229,7 @@ final class UpstreamStream: HTTP2Stream {
     override var waitsForPeer: Bool { !isPaused && (sendEnded || !sendQueue.isEmpty) }
 
     override func peerIsSilent() {
-        guard !exchange.isFinished else { return }
+        guard let exchange, !exchange.isFinished else { return }
         exchange.isFinished = true
         exchange.connection = nil
         session.reset(self, errorCode: UInt32(NGHTTP2_CANCEL.rawValue))
@@ -211,8 +241,9 @@ final class UpstreamStream: HTTP2Stream {
     }
 
     private func closed(errorCode: UInt32, of connection: UpstreamConnection) {
+        guard let exchange else { return }
+        release()
         exchange.connection = nil
-        exchange.stream = nil
         let isRefused = errorCode == NGHTTP2_REFUSED_STREAM.rawValue
         if isRefused, !session.peerIsGoingAway { connection.streamRefused() }
         if !exchange.isFinished {

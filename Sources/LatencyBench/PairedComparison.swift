@@ -75,8 +75,8 @@ public enum PairedComparison {
 /// The buckets of several runs side by side, so that drawing runs anew is adding columns up.
 private struct PooledRuns {
     private var values: [UInt64] = []
-    /// Per bucket, one count per run.
-    private var counts: [[UInt64]] = []
+    /// Run after run, each with a count for every value.
+    private var counts: [UInt64] = []
     private let runs: Int
 
     init(_ histograms: [LatencyHistogram]) {
@@ -87,30 +87,50 @@ private struct PooledRuns {
                 table[bucket.value, default: Array(repeating: 0, count: histograms.count)][run] = bucket.count
             }
         }
-        for (value, row) in table.sorted(by: { $0.key < $1.key }) {
-            values.append(value)
-            counts.append(row)
-        }
+        let rows = table.sorted { $0.key < $1.key }
+        values = rows.map(\.key)
+        counts = (0..<runs).flatMap { run in rows.map { $0.value[run] } }
     }
 
     var isEmpty: Bool { values.isEmpty }
 
     /// Of the chosen runs taken together; a run may be chosen more than once.
     func statistics(of chosen: [Int]) -> [Double] {
-        var weights = [UInt64](repeating: 0, count: runs)
-        for run in chosen { weights[run] += 1 }
-        let sums = counts.map { row in zip(row, weights).reduce(0) { $0 + $1.0 * $1.1 } }
-        let total = sums.reduce(0, +)
-        return PairedComparison.statistics.map { _, percentile in
-            guard total > 0 else { return 0 }
-            guard let percentile else { return zip(values, sums).reduce(0.0) { $0 + Double($1.0) * Double($1.1) } / Double(total) }
-            let wanted = max(1, (Double(total) * percentile / 100).rounded(.up))
-            var seen = 0.0
-            for (value, sum) in zip(values, sums) {
-                seen += Double(sum)
-                if seen >= wanted { return Double(value) }
+        var sums = [UInt64](repeating: 0, count: values.count)
+        var total: UInt64 = 0
+        var weighted = 0.0
+        // Pointers and plain loops: this is a thousand samples' inner loop, and must be bearable without optimization, too.
+        counts.withUnsafeBufferPointer { counts in
+            values.withUnsafeBufferPointer { values in
+                sums.withUnsafeMutableBufferPointer { sums in
+                    for run in chosen {
+                        let start = run &* values.count
+                        var index = 0
+                        while index < values.count {
+                            sums[index] &+= counts[start &+ index]
+                            index &+= 1
+                        }
+                    }
+                    var index = 0
+                    while index < values.count {
+                        total &+= sums[index]
+                        weighted += Double(values[index]) * Double(sums[index])
+                        index &+= 1
+                    }
+                }
             }
-            return Double(values.last ?? 0)
+        }
+        guard total > 0 else { return PairedComparison.statistics.map { _ in 0 } }
+        var (index, seen) = (0, 0.0)
+        return PairedComparison.statistics.map { _, percentile in
+            guard let percentile else { return weighted / Double(total) }
+            // Percentiles stand in rising order, so each goes on where the one before ended.
+            let wanted = max(1, (Double(total) * percentile / 100).rounded(.up))
+            while index < values.count - 1, seen + Double(sums[index]) < wanted {
+                seen += Double(sums[index])
+                index += 1
+            }
+            return Double(values[index])
         }
     }
 }

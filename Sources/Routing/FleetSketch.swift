@@ -1,18 +1,36 @@
-/// A rough cost of every group, kept up to date with each booking: a decision among a thousand groups reads it once from end to end, 32
-/// bytes a group, and looks closely at a few dozen.
+/// A rough cost of every group, kept up to date with each booking: a decision among a thousand groups reads it once from end to end, 20
+/// bytes a group and four groups at a time, and looks closely at a few dozen.
 struct FleetSketch: ~Copyable {
-    struct Sketch: BitwiseCopyable {
+    /// Of four groups with slots in a row, one in each lane.
+    struct Sketches: BitwiseCopyable {
         /// Seconds that a request pays there whatever it is: the way, and the wait for KV memory.
-        var fixed: Float = .infinity
+        var fixed: SIMD4<Float>
         /// Seconds per prefill token, before the fleet's factor; infinite while the group takes nothing.
-        var perToken: Float = .infinity
+        var perToken: SIMD4<Float>
         /// Prompt tokens ahead.
-        var tokensAhead: Float = 0
+        var tokensAhead: SIMD4<Float>
         /// Sequences that decode.
-        var batch: Float = 0
+        var batch: SIMD4<Float>
         /// Share of the KV cache in use.
-        var fullness: Float = 0
-        var padding: (Float, Float, Float) = (0, 0, 0)
+        var fullness: SIMD4<Float>
+    }
+
+    /// What the rough cost of one request depends on besides the group.
+    struct Weights {
+        var tokens: Float
+        /// On the seconds per token.
+        var scale: Float
+        /// Tokens' worth of stall per sequence that decodes.
+        var stall: Float
+        /// Seconds of decode that are felt, per sequence and at a full cache.
+        var perSequence: Float
+        var perFullness: Float
+
+        @inline(__always)
+        func estimates(_ groups: borrowing Sketches) -> SIMD4<Float> {
+            let work = groups.tokensAhead + tokens + stall * groups.batch
+            return groups.fixed + groups.perToken * scale * work + perSequence * groups.batch + perFullness * groups.fullness
+        }
     }
 
     struct Times: BitwiseCopyable {
@@ -22,7 +40,7 @@ struct FleetSketch: ~Copyable {
         var clock: UInt64 = 0
     }
 
-    let sketches: LazyBuffer<Sketch>
+    let sketches: LazyBuffer<Sketches>
     /// When time alone changes what a group takes; `.max`: never.
     let transitionAt: LazyBuffer<UInt64>
     /// One element, behind a pointer like all that a change of a load touches.
@@ -36,17 +54,26 @@ struct FleetSketch: ~Copyable {
     /// Whose reports age next, as a position in the state's `order`.
     var agingCursor = 0
 
-    /// Scratch of one decision: the estimates by position in the pool, and by slot the decision that made it a candidate.
-    let estimates: LazyBuffer<Float>
+    /// Scratch of one decision by slot: the estimates, four together, and the decision that made it a candidate.
+    let estimates: LazyBuffer<SIMD4<Float>>
     let candidateOf: LazyBuffer<UInt64>
 
     init(groups: Int) {
-        sketches = LazyBuffer(count: groups)
+        sketches = LazyBuffer(count: groups / 4 + 1)
         transitionAt = LazyBuffer(count: groups)
         timesBuffer = LazyBuffer(count: 1)
-        estimates = LazyBuffer(count: groups)
+        estimates = LazyBuffer(count: groups / 4 + 1)
         candidateOf = LazyBuffer(count: groups)
     }
+
+    @inline(__always)
+    func estimate(of slot: UInt32) -> Float {
+        estimates.bytes.load(fromByteOffset: Int(slot) &* MemoryLayout<Float>.stride, as: Float.self)
+    }
+
+    /// Seconds per prefill token of one group.
+    @inline(__always)
+    func perToken(of slot: UInt32) -> Float { sketches[slot >> 2].perToken[Int(slot & 3)] }
 }
 
 extension RoutingState {
@@ -72,18 +99,18 @@ extension RoutingState {
 
     /// Brings a group's sketch to what its load has become.
     @inline(__always)
-    func sketch(_ slot: UInt32) {
+    mutating func sketch(_ slot: UInt32) {
         if fleet.isKept { updateSketch(slot) }
     }
 
     /// The same for what depends on the time.
     @inline(__always)
-    func sketch(_ slot: UInt32, now: UInt64) {
+    mutating func sketch(_ slot: UInt32, now: UInt64) {
         fleet.times.clock = max(fleet.times.clock, now)
         sketch(slot)
     }
 
-    private func updateSketch(_ slot: UInt32) {
+    private mutating func updateSketch(_ slot: UInt32) {
         let now = fleet.times.clock
         let isOut = !loads[slot].isUsed || !loads[slot].isReady || loads[slot].isEjected(now: now) || now < loads[slot].saturatedUntil
         let fullness = loads[slot].tokensInUse / loads[slot].kvCapacityTokens
@@ -91,10 +118,12 @@ extension RoutingState {
         let memoryWait =
             cost.memoryWait * max(fullness - cost.usable, 0) * outputTokensExpected * loads[slot].decodeStepSeconds
             * (1 + cost.growthAtFullCache * fullness)
-        fleet.sketches[slot] = FleetSketch.Sketch(
-            fixed: Float(loads[slot].distanceSeconds + memoryWait),
-            perToken: isOut ? .infinity : Float(loads[slot].secondsPerToken * (1 + loads[slot].warmUpSlowness)),
-            tokensAhead: Float(loads[slot].tokensAhead), batch: Float(loads[slot].decodingSequences), fullness: Float(fullness))
+        let (group, lane) = (slot >> 2, Int(slot & 3))
+        fleet.sketches[group].fixed[lane] = Float(loads[slot].distanceSeconds + memoryWait)
+        fleet.sketches[group].perToken[lane] = isOut ? .infinity : Float(loads[slot].secondsPerToken * (1 + loads[slot].warmUpSlowness))
+        fleet.sketches[group].tokensAhead[lane] = Float(loads[slot].tokensAhead)
+        fleet.sketches[group].batch[lane] = Float(loads[slot].decodingSequences)
+        fleet.sketches[group].fullness[lane] = Float(fullness)
         var transition = loads[slot].presumedPrefilledAt
         if loads[slot].failures > 0 && now < loads[slot].ejectedUntil { transition = min(transition, loads[slot].ejectedUntil) }
         if now < loads[slot].saturatedUntil { transition = min(transition, loads[slot].saturatedUntil) }
@@ -145,14 +174,12 @@ extension RoutingState {
         var count = 0
         admit(slots[cheapest], filter, to: &count)
         // What `least-cost` levels, and what the sketch leaves out.
-        let prefill = fleet.sketches[slots[cheapest]].perToken * Float(prefillFit.slope * promptTokens)
+        let prefill = fleet.perToken(of: slots[cheapest]) * Float(prefillFit.slope * promptTokens)
         let limit = estimate + Float(Self.learnedNoiseShare) * prefill + Float(Self.learnedNoiseSeconds)
         let key = hashes.isEmpty ? mix64(sequence) : hashes[min(Int(index.matchFloor), hashes.count - 1)]
-        var position = Int(truncatingIfNeeded: mix64(key).multipliedFullWidth(by: UInt64(slots.count)).high)
-        for _ in 0..<slots.count where count < Self.mostCheap {
-            if fleet.estimates[position] <= limit { admit(slots[position], filter, to: &count) }
-            position = position + 1 < slots.count ? position + 1 : 0
-        }
+        let first = Int(truncatingIfNeeded: mix64(key).multipliedFullWidth(by: UInt64(slots.count)).high)
+        admitCheap(slots, first..<slots.count, limit: limit, filter, to: &count)
+        admitCheap(slots, 0..<first, limit: limit, filter, to: &count)
         let servesAll = slots.count == order.count
         for place in 0..<min(index.visitedCount, Self.mostHolders) {
             let slot = slotOfHolder[Int(index.visited[place])]
@@ -172,8 +199,8 @@ extension RoutingState {
     }
 
     /// Makes the group one more candidate, unless it is one already or may not be.
-    private func admit(_ slot: UInt32, _ filter: Filter, to count: inout Int) {
-        guard fleet.candidateOf[slot] != sequence, fleet.sketches[slot].perToken < .infinity,
+    private mutating func admit(_ slot: UInt32, _ filter: Filter, to count: inout Int) {
+        guard fleet.candidateOf[slot] != sequence, fleet.perToken(of: slot) < .infinity,
             loads[slot].speaksHTTP2 ? !filter.needsHTTP1 : !filter.needsHTTP2,
             filter.tried.count == 0 || !filter.tried.contains(GroupID(slot: slot, generation: loads[slot].generation))
         else { return }
@@ -182,29 +209,45 @@ extension RoutingState {
         count += 1
     }
 
-    /// Estimates the cost on each group of the pool, and finds the least.
-    private func estimateAll(_ slots: ContiguousArray<UInt32>, promptTokens: Double) -> (position: Int, estimate: Float) {
-        let tokens = Float(max(promptTokens, leastRequestTokens))
-        let scale = Float(prefillFit.slope)
-        let stall = Float(cost.stall * cost.decode) * tokens
-        // Seconds of decode that are felt, at a hundred sequences and at a full cache.
-        let felt = Float(cost.decode * min(horizonSeconds, outputTokensExpected * 0.02))
-        let perSequence = 2 * Float(cost.growthPerSequence) * felt
-        let perFullness = Float(cost.growthAtFullCache) * felt
-        return slots.withUnsafeBufferPointer { slots in
-            var best = 0
-            var least = Float.infinity
-            for position in 0..<slots.count {
-                let sketch = fleet.sketches[slots[position]]
-                let work = sketch.tokensAhead + tokens + stall * sketch.batch
-                let estimate = sketch.fixed + sketch.perToken * scale * work + perSequence * sketch.batch + perFullness * sketch.fullness
-                fleet.estimates[position] = estimate
-                if estimate < least {
-                    least = estimate
-                    best = position
-                }
-            }
-            return (best, least)
+    /// Admits those at these positions whose estimate is within `limit`, until there are enough candidates.
+    private mutating func admitCheap(
+        _ slots: ContiguousArray<UInt32>, _ positions: Range<Int>, limit: Float, _ filter: Filter, to count: inout Int
+    ) {
+        for position in positions where fleet.estimate(of: slots[position]) <= limit {
+            guard count < Self.mostCheap else { return }
+            admit(slots[position], filter, to: &count)
         }
+    }
+
+    /// Estimates the cost on each group of the pool, and finds the least.
+    private mutating func estimateAll(_ slots: ContiguousArray<UInt32>, promptTokens: Double) -> (position: Int, estimate: Float) {
+        let tokens = Float(max(promptTokens, leastRequestTokens))
+        let felt = Float(cost.decode * min(horizonSeconds, outputTokensExpected * 0.02))
+        let weights = FleetSketch.Weights(
+            tokens: tokens, scale: Float(prefillFit.slope), stall: Float(cost.stall * cost.decode) * tokens,
+            perSequence: 2 * Float(cost.growthPerSequence) * felt, perFullness: Float(cost.growthAtFullCache) * felt)
+        if slots.count * 2 >= records.count {
+            var lowest = SIMD4<Float>(repeating: .infinity)
+            for group in 0..<(records.count + 3) / 4 {
+                let estimates = weights.estimates(fleet.sketches[group])
+                fleet.estimates[group] = estimates
+                lowest.replace(with: estimates, where: estimates .< lowest)
+            }
+            // A lane may be that of no group, or of none of this pool; then the search below tells.
+            let least = lowest.min()
+            if let position = slots.firstIndex(where: { fleet.estimate(of: $0) == least }), least < .infinity { return (position, least) }
+        } else {
+            for slot in slots { fleet.estimates[slot >> 2] = weights.estimates(fleet.sketches[slot >> 2]) }
+        }
+        var best = 0
+        var least = Float.infinity
+        for position in 0..<slots.count {
+            let estimate = fleet.estimate(of: slots[position])
+            if estimate < least {
+                least = estimate
+                best = position
+            }
+        }
+        return (best, least)
     }
 }

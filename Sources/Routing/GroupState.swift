@@ -61,11 +61,11 @@ public struct GroupState: Sendable {
 }
 
 extension RoutingState {
-    func groupStates(now: UInt64) -> [GroupState] {
+    mutating func groupStates(now: UInt64) -> [GroupState] {
         order.compactMap { slot in records[Int(slot)].map { state(of: slot, record: $0, now: now) } }
     }
 
-    private func state(of slot: UInt32, record: GroupRecord, now: UInt64) -> GroupState {
+    private mutating func state(of slot: UInt32, record: GroupRecord, now: UInt64) -> GroupState {
         if loads[slot].othersDueAt <= now { ageOthers(slot, now: now) }
         let load = loads[slot]
         let obstacle = obstacle(load, isDescribedReady: record.description.isReady, now: now)

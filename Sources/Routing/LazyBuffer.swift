@@ -39,4 +39,7 @@ struct LazyBuffer<Element: BitwiseCopyable>: ~Copyable {
     /// Asks for the element's memory ahead of its use.
     @inline(__always)
     func prefetch(_ index: Int) { swl_prefetch(base + index) }
+
+    /// All elements, for those who read them as what they are made of.
+    var bytes: UnsafeRawPointer { UnsafeRawPointer(base) }
 }

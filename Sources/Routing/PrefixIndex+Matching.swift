@@ -66,13 +66,13 @@ extension PrefixIndex {
     }
 
     /// Depth of the deepest chunk that anybody holds.
-    private func deepestHeld(_ hashes: UnsafeBufferPointer<UInt64>) -> Int {
+    private mutating func deepestHeld(_ hashes: UnsafeBufferPointer<UInt64>) -> Int {
         if hashes.isEmpty || head(of: hashes[0]) == 0 { return 0 }
         return deepest(hashes, from: 1, to: hashes.count, withMoreHoldersThan: 0)
     }
 
     /// The deepest level above `depth` that more holders reach; 0 when there is none.
-    private func deepestLevel(_ hashes: UnsafeBufferPointer<UInt64>, below depth: Int, withMoreHoldersThan count: UInt16) -> Int {
+    private mutating func deepestLevel(_ hashes: UnsafeBufferPointer<UInt64>, below depth: Int, withMoreHoldersThan count: UInt16) -> Int {
         if depth <= 1 || blocks[head(of: hashes[0])].holderCount <= count { return 0 }
         return deepest(hashes, from: 1, to: depth - 1, withMoreHoldersThan: count)
     }
@@ -80,7 +80,7 @@ extension PrefixIndex {
     /// The deepest level from `known`, which more than `count` holders reach, up to `end`. Every probe of a large table waits for memory,
     /// first for the bucket and then for the block; so instead of bisecting one probe at a time the range is cut at several places whose
     /// memory is fetched together.
-    private func deepest(
+    private mutating func deepest(
         _ hashes: UnsafeBufferPointer<UInt64>, from known: Int, to end: Int, withMoreHoldersThan count: UInt16
     ) -> Int {
         var low = known
@@ -174,7 +174,7 @@ extension PrefixIndex {
 
     /// Of a long new path every block's place in the hash table is a cache miss, and so is that of each block that falls out for it: those
     /// of the next few are fetched together rather than one after the other.
-    private func prefetch(_ hashes: UnsafeBufferPointer<UInt64>, from position: Int, evictingFrom holder: UInt16?) {
+    private mutating func prefetch(_ hashes: UnsafeBufferPointer<UInt64>, from position: Int, evictingFrom holder: UInt16?) {
         let end = min(position &+ Self.prefetchSpan, hashes.count)
         let oldest = holder.map { holders[Int($0)].oldest } ?? 0
         for index in position..<end { buckets.prefetch(bucket(of: hashes[index])) }
@@ -195,7 +195,7 @@ extension PrefixIndex {
     private static var prefetchSpan: Int { 16 }
 
     /// Makes the path that ends in `deepest` the newest, root first in age, and returns the root's former stamp.
-    private func refresh(_ deepest: UInt32, stamp: UInt32, isFull: Bool) -> UInt32 {
+    private mutating func refresh(_ deepest: UInt32, stamp: UInt32, isFull: Bool) -> UInt32 {
         let holder = Int(blocks[deepest].holder)
         let span = stamp &- blocks[holders[holder].oldest].stamp
         let tailAge = span - span / UInt32(Self.tailParts)

@@ -215,7 +215,7 @@ struct PrefixIndex: ~Copyable {
     }
 
     /// Halves the counters now and then, so that `reuse` follows the last few thousand blocks rather than all of them.
-    func forgetOldReuse(of holder: UInt16) {
+    mutating func forgetOldReuse(of holder: UInt16) {
         guard holders[Int(holder)].rescued + holders[Int(holder)].evicted > 8_192 else { return }
         holders[Int(holder)].rescued *= 0.5
         holders[Int(holder)].evicted *= 0.5
@@ -250,7 +250,7 @@ struct PrefixIndex: ~Copyable {
     private func bucket(of hash: UInt64, holder: UInt16) -> Int { bucket(of: hash ^ (UInt64(holder) &* 0xd6e8_feb8_6659_fd93)) }
 
     /// The holder's block of that hash; 0 when it has none.
-    func block(of hash: UInt64, holder: UInt16) -> UInt32 {
+    mutating func block(of hash: UInt64, holder: UInt16) -> UInt32 {
         let head = head(of: hash)
         if head == 0 || blocks[head].holder == holder { return head }
         if blocks[head].nextHolder == 0 { return 0 }
@@ -262,7 +262,7 @@ struct PrefixIndex: ~Copyable {
     }
 
     /// Makes the block one more holder of its hash.
-    func linkToHash(_ index: UInt32) {
+    mutating func linkToHash(_ index: UInt32) {
         let hash = blocks[index].hash
         let head = head(of: hash)
         if head == 0 {
@@ -283,7 +283,7 @@ struct PrefixIndex: ~Copyable {
         blocks[head].holderCount &+= 1
     }
 
-    private func unlinkFromHash(_ index: UInt32) {
+    private mutating func unlinkFromHash(_ index: UInt32) {
         let hash = blocks[index].hash
         let successor = blocks[index].nextHolder
         let previous = blocks[index].previousHolder
@@ -306,7 +306,7 @@ struct PrefixIndex: ~Copyable {
     }
 
     /// Lets what points to a block in a chain point to another.
-    private func replaceInBucket(_ bucket: Int, _ index: UInt32, with replacement: UInt32) {
+    private mutating func replaceInBucket(_ bucket: Int, _ index: UInt32, with replacement: UInt32) {
         if buckets[bucket] == index {
             buckets[bucket] = replacement
             return
@@ -317,7 +317,7 @@ struct PrefixIndex: ~Copyable {
     }
 
     @inline(__always)
-    func unlinkFromAge(_ index: UInt32) {
+    mutating func unlinkFromAge(_ index: UInt32) {
         let block = blocks[index]
         let holder = Int(block.holder)
         if block.newer != 0 { blocks[block.newer].older = block.older } else { holders[holder].newest = block.older }
@@ -326,7 +326,7 @@ struct PrefixIndex: ~Copyable {
 
     /// Makes a run of the age list, from its newest block to its oldest, the newest of all.
     @inline(__always)
-    func moveToFront(_ first: UInt32, through last: UInt32) {
+    mutating func moveToFront(_ first: UInt32, through last: UInt32) {
         let newer = blocks[first].newer
         if newer == 0 { return }
         let holder = Int(blocks[first].holder)
@@ -342,7 +342,7 @@ struct PrefixIndex: ~Copyable {
 
     /// Puts a block right behind `newer` in age, or first when `newer` is 0.
     @inline(__always)
-    func linkToAge(_ index: UInt32, behind newer: UInt32) {
+    mutating func linkToAge(_ index: UInt32, behind newer: UInt32) {
         let holder = Int(blocks[index].holder)
         let older = newer != 0 ? blocks[newer].older : holders[holder].newest
         blocks[index].newer = newer

@@ -57,11 +57,12 @@ extension RoutingState {
             predictedCachedTokens: Int(cached), estimatedTTFTSeconds: ttft, terms: terms)
     }
 
+    @inline(__always)
     private func endpoint(of slot: UInt32) -> Endpoint {
         records[Int(slot)]?.description.leader ?? Endpoint(host: "", port: 0)
     }
 
-    private func refreshShadow(_ slot: UInt32, tokensPerChunk: Double) {
+    private mutating func refreshShadow(_ slot: UInt32, tokensPerChunk: Double) {
         let holder = loads[slot].holder
         loads[slot].heldTokens = Double(index.count(of: holder)) * tokensPerChunk
         loads[slot].reuse = index.reuse(of: holder)
@@ -113,11 +114,11 @@ extension RoutingState {
     }
 
     /// The slot of the group that a booking charges, or nil when that group is gone.
-    private func liveSlot(of index: UInt32) -> UInt32? {
+    private mutating func liveSlot(of index: UInt32) -> UInt32? {
         slot(of: GroupID(slot: leases.bookings[index].slot, generation: leases.bookings[index].groupGeneration))
     }
 
-    private func leaveQueue(_ index: UInt32, slot: UInt32, isPrefilled: Bool = true, now: UInt64) {
+    private mutating func leaveQueue(_ index: UInt32, slot: UInt32, isPrefilled: Bool = true, now: UInt64) {
         guard leases.bookings[index].awaitsFirstToken else { return }
         let before = ownLoad(slot)
         leases.bookings[index].awaitsFirstToken = false
@@ -148,18 +149,18 @@ extension RoutingState {
     // MARK: Answers that are not streamed
 
     /// Takes bookings out of the queue whose prefill must be long over; without a stream nobody tells.
-    func presumePrefilled(_ slot: UInt32, now: UInt64) {
+    mutating func presumePrefilled(_ slot: UInt32, now: UInt64) {
         while let oldest = oldestUnstreamed(of: slot), leases.bookings[oldest].presumedPrefilledAt <= now {
             leaveQueue(oldest, slot: slot, now: now)
         }
     }
 
-    private func oldestUnstreamed(of slot: UInt32) -> UInt32? {
+    private mutating func oldestUnstreamed(of slot: UInt32) -> UInt32? {
         let link = loads[slot].firstUnstreamed
         return link == 0 ? nil : link - 1
     }
 
-    private func appendUnstreamed(_ index: UInt32, slot: UInt32) {
+    private mutating func appendUnstreamed(_ index: UInt32, slot: UInt32) {
         let last = loads[slot].lastUnstreamed
         leases.bookings[index].olderUnstreamed = last
         if last != 0 { leases.bookings[last - 1].newerUnstreamed = index + 1 } else { loads[slot].firstUnstreamed = index + 1 }
@@ -167,7 +168,7 @@ extension RoutingState {
         updatePresumption(slot)
     }
 
-    private func removeUnstreamed(_ index: UInt32, slot: UInt32) {
+    private mutating func removeUnstreamed(_ index: UInt32, slot: UInt32) {
         let older = leases.bookings[index].olderUnstreamed
         let newer = leases.bookings[index].newerUnstreamed
         if older != 0 { leases.bookings[older - 1].newerUnstreamed = newer } else { loads[slot].firstUnstreamed = newer }
@@ -175,7 +176,7 @@ extension RoutingState {
         updatePresumption(slot)
     }
 
-    private func updatePresumption(_ slot: UInt32) {
+    private mutating func updatePresumption(_ slot: UInt32) {
         loads[slot].presumedPrefilledAt = oldestUnstreamed(of: slot).map { leases.bookings[$0].presumedPrefilledAt } ?? .max
     }
 }

@@ -64,7 +64,7 @@ extension RoutingState {
         return .success(Choice(slot: slot, reason: reason, inputs: inputs, candidateCount: eligible.count))
     }
 
-    func usableHashes(of request: borrowing RoutingRequest) -> UnsafeBufferPointer<UInt64> {
+    mutating func usableHashes(of request: borrowing RoutingRequest) -> UnsafeBufferPointer<UInt64> {
         guard policy.usesPrefixIndex, request.chunkBytes > 0 else { return .init(start: nil, count: 0) }
         return UnsafeBufferPointer(rebasing: request.prefixHashes.prefix(Self.longestPath))
     }
@@ -98,7 +98,7 @@ extension RoutingState {
         return (saturated, true)
     }
 
-    private func costInputs(of request: borrowing RoutingRequest, candidateCount: Int, groups: Int, now: UInt64) -> CostInputs {
+    private mutating func costInputs(of request: borrowing RoutingRequest, candidateCount: Int, groups: Int, now: UInt64) -> CostInputs {
         var fewest = Int32.max
         var most: Int32 = 0
         for position in 0..<candidateCount {
@@ -148,7 +148,7 @@ extension RoutingState {
     /// Groups that carry no more than the best and differ from it by what they were learned to be, not by what they have to do,
     /// count as equal when the difference is small: or the group that looks fastest would take all the prompts of a quiet fleet,
     /// and replicas of the router, which learn different noise, would place alike prompts apart.
-    private func levelEquallyLoaded(_ count: Int, with best: Int, within band: Double, adapter: UInt64) {
+    private mutating func levelEquallyLoaded(_ count: Int, with best: Int, within band: Double, adapter: UInt64) {
         let reference = candidates[best]
         let leastCost = costs[best]
         for position in 0..<count where costs[position] <= leastCost + band {
@@ -164,13 +164,13 @@ extension RoutingState {
         }
     }
 
-    func reason(of slot: UInt32, deepest: Int, hashes: UnsafeBufferPointer<UInt64>) -> DecisionReason {
+    mutating func reason(of slot: UInt32, deepest: Int, hashes: UnsafeBufferPointer<UInt64>) -> DecisionReason {
         if hashes.isEmpty { return .cost }
         if deepest == 0 { return .cold }
         return index.depth(of: loads[slot].holder) == deepest ? .prefix : .cost
     }
 
-    func leastCostValue(_ count: Int) -> Double {
+    mutating func leastCostValue(_ count: Int) -> Double {
         var least = Double.infinity
         for position in 0..<count { least = min(least, costs[position]) }
         return least
@@ -179,7 +179,7 @@ extension RoutingState {
     /// Among the candidates within `limit`: who holds most, then who is nearest, then rendezvous order (Thaler and Ravishankar, 1998) by the first
     /// chunk that they do not all hold, so that replicas place new prefixes alike and a prefix that everybody shares does not
     /// draw all cold traffic to one group. Without a prompt, who was chosen longest ago.
-    func tieBreak(_ count: Int, limit: Double, hashes: UnsafeBufferPointer<UInt64>) -> UInt32 {
+    mutating func tieBreak(_ count: Int, limit: Double, hashes: UnsafeBufferPointer<UInt64>) -> UInt32 {
         if hashes.isEmpty { return longestUnchosen(count, limit: limit) }
         var deepest = 0
         var nearest = 0.0
@@ -210,7 +210,7 @@ extension RoutingState {
         return best
     }
 
-    func longestUnchosen(_ count: Int, limit: Double? = nil) -> UInt32 {
+    mutating func longestUnchosen(_ count: Int, limit: Double? = nil) -> UInt32 {
         var best = candidates[0]
         var oldest = UInt64.max
         for position in 0..<count {

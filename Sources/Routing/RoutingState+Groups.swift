@@ -74,14 +74,14 @@ extension RoutingState {
         if firstGroupsAt == nil, !order.isEmpty { firstGroupsAt = now }
     }
 
-    func startWarmUp(_ slot: UInt32, now: UInt64) {
+    mutating func startWarmUp(_ slot: UInt32, now: UInt64) {
         guard placement.warmUpNanoseconds > 0 else { return }
         loads[slot].warmUpSlowness = PlacementSettings.coldSlowness
         loads[slot].warmUpEndsAt = now &+ placement.warmUpNanoseconds
     }
 
     /// Brings a cold group's slowness to what is left of it at `now`.
-    func continueWarmUp(_ slot: UInt32, now: UInt64) {
+    mutating func continueWarmUp(_ slot: UInt32, now: UInt64) {
         let left = loads[slot].warmUpEndsAt.seconds(since: now) / (Double(placement.warmUpNanoseconds) * 1e-9)
         loads[slot].warmUpSlowness = PlacementSettings.coldSlowness * min(left, 1)
         if left == 0 { loads[slot].warmUpEndsAt = 0 }

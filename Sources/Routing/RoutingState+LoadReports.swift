@@ -33,7 +33,7 @@ extension RoutingState {
     }
 
     /// Sequences and tokens of others; nil is what the report says nothing of.
-    private func inferOthers(
+    private mutating func inferOthers(
         from report: LoadReport, own: OwnLoad, slot: UInt32, now: UInt64
     ) -> (waiting: Double?, running: Double?, activeTokens: Double?) {
         let ownInFlight = Double(own.inFlight)
@@ -59,7 +59,7 @@ extension RoutingState {
         return (waiting, running, tokens)
     }
 
-    private func keepForPeople(_ report: LoadReport, slot: UInt32, at time: UInt64) {
+    private mutating func keepForPeople(_ report: LoadReport, slot: UInt32, at time: UInt64) {
         if let running = report.running { others[slot].reportedRunning = running }
         if let waiting = report.waiting { others[slot].reportedWaiting = waiting }
         if let inFlight = report.inFlight { others[slot].reportedInFlight = inFlight }
@@ -69,7 +69,7 @@ extension RoutingState {
     }
 
     /// Brings others' figures to what is left of them at `now`.
-    func ageOthers(_ slot: UInt32, now: UInt64) {
+    mutating func ageOthers(_ slot: UInt32, now: UInt64) {
         let fleet = fleetOthers.weight(now: now)
         let waiting = others[slot].waiting.value(now: now, mean: fleetOthers.waiting * fleet)
         loads[slot].othersWaiting = waiting
@@ -107,7 +107,7 @@ extension RoutingState {
         loads[slot].othersDueAt = 0
     }
 
-    func ownLoad(_ slot: UInt32) -> OwnLoad {
+    mutating func ownLoad(_ slot: UInt32) -> OwnLoad {
         OwnLoad(
             inFlight: loads[slot].inFlight, awaitingFirstToken: loads[slot].awaitingFirstToken,
             activeTokens: Float(loads[slot].ownTokensInUse))

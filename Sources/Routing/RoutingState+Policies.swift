@@ -62,7 +62,7 @@ extension RoutingState {
     }
 
     /// Nobody gets more than 1.25 times the mean, this request included, rounded up.
-    private func firstWithRoom(_ count: Int, key: UInt64) -> UInt32 {
+    private mutating func firstWithRoom(_ count: Int, key: UInt64) -> UInt32 {
         var total = 1.0
         for position in 0..<count { total += loads[candidates[position]].sequences }
         let limit = (Self.loadFactor * total / Double(count)).rounded(.up)
@@ -73,7 +73,7 @@ extension RoutingState {
     private static var loadFactor: Double { 1.25 }
 
     /// Rendezvous order among those that would have at most `loadLimit` requests; somebody always has no more than the mean.
-    private func rendezvous(_ count: Int, key: UInt64, loadLimit: Double) -> UInt32 {
+    private mutating func rendezvous(_ count: Int, key: UInt64, loadLimit: Double) -> UInt32 {
         var best = candidates[0]
         var bestWeight: UInt64 = 0
         for position in 0..<count {
@@ -92,7 +92,7 @@ extension RoutingState {
 
     /// Makes the group of that name the only candidate, if it is ready and serves the model, whatever else speaks against it.
     /// - Returns: how many candidates there are, 0 or 1.
-    func collectPinned(_ name: UnsafeRawBufferPointer, among slots: ContiguousArray<UInt32>, tried: TriedGroups) -> Int {
+    mutating func collectPinned(_ name: UnsafeRawBufferPointer, among slots: ContiguousArray<UInt32>, tried: TriedGroups) -> Int {
         let identity = ModelCatalog.hash(name)
         guard let slot = slots.first(where: { loads[$0].identity == identity }) else { return 0 }
         guard records[Int(slot)]?.description.isReady == true else { return 0 }

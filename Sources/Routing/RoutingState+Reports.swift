@@ -30,7 +30,7 @@ extension RoutingState {
     /// Natural logarithm of the factor by which a group may differ from the fleet without consequence.
     private static var deviationTolerance: Double { 0.25 }
 
-    func setPrefillDeviation(_ slot: UInt32, _ deviation: Double) {
+    mutating func setPrefillDeviation(_ slot: UInt32, _ deviation: Double) {
         // A group is at most 32 times slower or faster than described.
         loads[slot].prefillDeviation = min(max(deviation, -3.466), 3.466)
         // Within a quarter groups count as alike: differences that small come from the hosts' noise, and acting on them would
@@ -70,7 +70,7 @@ extension RoutingState {
     /// Answers shorter than that say more of how their bytes were sent than of steps.
     private static var fewestSteps: Int { 8 }
 
-    func setStepDeviation(_ slot: UInt32, _ deviation: Double) {
+    mutating func setStepDeviation(_ slot: UInt32, _ deviation: Double) {
         loads[slot].stepDeviation = min(max(deviation, -3.466), 3.466)
         let beyond = max(0, abs(loads[slot].stepDeviation) - Self.deviationTolerance)
         loads[slot].decodeStepSeconds = loads[slot].describedStepSeconds * exp(loads[slot].stepDeviation < 0 ? -beyond : beyond)

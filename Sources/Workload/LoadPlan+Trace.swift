@@ -10,7 +10,9 @@ public struct TraceError: Error, CustomStringConvertible {
 public struct TraceOptions: Sendable {
     /// Times are multiplied by it: 0.5 plays twice as fast.
     public var timeScale = 1.0
-    /// Rows to play, from the start.
+    /// Rows to leave out from the start: what a trace's requests share grows over its length.
+    public var skip = 0
+    /// Rows to play after those.
     public var limit = Int.max
     /// Lengths are multiplied by it: what a real fleet takes is too much for a laptop's.
     public var lengthScale = 1.0
@@ -31,13 +33,14 @@ extension LoadPlan {
         } else {
             (requests, kind) = try Self.readCSV(lines, file, options)
         }
+        guard !requests.isEmpty else { throw TraceError(file, line: lines.count, "expected rows to play, found none") }
         let seconds = Double(requests.map(\.offsetNanoseconds).max() ?? 0) / 1e9
         let name = (file as NSString).lastPathComponent
         self.init(
             name: name,
             parameters: [
                 "format": kind, "time_scale": "\(options.timeScale)", "length_scale": "\(options.lengthScale)",
-                "rows": "\(requests.count)",
+                "first_row": "\(options.skip)", "rows": "\(requests.count)",
             ], requests: requests,
             stages: [.init(startRate: seconds > 0 ? Double(requests.count) / seconds : 0, seconds: seconds)], process: "trace")
     }
@@ -72,7 +75,7 @@ extension LoadPlan {
         var requests: [PlannedRequest] = []
         var lastTurn: [String: Int] = [:]
         var unnamed: UInt64 = 1 << 62
-        for (number, line) in lines.enumerated().prefix(options.limit) {
+        for (number, line) in lines.enumerated().dropFirst(options.skip).prefix(options.limit) {
             guard let row = try? decoder.decode(Row.self, from: Data(line.utf8)) else {
                 throw TraceError(file, line: number + 1, "expected a JSON object with input_length and output_length")
             }
@@ -139,7 +142,7 @@ extension LoadPlan {
             let output = column(["generatedtokens", "response tokens"])
         else { throw TraceError(file, line: 1, "expected the columns of Azure's or BurstGPT's traces, found '\(lines[0])'") }
         var requests: [PlannedRequest] = []
-        for (number, line) in lines.enumerated().dropFirst().prefix(options.limit == .max ? .max : options.limit) {
+        for (number, line) in lines.enumerated().dropFirst().dropFirst(options.skip).prefix(options.limit) {
             let cells = line.split(separator: ",", omittingEmptySubsequences: false)
             guard cells.count > max(time, input, output), let seconds = seconds(cells[time]), let prompt = Int(cells[input]),
                 let answer = Int(cells[output]), (0...longestTokens).contains(prompt), (0...longestTokens).contains(answer)

@@ -22,6 +22,8 @@ struct LoadOptions: ParsableArguments {
     var timeScale = 1.0
     @Option(help: "Trace lengths are multiplied by it.")
     var lengthScale = 1.0
+    @Option(help: "Trace rows to leave out from its start; later rows share more.")
+    var traceSkip = 0
     @Option(name: .customLong("prompt-groups"), help: "Groups of prompts with one beginning.")
     var groups: Int?
     @Option(help: "Prompts per group.")
@@ -109,6 +111,7 @@ struct LoadOptions: ParsableArguments {
         try range("--timeout", timeout, 0.001...86_400)
         try range("--drain", drain, 0...86_400)
         try range("--warm-up", warmUp, 0...86_400)
+        try range("--trace-skip", Double(traceSkip), 0...10_000_000)
         try range("--stage-gap", stageGap, 0...86_400)
         try range("--body-bytes", Double(bodyBytes), 0...Double(64 << 20))
         for (flag, value) in [
@@ -173,6 +176,7 @@ struct LoadOptions: ParsableArguments {
             var options = TraceOptions()
             options.timeScale = timeScale
             options.lengthScale = lengthScale
+            options.skip = traceSkip
             options.limit = limit ?? .max
             guard let text = try? String(contentsOfFile: trace, encoding: .utf8) else {
                 throw ValidationError("--trace: cannot read '\(trace)'")

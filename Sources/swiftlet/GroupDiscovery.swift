@@ -47,7 +47,7 @@ final class GroupDiscovery {
             snapshot = GroupSnapshot(
                 loop: loop, path: path, directory: directory, log: log,
                 parse: { Self.parseSnapshot($0, path: path) },
-                render: SwiftletConfiguration.groupsYAML)
+                render: { SwiftletConfiguration.snapshotYAML(SnapshotConfiguration($0)) })
         }
         if !configuration.discovery.kubernetes.pools.isEmpty {
             let environment = ProcessInfo.processInfo.environment
@@ -62,8 +62,13 @@ final class GroupDiscovery {
         if dns == nil { log.warning("discovery.dns_servers: not all of them are addresses, no name is resolved") }
     }
 
-    private static func parseSnapshot(_ text: String, path: String) -> Result<[GroupDescription], GroupFile.Fault> {
-        do throws(ConfigurationError) { return .success(try SwiftletConfiguration.loadGroups(text: text, file: path)) } catch {
+    private static func parseSnapshot(_ text: String, path: String) -> Result<GroupSnapshot.Contents, GroupFile.Fault> {
+        do throws(ConfigurationError) {
+            let snapshot = try SwiftletConfiguration.loadSnapshot(text: text, file: path)
+            let named = snapshot.sources.flatMap { source in source.groups.map { ($0, source.name) } }
+            return .success(
+                GroupSnapshot.Contents(groups: snapshot.groups, sources: Dictionary(named, uniquingKeysWith: { first, _ in first })))
+        } catch {
             return .failure(GroupFile.Fault("\(error)"))
         }
     }
@@ -80,6 +85,14 @@ final class GroupDiscovery {
         } catch {
             return .failure(GroupFile.Fault("\(error)"))
         }
+    }
+}
+
+extension SnapshotConfiguration {
+    fileprivate init(_ contents: GroupSnapshot.Contents) {
+        let named = Dictionary(grouping: contents.groups.map(\.name).filter { contents.sources[$0] != nil }) { contents.sources[$0] ?? "" }
+        self.init(
+            groups: contents.groups, sources: named.map { Source(name: $0.key, groups: $0.value) }.sorted { $0.name < $1.name })
     }
 }
 

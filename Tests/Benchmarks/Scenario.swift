@@ -29,7 +29,7 @@ struct Scenario {
     static let chunkBytes = 256
     static let chunks = 128
     private static let newChunks = 4
-    private static let conversations = 2_048
+    private static let mostConversations = 2_048
     /// In flight per group: half of a busy engine's batch.
     private static let inFlightPerGroup = 8
 
@@ -37,7 +37,7 @@ struct Scenario {
     let traffic: Traffic
     private var random: SeededGenerator
     private var now: UInt64 = 1_000_000_000
-    /// A conversation is its name and its turn; its chunks follow from both.
+    /// A conversation is its name, below their number, and its turn; its chunks follow from both.
     private var turns: [UInt64]
     private var hashes: UnsafeMutableBufferPointer<UInt64>
     /// A ring of open leases.
@@ -53,14 +53,16 @@ struct Scenario {
             (0..<groups).map { number in
                 GroupDescription(
                     name: "group-\(number)", leader: Endpoint(host: "10.0.\(number / 250).\(number % 250)", port: 8_000),
-                    kvCapacityTokens: 4_000_000)
+                    // More than a group's share of the index, so that it is the index that is full.
+                    kvCapacityTokens: 32_000_000)
             }, now: now)
         self.traffic = traffic
         random = SeededGenerator(state: seed)
-        turns = Array(repeating: 0, count: Self.conversations)
+        // Half of the index at most, so that they stay in it.
+        turns = Array(repeating: 0, count: min(Self.mostConversations, blocks / Self.chunks / 2))
         hashes = .allocate(capacity: Self.chunks)
         open = .allocate(capacity: groups * Self.inFlightPerGroup)
-        nextName = UInt64(Self.conversations)
+        nextName = UInt64(turns.count)
         if traffic != .bare { fillIndex(blocks: blocks) }
         while openCount < open.count {
             prepare()
@@ -68,13 +70,25 @@ struct Scenario {
         }
     }
 
+    /// Prompts that nobody asks for again, until there is no more room, and then the conversations, which stay.
     private mutating func fillIndex(blocks: Int) {
-        for name in 0..<(blocks / Self.chunks + Self.conversations) {
+        var filled = 0
+        for _ in 0..<16 where filled < blocks - blocks / 50 {
+            for _ in 0..<(blocks / Self.chunks / 4) {
+                nextName &+= 1
+                writeHashes(name: nextName, turn: 0)
+                finish(pick())
+            }
+            filled = heldBlocks
+        }
+        for name in turns.indices {
             writeHashes(name: UInt64(name), turn: 0)
             finish(pick())
         }
-        nextName &+= UInt64(blocks / Self.chunks)
     }
+
+    /// Blocks in the index.
+    var heldBlocks: Int { table.groups(now: now).reduce(0) { $0 + $1.indexBlocks } }
 
     /// A conversation's turn ends with chunks that no other has.
     private func writeHashes(name: UInt64, turn: UInt64) {
@@ -92,7 +106,7 @@ struct Scenario {
             nextName &+= 1
             return writeHashes(name: nextName, turn: 0)
         }
-        let name = Int(random.next() % UInt64(Self.conversations))
+        let name = Int(random.next() % UInt64(turns.count))
         turns[name] &+= 1
         writeHashes(name: UInt64(name), turn: turns[name])
     }

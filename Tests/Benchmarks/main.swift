@@ -96,8 +96,7 @@ func table() {
     show("32 KiB prompt, probe and hashes", times, limit: "mean 15000 ns")
     let before = residentBytes()
     let scenario = Scenario(groups: 64, blocks: million, traffic: .turns)
-    let held = scenario.table.groups(now: 0).reduce(0) { $0 + $1.indexBlocks }
-    print(padded("index with \(held) blocks", 44) + padded("\((residentBytes() - before) >> 20) MiB", 36) + "64 MB")
+    print(padded("index with \(scenario.heldBlocks) blocks", 44) + padded("\((residentBytes() - before) >> 20) MiB", 36) + "64 MB")
 }
 
 func count(_ what: String, _ rounds: Int) -> Bool {

@@ -4,7 +4,7 @@ import Testing
 @testable import Discovery
 @testable import KubernetesAPI
 
-/// Slices, pods and nodes of a Service whose pods come, move between slices, fail, are deleted and lose their nodes, in any order that
+/// Slices, pods and nodes of two Services whose pods come, move between slices, fail, are deleted and lose their nodes, in any order that
 /// three watches may tell of it.
 private struct Cluster {
     var slices: [String: EndpointSlice] = [:]
@@ -69,8 +69,11 @@ private struct Cluster {
                     ? nil : ObjectReference(kind: "Pod", namespace: "llm", name: pod, uid: "\(pod)-\(number(3))"))
         }
         let metadata = ObjectMeta(
-            name: name, namespace: "llm", resourceVersion: "\(version)", labels: [EndpointSlice.serviceLabel: "vllm"])
-        let ports = (0..<number(3)).map { ServicePort(name: "p\($0)", port: 8_000 + $0) }
+            name: name, namespace: "llm", resourceVersion: "\(version)",
+            labels: [EndpointSlice.serviceLabel: number(3) == 0 ? "other" : "vllm"])
+        let ports = (0..<number(3)).map {
+            ServicePort(name: "p\($0)", port: 8_000 + 10 * number(2) + $0, appProtocol: number(4) == 0 ? ServicePort.cleartextHTTP2 : nil)
+        }
         return EndpointSlice(metadata: metadata, addressType: number(4) == 0 ? "IPv6" : "IPv4", endpoints: endpoints, ports: ports)
     }
 

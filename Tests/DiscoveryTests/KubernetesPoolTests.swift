@@ -192,6 +192,12 @@ private func leaderWorker(_ group: Int, _ rank: Int, size: Int = 2, revision: St
         fed.pool.setPool(try JSONDecoder().decode(InferencePool.self, from: Data(json.utf8)))
         fed.settle()
         #expect(fed.ready == ["10.0.0.1:8000", "10.0.0.1:8001"])
+        let twice = json.replacingOccurrences(of: "8001", with: "8000")
+        fed.pool.setPool(try JSONDecoder().decode(InferencePool.self, from: Data(twice.utf8)))
+        fed.settle()
+        #expect(fed.ready == ["10.0.0.1:8000"] && fed.groups.keys.sorted() == ["llm/p1"])
+        fed.pool.setPool(try JSONDecoder().decode(InferencePool.self, from: Data(json.utf8)))
+        fed.settle()
         fed.setPod(pod("p1", ready: false, labels: ["app": "vllm"], ip: "10.0.0.1"), "uid-p1")
         #expect(fed.ready.isEmpty)
         #expect(fed.obstacle("llm/p1:8000")?.contains("ContainersNotReady") == true)
@@ -256,6 +262,10 @@ private func leaderWorker(_ group: Int, _ rank: Int, size: Int = 2, revision: St
         }
         fed.set(try slice(endpoint("fd00::1", "p")), "s")
         #expect(fed.ready == ["[fd00::1]:8000"] && fed.pool.addressFault == nil)
+        fed.set(try slice(type: "FQDN", endpoint("example.com", "p")), "s")
+        #expect(fed.groups.isEmpty && fed.pool.addressFault?.contains("slice llm/s has names") == true)
+        fed.set(nil, "s")
+        #expect(fed.pool.addressFault == nil)
         for port in [0, -1, 65_536] {
             fed.set(try slice(ports: #"[{"name":"http","port":\#(port)}]"#, endpoint("10.0.0.9", "p")), "s")
             #expect(fed.ready.isEmpty)
@@ -296,6 +306,89 @@ private func leaderWorker(_ group: Int, _ rank: Int, size: Int = 2, revision: St
         fed.pool.setKnowsPods(false)
         fed.settle()
         #expect(fed.ready == ["10.0.0.1:8000"])
+    }
+
+    @Test func oneAddressWithTwoPortsIsTwoEngines() throws {
+        var fed = Fed()
+        let bare = #"{"addresses":["10.0.0.1"]}"#
+        fed.set(try slice(named: "a", version: 1, ports: #"[{"port":8000}]"#, bare), "a")
+        fed.set(try slice(named: "b", version: 2, ports: #"[{"port":8001}]"#, bare), "b")
+        for version in 3..<5 {
+            #expect(fed.ready == ["10.0.0.1:8000", "10.0.0.1:8001"])
+            #expect(fed.groups.keys.sorted() == ["llm/10.0.0.1:8000", "llm/10.0.0.1:8001"])
+            fed.set(try slice(named: "a", version: version, ports: #"[{"port":8000}]"#, bare), "a")
+        }
+        // Each fares by itself, and what is in two slices at one port is one.
+        fed.set(
+            try slice(named: "b", version: 5, ports: #"[{"port":8001}]"#, #"{"addresses":["10.0.0.1"],"conditions":{"ready":false}}"#), "b")
+        #expect(fed.ready == ["10.0.0.1:8000"])
+        fed.set(try slice(named: "c", version: 6, ports: #"[{"port":8000}]"#, bare), "c")
+        #expect(fed.groups.count == 2 && fed.pool.endpointCount == 2)
+        // Another port of the whole slice is another engine.
+        fed.set(nil, "c")
+        fed.set(try slice(named: "a", version: 7, ports: #"[{"port":9000}]"#, bare), "a")
+        #expect(fed.ready == ["10.0.0.1:9000"])
+        fed.set(nil, "a")
+        fed.set(nil, "b")
+        #expect(fed.groups.isEmpty && fed.pool.endpointCount == 0)
+    }
+
+    @Test func aPodInTwoServicesHasBothPortsWhicheverIsWrittenLast() throws {
+        var fed = Fed(subject: .services(["vllm", "grpc"]))
+        func of(_ service: String, _ version: Int, _ port: String, _ conditions: String = "") throws -> EndpointSlice {
+            var made = try slice(named: service, version: version, ports: port, endpoint("10.0.0.1", "p", conditions))
+            made.metadata.labels[EndpointSlice.serviceLabel] = service
+            return made
+        }
+        let h2c = #"[{"port":9000,"appProtocol":"kubernetes.io/h2c"}]"#
+        fed.set(try of("vllm", 1, #"[{"port":8000}]"#), "vllm")
+        #expect(fed.groups.keys.sorted() == ["llm/p"])
+        fed.set(try of("grpc", 2, h2c), "grpc")
+        for version in 3..<6 {
+            #expect(fed.ready == ["10.0.0.1:8000", "10.0.0.1:9000"])
+            #expect(fed.groups["llm/p:8000"]?.description?.leader.protocol == .http1)
+            #expect(fed.groups["llm/p:9000"]?.description?.leader.protocol == .http2)
+            if version % 2 == 0 { fed.set(try of("grpc", version, h2c), "grpc") }
+            if version % 2 == 1 { fed.set(try of("vllm", version, #"[{"port":8000}]"#), "vllm") }
+        }
+        // It is one pod: the worst that either says holds for both.
+        fed.set(try of("vllm", 7, #"[{"port":8000}]"#, #""ready":false,"serving":true,"terminating":true"#), "vllm")
+        #expect(fed.ready.isEmpty)
+        fed.set(nil, "vllm")
+        #expect(fed.ready == ["10.0.0.1:9000"] && fed.groups.keys.sorted() == ["llm/p"])
+        // One that has no port there takes nothing from the other.
+        fed.set(try of("vllm", 9, "[]"), "vllm")
+        #expect(fed.ready == ["10.0.0.1:9000"])
+    }
+
+    @Test func nodesThatAreGoneAreForgottenInTheEnd() throws {
+        var fed = Fed()
+        fed.set(try slice(endpoint("10.0.0.1", "p", node: "kept")), "s")
+        fed.pool.nodeRemoved("kept")
+        fed.settle()
+        #expect(fed.ready.isEmpty)
+        #expect(fed.obstacle("llm/p")?.contains("node kept is taken away: it is gone") == true)
+        let bound = KubernetesPool.goneNodesRemembered
+        for number in 0..<(2 * bound) { fed.pool.nodeRemoved("n\(number)") }
+        #expect(fed.pool.departures.count == bound)
+        #expect(fed.pool.departures["kept"] != nil, "somebody is said to be there")
+        #expect(fed.pool.departures["n\(2 * bound - 1)"] != nil && fed.pool.departures["n0"] == nil)
+        // A slice that is later than the nodes.
+        fed.set(try slice(named: "t", endpoint("10.0.0.2", "q", node: "n\(2 * bound - 1)")), "t")
+        #expect(fed.ready.isEmpty)
+        // It is there again, and then gone again: it counts once.
+        for _ in 0..<3 {
+            fed.pool.nodeChanged("kept", departure: nil)
+            fed.settle()
+            #expect(fed.ready == ["10.0.0.1:8000"])
+            fed.pool.nodeRemoved("kept")
+            fed.pool.nodeRemoved("kept")
+        }
+        #expect(fed.pool.departures.count == bound)
+        fed.set(nil, "s")
+        fed.set(nil, "t")
+        for number in 0..<bound { fed.pool.nodeRemoved("m\(number)") }
+        #expect(fed.pool.departures.count == bound && fed.pool.departures["kept"] == nil)
     }
 
     @Test func hintsAreShown() throws {

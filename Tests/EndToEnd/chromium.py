@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -45,11 +46,12 @@ class Chromium:
 
     def __enter__(self):
         try:
-            # Written when the port is bound: the port, and the path of the browser's own socket.
+            # Written when the port is bound: the port, and the path of the browser's own socket. It may be read half written.
             active = self.folder / "DevToolsActivePort"
+            pattern = re.compile(r"(\d+)\n(/devtools/browser/[-0-9a-f]{36})")
             port, path = wait_until(
-                lambda: active.exists() and active.read_text().split("\n")[:2], 60, "Chromium's port"
-            )
+                lambda: active.exists() and pattern.match(active.read_text()), 60, "Chromium's port"
+            ).groups()
             self.socket = connect(f"ws://127.0.0.1:{port}{path}", max_size=1 << 28, open_timeout=30)
             target = self.command("Target.createTarget", url="about:blank")["targetId"]
             self.session = self.command("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]

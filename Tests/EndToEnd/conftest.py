@@ -6,6 +6,8 @@ import subprocess
 
 import pytest
 
+import kube_api
+import kube_router
 import processes
 from scripted_backend import Gate, Hub, ScriptedBackend, answer_ok
 
@@ -126,3 +128,33 @@ def certificate(tmp_path_factory):
         check=True, capture_output=True,
     )  # fmt: skip
     return certificate, key
+
+
+@pytest.fixture
+def api(hub):
+    """Makes API servers, live ones unless it is told of another kind."""
+    servers = []
+
+    def make(kind=kube_api.KubeAPI, *positional, authority=None, **named):
+        server = kind(hub, *positional, **named)
+        server.ca = authority
+        servers.append(server)
+        return server
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def watching(serve, tmp_path):
+    """A router that watches through a kubeconfig."""
+
+    def make(kubeconfig, pools=kube_router.POOL, more="", arguments=()):
+        file = tmp_path / "swiftlet.yaml"
+        snapshot = f"snapshot_file: {tmp_path / 'snapshot.yaml'}, "
+        file.write_text(f"discovery: {{{snapshot}kubernetes: {{{more}pools: [{pools}]}}}}\n")
+        named = ("--kubeconfig", kubeconfig) if kubeconfig else ()
+        return serve(admin=True, arguments=("--config", file, *named, *arguments))
+
+    return make

@@ -54,7 +54,7 @@ class KubeAPI:
         self.refused = []
         self.unserved = {"endpoints", "inferencepools"}
         self.streams_lists = True
-        self.stalled = False
+        self.stalled = False  # True, or the plurals of those watches that tell nothing
         self.script = None  # (path, query) -> (status, body, fields) of a whole answer, or None
         self.pages = {}  # by version and selection: what a list that is under way goes on with
         self.requests = []
@@ -62,6 +62,7 @@ class KubeAPI:
         if identity:
             self.show(identity, authority)
         self._writers = {}
+        self._watched = {}  # by writer: the plural that it tells of
         self._changed = None
         self._server = None
         self.port = 0
@@ -119,12 +120,14 @@ class KubeAPI:
     def wake(self):
         self.hub.run(self._notify())
 
-    def cut(self, junk=b""):
-        """Cuts every connection, after some bytes that make no sense if there are any."""
-        self.hub.run(self._cut(junk))
+    def cut(self, junk=b"", plural=None):
+        """Cuts every connection, or the watches of one resource, or sends them some bytes instead if there are any."""
+        self.hub.run(self._cut(junk, plural))
 
-    async def _cut(self, junk=b""):
+    async def _cut(self, junk=b"", plural=None):
         for writer in list(self._writers):
+            if plural and self._watched.get(writer) != plural:
+                continue
             if junk:
                 with contextlib.suppress(OSError):
                     writer.write(b"%x\r\n%s\r\n" % (len(junk), junk))
@@ -174,6 +177,7 @@ class KubeAPI:
             pass
         finally:
             self._writers.pop(writer, None)
+            self._watched.pop(writer, None)
             writer.close()
 
     async def _request(self, reader, writer):
@@ -241,11 +245,15 @@ class KubeAPI:
         items = items[start : start + limit]
         return await self._answer(writer, 200, json.dumps({"metadata": metadata, "items": items}).encode())
 
+    def _is_stalled(self, plural):
+        return self.stalled is True or bool(self.stalled) and plural in self.stalled
+
     async def _watch(self, writer, plural, query, chosen):
         initial = query.get("sendInitialEvents") == "true"
         if initial and not self.streams_lists:
             return await self._status(writer, 422, "sendInitialEvents is forbidden for watch")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+        self._watched[writer.writer] = plural
 
         def event(kind, made):
             line = json.dumps({"type": kind, "object": made}).encode() + b"\n"
@@ -265,7 +273,7 @@ class KubeAPI:
                 return True
         place = 0
         while True:
-            while place < len(self.log) and not self.stalled:
+            while place < len(self.log) and not self._is_stalled(plural):
                 version, resource, kind, made, before = self.log[place]
                 place += 1
                 if version <= told or resource != plural:
@@ -276,7 +284,7 @@ class KubeAPI:
                     event("DELETED", before | {"metadata": before["metadata"] | {"resourceVersion": str(version)}})
             await writer.drain()
             async with self._changed:
-                if place == len(self.log) or self.stalled:
+                if place == len(self.log) or self._is_stalled(plural):
                     await self._changed.wait()
 
 

@@ -6,71 +6,18 @@ import subprocess
 
 import admin
 import httpx
-import kube_api
 import pki
 import processes
 import pytest
 from kube_api import SLICE, endpoint, pod, slice_of
+from kube_router import POOL, ask, endpoints, fault, put_slices
 from scripted_backend import answer_ok
 from waiting import wait_until
-
-POOL = "{services: [vllm], namespace: llm}"
-
-
-@pytest.fixture
-def api(hub):
-    servers = []
-
-    def make(**named):
-        server = kube_api.KubeAPI(hub, **named)
-        servers.append(server)
-        return server
-
-    yield make
-    for server in servers:
-        server.stop()
 
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory):
     return pki.Authority(tmp_path_factory.mktemp("kubernetes"))
-
-
-@pytest.fixture
-def watching(serve, tmp_path):
-    """A router that watches through a kubeconfig."""
-
-    def make(kubeconfig, pools=POOL, more="", arguments=()):
-        file = tmp_path / "swiftlet.yaml"
-        snapshot = f"snapshot_file: {tmp_path / 'snapshot.yaml'}, "
-        file.write_text(f"discovery: {{{snapshot}kubernetes: {{{more}pools: [{pools}]}}}}\n")
-        named = ("--kubeconfig", kubeconfig) if kubeconfig else ()
-        return serve(admin=True, arguments=("--config", file, *named, *arguments))
-
-    return make
-
-
-def source(program):
-    listed = httpx.get(f"{program.admin_url}/groups").json()["sources"]
-    return next(entry for entry in listed if entry["name"].startswith("kubernetes"))
-
-
-def fault(program):
-    return source(program).get("fault") or ""
-
-
-def endpoints(*backends, **conditions):
-    return [endpoint("127.0.0.1", f"p{b.port}", **conditions) for b in backends]
-
-
-def put_slices(api, *backends, **conditions):
-    """A slice for each, since a slice has one port for all of its endpoints, and backends here have one each."""
-    for b in backends:
-        api.put(SLICE, slice_of("vllm", *endpoints(b, **conditions), port=b.port, name=f"vllm-{b.port}"))
-
-
-def ask(program):
-    return httpx.post(f"{program.url}/v1/completions", json={"model": "m", "prompt": "x"})
 
 
 @pytest.mark.parametrize("streams", [True, False])
@@ -285,6 +232,9 @@ def break_off_lists(server):
          POOL, ["makes no sense"]),
         (lambda s: s.put(SLICE, slice_of("vllm", *(endpoint(f"10.9.{i // 250}.{i % 250 + 1}", ready=False) for i in range(1000)),
                                          name="vllm-9")), POOL, ["of 1000 endpoints none is ready"]),
+        (lambda s: (s.unserved.clear(), s.put("inferencepools", {"metadata": {"name": "llama", "namespace": "llm"}, "spec": {"selector": 7}})),
+         "{inference_pool: llama}", ["1 of inference.networking.k8s.io/v1 inferencepools cannot be read", "llm/llama", "selector"]),
+        (lambda s: s.put(SLICE, slice_of("vllm", endpoint("example.com")) | {"addressType": "FQDN"}), POOL, ["names instead of addresses"]),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said(api, watching, tmp_path, break_it, pool, words):
@@ -329,6 +279,7 @@ def test_credentials_that_are_no_good_are_named(api, watching, tmp_path, authori
         (dict(authority=other.file), "certificate"),
         (dict(authority=tmp_path / "absent.pem"), "absent.pem: No such file"),
         (dict(authority=authority.file, token=None, tokenFile="missing"), "missing: No such file"),
+        (dict(authority=authority.file, token=None, tokenFile=str(tmp_path)), f"{tmp_path}: Is a directory"),
         (dict(authority=authority.file, token=None, exec={"command": "aws", "apiVersion": "v1"}), "exec: aws"),
     ]
     for user, words in cases:
@@ -416,26 +367,6 @@ def test_a_node_that_is_taken_away_gets_nothing_new(api, watching, scripted, tmp
     assert any("node node-a is taken away: taint example.com/spot" in (obstacle or "") for obstacle in obstacles)
     server.put("nodes", node)
     wait_until(lambda: len(admin.leaders(program)) == 2, what="both again")
-
-
-def test_several_services_serve_several_models(api, watching, scripted, tmp_path):
-    first, second = scripted(answer_ok), scripted(answer_ok)
-    server = api()
-    for service, backend in (("llama", first), ("qwen", second)):
-        server.put("pods", pod(f"p{backend.port}"))
-        server.put(SLICE, slice_of(service, *endpoints(backend), port=backend.port))
-    pools = "{services: [llama], groups: {models: [llama-3]}}, {services: [qwen], groups: {models: [qwen-3]}}"
-    program = watching(server.kubeconfig(tmp_path / "kubeconfig"), pools=pools)
-    wait_until(lambda: len(admin.leaders(program)) == 2, what="both")
-    for model, backend, status in (("llama-3", first, 200), ("qwen-3", second, 200), ("other", None, 404)):
-        before = len(backend.requests) if backend else 0
-        answer = httpx.post(f"{program.url}/v1/completions", json={"model": model, "prompt": "x"})
-        assert answer.status_code == status
-        assert not backend or len(backend.requests) == before + 1
-    # One watch of pods for both, and of each everything is shown.
-    watches = httpx.get(f"{program.admin_url}/groups").json()["kubernetes_watches"]
-    assert sorted(watch["resource"] for watch in watches) == [SLICE, SLICE, "pods"]
-    assert all(watch["state"] == "synced" and watch["lists"] == 1 and watch["last_heard_seconds"] < 60 for watch in watches)
 
 
 def test_a_token_that_cannot_be_read_any_more_is_named(api, watching, scripted, tmp_path, authority, monkeypatch):

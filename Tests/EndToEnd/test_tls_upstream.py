@@ -66,8 +66,8 @@ def test_http1_and_reuse(serve_upstream, scripted, authority):
         for _ in range(3):
             assert client.post(f"{program.url}/echo", content=body).content == body
     assert tls_failures(program) == 0
-    # One of them asked for the models.
-    assert backend.connections <= 2
+    # The loop's own questions may have left a second one for them.
+    assert len({request.connection for request in backend.requests}) <= 2
 
 
 @pytest.fixture

@@ -45,6 +45,19 @@ import Workload
         #expect(burst.requests[0].outputTokens == 18)
     }
 
+    @Test func rowsAreLeftOutFromTheStart() throws {
+        let rows = (1...4).map { "{\"timestamp\": \($0)000, \"input_length\": \($0), \"output_length\": 1}" }.joined(separator: "\n")
+        let part = try plan(rows) {
+            $0.skip = 2
+            $0.limit = 1
+        }
+        #expect(part.requests.map(\.plannedTokens) == [3] && part.requests[0].offsetNanoseconds == 0)
+        #expect { try plan(rows) { $0.skip = 4 } } throws: { "\($0)" == "t:4: expected rows to play, found none" }
+        let table = "TIMESTAMP,ContextTokens,GeneratedTokens\n1,10,2\n2,20,2\n"
+        #expect(try plan(table) { $0.skip = 1 }.requests.map(\.plannedTokens) == [20])
+        #expect { try plan(table) { $0.skip = 2 } } throws: { "\($0)" == "t:3: expected rows to play, found none" }
+    }
+
     @Test(arguments: [
         ("", "t:1: expected a trace, found nothing"),
         ("{\"input_length\":1}", "t:1: expected a JSON object with input_length and output_length"),

@@ -110,9 +110,9 @@ enum GroupAssembly {
         _ name: String, leader: Member, port: UInt16, present: [Member], worldSize: Int, isReady: Bool, _ template: GroupTemplate
     ) -> GroupDescription {
         func endpoint(_ member: Member) -> Endpoint {
-            Endpoint(
-                host: member.host, port: member.identity == leader.identity ? port : member.ports.first ?? port,
-                protocol: template.protocol,
+            let own = member.identity == leader.identity ? port : member.ports.first ?? port
+            return Endpoint(
+                host: member.host, port: own, protocol: member.http2Ports.contains(own) ? .http2 : template.protocol,
                 isTLS: template.isTLS)
         }
         var description = GroupDescription(

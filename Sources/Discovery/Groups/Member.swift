@@ -19,6 +19,8 @@ public struct Member: Sendable, Equatable {
     public var host: String
     /// Where it serves. Several: one data-parallel rank each, which is a group of its own. Empty: it serves nobody by itself.
     public var ports: [UInt16]
+    /// Those of them at which HTTP/2 is spoken whatever the template says.
+    public var http2Ports: Set<UInt16> = []
     public var node: String?
     public var zone: String?
     /// Zones whose clients the source would send here; empty: it has no opinion. Shown, not followed: the way to a group costs
@@ -28,13 +30,14 @@ public struct Member: Sendable, Equatable {
     public var phase: Phase
 
     public init(
-        identity: String, name: String, host: String, ports: [UInt16], node: String? = nil, zone: String? = nil,
-        zoneHints: [String] = [], role: GroupRole, phase: Phase = .ready
+        identity: String, name: String, host: String, ports: [UInt16], http2Ports: Set<UInt16> = [], node: String? = nil,
+        zone: String? = nil, zoneHints: [String] = [], role: GroupRole, phase: Phase = .ready
     ) {
         self.identity = identity
         self.name = name
         self.host = host
         self.ports = ports
+        self.http2Ports = http2Ports
         self.node = node
         self.zone = zone
         self.zoneHints = zoneHints

@@ -4,6 +4,10 @@ import Routing
 
 /// Puts what slices, pods and nodes say of one pool's endpoints together, and keeps its groups in step. Pure.
 ///
+/// A pod is one member, told from others by its uid, whatever its addresses and in however many slices it is. In each Service it has one
+/// port; several Services with a port each make several groups of it, as several ports of an InferencePool do. An endpoint that stands for
+/// no pod is told from others by its address and its port: two ports are two engines, of which nobody says that they belong together.
+///
 /// A change costs as much as the endpoints that it touches: of a slice only those that are different, and of those only their groups.
 struct KubernetesPool {
     typealias SliceKey = ObjectStore<EndpointSlice>.Key
@@ -12,6 +16,7 @@ struct KubernetesPool {
     private struct Record: Equatable {
         var endpoint: EndpointSlice.Endpoint
         var namespace: String
+        var service: String
         var isIPv6: Bool
         /// Nil: the slice has no such port.
         var port: UInt16?
@@ -30,7 +35,9 @@ struct KubernetesPool {
     /// By uid.
     private var pods: [String: Pod] = [:]
     /// Of nodes that are taken away: why.
-    private var departures: [String: String] = [:]
+    private(set) var departures: [String: String] = [:]
+    /// Those of them that are gone, in the order in which they went.
+    private var goneNodes: [String] = []
     private var identitiesByNode: [String: Set<String>] = [:]
     private var members: [String: Member] = [:]
     private var identitiesByGroup: [String: Set<String>] = [:]
@@ -54,8 +61,11 @@ struct KubernetesPool {
         var touched: Set<String> = []
         let fresh = new.map { records(of: $0, key) } ?? [:]
         if new == nil { (portFaults[key], addressFaults[key]) = (nil, nil) }
+        let oldPort = old.flatMap { choosePort(of: $0) }?.port.flatMap(Self.port)
         for endpoint in old?.endpoints ?? [] {
-            guard let identity = Self.identity(endpoint, slice), fresh[identity] == nil, records[identity]?[key] != nil else { continue }
+            guard let identity = Self.identity(endpoint, slice, oldPort), fresh[identity] == nil, records[identity]?[key] != nil else {
+                continue
+            }
             records[identity]?[key] = nil
             if records[identity]?.isEmpty == true { records[identity] = nil }
             touched.insert(identity)
@@ -69,7 +79,7 @@ struct KubernetesPool {
         }
         for identity in touched {
             refresh(identity)
-            // Whether anybody serves, and by which protocol, is the group's and not its members'.
+            // Whether anybody serves is the group's and not its members'.
             if let member = members[identity] { dirtyGroups.insert(member.role.group) }
         }
     }
@@ -86,6 +96,24 @@ struct KubernetesPool {
 
     /// - Parameter departure: why the node is taken away; nil: it stays.
     mutating func nodeChanged(_ name: String, departure: String?) {
+        if departures[name] == Self.gone { goneNodes.removeAll { $0 == name } }
+        setDeparture(departure, of: name)
+    }
+
+    /// It is remembered for as long as an endpoint is said to be there, and then for a while: slices may be later than nodes.
+    mutating func nodeRemoved(_ name: String) {
+        if departures[name] != Self.gone { goneNodes.append(name) }
+        setDeparture(Self.gone, of: name)
+        while goneNodes.count > Self.goneNodesRemembered, let place = goneNodes.firstIndex(where: { identitiesByNode[$0] == nil }) {
+            departures[goneNodes.remove(at: place)] = nil
+        }
+    }
+
+    /// Of nodes that are gone and have no endpoints any more, so many are remembered at most.
+    static let goneNodesRemembered = 1_024
+    private static let gone = "it is gone"
+
+    private mutating func setDeparture(_ departure: String?, of name: String) {
         guard departures[name] != departure else { return }
         departures[name] = departure
         for identity in identitiesByNode[name] ?? [] { refresh(identity) }
@@ -100,11 +128,9 @@ struct KubernetesPool {
 
     /// An InferencePool's selector and ports; nil when there is none.
     mutating func setPool(_ pool: InferencePool?) {
-        poolPorts = pool?.spec.targetPorts.compactMap { Self.port($0.number) } ?? []
+        poolPorts = Set(pool?.spec.targetPorts.compactMap { Self.port($0.number) } ?? []).sorted()
         isPoolHTTP2 = pool?.spec.appProtocol == ServicePort.cleartextHTTP2
         selector = pool?.spec.selector.matchLabels ?? [:]
-        // The ports' protocol is the groups', not the members'.
-        dirtyGroups.formUnion(identitiesByGroup.keys)
         refreshAll()
     }
 
@@ -126,10 +152,7 @@ struct KubernetesPool {
             let found = (identitiesByGroup[name] ?? []).compactMap { members[$0] }
             // Pods of others that nobody asked for are no groups of ours: somebody must serve.
             let serves = found.contains { records[$0.identity] != nil || poolPorts != nil }
-            var template = settings.template
-            let isHTTP2 = isPoolHTTP2 || found.contains { records[$0.identity]?.values.contains(where: \.isHTTP2) == true }
-            if isHTTP2 { template.protocol = .http2 }
-            changes[name] = serves ? GroupAssembly.groups(name: name, members: found, template: template) : []
+            changes[name] = serves ? GroupAssembly.groups(name: name, members: found, template: settings.template) : []
         }
         dirtyGroups.removeAll(keepingCapacity: true)
         return changes
@@ -163,7 +186,7 @@ struct KubernetesPool {
     // MARK: Members
 
     private func member(_ identity: String) -> Member? {
-        if let record = chosen(records[identity]) { return member(identity, record) }
+        if let found = records[identity] { return member(identity, chosen(found)) }
         guard let pod = pods[identity] else { return nil }
         let role = role(of: pod)
         if let poolPorts {
@@ -175,30 +198,34 @@ struct KubernetesPool {
         return member(pod, role, ports: [])
     }
 
-    private func member(_ identity: String, _ record: Record) -> Member? {
+    /// - Parameter records: of each Service one, the one to be believed first.
+    private func member(_ identity: String, _ records: [Record]) -> Member? {
+        guard let record = records.first, let address = record.endpoint.addresses.first else { return nil }
         let reference = record.endpoint.targetRef
         let isPod = reference?.kind == "Pod" && reference?.uid?.isEmpty == false
         let pod = pods[identity]
         // Without its labels nobody knows whom a pod belongs to, and once it is deleted it is gone, whatever the slice says.
         if isPod, knowsPods, pod == nil { return nil }
-        guard let address = record.endpoint.addresses.first else { return nil }
         let name = reference?.name ?? record.endpoint.hostname ?? address
         // Labels that were read once still hold when the right to read them is gone; how the pod fares does not.
-        let role =
+        var role =
             pod.map { self.role(of: $0) }
             ?? settings.convention.role(of: GroupConvention.Pod(namespace: reference?.namespace ?? record.namespace, name: name))
+        if Self.uid(record.endpoint) == nil, (role.worldSize ?? 1) == 1, let port = record.port { role.group += ":\(port)" }
         let node = record.endpoint.nodeName ?? pod?.nodeName
+        let worst = records.max { Self.badness($0.endpoint) < Self.badness($1.endpoint) } ?? record
         return Member(
-            identity: identity, name: name, host: address, ports: record.port.map { [$0] } ?? [], node: node, zone: record.endpoint.zone,
+            identity: identity, name: name, host: address, ports: Set(records.compactMap(\.port)).sorted(),
+            http2Ports: Set(records.filter(\.isHTTP2).compactMap(\.port)), node: node, zone: record.endpoint.zone,
             zoneHints: (record.endpoint.hints?.forZones ?? []).map(\.name),
-            role: role, phase: phase(of: record.endpoint.conditions, knowsPods ? pod : nil, node: node))
+            role: role, phase: phase(of: worst.endpoint.conditions, knowsPods ? pod : nil, node: node))
     }
 
     private func member(_ pod: Pod, _ role: GroupRole, ports: [UInt16]) -> Member {
         let address = pod.status?.podIP.flatMap { Self.isAddress($0) ? $0 : nil }
         return Member(
             identity: pod.metadata.uid, name: pod.metadata.name, host: address ?? "", ports: address == nil ? [] : ports,
-            node: pod.nodeName, zone: nil, role: role,
+            http2Ports: isPoolHTTP2 ? Set(ports) : [], node: pod.nodeName, zone: nil, role: role,
             phase: phase(of: nil, knowsPods || poolPorts != nil ? pod : nil, node: pod.nodeName))
     }
 
@@ -229,19 +256,27 @@ struct KubernetesPool {
 
     // MARK: Slices
 
-    private static func identity(_ endpoint: EndpointSlice.Endpoint, _ slice: EndpointSlice) -> String? {
-        if let uid = endpoint.targetRef?.uid, !uid.isEmpty { return uid }
-        return endpoint.addresses.first.map { "\(slice.metadata.namespace)/\($0)" }
+    private static func uid(_ endpoint: EndpointSlice.Endpoint) -> String? { endpoint.targetRef?.uid.flatMap { $0.isEmpty ? nil : $0 } }
+
+    private static func identity(_ endpoint: EndpointSlice.Endpoint, _ slice: EndpointSlice, _ port: UInt16?) -> String? {
+        uid(endpoint)
+            ?? endpoint.addresses.first.map { "\(slice.metadata.namespace)/\($0)\(port.map { " port \($0)" } ?? "")" }
     }
 
     /// Names are for whoever wrote such a slice to resolve: endpoints of FQDN slices are passed over.
     private mutating func records(of slice: EndpointSlice, _ key: SliceKey) -> [String: Record] {
         addressFaults[key] = nil
-        guard slice.addressType != "FQDN" else { return [:] }
-        let port = choosePort(of: slice, key)
+        guard slice.addressType != "FQDN" else {
+            addressFaults[key] = "slice \(key.namespace)/\(key.name) has names instead of addresses (FQDN), which are passed over"
+            return [:]
+        }
+        let chosen = choosePort(of: slice)
+        let port = chosen?.port.flatMap(Self.port)
+        // An emptied slice has no ports either.
+        portFaults[key] = port == nil && !slice.endpoints.isEmpty ? portFault(of: slice) : nil
         var records: [String: Record] = [:]
         for endpoint in slice.endpoints {
-            guard let identity = Self.identity(endpoint, slice), let address = endpoint.addresses.first else { continue }
+            guard let identity = Self.identity(endpoint, slice, port), let address = endpoint.addresses.first else { continue }
             guard Self.isAddress(address) else {
                 addressFaults[key] =
                     "slice \(key.namespace)/\(key.name) has an address that is none: \(address.prefix(64).debugDescription)"
@@ -250,8 +285,8 @@ struct KubernetesPool {
             // Of one that is there twice the worst counts: who once terminates never comes back.
             if let known = records[identity], Self.badness(known.endpoint) >= Self.badness(endpoint) { continue }
             records[identity] = Record(
-                endpoint: endpoint, namespace: slice.metadata.namespace, isIPv6: slice.addressType == "IPv6",
-                port: port?.port.flatMap(Self.port), isHTTP2: port?.appProtocol == ServicePort.cleartextHTTP2,
+                endpoint: endpoint, namespace: slice.metadata.namespace, service: slice.service ?? "",
+                isIPv6: slice.addressType == "IPv6", port: port, isHTTP2: chosen?.appProtocol == ServicePort.cleartextHTTP2,
                 sliceVersion: UInt64(slice.metadata.resourceVersion) ?? 0)
         }
         return records
@@ -263,35 +298,52 @@ struct KubernetesPool {
         endpoint.conditions.isTerminating ? 2 : endpoint.conditions.isServing ? 0 : 1
     }
 
-    private mutating func choosePort(of slice: EndpointSlice, _ key: SliceKey) -> ServicePort? {
-        let ports = slice.ports.filter { ($0.protocol ?? "TCP") == "TCP" && $0.port.flatMap(Self.port) != nil }
-        let found: ServicePort? =
-            switch settings.port {
-            case .only: ports.count == 1 ? ports.first : nil
-            case .name(let name): ports.first { $0.name == name }
-            case .number(let number): ports.first { $0.port == Int(number) }
-            }
-        portFaults[key] = nil
-        // An emptied slice has no ports either.
-        guard found == nil, !slice.endpoints.isEmpty else { return found }
-        let there = ports.map { port in port.name.flatMap { $0.isEmpty ? nil : "\($0) (\(port.port ?? 0))" } ?? "\(port.port ?? 0)" }
+    /// Those that can be connected to.
+    private static func ports(of slice: EndpointSlice) -> [ServicePort] {
+        slice.ports.filter { ($0.protocol ?? "TCP") == "TCP" && $0.port.flatMap(port) != nil }
+    }
+
+    private func choosePort(of slice: EndpointSlice) -> ServicePort? {
+        let ports = Self.ports(of: slice)
+        switch settings.port {
+        case .only: return ports.count == 1 ? ports.first : nil
+        case .name(let name): return ports.first { $0.name == name }
+        case .number(let number): return ports.first { $0.port == Int(number) }
+        }
+    }
+
+    private func portFault(of slice: EndpointSlice) -> String {
+        let there = Self.ports(of: slice).map { port in
+            port.name.flatMap { $0.isEmpty ? nil : "\($0) (\(port.port ?? 0))" } ?? "\(port.port ?? 0)"
+        }
         let list = there.isEmpty ? "none" : there.joined(separator: ", ")
         let service = "Service \(slice.metadata.namespace)/\(slice.service ?? "?")"
         switch settings.port {
-        case .only: portFaults[key] = "\(service) has several ports or none, say which one with `port`: \(list)"
-        case .name(let name): portFaults[key] = "\(service) has no port named \(name); it has \(list)"
-        case .number(let number): portFaults[key] = "\(service) has no port \(number); its pods' ports are \(list)"
+        case .only: return "\(service) has several ports or none, say which one with `port`: \(list)"
+        case .name(let name): return "\(service) has no port named \(name); it has \(list)"
+        case .number(let number): return "\(service) has no port \(number); its pods' ports are \(list)"
         }
-        return nil
     }
 
-    /// A pod of two stacks is in a slice for each, and one that moves from slice to slice in both for a moment: IPv4 first, then the later.
-    private func chosen(_ candidates: [SliceKey: Record]?) -> Record? {
-        guard let candidates else { return nil }
-        return candidates.values.max { left, right in
-            if (left.port == nil) != (right.port == nil) { return left.port == nil }
-            if left.isIPv6 != right.isIPv6 { return left.isIPv6 }
-            return left.sliceVersion < right.sliceVersion
+    /// Of each Service one, the one to be believed first. In one Service, a pod of two stacks is in a slice for each, and one that moves
+    /// from slice to slice in both for a moment: IPv4 first, then the later. Between Services no version may decide, since each of them
+    /// changes with every pod: those with a port come first, then IPv4, then names in their order.
+    private func chosen(_ candidates: [SliceKey: Record]) -> [Record] {
+        if candidates.count == 1, let only = candidates.first?.value { return [only] }
+        var best: [String: Record] = [:]
+        for candidate in candidates.values {
+            guard let other = best[candidate.service] else {
+                best[candidate.service] = candidate
+                continue
+            }
+            let (rank, otherRank) = (Self.rank(candidate), Self.rank(other))
+            if rank < otherRank || rank == otherRank && candidate.sliceVersion > other.sliceVersion { best[candidate.service] = candidate }
+        }
+        return best.values.sorted { left, right in
+            let (rank, otherRank) = (Self.rank(left), Self.rank(right))
+            return rank == otherRank ? left.service < right.service : rank < otherRank
         }
     }
+
+    private static func rank(_ record: Record) -> Int { (record.port == nil ? 2 : 0) + (record.isIPv6 ? 1 : 0) }
 }

@@ -7,11 +7,15 @@ public final class KubernetesSource: EventHandler {
     /// One of the settings' pools with its watches.
     private struct Watched {
         var pool: KubernetesPool
+        /// How it is called, unlike every other.
+        var name: String
         var source: Int
         var namespace: String?
         var slices: ResourceWatch<EndpointSlice>?
         var endpoints: ResourceWatch<Endpoints>?
         var inferencePool: ResourceWatch<InferencePool>?
+        /// Endpoints of which the server has left some out, by `namespace/name`.
+        var truncated: Set<String> = []
         /// Changes since the directory was told.
         var events: UInt64 = 0
         var reported: String?
@@ -27,6 +31,7 @@ public final class KubernetesSource: EventHandler {
     private let log: OperatorLog
     private var seed: UInt64
     private var watched: [Watched] = []
+    private var shared = SharedGroups()
     /// By namespace, for all pools there; empty: all.
     private var pods: [String: ResourceWatch<Pod>] = [:]
     private var nodes: ResourceWatch<Node>?
@@ -46,7 +51,12 @@ public final class KubernetesSource: EventHandler {
         server = APIServer(
             loop: loop, source: settings.access, environment: environment, silenceNanoseconds: settings.reflector.silenceNanoseconds)
         super.init(loop: loop)
-        watched = settings.pools.map { Watched(pool: KubernetesPool($0), source: directory.addSource($0.name), namespace: $0.namespace) }
+        var names: [String: Int] = [:]
+        watched = settings.pools.map { pool in
+            names[pool.name, default: 0] += 1
+            let name = names[pool.name] == 1 ? pool.name : "\(pool.name) #\(names[pool.name] ?? 0)"
+            return Watched(pool: KubernetesPool(pool), name: name, source: directory.addSource(name), namespace: pool.namespace)
+        }
         setDeadline(loop.now)
     }
 
@@ -109,12 +119,23 @@ public final class KubernetesSource: EventHandler {
                 }
             }
             watched[place].events &+= UInt64(changes.count)
-            if let slices = watched[place].slices?.reflector, !slices.hasSynced, slices.fault?.kind == .notServed,
-                watched[place].endpoints == nil
-            {
-                watchEndpoints(place)
-            }
+            chooseKind(place)
             settle(place)
+        }
+    }
+
+    /// A server that says that it has no slices may only have begun: Endpoints are read until it has them.
+    private func chooseKind(_ place: Int) {
+        guard let slices = watched[place].slices?.reflector else { return }
+        if slices.hasSynced {
+            guard let endpoints = watched[place].endpoints else { return }
+            endpoints.stop()
+            for object in endpoints.reflector.store.objects.values {
+                for slice in object.slices { watched[place].pool.sliceChanged(from: slice, to: nil) }
+            }
+            (watched[place].endpoints, watched[place].truncated) = (nil, [])
+        } else if slices.fault?.kind == .notServed, watched[place].endpoints == nil {
+            watchEndpoints(place)
         }
     }
 
@@ -138,7 +159,9 @@ public final class KubernetesSource: EventHandler {
                     case .updated(let old, let new): (old, new)
                     case .removed(let endpoints): (endpoints, nil)
                     }
-                guard let name = (new ?? old)?.metadata.name, names?.contains(name) ?? true else { continue }
+                guard let metadata = (new ?? old)?.metadata, names?.contains(metadata.name) ?? true else { continue }
+                let name = "\(metadata.namespace)/\(metadata.name)"
+                if new?.isTruncated == true { watched[place].truncated.insert(name) } else { watched[place].truncated.remove(name) }
                 let (before, after) = (old?.slices ?? [], new?.slices ?? [])
                 for index in 0..<max(before.count, after.count) {
                     watched[place].pool.sliceChanged(
@@ -193,12 +216,13 @@ public final class KubernetesSource: EventHandler {
         nodes = ResourceWatch(loop: loop, server: server, scope: WatchScope(), settings: settings.reflector, seed: nextSeed()) {
             [unowned self] changes in
             for change in changes {
-                let (name, departure): (String, String?) =
+                for place in watched.indices {
                     switch change {
-                    case .added(let node), .updated(_, let node): (node.metadata.name, departure(of: node))
-                    case .removed(let node): (node.metadata.name, "it is gone")
+                    case .added(let node), .updated(_, let node):
+                        watched[place].pool.nodeChanged(node.metadata.name, departure: departure(of: node))
+                    case .removed(let node): watched[place].pool.nodeRemoved(node.metadata.name)
                     }
-                for place in watched.indices { watched[place].pool.nodeChanged(name, departure: departure) }
+                }
             }
             for place in watched.indices { settle(place) }
         }
@@ -233,7 +257,7 @@ public final class KubernetesSource: EventHandler {
                 && (watched[place].slices?.reflector.hasSynced ?? false || watched[place].endpoints?.reflector.hasSynced ?? false)
         }
         if isWhole || watched[place].isPublished {
-            for (name, groups) in watched[place].pool.takeChanges() { directory.set(groups, unit: name, of: watched[place].source) }
+            for (name, groups) in watched[place].pool.takeChanges() { tell(groups, unit: name, of: place) }
             if watched[place].events > 0 || !watched[place].isPublished {
                 directory.heard(watched[place].source, events: watched[place].events, hasSynced: isWhole)
                 watched[place].events = 0
@@ -244,11 +268,25 @@ public final class KubernetesSource: EventHandler {
         report(fault(place, podKnowledge, isWhole: isWhole), of: place)
     }
 
+    private func tell(_ groups: [DiscoveredGroup], unit: String, of place: Int) {
+        guard watched.count > 1 else { return directory.set(groups, unit: unit, of: watched[place].source) }
+        for (place, groups) in shared.set(groups, unit: unit, of: place) {
+            directory.set(groups, unit: unit, of: watched[place].source)
+        }
+    }
+
+    /// What is wrong with what the groups themselves come from.
+    private func watchFault(_ entry: Watched) -> WatchFault? {
+        if let pool = entry.inferencePool { return pool.reflector.fault }
+        guard let endpoints = entry.endpoints else { return entry.slices?.reflector.fault }
+        guard var fault = endpoints.reflector.fault else { return nil }
+        if let slices = entry.slices?.reflector.fault { fault.text = "\(slices.text); instead of them: \(fault.text)" }
+        return fault
+    }
+
     private func fault(_ place: Int, _ podKnowledge: PodTrust.Verdict, isWhole: Bool) -> String? {
         let entry = watched[place]
-        var watchFault = entry.inferencePool?.reflector.fault ?? entry.endpoints?.reflector.fault
-        if entry.endpoints == nil { watchFault = watchFault ?? entry.slices?.reflector.fault }
-        if let watchFault {
+        if let watchFault = watchFault(entry) {
             // Refused with the old credentials, since there are no new ones.
             guard watchFault.kind == .unauthorized, let fault = server.fault else { return watchFault.text }
             return "\(watchFault.text); credentials cannot be renewed: \(fault)"
@@ -256,9 +294,16 @@ public final class KubernetesSource: EventHandler {
         if let podFault = podFault(entry, podKnowledge) { return podFault }
         if let fault = server.fault { return "credentials cannot be renewed, the old ones stay in use: \(fault)" }
         if let nodeFault = nodes?.reflector.fault { return "nodes that are taken away are not seen: \(nodeFault.text)" }
+        if let relistFault = relistFault(entry) { return "the watch goes on, but a list beside it fails: \(relistFault.text)" }
         guard isWhole else { return nil }
-        if let unreadable = unreadable(entry.slices) ?? unreadable(entry.endpoints) ?? unreadable(pods[entry.namespace ?? ""]) {
+        if let unreadable = unreadable(entry.slices) ?? unreadable(entry.endpoints) ?? unreadable(entry.inferencePool)
+            ?? unreadable(pods[entry.namespace ?? ""]) ?? unreadable(nodes)
+        {
             return unreadable
+        }
+        if let truncated = entry.truncated.min() {
+            return "the server has left addresses out of Endpoints \(truncated), which end at 1,000: those pods get no request "
+                + "unless EndpointSlices are read"
         }
         if let addressFault = entry.pool.addressFault { return addressFault }
         if let portFault = entry.pool.portFault { return portFault }
@@ -270,6 +315,11 @@ public final class KubernetesSource: EventHandler {
         }
         let count = entry.pool.endpointCount
         return count > 0 && entry.pool.servingCount == 0 ? "of \(count) endpoints none is ready" : nil
+    }
+
+    private func relistFault(_ entry: Watched) -> WatchFault? {
+        entry.inferencePool?.reflector.relistFault ?? entry.slices?.reflector.relistFault ?? entry.endpoints?.reflector.relistFault
+            ?? pods[entry.namespace ?? ""]?.reflector.relistFault ?? nodes?.reflector.relistFault
     }
 
     private func podFault(_ entry: Watched, _ podKnowledge: PodTrust.Verdict) -> String? {
@@ -291,7 +341,7 @@ public final class KubernetesSource: EventHandler {
     private func report(_ fault: String?, of place: Int) {
         guard fault != watched[place].reported else { return }
         watched[place].reported = fault
-        let name = watched[place].pool.settings.name
+        let name = watched[place].name
         if let fault {
             directory.failed(watched[place].source, fault)
             log.warning("\(name): \(fault)")
@@ -330,7 +380,7 @@ public final class KubernetesSource: EventHandler {
                 fault: reflector.fault, objects: reflector.store.objects.count, counters: reflector.counters)
         }
         return watched.flatMap { entry in
-            let name = entry.pool.settings.name
+            let name = entry.name
             return [state(entry.slices, name), state(entry.endpoints, name), state(entry.inferencePool, name)].compactMap { $0 }
         } + pods.sorted { $0.key < $1.key }.compactMap { state($0.value, $0.key.isEmpty ? "all namespaces" : $0.key) }
             + [state(nodes, "cluster")].compactMap { $0 }

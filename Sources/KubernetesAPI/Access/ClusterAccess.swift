@@ -78,7 +78,8 @@ public enum AccessSource: Sendable, Equatable {
         let token = text(try read("\(folder)/token")).trimmingCharacters(in: .whitespacesAndNewlines)
         guard isHeaderValue(token) else { throw AccessError("\(folder)/token: empty, or not a token") }
         let namespace = (try? read("\(folder)/namespace")).map { text($0).trimmingCharacters(in: .whitespacesAndNewlines) }
-        var access = ClusterAccess(host: host, port: port, isTLS: true, namespace: namespace ?? "default", origin: origin)
+        var access = ClusterAccess(
+            host: host, port: port, isTLS: true, namespace: namespace.flatMap { $0.isEmpty ? nil : $0 } ?? "default", origin: origin)
         access.token = token
         access.authorities = try read("\(folder)/ca.crt")
         return access

@@ -34,7 +34,8 @@ public struct Endpoints: KubernetesObject {
             }
             var meta = metadata
             meta.labels[EndpointSlice.serviceLabel] = metadata.name
-            meta.name = "\(metadata.name)-\(place)"
+            // No name of a slice that the server may have as well.
+            meta.name = "\(metadata.name)/\(place)"
             return EndpointSlice(
                 metadata: meta, addressType: "",
                 endpoints: (subset.addresses ?? []).map { endpoint($0, isReady: true) }

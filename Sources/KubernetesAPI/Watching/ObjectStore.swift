@@ -39,6 +39,17 @@ public struct ObjectStore<Object: KubernetesObject>: Sendable {
         return changes
     }
 
+    /// Whether that would be more than what differs in its version alone.
+    func differs(from listed: [Key: Object]) -> Bool {
+        listed.count != objects.count || listed.contains { Self.change(from: objects[$0.key], to: $0.value) != nil }
+    }
+
+    /// Versions are numbers that grow with each write; of others nobody can tell.
+    static func isEarlier(_ version: String, than other: String) -> Bool {
+        guard let version = UInt64(version), let other = UInt64(other) else { return false }
+        return version < other
+    }
+
     /// An event of a watch that went on from this state. What the state already knows is passed over: time does not run backwards.
     mutating func apply(_ event: WatchEvent<Object>) -> Change? {
         switch event {

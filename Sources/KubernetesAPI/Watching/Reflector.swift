@@ -1,7 +1,8 @@
 import Foundation
 
 /// Keeps a store equal to what the server has: lists once, follows the watch from there, and lists anew whenever that is not enough.
-/// Pure: it says which request is due, is told what came of it, and takes time as an argument. One request at a time.
+/// Pure: it says which request is due, is told what came of it, and takes time as an argument. One request at a time, and now and then
+/// one more beside it: a list that shows whether a watch that is well has told everything (`nextRelistRequest`).
 ///
 /// The store is at every moment a state that the server had: a list takes effect when its last page is here, and what a broken answer
 /// brought before it broke counts only as far as it was whole.
@@ -37,13 +38,8 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
     private var buffer: [UInt8] = []
     /// Bytes at the front of `buffer` in which there is no line's end.
     private var scanned = 0
-    /// What a list has brought so far, and the version of its first page.
-    private var listed: [Store.Key: Object] = [:]
-    private var listedVersion: String?
-    private var listedUnreadable: [Store.Key: String] = [:]
-    private var pages = 0
-    private var emptyPages = 0
-    private var continueToken: String?
+    /// What a list has brought so far.
+    private var assembly = ListAssembly<Object>()
     private var wantsWholeList = false
     private var streamsLists: Bool
     /// In a row, until a list is whole or a watch tells something.
@@ -51,8 +47,8 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
     /// Of watches, until one goes well for a while: a list that is whole does not show that its version can be watched from.
     private var watchFailures = 0
     private var progressAt: UInt64 = 0
-    private var relistAt = UInt64.max
-    private var random: SplitMix
+    var relist = Relist<Object>()
+    var random: SplitMix
 
     /// - Parameter seed: of the jitter; replicas of the router should differ.
     public init(scope: WatchScope, settings: ReflectorSettings, seed: UInt64) {
@@ -72,20 +68,22 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
         if case .waiting = phase { false } else { true }
     }
 
-    /// When `nextRequest` wants to be called again.
-    public var deadline: UInt64 {
+    /// When `nextRequest` and `nextRelistRequest` want to be called again.
+    public var deadline: UInt64 { min(requestDeadline, relistDeadline) }
+
+    private var requestDeadline: UInt64 {
         switch phase {
         case .waiting(let until, _): until
         case .listing: progressAt &+ settings.answerNanoseconds
         case .streaming(let since): min(progressAt &+ settings.answerNanoseconds, since &+ 4 &* settings.answerNanoseconds)
         case .watching:
             min(
-                progressAt &+ (status == nil ? settings.answerNanoseconds : settings.silenceNanoseconds), relistAt,
+                progressAt &+ (status == nil ? settings.answerNanoseconds : settings.silenceNanoseconds),
                 isWatchAccepted && fault != nil ? progressAt &+ ReflectorSettings.shortestWatchNanoseconds : .max)
         }
     }
 
-    private var isWatchAccepted: Bool {
+    var isWatchAccepted: Bool {
         if case .watching = phase { status == 200 } else { false }
     }
 
@@ -95,7 +93,7 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
         if isWatchAccepted, now &- progressAt >= ReflectorSettings.shortestWatchNanoseconds {
             (fault, watchFailures) = (nil, 0)
         }
-        if isRequestUnderWay, now >= deadline { giveUp(now: now) }
+        if isRequestUnderWay, now >= requestDeadline { giveUp(now: now) }
         guard case .waiting(let until, let goal) = phase, until <= now else { return nil }
         (status, retryAfterSeconds, scanned, progressAt) = (nil, nil, 0, now)
         buffer.removeAll(keepingCapacity: true)
@@ -105,18 +103,17 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
             counters.watches += 1
             return .watch(resourceVersion: version, timeoutSeconds: seconds)
         }
-        if continueToken == nil { (listed, listedUnreadable, listedVersion, pages, emptyPages) = ([:], [:], nil, 0, 0) }
-        if streamsLists, continueToken == nil {
+        if assembly.continueToken == nil { assembly = ListAssembly() }
+        if streamsLists, assembly.continueToken == nil {
             phase = .streaming(since: now)
             return .streamingList(timeoutSeconds: seconds)
         }
         phase = .listing
-        return .list(limit: wantsWholeList ? nil : settings.pageObjects, continueToken: continueToken)
+        return .list(limit: wantsWholeList ? nil : settings.pageObjects, continueToken: assembly.continueToken)
     }
 
     private mutating func giveUp(now: UInt64) {
         switch phase {
-        case .watching where now >= relistAt: phase = .waiting(until: now, goal: .list)
         case .watching:
             fault = WatchFault(
                 .silent, "the watch brought nothing for \(settings.silenceNanoseconds / 1_000_000_000) s; asking for everything anew")
@@ -150,7 +147,7 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
         if case .listing = phase {
             progressAt = now
             if buffer.count > settings.pageBytes {
-                fail(.malformed, "a page of a list is longer than \(settings.pageBytes) bytes", now: now)
+                fail(Self.longPage(settings), now: now)
             }
             return []
         }
@@ -188,64 +185,35 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
 
     // MARK: Lists
 
+    static func longPage(_ settings: ReflectorSettings) -> WatchFault {
+        WatchFault(.malformed, "a page of a list is longer than \(settings.pageBytes) bytes")
+    }
+
     private mutating func takePage(now: UInt64) -> [Store.Change] {
-        let page: ListPage<Object>
-        do { page = try JSONDecoder().decode(ListPage<Object>.self, from: Data(buffer)) } catch {
-            fail(.malformed, "a list that makes no sense: \(decodingErrorText(error))", now: now)
-            return []
-        }
-        guard let version = page.metadata.resourceVersion, !version.isEmpty, listedVersion == nil || listedVersion == version else {
-            fail(.malformed, "the pages of a list are of different versions", now: now)
-            return []
-        }
-        listedVersion = version
-        let before = listed.count + listedUnreadable.count
-        for item in page.items ?? [] {
-            switch item {
-            case .object(let object): listed[Store.Key(object.metadata)] = object
-            case .unreadable(let object): passOver(object)
-            }
-        }
-        let count = listed.count + listedUnreadable.count
-        guard count <= settings.objects else {
-            fail(.malformed, "more than \(settings.objects) objects", now: now)
-            return []
-        }
-        if let token = page.metadata.continue, !token.isEmpty {
-            (pages, emptyPages) = (pages + 1, count == before ? emptyPages + 1 : 0)
-            guard pages <= settings.pages, emptyPages < ReflectorSettings.emptyPages else {
-                wantsWholeList = true
-                fail(.malformed, "a list does not come to its end: \(pages) pages, the last \(emptyPages) without anything new", now: now)
+        do throws(WatchFault) {
+            guard try assembly.take(page: buffer, known: store, settings) else {
+                phase = .waiting(until: now, goal: .list)
                 return []
             }
-            continueToken = token
-            phase = .waiting(until: now, goal: .list)
+        } catch {
+            wantsWholeList = wantsWholeList || assembly.isEndless
+            fail(error, now: now)
             return []
         }
         phase = .waiting(until: now, goal: .watch)
-        return takeList(version: version, now: now)
+        return takeList(version: assembly.version ?? "", now: now)
     }
 
     private mutating func takeList(version: String, now: UInt64) -> [Store.Change] {
         counters.lists += 1
-        (continueToken, wantsWholeList) = (nil, false)
-        if settings.relistNanoseconds > 0 {
-            let tenth = settings.relistNanoseconds / 10
-            relistAt = now &+ settings.relistNanoseconds &- tenth &+ random.next() % max(1, 2 &* tenth)
-        }
+        wantsWholeList = false
+        scheduleRelist(now: now)
         (heardAt, progressAt, failures) = (now, now, 0)
         if watchFailures < 2 { fault = nil }
-        let all = listed
-        unreadable = listedUnreadable
-        (listed, listedUnreadable) = ([:], [:])
-        return store.replace(with: all, resourceVersion: version)
-    }
-
-    /// One bad object is not worth the others, and what it was is better than nothing.
-    private mutating func passOver(_ object: UnreadableObject) {
-        let key = Store.Key(object)
-        listed[key] = store.objects[key]
-        listedUnreadable[key] = object.reason
+        let list = assembly
+        unreadable = list.unreadable
+        assembly = ListAssembly()
+        return store.replace(with: list.objects, resourceVersion: version)
     }
 
     // MARK: Watches
@@ -288,6 +256,7 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
             return []
         }
         progressed(now: now)
+        noteForRelist(event, now: now)
         switch event {
         case .updated(let object): unreadable[Store.Key(object.metadata)] = nil
         case .deleted(let metadata): unreadable[Store.Key(metadata)] = nil
@@ -301,17 +270,14 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
     }
 
     private mutating func takeInitial(_ event: WatchEvent<Object>, now: UInt64) -> [Store.Change] {
-        switch event {
-        case .updated(let object): listed[Store.Key(object.metadata)] = object
-        case .unreadable(let object): passOver(object)
-        case .deleted(let metadata): listed[Store.Key(metadata)] = nil
-        case .bookmark(let version, true):
+        do throws(WatchFault) {
+            guard let version = try assembly.take(initial: event, known: store, settings) else { return [] }
             phase = .watching(since: now)
             return takeList(version: version, now: now)
-        case .bookmark, .error: break
+        } catch {
+            fail(error, now: now)
+            return []
         }
-        if listed.count + listedUnreadable.count > settings.objects { fail(.malformed, "more than \(settings.objects) objects", now: now) }
-        return []
     }
 
     private mutating func progressed(now: UInt64) {
@@ -340,28 +306,33 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
     }
 
     private mutating func refused(now: UInt64) {
-        let code = status ?? 0
-        let answer = try? JSONDecoder().decode(Status.self, from: Data(buffer))
-        let message = answer?.message ?? String(decoding: buffer.prefix(200), as: UTF8.self)
-        let wait = retryAfterSeconds ?? answer?.details?.retryAfterSeconds.flatMap { UInt64(exactly: $0) }
-        switch (code, phase) {
-        case (401, _):
-            fail(.unauthorized, "401 Unauthorized: the API server does not accept our token or certificate (\(message))", now: now)
-        case (403, _): fail(.forbidden, forbidden(message), now: now)
-        case (404, _): fail(.notServed, "404: the API server does not serve \(Object.resource.description)", now: now)
-        case (429, _), (503, _): fail(.overloaded, "\(code): \(message)", retryAfterSeconds: wait, now: now)
-        case (410, .watching):
-            watchRefused(Status(code: 410, message: message), now: now)
+        let refusal = Refusal(status ?? 0, buffer, retryAfterSeconds)
+        switch (refusal.code, phase) {
+        case (410, .watching): watchRefused(Status(code: 410, message: refusal.message), now: now)
         case (410, _):
             // The continue token went too old: from the start, and in one piece if that happens again.
             counters.expirations += 1
             wantsWholeList = failures > 0
-            fail(.refused, "410: a list took longer than the server keeps its state", now: now)
-        case (400..<500, .streaming):
+            fail(fault(for: refusal), now: now)
+        case (400..<500, .streaming) where ![401, 403, 404, 429].contains(refusal.code):
             // This server does not stream lists: the usual way, at once.
             streamsLists = false
             phase = .waiting(until: now, goal: .list)
-        default: fail(.refused, "\(code): \(message)", goal: .list, retryAfterSeconds: wait, now: now)
+        default:
+            let fault = fault(for: refusal)
+            fail(fault, goal: fault.kind == .refused ? .list : nil, retryAfterSeconds: refusal.retryAfterSeconds, now: now)
+        }
+    }
+
+    func fault(for refusal: Refusal) -> WatchFault {
+        switch refusal.code {
+        case 401:
+            WatchFault(.unauthorized, "401 Unauthorized: the API server does not accept our token or certificate (\(refusal.message))")
+        case 403: WatchFault(.forbidden, forbidden(refusal.message))
+        case 404: WatchFault(.notServed, "404: the API server does not serve \(Object.resource.description)")
+        case 410: WatchFault(.refused, "410: a list took longer than the server keeps its state")
+        case 429, 503: WatchFault(.overloaded, "\(refusal.code): \(refusal.message)")
+        default: WatchFault(.refused, "\(refusal.code): \(refusal.message)")
         }
     }
 
@@ -373,25 +344,32 @@ public struct Reflector<Object: KubernetesObject>: Sendable {
             + #"{apiGroups: ["\#(resource.group)"], resources: ["\#(resource.plural)"], verbs: ["list", "watch"]}"#
     }
 
-    /// Tries again later. `goal` nil: what was tried, or a list when watches have failed too often.
     private mutating func fail(
         _ kind: WatchFault.Kind, _ text: String, goal: Goal? = nil, retryAfterSeconds: UInt64? = nil, now: UInt64
     ) {
+        fail(WatchFault(kind, text), goal: goal, retryAfterSeconds: retryAfterSeconds, now: now)
+    }
+
+    /// Tries again later. `goal` nil: what was tried, or a list when watches have failed too often.
+    private mutating func fail(_ fault: WatchFault, goal: Goal? = nil, retryAfterSeconds: UInt64? = nil, now: UInt64) {
         counters.faults += 1
-        let doublings = UInt64(min(max(failures, watchFailures), 20))
+        let wait = backoff(doublings: max(failures, watchFailures), retryAfterSeconds: retryAfterSeconds)
         failures += 1
         if case .watching = phase { watchFailures += 1 }
-        fault = WatchFault(kind, text)
-        var wait = min(settings.firstBackoffNanoseconds << doublings, settings.lastBackoffNanoseconds)
-        wait = wait / 2 &+ random.next() % max(1, wait / 2)
-        if let seconds = retryAfterSeconds {
-            // Those whom one server sent away at one time do not come back at one time.
-            wait &+= min(seconds, settings.longestRetryAfterSeconds) &* 1_000_000_000
-        }
+        self.fault = fault
         var next = goal ?? .list
         if goal == nil, case .watching = phase, failures < ReflectorSettings.watchFailuresBeforeList { next = .watch }
-        if next == .list { continueToken = nil }
+        if next == .list { assembly = ListAssembly() }
         phase = .waiting(until: now &+ wait, goal: next)
+    }
+
+    /// Nanoseconds.
+    mutating func backoff(doublings: Int, retryAfterSeconds: UInt64?) -> UInt64 {
+        var wait = min(settings.firstBackoffNanoseconds << UInt64(min(doublings, 20)), settings.lastBackoffNanoseconds)
+        wait = wait / 2 &+ random.next() % max(1, wait / 2)
+        // Those whom one server sent away at one time do not come back at one time.
+        if let seconds = retryAfterSeconds { wait &+= min(seconds, settings.longestRetryAfterSeconds) &* 1_000_000_000 }
+        return wait
     }
 }
 

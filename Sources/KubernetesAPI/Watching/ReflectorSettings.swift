@@ -8,7 +8,7 @@ public struct ReflectorSettings: Sendable, Equatable {
     public var silenceNanoseconds: UInt64 = 90_000_000_000
     /// A list of which nothing comes.
     public var answerNanoseconds: UInt64 = 30_000_000_000
-    /// A list anew although the watch is well, give or take a tenth; 0: never.
+    /// A list beside a watch that is well, give or take a tenth; 0: never.
     public var relistNanoseconds: UInt64 = 600_000_000_000
     /// How long a watch lasts that we ask for; the server ends it then, and it goes on from where it was.
     public var watchSeconds = 300...600
@@ -99,7 +99,7 @@ public enum ReflectorRequest: Sendable, Equatable {
 }
 
 /// What is in the way of knowing the server's state.
-public struct WatchFault: Sendable, Equatable {
+public struct WatchFault: Error, Sendable, Equatable {
     public enum Kind: String, Sendable, CaseIterable {
         case unreachable, unauthorized, forbidden
         /// The server does not have this type of objects.
