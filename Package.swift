@@ -73,7 +73,7 @@ let package = Package(
             swiftSettings: swift),
         .target(
             name: "StubEngine", dependencies: ["EngineModel", "EventLoop", "HTTPTransport", "Protos", "Wire"],
-            swiftSettings: swift),
+            swiftSettings: hot),
         .target(
             name: "Simulation", dependencies: ["EngineModel", "Reporting", "Routing", "Workload", heap, histogram], swiftSettings: hot),
         .target(

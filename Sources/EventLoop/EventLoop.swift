@@ -35,6 +35,9 @@ public final class EventLoop {
     /// By their keys: a handler that was let go of meanwhile is not called.
     private var turnEnds: [UInt64] = []
     private var batchEnds: [UInt64] = []
+    /// The first of either that has not been served; the loop's, since serving one may lead to serving the others.
+    private var nextTurnEnd = 0
+    private var nextBatchEnd = 0
     private var again: [EventHandler] = []
     private var running = true
     private var services: [ObjectIdentifier: AnyObject] = [:]
@@ -104,29 +107,34 @@ public final class EventLoop {
     /// What handlers asked for while one event was served is done before the next event: a write leaves at once, and all
     /// that one read caused leaves together.
     private func finishTurn() {
-        var index = 0
-        while index < turnEnds.count {
-            let key = turnEnds[index]
-            index &+= 1
+        while nextTurnEnd < turnEnds.count {
+            let key = turnEnds[nextTurnEnd]
+            nextTurnEnd &+= 1
             guard let handler = handler(of: key) else { continue }
             handler.awaitsTurnEnd = false
             handler.turnEnded()
         }
-        if index > 0 { turnEnds.removeAll(keepingCapacity: true) }
+        guard nextTurnEnd > 0 else { return }
+        turnEnds.removeAll(keepingCapacity: true)
+        nextTurnEnd = 0
     }
 
     /// Handlers whose output gains from being gathered over all events of one wake, as that of many HTTP/2 streams does.
-    private func finishBatch() {
-        var index = 0
-        while index < batchEnds.count {
-            let key = batchEnds[index]
-            index &+= 1
+    ///
+    /// A handler that makes much output for many others may have that written at once, before it makes more: the first of them would
+    /// otherwise wait for the last. May be called while it runs.
+    public func finishBatch() {
+        while nextBatchEnd < batchEnds.count {
+            let key = batchEnds[nextBatchEnd]
+            nextBatchEnd &+= 1
             guard let handler = handler(of: key) else { continue }
             handler.awaitsTurnEnd = false
             handler.turnEnded()
             if !turnEnds.isEmpty { finishTurn() }
         }
-        if index > 0 { batchEnds.removeAll(keepingCapacity: true) }
+        guard nextBatchEnd > 0 else { return }
+        batchEnds.removeAll(keepingCapacity: true)
+        nextBatchEnd = 0
     }
 
     private func callAgain() {

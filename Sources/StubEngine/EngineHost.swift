@@ -1,5 +1,6 @@
 import EngineModel
 import EventLoop
+import Glibc
 
 /// Runs one engine in real time: submits, sets the loop's timer for the end of each step, hands out what the step made.
 final class EngineHost: EventHandler {
@@ -40,8 +41,13 @@ final class EngineHost: EventHandler {
     private var clockLag: UInt64 = 0
     private var restBegan: UInt64 = 0
     private var tokensPerSecond = ThroughputMeter()
+    private var httpDate = HTTPDate()
     private let beginNanoseconds: UInt64
-    private let writeClock: WriteClock
+    private var isPumping = false
+    /// Work came while the pump was at work.
+    private var wantsPump = false
+    /// Gaps between tokens that are equal, as those of one step mostly are, and not yet in the metrics.
+    private var gaps: (nanoseconds: UInt64, count: UInt64) = (0, 0)
     /// The adapters that `vllm:lora_requests_info` told last.
     private var runningAdapters: [AdapterID] = []
     private var waitingAdapters: [AdapterID] = []
@@ -56,7 +62,6 @@ final class EngineHost: EventHandler {
         self.configuration = configuration
         self.rank = rank
         beginNanoseconds = loop.now
-        writeClock = WriteClock(loop: loop)
         engine = Engine(configuration: configuration.engine)
         metrics = EngineMetrics(
             createdNanoseconds: loop.wallClock(), maximumModelTokens: configuration.maximumModelTokens,
@@ -64,7 +69,6 @@ final class EngineHost: EventHandler {
         catalogue = ModelCatalogue(
             names: configuration.models, adapters: configuration.adapters.map { ModelCatalogue.Adapter(name: $0.name, path: $0.path) })
         super.init(loop: loop)
-        writeClock.host = self
     }
 
     var totals: StubCounters {
@@ -79,6 +83,9 @@ final class EngineHost: EventHandler {
 
     /// Unix time, for the `created` of answers.
     var wallSeconds: UInt64 { loop.wallClock() / 1_000_000_000 }
+
+    /// Now, as HTTP writes it.
+    var date: String { httpDate.text(at: wallSeconds) }
 
     /// Since the engine's process began.
     var uptimeSeconds: Double { Double(loop.now &- beginNanoseconds) / 1e9 }
@@ -131,14 +138,18 @@ final class EngineHost: EventHandler {
         retire(generation)
     }
 
-    /// Stops what bears one of these ids, and tells those who wait.
-    func abort(requestIDs: [String]) {
+    /// Stops what bears one of these ids, and tells those who wait. Returns how many requests that were.
+    @discardableResult
+    func abort(requestIDs: [String]) -> Int {
+        var count = 0
         for id in requestIDs {
             for generation in named[id] ?? [] where !generation.isComplete {
                 cancel(generation)
                 generation.aborted()
+                count += 1
             }
         }
+        return count
     }
 
     private func drop(_ id: SequenceID) {
@@ -183,14 +194,32 @@ final class EngineHost: EventHandler {
     private(set) var sleepState = "awake"
     private(set) var isPaused = false
 
+    /// When the weights are back, by the loop's clock.
+    private var wakeEnd: UInt64?
+
     /// Level 1 keeps the weights in memory, level 2 drops them; either forgets the cache.
     func sleep(level: Int) {
+        wakeEnd = nil
         sleepState = level >= 2 ? "discard_all" : "weights_offloaded"
         resetPrefixCache()
         restOrWake()
     }
 
-    func wakeUp() {
+    /// Begins to wake up. Returns when that will be done, by the loop's clock; nil: the engine is awake.
+    func wakeUp() -> UInt64? {
+        guard sleepState != "awake" else { return nil }
+        let times = configuration.wakeNanoseconds
+        let end = wakeEnd ?? loop.clock() &+ (sleepState == "discard_all" ? times.fromStorage : times.fromHost)
+        wakeEnd = end
+        endWaking()
+        guard wakeEnd != nil else { return nil }
+        if state == .resting { setDeadline(end) }
+        return end
+    }
+
+    private func endWaking() {
+        guard let end = wakeEnd, end <= loop.clock() else { return }
+        wakeEnd = nil
         sleepState = "awake"
         restOrWake()
     }
@@ -247,9 +276,25 @@ final class EngineHost: EventHandler {
 
     override func turnEnded() { pump() }
 
-    override func deadlineReached() { pump() }
+    override func deadlineReached() {
+        endWaking()
+        pump()
+    }
 
     private func pump() {
+        guard !isPumping else {
+            wantsPump = true
+            return
+        }
+        isPumping = true
+        defer { isPumping = false }
+        takeSteps()
+        guard wantsPump else { return }
+        wantsPump = false
+        callAtTurnEnd()
+    }
+
+    private func takeSteps() {
         guard state == .serving else { return }
         var steps = 0
         while steps < StubLimits.stepsPerWake {
@@ -257,10 +302,8 @@ final class EngineHost: EventHandler {
             let end = engine.nextStepEnd
             if let end, end > now { break }
             if let end { metrics.hostWasLate(nanoseconds: now &- end) }
-            let before = engine.counters.generatedTokens
             engine.step(now: now, events: &events)
             deliver(at: end ?? now)
-            if let end { writeClock.delivered(tokens: engine.counters.generatedTokens &- before, dueAt: end &+ clockLag) }
             if configuration.maximumAdapters > 0 { noteAdapters() }
             guard engine.nextStepEnd != nil else { break }
             metrics.stepBegan(tokens: engine.load.tokens)
@@ -275,12 +318,15 @@ final class EngineHost: EventHandler {
         // What is delivered may start and cancel generations: the list is not read from the property meanwhile.
         var batch: [EngineEvent] = []
         swap(&batch, &events)
+        var unwritten = 0
         for event in batch {
             switch event {
             case .scheduled(let id, let cachedTokens):
                 owners[id]?.generation.cachedTokens += cachedTokens
             case .token(let id, let token):
                 deliver(token, of: id, at: time)
+                unwritten += 1
+                if unwritten == StubLimits.tokensPerWrite { writeOut(&unwritten, dueAt: time) }
             case .finished(let id, let summary):
                 guard let owner = owners.removeValue(forKey: id) else { continue }
                 metrics.sequenceFinished(summary, endsByStop: owner.generation.choices[owner.choice].endsByStop)
@@ -289,20 +335,41 @@ final class EngineHost: EventHandler {
                 break
             }
         }
+        if unwritten > 0 { writeOut(&unwritten, dueAt: time) }
+        noteGaps()
         batch.removeAll(keepingCapacity: true)
         if events.isEmpty { swap(&batch, &events) }
+    }
+
+    /// Hands what connections hold to the kernel, and looks at the clock then. A step's first tokens do not wait for its last, nor those
+    /// of an engine for another's that is due later.
+    private func writeOut(_ tokens: inout Int, dueAt due: UInt64) {
+        loop.finishBatch()
+        let now = engineNow
+        metrics.tokensWritten(UInt64(tokens), lateByNanoseconds: now &- min(due, now))
+        tokensPerSecond.count(tokens, at: loop.now)
+        tokens = 0
+    }
+
+    private func noteGap(nanoseconds: UInt64) {
+        if nanoseconds != gaps.nanoseconds { noteGaps() }
+        gaps = (nanoseconds, gaps.count &+ 1)
+    }
+
+    private func noteGaps() {
+        if gaps.count > 0 { metrics.tokensFollowed(gaps.count, afterNanoseconds: gaps.nanoseconds) }
+        gaps.count = 0
     }
 
     private func deliver(_ token: ReplyToken, of id: SequenceID, at time: UInt64) {
         guard let index = owners.index(forKey: id) else { return }
         let owner = owners.values[index]
         if owner.lastTokenNanoseconds > 0 {
-            metrics.tokenFollowed(afterNanoseconds: time &- owner.lastTokenNanoseconds)
+            noteGap(nanoseconds: time &- owner.lastTokenNanoseconds)
         } else {
             queuedTokens -= owner.generation.choices[owner.choice].request.prompt.tokenCount
         }
         owners.values[index].lastTokenNanoseconds = max(1, time)
-        tokensPerSecond.count(at: loop.now)
         if let end = owner.generation.receive(token, choice: owner.choice) { engine.shorten(id, to: end) }
     }
 
@@ -326,34 +393,15 @@ final class EngineHost: EventHandler {
     }
 }
 
-/// Looks at the clock when all that a step made has been handed to the kernel.
-private final class WriteClock: EventHandler {
-    weak var host: EngineHost?
-    private var steps: [(tokens: UInt64, due: UInt64)] = []
-
-    /// Connections flush at the end of the wake, in the order in which they asked for it; whoever asks now comes after them.
-    func delivered(tokens: UInt64, dueAt due: UInt64) {
-        guard tokens > 0 else { return }
-        steps.append((tokens, due))
-        callAtBatchEnd()
-    }
-
-    override func turnEnded() {
-        let now = loop.clock()
-        for step in steps { host?.metrics.tokensWritten(step.tokens, lateByNanoseconds: now &- min(step.due, now)) }
-        steps.removeAll(keepingCapacity: true)
-    }
-}
-
 /// Counts over the last full seconds.
 private struct ThroughputMeter {
     private var second: UInt64 = 0
     private var current = 0
     private var previous = 0
 
-    mutating func count(at now: UInt64) {
+    mutating func count(_ tokens: Int, at now: UInt64) {
         advance(to: now)
-        current += 1
+        current += tokens
     }
 
     private mutating func advance(to now: UInt64) {
@@ -368,5 +416,26 @@ private struct ThroughputMeter {
         var meter = self
         meter.advance(to: now)
         return Double(meter.previous)
+    }
+}
+
+/// The text of a second (RFC 9110, section 5.6.7), written once.
+private struct HTTPDate {
+    private var second: UInt64 = .max
+    private var text = ""
+
+    /// - Parameter seconds: since 1970, UTC.
+    mutating func text(at seconds: UInt64) -> String {
+        guard seconds != second else { return text }
+        second = seconds
+        var time = time_t(seconds)
+        var parts = tm()
+        gmtime_r(&time, &parts)
+        // Nobody sets a locale here, so names are English.
+        text = withUnsafeTemporaryAllocation(of: CChar.self, capacity: 32) { buffer in
+            let count = strftime(buffer.baseAddress!, buffer.count, "%a, %d %b %Y %H:%M:%S GMT", &parts)
+            return String(decoding: UnsafeRawBufferPointer(buffer)[..<count], as: UTF8.self)
+        }
+        return text
     }
 }

@@ -29,6 +29,10 @@ public struct StubConfiguration: Sendable {
     public var keepAliveNanoseconds: UInt64 = 75_000_000_000
     /// From the start until the port opens, ns: the model loads.
     public var startupNanoseconds: UInt64 = 0
+    /// From `/wake_up` to serving, ns: weights come back from the host's memory (after sleep level 1), or from storage (level 2).
+    public var wakeNanoseconds: (fromHost: UInt64, fromStorage: UInt64) = (0, 0)
+    /// Answers carry the headers of vLLM's web server: `date`, `server: uvicorn`, `vary`.
+    public var resemblesUvicorn = false
     public var group = TensorParallelGroup()
 
     public init(
@@ -82,6 +86,8 @@ enum StubLimits {
     static let queuedMessages = 256
     /// Steps that a late host makes up for before others have their turn.
     static let stepsPerWake = 64
+    /// Tokens of a step that are handed to the kernel together, and whose lateness is noted together.
+    static let tokensPerWrite = 16
     /// Token texts that `/detokenize` remembers.
     static let vocabulary = 65_536
     static let adapters = 1_024

@@ -22,11 +22,16 @@ extension StubExchange {
         guard host.configuration.maximumAdapters > 0 else {
             throw WireError(status: 404, message: "LoRA is not enabled.", type: "NotFoundError", param: nil)
         }
-        let body = try JSONBody.decode(AdapterBody.self, from: Data(body))
+        let json = Data(body)
+        let body = try JSONBody.decode(AdapterBody.self, from: json)
         if route == .loadAdapter {
-            try host.catalogue.load(
-                ModelCatalogue.Adapter(name: body.name, path: body.path ?? ""), inPlace: body.inPlace ?? false)
+            guard let path = body.path else { throw .missing("lora_path", in: json) }
+            guard !body.name.isEmpty, !path.isEmpty else {
+                throw .invalidInput("Both 'lora_name' and 'lora_path' must be provided.")
+            }
+            try host.catalogue.load(ModelCatalogue.Adapter(name: body.name, path: path), inPlace: body.inPlace ?? false)
         } else {
+            guard !body.name.isEmpty else { throw .invalidInput("'lora_name' needs to be provided to unload a LoRA adapter.") }
             try host.unloadAdapter(named: body.name)
         }
         let verb = route == .loadAdapter ? "added" : "removed"
@@ -42,17 +47,40 @@ extension StubExchange {
 
     func operate(_ route: Route) throws(WireError) {
         switch route {
-        case .sleep: host.sleep(level: queryValue("level").flatMap { Int($0) } ?? 1)
-        case .wakeUp: host.wakeUp()
-        case .pause: host.pause()
-        case .resume: host.resume()
-        case .isSleeping: return answer(status: 200, json: "{\"is_sleeping\":\(host.sleepState != "awake")}")
-        case .isPaused: return answer(status: 200, json: "{\"is_paused\":\(host.isPaused)}")
-        case .resetPrefixCache: host.resetPrefixCache()
-        case .abortRequests: host.abort(requestIDs: try JSONBody.decode(AbortBody.self, from: Data(body)).requestIDs)
-        default: break
+        case .sleep:
+            let level = try sleepLevel
+            host.sleep(level: level)
+            answer(status: 200, json: "{\"status\":\"sleeping\",\"level\":\(level)}")
+        case .wakeUp:
+            // The answer comes when the weights are back: then this is called again.
+            if let end = host.wakeUp() { return wait(until: end) }
+            answer(status: 200, json: "{\"status\":\"awake\",\"tags\":null}")
+        case .pause:
+            host.pause()
+            answer(status: 200, json: "{\"status\":\"paused\"}")
+        case .resume:
+            host.resume()
+            answer(status: 200, json: "{\"status\":\"resumed\"}")
+        case .isSleeping: answer(status: 200, json: "{\"is_sleeping\":\(host.sleepState != "awake")}")
+        case .isPaused: answer(status: 200, json: "{\"is_paused\":\(host.isPaused)}")
+        case .resetPrefixCache: answer(status: 200, json: "{\"success\":\(host.resetPrefixCache())}")
+        case .abortRequests:
+            let count = host.abort(requestIDs: try JSONBody.decode(AbortBody.self, from: Data(body)).requestIDs)
+            answer(status: 200, json: "{\"status\":\"aborted\",\"aborted\":\(count)}")
+        default: answer(status: 404, json: "{\"detail\":\"Not Found\"}")
         }
-        answer(status: 200, json: nil)
+    }
+
+    /// As Python reads an integer, and says that it cannot.
+    private var sleepLevel: Int {
+        get throws(WireError) {
+            let text = queryValue("level") ?? "1"
+            guard let level = Int(text) else {
+                throw WireError(
+                    status: 400, message: "invalid literal for int() with base 10: '\(text)'", type: "BadRequestError", param: nil)
+            }
+            return level
+        }
     }
 
     /// `GET` shows the settings that can be changed while the stub runs, `POST` merges a JSON object into them (RFC 7396), here or

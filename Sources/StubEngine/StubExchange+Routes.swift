@@ -55,6 +55,7 @@ extension StubExchange {
     /// Starlette sends a path with a slash too many to the one without.
     private func redirectOrMiss() {
         let path = String(decoding: request.path, as: UTF8.self)
+        if let id = storedResponse(of: path) { return answer(status: 404, json: WireError.unknownResponse(id).body) }
         guard path.count > 1, path.hasSuffix("/"), Route(rawValue: String(path.dropLast())) != nil else {
             return answer(status: 404, json: "{\"detail\":\"Not Found\"}")
         }
@@ -62,6 +63,15 @@ extension StubExchange {
         headers.append("location", "http://\(String(decoding: request.authority, as: UTF8.self))\(path.dropLast())")
         headers.append("content-length", decimal: 0)
         begin(status: 307, headers: headers, ended: true)
+    }
+
+    /// The id in `GET /v1/responses/ID` or `POST /v1/responses/ID/cancel`. No answer is kept, as by a vLLM without a store.
+    private func storedResponse(of path: String) -> String? {
+        let prefix = Route.responses.rawValue + "/"
+        guard path.hasPrefix(prefix) else { return nil }
+        let parts = path.dropFirst(prefix.count).split(separator: "/", omittingEmptySubsequences: false)
+        let fits = parts.count == 1 ? request.method == .get : parts.count == 2 && parts[1] == "cancel" && request.method == .post
+        return fits && !parts[0].isEmpty ? String(parts[0]) : nil
     }
 
     private var modelList: String {

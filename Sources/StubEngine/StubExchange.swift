@@ -130,8 +130,7 @@ final class StubExchange: DownstreamExchange {
             switch action {
             case .stall(let milliseconds):
                 guard let milliseconds else { return hold() }
-                delay = Delay(exchange: self, loop: host.loop)
-                delay?.setDeadline(host.loop.now &+ milliseconds &* 1_000_000)
+                wait(until: host.loop.now &+ milliseconds &* 1_000_000)
                 return false
             case .blackHole: return hold()
             case .close, .reset: return breakOff(resets: action == .reset)
@@ -157,6 +156,12 @@ final class StubExchange: DownstreamExchange {
             }
         }
         return true
+    }
+
+    /// Looks at the request, again or for the first time, when that time of the loop's clock has come.
+    func wait(until nanoseconds: UInt64) {
+        delay = Delay(exchange: self, loop: host.loop)
+        delay?.setDeadline(nanoseconds)
     }
 
     private func hold() -> Bool {
@@ -204,7 +209,13 @@ final class StubExchange: DownstreamExchange {
 
     func makeHeaders() -> HeaderBlock {
         let headers = HeaderBlock()
-        headers.append("server", "swiftlet-stub")
+        if host.configuration.resemblesUvicorn {
+            headers.append("date", host.date)
+            headers.append("server", "uvicorn")
+            headers.append("vary", "Origin")
+        } else {
+            headers.append("server", "swiftlet-stub")
+        }
         headers.append("x-served-by", host.name)
         if host.configuration.echoesRequestID { headers.append("x-request-id", clientRequestID ?? host.makeRequestID()) }
         return headers

@@ -1,3 +1,5 @@
+import Foundation
+
 /// An error as vLLM words it for an OpenAI client.
 struct WireError: Error, Equatable {
     var status: Int
@@ -5,9 +7,12 @@ struct WireError: Error, Equatable {
     /// `BadRequestError` and its like; validation by the web framework says "Bad Request", with a space.
     var type: String
     var param: String?
+    /// Starlette's own shape, for what never reached the API.
+    var isDetail = false
 
     var body: String {
-        "{\"error\":{\"message\":\(JSONText.string(message)),\"type\":\(JSONText.string(type)),"
+        if isDetail { return "{\"detail\":\(JSONText.string(message))}" }
+        return "{\"error\":{\"message\":\(JSONText.string(message)),\"type\":\(JSONText.string(type)),"
             + "\"param\":\(JSONText.string(param)),\"code\":\(status)}}"
     }
 
@@ -17,11 +22,29 @@ struct WireError: Error, Equatable {
     }
 
     /// What the framework's own validation says: of which kind, where in the body, and why.
-    static func validation(kind: String, location: String, reason: String) -> WireError {
-        WireError(
-            status: 400, message: "1 validation error:\n  {'type': '\(kind)', 'loc': '\(location)', 'msg': '\(reason)'}",
-            type: "Bad Request", param: location)
+    /// - Parameter input: what stood there, as Python prints it.
+    static func validation(kind: String, location: String, reason: String, input: String? = nil) -> WireError {
+        let place = "'type': '\(kind)', 'loc': '\(location)', 'msg': '\(reason)'" + (input.map { ", 'input': '\($0)'" } ?? "")
+        return WireError(status: 400, message: "1 validation error:\n  {\(place)}", type: "Bad Request", param: location)
     }
+
+    /// A field of the body that must be there.
+    static func missing(_ field: String, in json: Data) -> WireError {
+        .validation(kind: "missing", location: "body.\(field)", reason: "Field required", input: JSONBody.summary(of: json))
+    }
+
+    static func invalidInput(_ message: String) -> WireError {
+        WireError(status: 400, message: message, type: "InvalidUserInput", param: nil)
+    }
+
+    static func unknownResponse(_ id: String) -> WireError {
+        WireError(
+            status: 404, message: "Response with id '\(id)' not found.", type: "invalid_request_error", param: "response_id")
+    }
+
+    /// Neither text nor, therefore, JSON: compressed, or in another encoding than UTF-8.
+    static let unreadableBody = WireError(
+        status: 400, message: "There was an error parsing the body", type: "Bad Request", param: nil, isDetail: true)
 
     static func unknownModel(_ model: String, known: [String]) -> WireError {
         WireError(

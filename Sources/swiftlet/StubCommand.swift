@@ -62,8 +62,11 @@ struct StubCommand: ParsableCommand {
     @Flag(help: "Answers name their request in x-request-id.")
     var enableRequestIdHeaders = false
 
-    @Option(help: "Seconds that an idle HTTP/1 connection stays open; vLLM: 5.")
-    var keepAliveSeconds = 75.0
+    @Flag(help: "Answers carry uvicorn's date, server and vary headers, and idle HTTP/1 connections close after 5 s, as with vLLM.")
+    var uvicorn = false
+
+    @Option(help: "Seconds that an idle HTTP/1 connection stays open; 75, or 5 with --uvicorn.")
+    var keepAliveSeconds: Double?
 
     @Option(help: "Seconds until the port opens: the model loads. 0 by default.")
     var startupSeconds: Double?
@@ -111,7 +114,7 @@ struct StubCommand: ParsableCommand {
         try FlagRange.check("--max-num-queued-reqs", maxNumQueuedReqs ?? 0, 0...1_000_000_000)
         try FlagRange.check("--max-num-queued-tokens", maxNumQueuedTokens ?? 0, 0...1_000_000_000)
         try FlagRange.check("--overload-status", overloadStatus, 400...599)
-        try FlagRange.check("--keep-alive-seconds", keepAliveSeconds, 0.01...86_400)
+        try FlagRange.check("--keep-alive-seconds", keepAliveSeconds ?? 5, 0.01...86_400)
         try FlagRange.check("--startup-seconds", startupSeconds ?? 0, 0...86_400)
         try FlagRange.check("--data-parallel-size", dataParallelSize, 1...1_024)
         try FlagRange.check("--tensor-parallel-size", tensorParallelSize ?? 1, 1...1_024)
@@ -127,9 +130,11 @@ struct StubCommand: ParsableCommand {
     }
 
     private var startupNanoseconds: UInt64 {
-        if simulateStartup, let preset = engine.knownPreset { return UInt64(Double(preset.startupNanoseconds) * engine.timeScale) }
+        if simulateStartup, let preset = engine.knownPreset { return scaled(preset.startupNanoseconds) }
         return UInt64((startupSeconds ?? 0) * 1e9)
     }
+
+    private func scaled(_ nanoseconds: UInt64) -> UInt64 { UInt64(Double(nanoseconds) * engine.timeScale) }
 
     private var stub: StubConfiguration {
         var stub = StubConfiguration(
@@ -139,7 +144,11 @@ struct StubCommand: ParsableCommand {
         stub.maximumQueuedTokens = maxNumQueuedTokens
         stub.overloadStatus = overloadStatus
         stub.echoesRequestID = enableRequestIdHeaders
-        stub.keepAliveNanoseconds = UInt64(keepAliveSeconds * 1e9)
+        stub.keepAliveNanoseconds = UInt64((keepAliveSeconds ?? (uvicorn ? 5 : 75)) * 1e9)
+        stub.resemblesUvicorn = uvicorn
+        if let preset = engine.knownPreset {
+            stub.wakeNanoseconds = (scaled(preset.wakeNanoseconds(level: 1)), scaled(preset.wakeNanoseconds(level: 2)))
+        }
         stub.startupNanoseconds = startupNanoseconds
         stub.dataParallelSize = dataParallelSize
         stub.group.worldSize = tensorParallelSize ?? engine.knownPreset?.tensorParallel ?? 1

@@ -2,9 +2,11 @@
 
     SWIFTLET=.build/release/swiftlet python Tests/EndToEnd/stub_streams.py --replicas 16 --streams 2000 --tokens 400
 
-Two views: the stub's own, of every token (`stub:token_lateness_seconds`: from the end of its step until all tokens of the step had been
-handed to the kernel), and a client's, of four streams per engine (the gap between two tokens less the step time). All other streams are
-emptied ten times a second: a client that wakes for each of their tokens would take the CPU that is to be measured.
+Two views: the stub's own, of every token (`stub:token_lateness_seconds`: from the end of its step until it had been handed to the kernel),
+and a client's, of four streams per engine (the gap between two tokens less the step time). All other streams are emptied now and then,
+and both clients get the CPU only when the stub does not want it (SCHED_IDLE): what is to be measured is the stub.
+
+Each stream has a connection of its own, as from most clients; `--http2` has all but the sampled ones share one per engine, as from a gateway.
 """
 
 import argparse
@@ -17,8 +19,10 @@ import random
 import re
 import select
 import socket
+import struct
 import time
 
+import hpack
 import httpx
 
 import processes
@@ -28,52 +32,154 @@ SAMPLES_PER_ENGINE = 4
 EVENT = b"data: {"
 
 
-class Stream:
-    """One request whose answer is counted, event by event."""
+class Answer:
+    """Counts the events of a stream as its bytes come."""
+
+    def __init__(self):
+        self.events, self.is_complete, self.is_over = 0, False, False
+        self._tail = b""
+
+    def feed(self, data):
+        data = self._tail + data
+        self.events += data.count(EVENT)
+        self.is_complete = self.is_complete or b"data: [DONE]" in data
+        # What may be the beginning of either, and is neither yet.
+        last = data.rfind(b"\n")
+        self._tail = data[max(last + 1, len(data) - 16) :]
+
+
+def question(number, tokens):
+    return json.dumps({"prompt": f"stream {number}", "max_tokens": tokens, "ignore_eos": True, "stream": True}).encode()
+
+
+class Stream(Answer):
+    """One request on a connection of its own."""
+
+    #: Holds what comes in half a second many times over.
+    RECEIVE_BYTES = 1 << 18
 
     def __init__(self, port, number, tokens):
-        body = json.dumps({"prompt": f"stream {number}", "max_tokens": tokens, "ignore_eos": True, "stream": True}).encode()
-        self.socket = socket.create_connection(("127.0.0.1", port))
+        super().__init__()
+        body = question(number, tokens)
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.RECEIVE_BYTES)
+        self.socket.connect(("127.0.0.1", port))
         self.socket.sendall(
             b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s"
             % (len(body), body)
         )
         self.socket.setblocking(False)
-        self.events, self.is_complete, self.is_over = 0, False, False
-        self._tail = b""
 
     def read(self):
         """Takes what has come; returns how many events that completes."""
         before = self.events
         with contextlib.suppress(BlockingIOError):
-            while not self.is_over:
-                data = self.socket.recv(1 << 18)
+            data = None
+            # A read that was not full took all; its end is read by the next, which finds nothing or the end of the stream.
+            while not self.is_over and (data is None or self.is_complete):
+                data = self.socket.recv(self.RECEIVE_BYTES)
                 self.is_over = not data
-                data = self._tail + data
-                self.events += data.count(EVENT)
-                self.is_complete = self.is_complete or b"data: [DONE]" in data
-                # What may be the beginning of either, and is neither yet.
-                last = data.rfind(b"\n")
-                self._tail = data[max(last + 1, len(data) - 16) :]
+                self.feed(data)
         return self.events - before
+
+
+class SharedConnection:
+    """Many streams on one HTTP/2 connection, whose windows are so wide that they never need to be opened again (RFC 9113)."""
+
+    DATA, HEADERS, SETTINGS, WINDOW_UPDATE = 0, 1, 4, 8
+    END_STREAM, ACK, END_HEADERS = 1, 1, 4
+    WIDEST = (1 << 31) - 1
+
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.sendall(
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+            + self._frame(self.SETTINGS, 0, 0, struct.pack(">HI", 4, self.WIDEST))
+            + self._frame(self.WINDOW_UPDATE, 0, 0, struct.pack(">I", self.WIDEST - 65_535))
+        )
+        self.answers, self._encoder, self._input = {}, hpack.Encoder(), b""
+
+    @staticmethod
+    def _frame(kind, flags, stream, payload):
+        return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+    def ask(self, number, tokens):
+        stream, body = 2 * len(self.answers) + 1, question(number, tokens)
+        self.answers[stream] = Answer()
+        head = self._encoder.encode([(":method", "POST"), (":scheme", "http"), (":authority", "x"), (":path", "/v1/completions"),
+                                     ("content-type", "application/json")])  # fmt: skip
+        self.socket.sendall(
+            self._frame(self.HEADERS, self.END_HEADERS, stream, head) + self._frame(self.DATA, self.END_STREAM, stream, body)
+        )
+
+    def read(self):
+        """Takes what has come."""
+        try:
+            data = self._input + self.socket.recv(1 << 20, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        at = 0
+        while at + 9 <= len(data):
+            end = at + 9 + int.from_bytes(data[at : at + 3], "big")
+            if end > len(data):
+                break
+            kind, flags, stream = struct.unpack_from(">BBI", data, at + 3)
+            if kind == self.DATA:
+                self.answers[stream].feed(data[at + 9 : end])
+                self.answers[stream].is_over = flags & self.END_STREAM != 0
+            elif kind == self.SETTINGS and not flags & self.ACK:
+                self.socket.sendall(self._frame(self.SETTINGS, self.ACK, 0, b""))
+            at = end
+        self._input = data[at:]
+
+    @property
+    def is_over(self):
+        return all(answer.is_over for answer in self.answers.values())
+
+
+def due(numbers, starts):
+    """Those numbers, each at its time."""
+    began = time.monotonic()
+    for number in sorted(numbers, key=starts.__getitem__):
+        time.sleep(max(0.0, began + starts[number] - time.monotonic()))
+        yield number
 
 
 def start(ports, numbers, tokens, starts):
     """The streams of those numbers, each begun at its time; engines take turns."""
-    began = time.monotonic()
-    for number in sorted(numbers, key=starts.__getitem__):
-        time.sleep(max(0.0, began + starts[number] - time.monotonic()))
+    for number in due(numbers, starts):
         yield Stream(ports[number % len(ports)], number, tokens)
 
 
+def as_idle(target, *arguments):
+    """Runs `target` on the CPU time that nobody else wants."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    target(*arguments)
+
+
 def empty(ports, numbers, tokens, starts, results):
-    """Holds most of the streams and empties them all ten times a second."""
+    """Holds most of the streams and empties them all twice a second."""
     held = list(start(ports, numbers, tokens, starts))
     while not all(stream.is_over for stream in held):
         for stream in held:
-            stream.read()
-        time.sleep(0.1)
+            if not stream.is_over:
+                stream.read()
+        time.sleep(0.5)
     results.put([(stream.events, stream.is_complete) for stream in held])
+
+
+def share(ports, numbers, tokens, starts, results):
+    """As `empty`, on one connection per engine; twenty times a second, since one socket's buffer holds less than many do."""
+    connections = [SharedConnection(port) for port in ports]
+    for number in due(numbers, starts):
+        connection = connections[number % len(ports)]
+        connection.ask(number, tokens)
+        connection.read()
+    while not all(connection.is_over for connection in connections):
+        for connection in connections:
+            connection.read()
+        time.sleep(0.05)
+    results.put([(answer.events, answer.is_complete) for connection in connections for answer in connection.answers.values()])
 
 
 def sample(ports, numbers, tokens, starts, results):
@@ -105,7 +211,7 @@ def cpu_seconds(pid):
 
 
 def lateness(ports):
-    """Upper bounds in ms with the tokens up to each, over all engines."""
+    """Upper bounds in ms with the tokens above the one before and up to each, over all engines."""
     counts = {}
     for port in ports:
         text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
@@ -113,6 +219,16 @@ def lateness(ports):
             counts[float(bound) * 1e3] = counts.get(float(bound) * 1e3, 0) + float(count)
     cumulative = sorted(counts.items())
     return [(bound, count - (cumulative[place - 1][1] if place else 0)) for place, (bound, count) in enumerate(cumulative)]
+
+
+def full_steps(ports, tokens=8):
+    """Steps that computed more than so many tokens, over all engines: what says that streams ran beside each other."""
+    steps = 0
+    for port in ports:
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        for sign, what in ((1, "count{"), (-1, f'bucket{{.*le="{float(tokens)}"')):
+            steps += sign * float(re.search(rf"^vllm:iteration_tokens_total_{what}.*}} (\S+)$", text, re.M)[1])
+    return int(steps)
 
 
 def percentile(points, share):
@@ -125,7 +241,7 @@ def percentile(points, share):
     return below
 
 
-def measure(replicas, streams, tokens, seconds=1.0, loops=1):
+def measure(replicas, streams, tokens, seconds=1.0, loops=1, http2=False, yields=False):
     """Starts `streams` at random times within `seconds`, evenly over all engines, and waits for their ends. Returns what came of it."""
     program = processes.stub(
         replicas=replicas, prefill_us=1, decode_ms=STEP_MS,
@@ -138,8 +254,11 @@ def measure(replicas, streams, tokens, seconds=1.0, loops=1):
     try:
         before, idle_bytes, began = cpu_seconds(program.pid), program.resident_bytes(), time.monotonic()
         clients = [
-            multiprocessing.Process(target=target, args=(program.ports, numbers, tokens, starts, queue), daemon=True)
-            for target, numbers, queue in ((sample, sampled, results[0]), (empty, range(len(sampled), streams), results[1]))
+            multiprocessing.Process(
+                target=as_idle if yields else target,
+                args=(*([target] if yields else []), program.ports, numbers, tokens, starts, queue), daemon=True,
+            )
+            for target, numbers, queue in ((sample, sampled, results[0]), (share if http2 else empty, range(len(sampled), streams), results[1]))
         ]
         for client in clients:
             client.start()
@@ -154,7 +273,7 @@ def measure(replicas, streams, tokens, seconds=1.0, loops=1):
         for client in clients:
             client.join(10)
         elapsed, cpu = time.monotonic() - began, cpu_seconds(program.pid) - before
-        late = lateness(program.ports)
+        late, full = lateness(program.ports), full_steps(program.ports)
     finally:
         program.stop()
     errors.sort()
@@ -163,6 +282,7 @@ def measure(replicas, streams, tokens, seconds=1.0, loops=1):
         # The first event of each stream's last token and all before.
         "events": sum(events for events, _ in quick + slow),
         "running": int(running),
+        "full_steps": full,
         "written": int(sum(count for _, count in late)),
         "late_ms": {share: percentile(late, share) for share in (0.5, 0.99)},
         "gap_error_ms": {share: errors[int(share * (len(errors) - 1))] for share in (0.5, 0.99)} if errors else {},
@@ -177,9 +297,11 @@ def main():
     parser.add_argument("--replicas", type=int, default=16)
     parser.add_argument("--streams", type=int, default=2000)
     parser.add_argument("--tokens", type=int, default=400)
-    parser.add_argument("--loops", type=int, default=1)
+    parser.add_argument("--loops", type=int, default=2)
+    parser.add_argument("--http2", action="store_true")
     arguments = parser.parse_args()
-    result = measure(arguments.replicas, arguments.streams, arguments.tokens, loops=arguments.loops)
+    result = measure(
+        arguments.replicas, arguments.streams, arguments.tokens, loops=arguments.loops, http2=arguments.http2, yields=True)
     late, gaps, engines = result["late_ms"], result["gap_error_ms"], arguments.replicas
     print(f"{result['complete']} of {arguments.streams} streams complete, {result['running']} at once, {result['written']} tokens")
     print(f"late at the stub, every token: p50 {late[0.5]:.2f} ms, p99 {late[0.99]:.2f} ms")

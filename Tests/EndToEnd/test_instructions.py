@@ -1,9 +1,11 @@
-"""Instructions that the router spends on a request and on an event, counted by callgrind: a count does not depend on the machine's
+"""Instructions that the router spends on a request and on an event, and the stub on a token, counted by callgrind: a count does not depend on the machine's
 mood, so a change that makes the data path dearer shows here before any clock does.
 
 `RECORDED` is what was counted; a change that lowers a figure by more than the tolerance should lower it here, too.
 """
 
+import contextlib
+import json
 import re
 import shutil
 import socket
@@ -22,12 +24,12 @@ pytestmark = [
 ]
 
 #: One connection, one request after the other: every request pays for its own wakes.
-RECORDED = {"HTTP/1.1 request": 26_100, "HTTP/2 request": 39_400, "event of a stream": 1_500}
+RECORDED = {"HTTP/1.1 request": 26_100, "HTTP/2 request": 39_400, "event of a stream": 1_500, "token of the stub": 2_900}
 TOLERANCE = 0.10
 
 
 class Counted(processes.Program):
-    """A router of one loop under callgrind, counting only when told to."""
+    """A router or a stub of one loop under callgrind, counting only when told to."""
 
     def __init__(self, folder, *arguments):
         binary = folder / "swiftlet"
@@ -118,3 +120,27 @@ def test_an_event_of_a_stream(counted):
             return (long - counted.count(lambda: post(connection, 20, stream=True))) / 180
 
         compare("event of a stream", event)
+
+
+def test_a_token_of_the_stub(tmp_path):
+    """What 80 tokens of each of sixteen streams cost beyond what 20 do, each stream on a connection of its own."""
+    arguments = ["stub", "--listen", "127.0.0.1:0", "--prefill-us-per-token", "1", "--decode-ms-per-token", "1"]
+    stub = Counted(tmp_path, *arguments)
+    try:
+        stub.wait_ready(timeout=60)
+
+        def act(tokens):
+            body = json.dumps({"prompt": "x", "max_tokens": tokens, "ignore_eos": True, "stream": True}).encode()
+            head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
+            with contextlib.ExitStack() as stack:
+                streams = [stack.enter_context(socket.create_connection(("127.0.0.1", stub.port), 60)) for _ in range(16)]
+                for stream in streams:
+                    stream.sendall(head + b"content-length: %d\r\n\r\n%s" % (len(body), body))
+                for stream in streams:
+                    answer = b"".join(iter(lambda stream=stream: stream.recv(1 << 16), b""))
+                    assert answer.count(b"data: {") == tokens
+
+        act(20)
+        compare("token of the stub", lambda: (stub.count(lambda: act(80)) - stub.count(lambda: act(20))) / (16 * 60))
+    finally:
+        stub.stop()

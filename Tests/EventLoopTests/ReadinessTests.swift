@@ -57,6 +57,47 @@ import Testing
         #expect(seen == [.writable, [.readable, .writable], [.readable, .writable], [.readable, .writable, .peerClosed, .hungUp]])
     }
 
+    /// As a producer for many does it: from its deadline, and from the end of a turn that the end of the batch has led to.
+    @Test func aBatchThatIsFinishedEarlyCallsEachHandlerOnceForEachTimeItAsked() throws {
+        let loop = try EventLoop()
+        var log: [String] = []
+        func handler(_ name: String) -> ScriptedHandler {
+            let handler = ScriptedHandler(loop: loop)
+            handler.onTurnEnd = { _ in log.append(name) }
+            return handler
+        }
+        let (first, second, third) = (handler("first"), handler("second"), handler("third"))
+        let producer = ScriptedHandler(loop: loop)
+        producer.onDeadline = { producer in
+            first.callAtBatchEnd()
+            second.callAtBatchEnd()
+            loop.finishBatch()
+            log.append("early")
+            first.callAtBatchEnd()
+            third.callAtBatchEnd()
+            producer.setDeadline(nil)
+        }
+        // In the midst of the batch's end one handler wakes the producer, which has the rest of the batch served.
+        var isWoken = false
+        first.onTurnEnd = { _ in
+            log.append("first")
+            guard log.contains("early"), !isWoken else { return }
+            isWoken = true
+            producer.callAtTurnEnd()
+        }
+        producer.onTurnEnd = { _ in
+            log.append("producer")
+            second.callAtBatchEnd()
+            loop.finishBatch()
+            log.append("rest")
+            second.callAtTurnEnd()
+            loop.stop()
+        }
+        producer.setDeadline(loop.now)
+        run(loop)
+        #expect(log == ["first", "second", "early", "first", "producer", "third", "second", "rest", "second"])
+    }
+
     @Test func aTurnEndsOnceAfterTheEventThatAskedForIt() throws {
         let loop = try EventLoop()
         let pair = try SocketPair()

@@ -9,6 +9,10 @@ extension GRPCCall {
         case .modelReady:
             guard let name = InferenceMessages.modelName(message) else { return endMalformed() }
             answer(InferenceMessages.boolean(host.state != .dead && host.configuration.models.contains(name)))
+        case .modelMetadata:
+            guard let name = InferenceMessages.metadataName(message) else { return endMalformed() }
+            guard host.configuration.models.contains(name) else { return end(.notFound, "unknown model '\(name)'") }
+            answer(InferenceMessages.modelMetadata(name: name))
         case .modelInfer:
             guard generation == nil, let request = InferenceRequest(message) else { return endMalformed() }
             infer(request)

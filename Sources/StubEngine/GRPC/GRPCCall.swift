@@ -92,7 +92,7 @@ final class GRPCCall {
     private func receive(_ message: UnsafeRawBufferPointer) {
         guard let method else { return }
         switch method {
-        case .serverLive, .serverReady, .serverMetadata, .modelReady, .modelInfer, .modelStreamInfer:
+        case .serverLive, .serverReady, .serverMetadata, .modelMetadata, .modelReady, .modelInfer, .modelStreamInfer:
             receiveInference(method, message)
         case .generate, .embed, .engineHealth, .flushCache, .abort, .modelInfo, .serverInfo, .loads:
             receiveEngine(method, message)

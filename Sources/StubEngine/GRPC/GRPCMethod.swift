@@ -3,6 +3,7 @@ enum GRPCMethod: String {
     case serverLive = "/inference.GRPCInferenceService/ServerLive"
     case serverReady = "/inference.GRPCInferenceService/ServerReady"
     case serverMetadata = "/inference.GRPCInferenceService/ServerMetadata"
+    case modelMetadata = "/inference.GRPCInferenceService/ModelMetadata"
     case modelReady = "/inference.GRPCInferenceService/ModelReady"
     case modelInfer = "/inference.GRPCInferenceService/ModelInfer"
     case modelStreamInfer = "/inference.GRPCInferenceService/ModelStreamInfer"

@@ -145,6 +145,44 @@ enum InferenceMessages {
         return ProtobufMemory.pack(response)
     }
 
+    /// The name in a `ModelMetadataRequest`; nil when it is not one.
+    static func metadataName(_ bytes: UnsafeRawBufferPointer) -> String? {
+        let start = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self)
+        guard let message = inference__model_metadata_request__unpack(nil, bytes.count, start) else { return nil }
+        defer { inference__model_metadata_request__free_unpacked(message, nil) }
+        return String(cString: message.pointee.name)
+    }
+
+    /// `ModelMetadataResponse`: one text in, one text out.
+    static func modelMetadata(name: String) -> [UInt8] {
+        guard let response = ProtobufMemory.allocate(Inference__ModelMetadataResponse.self) else { return [] }
+        inference__model_metadata_response__init(response)
+        response.pointee.name = strdup(name)
+        response.pointee.platform = strdup("swiftlet-stub")
+        defer { inference__model_metadata_response__free_unpacked(response, nil) }
+        if let inputs = tensorList("text_input"), let outputs = tensorList("text_output") {
+            (response.pointee.inputs, response.pointee.n_inputs) = (inputs, 1)
+            (response.pointee.outputs, response.pointee.n_outputs) = (outputs, 1)
+        }
+        return ProtobufMemory.pack(response)
+    }
+
+    private typealias TensorMetadata = Inference__ModelMetadataResponse__TensorMetadata
+
+    /// A list of one BYTES tensor with one element, to be freed with its message.
+    private static func tensorList(_ name: String) -> UnsafeMutablePointer<UnsafeMutablePointer<TensorMetadata>?>? {
+        guard let list = ProtobufMemory.allocate(UnsafeMutablePointer<TensorMetadata>?.self),
+            let tensor = ProtobufMemory.allocate(TensorMetadata.self), let shape = ProtobufMemory.allocate(Int64.self)
+        else { return nil }
+        inference__model_metadata_response__tensor_metadata__init(tensor)
+        tensor.pointee.name = strdup(name)
+        tensor.pointee.datatype = strdup("BYTES")
+        shape.pointee = 1
+        (tensor.pointee.shape, tensor.pointee.n_shape) = (shape, 1)
+        list.pointee = tensor
+        return list
+    }
+
     /// The name in a `ModelReadyRequest`; nil when it is not one.
     static func modelName(_ bytes: UnsafeRawBufferPointer) -> String? {
         let start = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self)

@@ -44,11 +44,13 @@ struct EngineMetrics {
 
     mutating func stepBegan(tokens: Int) { stepTokens.observe(Double(tokens)) }
 
-    mutating func tokenFollowed(afterNanoseconds gap: UInt64) { interTokenLatency.observe(nanoseconds: gap) }
+    mutating func tokensFollowed(_ count: UInt64, afterNanoseconds gap: UInt64) {
+        interTokenLatency.observe(Double(gap) / 1e9, count: count)
+    }
 
     mutating func hostWasLate(nanoseconds: UInt64) { lateness.observe(nanoseconds: nanoseconds) }
 
-    /// All tokens of a step had left by then; most of them earlier.
+    /// So many tokens of a step had left by then, the last of them just now.
     mutating func tokensWritten(_ count: UInt64, lateByNanoseconds late: UInt64) {
         tokenLateness.observe(Double(late) / 1e9, count: count)
     }
@@ -186,8 +188,7 @@ struct EngineMetrics {
         text.histogram("vllm:request_params_max_tokens", "The parameter max_tokens of a request.", parameterMaximumTokens)
         text.histogram("stub:step_lateness_seconds", "How late the stub was for the end of a step.", lateness)
         text.histogram(
-            "stub:token_lateness_seconds", "Per token, how long after the end of its step all of the step's tokens had been written.",
-            tokenLateness)
+            "stub:token_lateness_seconds", "Per token, how long after the end of its step it had been written.", tokenLateness)
     }
 }
 

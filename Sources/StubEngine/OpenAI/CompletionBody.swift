@@ -150,6 +150,7 @@ struct CompletionBody: Decodable {
     var input: ResponsesInput?
     var instructions: String?
     var maxOutputTokens: Int?
+    var previousResponseID: String?
     // Of /v1/messages.
     var system: Content?
     var stopSequences: [String]?
@@ -162,6 +163,7 @@ struct CompletionBody: Decodable {
         case topP = "top_p"
         case returnsTokenIDs = "return_token_ids"
         case maxOutputTokens = "max_output_tokens"
+        case previousResponseID = "previous_response_id"
         case stopSequences = "stop_sequences"
         case maxTokens = "max_tokens"
         case maxCompletionTokens = "max_completion_tokens"

@@ -142,6 +142,7 @@ final class WholeCompletion: CollectedCompletion {
     private func textLogprobs(_ index: Int) -> String {
         guard let alternatives = request.logprobs else { return "null" }
         var lists = TextLogprobs()
+        if let echoes = request.echoes { lists.append(prompt: echoes[index / request.n], alternatives: alternatives) }
         for token in tokenLogprobs[index] { lists.append(token) }
         return lists.json(alternatives: alternatives)
     }

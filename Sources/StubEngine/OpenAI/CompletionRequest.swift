@@ -26,15 +26,18 @@ struct CompletionRequest {
 
     init(kind: Kind, json: Data, catalog: ModelCatalogue, configuration: StubConfiguration) throws(WireError) {
         let body = try JSONBody.decode(CompletionBody.self, from: json)
-        try Self.requireFields(of: body, kind: kind)
+        try Self.requireFields(of: body, kind: kind, in: json)
         let served = try catalog.resolve(body.model)
         try Self.check(body, kind: kind)
         let lists = try PromptTokens.lists(of: body, kind: kind)
         let root = BlockHash.root(cacheSalt: body.cacheSalt, adapter: served.adapter)
         let prompts = lists.map { Prompt(tokens: $0, blockSize: configuration.engine.blockSize, root: root) }
         let n = body.n ?? 1
-        guard n <= StubLimits.choices, prompts.count * n <= StubLimits.choices else {
-            throw .invalid("n must be at most \(StubLimits.choices / max(1, prompts.count)), got \(n).", param: "n")
+        guard prompts.count <= StubLimits.choices else {
+            throw .invalid("at most \(StubLimits.choices) prompts, got \(prompts.count).", param: "prompt")
+        }
+        guard n <= StubLimits.choices / prompts.count else {
+            throw .invalid("n must be at most \(StubLimits.choices / prompts.count), got \(n).", param: "n")
         }
         let longest = prompts.lazy.map(\.tokenCount).max() ?? 0
         let maximum = try Self.maximumTokens(of: body, kind: kind, promptTokens: longest, limit: configuration.maximumModelTokens)
@@ -73,14 +76,12 @@ struct CompletionRequest {
 
     // MARK: Checks
 
-    private static func requireFields(of body: CompletionBody, kind: Kind) throws(WireError) {
-        func missing(_ field: String) -> WireError {
-            .validation(kind: "missing", location: "body.\(field)", reason: "Field required")
-        }
+    private static func requireFields(of body: CompletionBody, kind: Kind, in json: Data) throws(WireError) {
         switch kind {
-        case .chat where body.messages == nil, .messages where body.messages == nil: throw missing("messages")
-        case .messages where body.maxTokens == nil: throw missing("max_tokens")
-        case .responses where body.input == nil: throw missing("input")
+        case .chat where body.messages == nil, .messages where body.messages == nil: throw .missing("messages", in: json)
+        case .messages where body.maxTokens == nil: throw .missing("max_tokens", in: json)
+        case .responses where body.input == nil: throw .missing("input", in: json)
+        case .responses: if let id = body.previousResponseID { throw .unknownResponse(id) }
         default: break
         }
     }

@@ -24,7 +24,7 @@ struct EmbeddingRequest {
 
     init(json: Data, catalog: ModelCatalogue, configuration: StubConfiguration) throws(WireError) {
         let body = try JSONBody.decode(Body.self, from: json)
-        guard body.input != nil else { throw .validation(kind: "missing", location: "body.input", reason: "Field required") }
+        guard body.input != nil else { throw .missing("input", in: json) }
         model = try catalog.resolve(body.model).name
         switch body.encodingFormat {
         case nil, "float": isBase64 = false

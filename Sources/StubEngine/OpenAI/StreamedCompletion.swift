@@ -1,24 +1,49 @@
 import EngineModel
 
-/// Sends the replies token by token as server-sent events. All of an event but the index, the token's text and the end of a
-/// choice is written once per request.
+/// Sends the replies token by token as server-sent events. All of an event but the token's text is written once per reply, as long
+/// as nothing else changes: most tokens of most streams cost three copies.
 final class StreamedCompletion: CompletionGeneration {
     private var head: [UInt8] = []
     private let beforeText: StaticString
     private var event: [UInt8] = []
     private var hasBegun = false
+    /// What comes before the text in each choice's events; empty until it is needed.
+    private var prefixes: [[UInt8]]
+    /// Whether events differ in their texts alone, until the last.
+    private let isPlain: Bool
+
+    private static let endOfChatEvent: StaticString = "\"},\"logprobs\":null,\"finish_reason\":null,\"token_ids\":null}]}\n\n"
+    private static let endOfTextEvent: StaticString =
+        "\",\"logprobs\":null,\"finish_reason\":null,\"stop_reason\":null,\"prompt_token_ids\":null,\"token_ids\":null}]}\n\n"
     private var textLogprobs: [TextLogprobs]
 
     override init(request: CompletionRequest, exchange: StubExchange, id: String) {
         beforeText = request.kind == .chat ? ",\"delta\":{\"content\":\"" : ",\"text\":\""
         textLogprobs = Array(repeating: TextLogprobs(), count: request.logprobs == nil ? 0 : request.choices.count)
+        prefixes = Array(repeating: [], count: request.choices.count)
+        isPlain = request.logprobs == nil && !request.includesContinuousUsage && request.promptTokenIDs == nil
         super.init(request: request, exchange: exchange, id: id)
         let object = request.kind == .chat ? "chat.completion.chunk" : "text_completion"
         head.append("data: {\"id\":\(JSONText.string(self.id)),\"object\":\"\(object)\",\"created\":\(created),")
         head.append("\"model\":\(JSONText.string(request.model)),\"choices\":[")
     }
 
-    override func tokenReceived(_ token: ReplyToken, choice: Int) { send(token, choice: choice) }
+    override func tokenReceived(_ token: ReplyToken, choice: Int) {
+        guard isPlain, hasBegun, !choices[choice].isComplete else { return send(token, choice: choice) }
+        if prefixes[choice].isEmpty { prefixes[choice] = prefix(of: choice) }
+        event.removeAll(keepingCapacity: true)
+        event.append(contentsOf: prefixes[choice])
+        event.append(contentsOf: visibleText(of: token, choice: choice))
+        event.append(request.kind == .chat ? Self.endOfChatEvent : Self.endOfTextEvent)
+        event.withUnsafeBytes { exchange.emit($0) }
+    }
+
+    private func prefix(of choice: Int) -> [UInt8] {
+        var prefix = head
+        prefix.append("{\"index\":\(choice)")
+        prefix.append(beforeText)
+        return prefix
+    }
 
     override func choiceAborted(_ choice: Int) { send(nil, choice: choice) }
 
@@ -109,7 +134,15 @@ final class StreamedCompletion: CompletionGeneration {
     private func sendEcho(_ index: Int) {
         let text = request.echoes.map { $0[index / request.n] } ?? ""
         begin()
-        event.append("{\"index\":\(index),\"text\":\(JSONText.string(text)),\"logprobs\":null,\"finish_reason\":null,")
+        event.append("{\"index\":\(index),\"text\":\(JSONText.string(text)),\"logprobs\":")
+        if let alternatives = request.logprobs {
+            textLogprobs[index].append(prompt: text, alternatives: alternatives)
+            event.append(textLogprobs[index].json(alternatives: alternatives))
+            textLogprobs[index].restart()
+        } else {
+            event.append("null")
+        }
+        event.append(",\"finish_reason\":null,")
         event.append("\"stop_reason\":null,\"prompt_token_ids\":null,\"token_ids\":null}]")
         send()
     }
