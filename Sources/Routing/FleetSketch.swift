@@ -227,12 +227,11 @@ extension RoutingState {
             tokens: tokens, scale: Float(prefillFit.slope), stall: Float(cost.stall * cost.decode) * tokens,
             perSequence: 2 * Float(cost.growthPerSequence) * felt, perFullness: Float(cost.growthAtFullCache) * felt)
         if slots.count * 2 >= records.count {
+            let groups = (records.count + 3) / 4
+            for group in 0..<groups { fleet.estimates[group] = weights.estimates(fleet.sketches[group]) }
+            // In a loop of its own: together the compiler takes the vectors apart.
             var lowest = SIMD4<Float>(repeating: .infinity)
-            for group in 0..<(records.count + 3) / 4 {
-                let estimates = weights.estimates(fleet.sketches[group])
-                fleet.estimates[group] = estimates
-                lowest.replace(with: estimates, where: estimates .< lowest)
-            }
+            for group in 0..<groups { lowest.replace(with: fleet.estimates[group], where: fleet.estimates[group] .< lowest) }
             // A lane may be that of no group, or of none of this pool; then the search below tells.
             let least = lowest.min()
             if let position = slots.firstIndex(where: { fleet.estimate(of: $0) == least }), least < .infinity { return (position, least) }

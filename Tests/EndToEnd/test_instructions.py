@@ -24,7 +24,7 @@ pytestmark = [
 ]
 
 #: One connection, one request after the other: every request pays for its own wakes.
-RECORDED = {"HTTP/1.1 request": 27_200, "HTTP/2 request": 40_400, "event of a stream": 1_500, "token of the stub": 2_900}
+RECORDED = {"HTTP/1.1 request": 26_100, "HTTP/2 request": 39_400, "event of a stream": 1_500, "token of the stub": 2_900}
 TOLERANCE = 0.10
 
 
