@@ -7,6 +7,7 @@ and a client's, of four streams per engine (the gap between two tokens less the 
 and both clients get the CPU only when the stub does not want it (SCHED_IDLE): what is to be measured is the stub.
 
 Each stream has a connection of its own, as from most clients; `--http2` has all but the sampled ones share one per engine, as from a gateway.
+Engines step when their first requests happen to have come, and so some together; `--even` spreads the engines of each thread over the step.
 """
 
 import argparse
@@ -241,7 +242,13 @@ def percentile(points, share):
     return below
 
 
-def measure(replicas, streams, tokens, seconds=1.0, loops=1, http2=False, yields=False):
+def first_starts(replicas, loops):
+    """When each engine's first stream begins, so that steps are as far apart as can be: the engines of a thread, then the threads."""
+    order = [number * loops % replicas + number * loops // replicas for number in range(replicas)]
+    return [place * STEP_MS / 1e3 / replicas for place in order]
+
+
+def measure(replicas, streams, tokens, seconds=1.0, loops=1, http2=False, yields=False, even=False):
     """Starts `streams` at random times within `seconds`, evenly over all engines, and waits for their ends. Returns what came of it."""
     program = processes.stub(
         replicas=replicas, prefill_us=1, decode_ms=STEP_MS,
@@ -249,6 +256,8 @@ def measure(replicas, streams, tokens, seconds=1.0, loops=1, http2=False, yields
     )  # fmt: skip
     generator = random.Random(1)
     starts = [generator.uniform(0, seconds) for _ in range(streams)]
+    if even:
+        starts = first_starts(replicas, loops) + [0.1 + start for start in starts[replicas:]]
     sampled = range(min(streams, SAMPLES_PER_ENGINE * replicas))
     results = [multiprocessing.Queue(), multiprocessing.Queue()]
     try:
@@ -299,9 +308,12 @@ def main():
     parser.add_argument("--tokens", type=int, default=400)
     parser.add_argument("--loops", type=int, default=2)
     parser.add_argument("--http2", action="store_true")
+    parser.add_argument("--even", action="store_true")
     arguments = parser.parse_args()
     result = measure(
-        arguments.replicas, arguments.streams, arguments.tokens, loops=arguments.loops, http2=arguments.http2, yields=True)
+        arguments.replicas, arguments.streams, arguments.tokens, loops=arguments.loops, http2=arguments.http2,
+        yields=True, even=arguments.even,
+    )  # fmt: skip
     late, gaps, engines = result["late_ms"], result["gap_error_ms"], arguments.replicas
     print(f"{result['complete']} of {arguments.streams} streams complete, {result['running']} at once, {result['written']} tokens")
     print(f"late at the stub, every token: p50 {late[0.5]:.2f} ms, p99 {late[0.99]:.2f} ms")

@@ -9,6 +9,22 @@ import subprocess
 SWIFTLET = os.environ.get("SWIFTLET", ".build/release/swiftlet")
 SMALL = ["simulate", "--workload", "shared-prefix", "--rate", "3,6", "--groups", "2", "--seeds", "2"]
 
+# The figures in the order of the table: column in the CSV, names in the JSON; then what the table makes of its unit.
+FIGURES = [
+    ("mean_ttft_s", "meanTTFT", "mean"),
+    ("mean_ttft_ci95_s", "meanTTFT", "halfWidth"),
+    ("p50_ttft_s", "p50TTFT", "mean"),
+    ("p90_ttft_s", "p90TTFT", "mean"),
+    ("p99_ttft_s", "p99TTFT", "mean"),
+    ("p99_ttft_ci95_s", "p99TTFT", "halfWidth"),
+    ("mean_tpot_s", "meanTPOT", "mean"),
+    ("p99_tpot_s", "p99TPOT", "mean"),
+    ("mean_e2e_s", "meanEndToEnd", "mean"),
+    ("output_tokens_per_s", "outputTokensPerSecond", "mean"),
+    ("hit_share", "hitShare", "mean"),
+]
+UNITS = [1, 1, 1, 1, 1, 1, 1e3, 1e3, 1, 1, 100]
+
 
 def simulate(*arguments):
     return subprocess.run([SWIFTLET, *arguments], capture_output=True, text=True, timeout=300)
@@ -30,6 +46,19 @@ def test_every_format_says_the_same_and_equal_seeds_are_equal(tmp_path):
     assert [(line["row"], line["rule"]) for line in lines] == [(row, rule) for row, rule, _ in told]
     for line, (_, _, mean) in zip(lines, told):
         assert abs(float(line["mean_ttft_s"]) - mean) < 1e-5
+    summaries = [rule for row in report["rows"] for rule in row["rules"]]
+    lines_of_rules = [line.split() for line in first.stdout.splitlines() if line.startswith(("least-cost ", "round-"))]
+    printed = [cells for cells in lines_of_rules if len(cells) == 14]
+    assert len(printed) == len(summaries) == 4
+    for cells, line, rule in zip(printed, lines, summaries):
+        assert cells[0] == line["rule"] == rule["rule"]
+        assert int(line["requests"]) == rule["requests"]
+        for (column, name, part), cell, unit in zip(FIGURES, cells[1:12], UNITS):
+            value = rule[name][part]
+            assert abs(float(line[column]) - value) <= 0.51e-6 * max(1, abs(value))
+            digits = len(cell.partition(".")[2])
+            assert abs(float(cell) - value * unit) <= 0.51 * 10.0**-digits, (name, part)
+        assert cells[12:] == [line["failed"], line["preemptions"]] == [str(rule["failed"]), str(rule["preemptions"])]
     # Who keeps prefixes together finds them.
     for row in report["rows"]:
         own, other = row["rules"]
