@@ -159,6 +159,7 @@ public struct ByteBuffer: ~Copyable {
         end &+= bytes.count
     }
 
+    @inline(__always)
     public mutating func append(_ text: StaticString) {
         append(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
     }
@@ -168,6 +169,8 @@ public struct ByteBuffer: ~Copyable {
         end &+= 1
     }
 
+    // A literal is to be taken as StaticString, which costs no String.
+    @_disfavoredOverload
     public mutating func append(_ text: String) {
         var text = text
         text.withUTF8 { append(UnsafeRawBufferPointer($0)) }
