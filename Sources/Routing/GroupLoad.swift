@@ -19,10 +19,10 @@ struct GroupLoad: BitwiseCopyable {
     var awaitingFirstToken: Int32
     /// Uncached prompt tokens of those.
     var queuedTokens: Double
-    /// KV tokens of all requests in flight: their uncached prompts and expected outputs.
+    /// KV tokens of all requests in flight: their expected outputs, and prompts of which the index knows nothing.
     var activeTokens: Double
-    /// Prompt tokens of all requests in flight, cached ones included: those of prefixes that several use counted for each.
-    var activePromptTokens = 0.0
+    /// Tokens of the indexed prompts in flight, those that several share counted once.
+    var pinnedTokens = 0.0
     /// Natural logarithm of how much longer decode steps take here than on the fleet.
     var stepDeviation = 0.0
     var describedStepSeconds = 0.02
@@ -105,9 +105,8 @@ extension GroupLoad {
     /// KV tokens in use.
     @inline(__always)
     var tokensInUse: Double { ownTokensInUse + othersActiveTokens }
-    /// Of the prompts in flight, no more than the cache holds: what they share is there once.
     @inline(__always)
-    var ownTokensInUse: Double { max(activeTokens, min(activePromptTokens, heldTokens) + activeOutputTokens) }
+    var ownTokensInUse: Double { activeTokens + pinnedTokens }
 
     /// Blocks that its shadow LRU may hold.
     func shadowBlocks(tokensPerChunk: Double) -> UInt32 {

@@ -74,7 +74,7 @@ extension RoutingState {
             members: record.description.members, size: record.description.size, models: record.models, isReady: record.description.isReady,
             obstacle: obstacle.0, obstacleSeconds: obstacle.1, consecutiveFailures: Int(load.failures), inFlight: Int(load.inFlight),
             awaitingFirstToken: Int(load.awaitingFirstToken), queuedUncachedTokens: Int(load.queuedTokens),
-            activeKVTokens: Int(load.activeTokens), kvCapacityTokens: Int(load.kvCapacityTokens),
+            activeKVTokens: Int(load.ownTokensInUse), kvCapacityTokens: Int(load.kvCapacityTokens),
             prefillTokensPerSecond: 1 / (load.secondsPerToken * prefillFit.slope), overheadSeconds: prefillFit.intercept,
             decodeStepSeconds: load.decodeStepSeconds, tokensPerByte: tokensPerByte, reported: reportedLoad(slot, now: now),
             othersWaiting: load.othersWaiting, othersRunning: load.othersRunning,

@@ -18,11 +18,12 @@ struct Booking: BitwiseCopyable {
     var sequence: UInt64
     var bookedAt: UInt64
     var presumedPrefilledAt: UInt64
-    /// Whole numbers, so that what is added and taken away cancels exactly.
     /// Whether memory was short when it was booked, so that its first token tells little of prefill.
     var waitsForMemory: Bool
     var firstTokenAt: UInt64 = 0
-    var promptTokens: Double
+    // Whole numbers from here to `outputTokens`, so that what is added and taken away cancels exactly.
+    /// Its share of `GroupLoad.activeTokens`.
+    var activeTokens: Double
     var uncachedTokens: Double
     var outputTokens: Double
     var queuedTokensAtBooking: Double

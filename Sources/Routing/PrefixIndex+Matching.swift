@@ -142,7 +142,10 @@ extension PrefixIndex {
         let matched = matchedBlock(of: holder, hashes: hashes)
         let depth = matched == 0 ? 0 : Int(holders[Int(holder)].matchDepth)
         let limit = max(min(quota, fairShare), 1)
-        holders[Int(holder)].clock &+= UInt32(truncatingIfNeeded: max(hashes.count, 1))
+        result.holder = holder
+        result.ticks = UInt32(truncatingIfNeeded: max(hashes.count, 1))
+        holders[Int(holder)].clock &+= result.ticks
+        holders[Int(holder)].window &+= result.ticks
         result.stamp = holders[Int(holder)].clock
         result.deepest = matched
         if matched != 0 {
@@ -165,9 +168,13 @@ extension PrefixIndex {
             linkToHash(block)
             linkToAge(block, behind: parent)
             holders[Int(holder)].count += 1
+            holders[Int(holder)].inUse &+= 1
             result.newBlocks += 1
             parent = block
         }
+        let oldest = holders[Int(holder)].oldestInUse
+        // What is older than the path is not in use any more, or never was: its end is the oldest then.
+        if oldest == 0 || blocks[oldest].stamp == result.stamp { holders[Int(holder)].oldestInUse = parent }
         result.deepest = parent
         return result
     }
@@ -206,6 +213,9 @@ extension PrefixIndex {
         while index != 0 {
             rootStamp = blocks[index].stamp
             if isFull && stamp &- rootStamp > tailAge { holders[holder].rescued += 1 }
+            if !holders[holder].isInUse(rootStamp) { holders[holder].inUse &+= 1 }
+            // What it passes on its way to the front is the oldest then; at the front, `insert` finds the end of the path.
+            if holders[holder].oldestInUse == index { holders[holder].oldestInUse = blocks[index].newer }
             blocks[index].stamp = stamp
             let parent = blocks[index].parent
             if parent == 0 || blocks[index].newer != parent {

@@ -46,6 +46,16 @@ struct PrefixIndex: ~Copyable {
         /// Blocks that were touched again when they were about to fall out, and blocks that did fall out; see `reuse`.
         var rescued: Float
         var evicted: Float
+        /// The clock when this life of the number began.
+        var bornAt: UInt32
+        /// Chunks of the paths in flight, each path's counted whole: how far back on the clock they reach. See `countInUse`.
+        var window: UInt32 = 0
+        /// Blocks that were touched within it, and the oldest of them.
+        var inUse: UInt32 = 0
+        var oldestInUse: UInt32 = 0
+
+        @inline(__always)
+        func isInUse(_ stamp: UInt32) -> Bool { clock &- stamp < window }
     }
 
     /// What `insert` did, kept to undo it or to learn from it.
@@ -56,6 +66,9 @@ struct PrefixIndex: ~Copyable {
         var newBlocks: UInt32 = 0
         /// The stamp that all blocks of the path carry now.
         var stamp: UInt32 = 0
+        /// Ticks of the holder's clock that it took: the path's chunks.
+        var ticks: UInt32 = 0
+        var holder: UInt16 = 0
         /// The stamps of the path's root and of its deepest matched block before; meaningful when something matched.
         var rootStamp: UInt32 = 0
         var matchStamp: UInt32 = 0
@@ -132,7 +145,7 @@ struct PrefixIndex: ~Copyable {
         let clock = holders[Int(holder)].clock &+ 1
         holders[Int(holder)] = Holder(
             newest: 0, oldest: 0, count: 0, clock: clock, matchEpoch: epoch &- 1, matchDepth: 0, matchBlock: 0, nextRetired: 0,
-            isLive: true, rescued: 1, evicted: 200)
+            isLive: true, rescued: 1, evicted: 200, bornAt: clock)
         liveHolders += 1
         return holder
     }
@@ -147,6 +160,24 @@ struct PrefixIndex: ~Copyable {
 
     /// Blocks that the holder holds.
     func count(of holder: UInt16) -> Int { Int(holders[Int(holder)].count) }
+
+    /// Blocks of the holder that paths in flight use, each once: those touched since as many chunks ago as are in flight, the working set of
+    /// Denning (CACM 1968). Exact when paths are released in the order in which they were inserted.
+    func countInUse(of holder: UInt16) -> Int { Int(holders[Int(holder)].inUse) }
+
+    /// A path that `insert` counted as in flight is not any more.
+    mutating func release(_ insertion: Insertion) {
+        let index = Int(insertion.holder)
+        // The number may belong to another by now.
+        guard insertion.ticks > 0, Int32(bitPattern: insertion.stamp &- holders[index].bornAt) > 0 else { return }
+        holders[index].window &-= insertion.ticks
+        var oldest = holders[index].oldestInUse
+        while oldest != 0, !holders[index].isInUse(blocks[oldest].stamp) {
+            holders[index].inUse &-= 1
+            oldest = blocks[oldest].newer
+        }
+        holders[index].oldestInUse = oldest
+    }
 
     /// The chance that the holder's oldest block would be used again within one more residence time, 0...1: how likely its
     /// eviction costs a recompute. Blocks spend a tenth of their residence in the tail, so ten times the share that is touched
@@ -223,9 +254,12 @@ struct PrefixIndex: ~Copyable {
 
     /// Takes a block out of all lists and frees it.
     mutating func free(_ index: UInt32) {
+        let holder = Int(blocks[index].holder)
+        if holders[holder].isInUse(blocks[index].stamp) { holders[holder].inUse &-= 1 }
+        if holders[holder].oldestInUse == index { holders[holder].oldestInUse = blocks[index].newer }
         unlinkFromAge(index)
         unlinkFromHash(index)
-        holders[Int(blocks[index].holder)].count -= 1
+        holders[holder].count -= 1
         blocks[index].holder = 0
         blocks[index].older = freeBlock
         freeBlock = index

@@ -24,13 +24,15 @@ extension RoutingState {
         let terms = inputs.terms(on: loads[slot], depth: depth)
         let ttft = terms.timeToFirstToken
 
+        let active = output + (hashes.isEmpty ? inputs.promptTokens.rounded() : 0)
+
         let index = leases.open()
         leases.bookings[index] = Booking(
             generation: leases.bookings[index].generation, nextFree: 0, slot: slot, groupGeneration: loads[slot].generation,
             awaitsFirstToken: true, isProbe: loads[slot].failures > 0, isStreamed: request.isStreamed,
             matchIsPrefilled: matchIsPrefilled, olderUnstreamed: 0, newerUnstreamed: 0, sequence: sequence, bookedAt: now,
             presumedPrefilledAt: now &+ UInt64(min(2 * ttft, 3_600) * 1e9), waitsForMemory: terms.memoryWait > 0,
-            promptTokens: inputs.promptTokens.rounded(), uncachedTokens: uncached, outputTokens: output,
+            activeTokens: active, uncachedTokens: uncached, outputTokens: output,
             queuedTokensAtBooking: loads[slot].tokensAhead, promptBytes: Double(max(request.promptBytes, 0)),
             matchedBytes: Double(min(max(depth &* request.chunkBytes, 0), max(request.promptBytes, 0))), insertion: insertion)
         if !request.isStreamed { appendUnstreamed(index, slot: slot) }
@@ -40,8 +42,7 @@ extension RoutingState {
         loads[slot].inFlight += 1
         loads[slot].awaitingFirstToken += 1
         loads[slot].queuedTokens += uncached
-        loads[slot].activeTokens += uncached + output
-        loads[slot].activePromptTokens += inputs.promptTokens.rounded()
+        loads[slot].activeTokens += active
         loads[slot].activeOutputTokens += output
         loads[slot].lastChosen = sequence
         loads[slot].decisions += 1
@@ -66,6 +67,12 @@ extension RoutingState {
         let holder = loads[slot].holder
         loads[slot].heldTokens = Double(index.count(of: holder)) * tokensPerChunk
         loads[slot].reuse = index.reuse(of: holder)
+        refreshPinned(slot)
+    }
+
+    private mutating func refreshPinned(_ slot: UInt32) {
+        let holder = loads[slot].holder
+        loads[slot].pinnedTokens = loads[slot].heldTokens * Double(index.countInUse(of: holder)) / Double(max(index.count(of: holder), 1))
     }
 
     // MARK: The life of a lease
@@ -137,8 +144,11 @@ extension RoutingState {
             let booking = leases.bookings[index]
             let before = ownLoad(slot)
             loads[slot].inFlight -= 1
-            loads[slot].activeTokens -= booking.uncachedTokens + booking.outputTokens
-            loads[slot].activePromptTokens -= booking.promptTokens
+            loads[slot].activeTokens -= booking.activeTokens
+            if booking.insertion.ticks > 0 {
+                self.index.release(booking.insertion)
+                refreshPinned(slot)
+            }
             loads[slot].activeOutputTokens -= booking.outputTokens
             if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
             sketch(slot)

@@ -79,7 +79,8 @@ extension RoutingState {
     /// Learns tokens per byte and output length, and corrects the shadow of the engine's cache.
     mutating func learn(from usage: Usage, booking: Booking, slot: UInt32) {
         if usage.completionTokens > 0 {
-            outputLogMean += 0.02 * (log(Double(min(usage.completionTokens, 1 << 20))) - outputLogMean)
+            outputLogMean += outputLearning * (log(Double(min(usage.completionTokens, 1 << 20))) - outputLogMean)
+            outputLearning = max(outputLearning / (1 + outputLearning), 0.02)
         }
         guard booking.promptBytes > 0, usage.promptTokens > 0 else { return }
         let promptTokens = Double(min(usage.promptTokens, 1 << 30))

@@ -80,6 +80,8 @@ struct RoutingState: ~Copyable {
     var tokensPerByte: Double { min(max(tokensPerByteRatio.value, 0.01), 4) }
     /// Mean of the logarithm of output lengths, in tokens; outputs are heavy-tailed, and one long answer must not count for all.
     var outputLogMean = 5.545
+    /// What the next answer counts in it: what was presumed is worth four answers, and about fifty are remembered.
+    var outputLearning = 0.2
 
     init(policy: Policy, seed: UInt64, limits: RoutingLimits, placement: PlacementSettings, cost: CostRule) {
         self.cost = cost

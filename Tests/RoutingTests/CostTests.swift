@@ -38,15 +38,6 @@ import Testing
         #expect(abs(inputs().terms(on: load, depth: 0).memoryWait - expected) < 1e-9)
     }
 
-    /// Four requests with a prefix that they share need its memory once.
-    @Test func sharedPrefixesAreInUseOnce() {
-        var load = load()
-        (load.activePromptTokens, load.heldTokens, load.activeOutputTokens, load.activeTokens) = (40_000, 11_000, 1_000, 3_000)
-        #expect(load.tokensInUse == 12_000)
-        load.heldTokens = 90_000
-        #expect(load.tokensInUse == 41_000)
-    }
-
     /// A copy of a prompt in a full cache costs what it evicts, as far as prompts are asked for again.
     @Test func evictionIsPricedByReuse() {
         var load = load()

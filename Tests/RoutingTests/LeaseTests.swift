@@ -10,6 +10,17 @@ import Testing
         #expect(state?.activeKVTokens == 0)
     }
 
+    @Test func aPrefixThatRequestsShareIsChargedOnce() throws {
+        let table = RoutingTable(equalGroups(1))
+        let shared = Array(0..<20)
+        let decisions = try (0..<4).map { try table.pick(Prompt(shared + [100 + $0]), maxOutputTokens: 100).get() }
+        #expect(table.state("g0")?.activeKVTokens == (20 + 4) * 64 + 4 * 100)
+        for (left, decision) in zip([3, 2, 1, 0], decisions) {
+            table.settle(decision.lease, usage: nil, now: second)
+            #expect(table.state("g0")?.activeKVTokens == (left == 0 ? 0 : (20 + left) * 64 + left * 100))
+        }
+    }
+
     @Test func aBookingIsChargedAndReleasedExactly() throws {
         let table = RoutingTable(equalGroups(1))
         let decision = try table.pick(.distinct(0, chunkCount: 10), maxOutputTokens: 100).get()

@@ -45,6 +45,10 @@ private func expectSound(_ index: borrowing PrefixIndex, holders: [UInt16]) {
             block = index.blocks[block].older
         }
         #expect(index.holders[Int(holder)].oldest == newer)
+        let record = index.holders[Int(holder)]
+        let inUse = seen.filter { record.isInUse(index.blocks[$0].stamp) }
+        #expect(Int(record.inUse) == inUse.count)
+        #expect(record.oldestInUse == (inUse.first { !inUse.contains(index.blocks[$0].older) } ?? 0))
         #expect(seen.count == index.count(of: holder))
         total += seen.count
     }
@@ -63,6 +67,7 @@ private func randomPath(_ random: inout SeededGenerator) -> [UInt64] {
         var random = SeededGenerator(seed: seed)
         var index = PrefixIndex(blockLimit: 4_096, holderLimit: 8, seed: seed)
         var holders: [(id: UInt16, quota: Int, naive: NaiveHolder)] = []
+        var inFlight: [PrefixIndex.Insertion] = []
         for operation in 0..<800 {
             if holders.count < 2 || (holders.count < 8 && Int.random(in: 0..<60, using: &random) == 0) {
                 holders.append((index.addHolder(), Int.random(in: 20...400, using: &random), NaiveHolder()))
@@ -83,11 +88,56 @@ private func randomPath(_ random: inout SeededGenerator) -> [UInt64] {
                     index.undo(insertion, holder: holders[chosen].id)
                     holders[chosen].naive.undo(reached, count: Int(insertion.newBlocks), operation: operation)
                 }
+                inFlight.append(insertion)
+            }
+            while inFlight.count > Int.random(in: 0..<16, using: &random) {
+                index.release(inFlight.remove(at: Int.random(in: 0..<inFlight.count, using: &random)))
             }
             for holder in holders { #expect(index.count(of: holder.id) == holder.naive.held.count) }
             if operation.isMultiple(of: 100) { expectSound(index, holders: holders.map(\.id)) }
         }
         expectSound(index, holders: holders.map(\.id))
+    }
+
+    @Test func whatPathsInFlightShareIsInUseOnce() {
+        var random = SeededGenerator(seed: 3)
+        var index = PrefixIndex(blockLimit: 2_000, holderLimit: 2, seed: 3)
+        let holder = index.addHolder()
+        var inFlight: [(path: [UInt64], insertion: PrefixIndex.Insertion)] = []
+        for _ in 0..<500 {
+            let path = randomPath(&random)
+            path.withUnsafeBufferPointer { hashes in
+                index.match(hashes)
+                inFlight.append((path, index.insert(hashes, holder: holder, quota: 2_000)))
+            }
+            // Released in the order in which they came, the count is exact.
+            while inFlight.count > Int.random(in: 0..<12, using: &random) { index.release(inFlight.removeFirst().insertion) }
+            #expect(index.countInUse(of: holder) == Set(inFlight.flatMap(\.path)).count)
+        }
+    }
+
+    @Test func aPathOfAnEarlierLifeOfAHolderReleasesNothing() {
+        var index = PrefixIndex(blockLimit: 100, holderLimit: 2, seed: 1)
+        func insert(_ name: Int, _ chunkCount: Int, holder: UInt16, into index: inout PrefixIndex) -> PrefixIndex.Insertion {
+            Prompt.distinct(name, chunkCount: chunkCount).hashes.withUnsafeBufferPointer { hashes in
+                index.match(hashes)
+                return index.insert(hashes, holder: holder, quota: 100)
+            }
+        }
+        let first = index.addHolder()
+        let stale = insert(0, 10, holder: first, into: &index)
+        index.removeHolder(first)
+        // Takes the room of all that the first had, so that its number is free.
+        let second = index.addHolder()
+        _ = insert(1, 100, holder: second, into: &index)
+        let next = index.addHolder()
+        #expect(next == first)
+        let fresh = insert(2, 10, holder: next, into: &index)
+        index.release(stale)
+        #expect(index.countInUse(of: next) == 10)
+        index.release(fresh)
+        #expect(index.countInUse(of: next) == 0)
+        expectSound(index, holders: [second, next])
     }
 
     @Test func churnKeepsItsBoundAndDropsNothingNeedlessly() {
