@@ -203,7 +203,8 @@ bench-fleet-trace: build bench-peers ## A trace through the same: TRACE, TRACE_R
 		--json .build/bench/trace.json --html .build/bench/trace.html --plot .build/bench/trace.svg | tee .build/bench/trace.txt
 
 bench-accuracy: build deps-python ## Is the bench itself exact? Against a server of known times, h2load and its own limits; wants a quiet machine
-	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python Tests/Bench/accuracy.py
+	@command -v nghttpd >/dev/null || { echo "make bench-accuracy: nghttpd is missing: apt-get install nghttp2-server" >&2; exit 1; }
+	SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python Tests/Bench/accuracy.py
 
 compare-strictness: build ## What this router, nginx and HAProxy (both of Debian) make of smuggled requests, as a table
 	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python -m pytest -q -s Tests/EndToEnd/test_compare_strictness.py
