@@ -49,8 +49,8 @@ extension RoutingState {
         if inputs.adapter != 0 { adapters[slot].touch(inputs.adapter, now: now) }
         if !hashes.isEmpty { reuseShare += 0.02 * (lastReuse - reuseShare) }
         meanUncachedTokens += 0.02 * (uncached - meanUncachedTokens)
-        if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
         if !hashes.isEmpty { refreshShadow(slot, tokensPerChunk: inputs.tokensPerChunk) }
+        if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
         sketch(slot)
         return Decision(
             group: GroupID(slot: slot, generation: loads[slot].generation), endpoint: endpoint(of: slot),

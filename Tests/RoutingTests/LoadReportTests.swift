@@ -14,7 +14,7 @@ import Testing
     @Test func whatIsReportedBeyondOurOwnIsOthers() throws {
         let table = RoutingTable(equalGroups(1))
         try report(table, "g0", LoadReport(running: 0, waiting: 0, madeAt: start), now: start)
-        for _ in 0..<3 { _ = try table.pick(.distinct(0, chunkCount: 10), now: start).get() }
+        for name in 0..<3 { _ = try table.pick(.distinct(name, chunkCount: 10), now: start).get() }
         let now = start + second / 10
         try report(table, "g0", LoadReport(running: 7, waiting: 5, kvUsage: 0.5, madeAt: now), now: now)
         let state = try #require(table.state("g0", now: now))
@@ -22,6 +22,16 @@ import Testing
         #expect(state.othersRunning == 7)
         #expect(state.othersActiveKVTokens == 250_000 - state.activeKVTokens)
         #expect(state.reported?.running == 7 && state.reported?.waiting == 5 && state.reported?.kvUsage == 0.5)
+    }
+
+    /// A report that was made in the moment of the bookings holds all of their prompts, the last one's too.
+    @Test func whatWasBookedAtThatMomentIsOurs() throws {
+        let table = RoutingTable(equalGroups(1))
+        try report(table, "g0", LoadReport(running: 0, waiting: 0, madeAt: start), now: start)
+        for name in 0..<3 { _ = try table.pick(.distinct(name, chunkCount: 10), now: start).get() }
+        try report(table, "g0", LoadReport(running: 7, waiting: 5, kvUsage: 0.5, madeAt: start), now: start)
+        let state = try #require(table.state("g0", now: start))
+        #expect(state.othersActiveKVTokens == 250_000 - state.activeKVTokens)
     }
 
     @Test func itIsNeverNegative() throws {
