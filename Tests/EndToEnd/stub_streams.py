@@ -138,29 +138,25 @@ class SharedConnection:
         return all(answer.is_over for answer in self.answers.values())
 
 
-def due(numbers, starts):
-    """Those numbers, each at its time."""
+def due(numbers, starts, yields_after):
+    """Those numbers, each at its time; once so many have begun, on the CPU time that nobody else wants. None: never."""
     began = time.monotonic()
-    for number in sorted(numbers, key=starts.__getitem__):
+    for count, number in enumerate(sorted(numbers, key=starts.__getitem__)):
+        if count == yields_after:
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         time.sleep(max(0.0, began + starts[number] - time.monotonic()))
         yield number
 
 
-def start(ports, numbers, tokens, starts):
+def start(ports, numbers, tokens, starts, yields_after):
     """The streams of those numbers, each begun at its time; engines take turns."""
-    for number in due(numbers, starts):
+    for number in due(numbers, starts, yields_after):
         yield Stream(ports[number % len(ports)], number, tokens)
 
 
-def as_idle(target, *arguments):
-    """Runs `target` on the CPU time that nobody else wants."""
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    target(*arguments)
-
-
-def empty(ports, numbers, tokens, starts, results):
+def empty(ports, numbers, tokens, starts, yields_after, results):
     """Holds most of the streams and empties them all twice a second."""
-    held = list(start(ports, numbers, tokens, starts))
+    held = list(start(ports, numbers, tokens, starts, yields_after))
     while not all(stream.is_over for stream in held):
         for stream in held:
             if not stream.is_over:
@@ -169,10 +165,10 @@ def empty(ports, numbers, tokens, starts, results):
     results.put([(stream.events, stream.is_complete) for stream in held])
 
 
-def share(ports, numbers, tokens, starts, results):
+def share(ports, numbers, tokens, starts, yields_after, results):
     """As `empty`, on one connection per engine; twenty times a second, since one socket's buffer holds less than many do."""
     connections = [SharedConnection(port) for port in ports]
-    for number in due(numbers, starts):
+    for number in due(numbers, starts, yields_after):
         connection = connections[number % len(ports)]
         connection.ask(number, tokens)
         connection.read()
@@ -183,11 +179,11 @@ def share(ports, numbers, tokens, starts, results):
     results.put([(answer.events, answer.is_complete) for connection in connections for answer in connection.answers.values()])
 
 
-def sample(ports, numbers, tokens, starts, results):
+def sample(ports, numbers, tokens, starts, yields_after, results):
     """Reads its streams as their tokens come, and notes by how much each gap misses the step time, in ms."""
     watched, last, errors = {}, {}, []
     poll = select.epoll()
-    for stream in start(ports, numbers, tokens, starts):
+    for stream in start(ports, numbers, tokens, starts, yields_after):
         watched[stream.socket.fileno()] = stream
         poll.register(stream.socket, select.EPOLLIN)
     open_streams = set(watched)
@@ -263,11 +259,14 @@ def measure(replicas, streams, tokens, seconds=1.0, loops=1, http2=False, yields
     try:
         before, idle_bytes, began = cpu_seconds(program.pid), program.resident_bytes(), time.monotonic()
         clients = [
+            # The first of each engine's streams, which decide when it steps, begin as punctually as can be.
             multiprocessing.Process(
-                target=as_idle if yields else target,
-                args=(*([target] if yields else []), program.ports, numbers, tokens, starts, queue), daemon=True,
+                target=target, args=(program.ports, numbers, tokens, starts, eager if yields else None, queue), daemon=True
             )
-            for target, numbers, queue in ((sample, sampled, results[0]), (share if http2 else empty, range(len(sampled), streams), results[1]))
+            for target, numbers, eager, queue in (
+                (sample, sampled, replicas, results[0]),
+                (share if http2 else empty, range(len(sampled), streams), 0, results[1]),
+            )
         ]
         for client in clients:
             client.start()
