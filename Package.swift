@@ -78,7 +78,7 @@ let package = Package(
             name: "Simulation", dependencies: ["EngineModel", "Reporting", "Routing", "Workload", heap, histogram], swiftSettings: hot),
         .target(
             name: "LatencyBench",
-            dependencies: ["CLinux", "EventLoop", "HTTPTransport", "Protos", "Reporting", "Wire", "Workload", heap, histogram],
+            dependencies: ["CLinux", "EventLoop", "HTTPTransport", "Protos", "Reporting", "Wire", "Workload", deque, heap, histogram],
             swiftSettings: swift),
 
         // Programs.

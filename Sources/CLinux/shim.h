@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <sys/auxv.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -87,6 +88,22 @@ static inline const void *swl_find(const void *bytes, size_t count, const void *
 
 // Timers of ordinary threads may be 50 us late, so that the kernel can gather them; this thread's are not from now on.
 static inline int swl_tighten_timers(void) { return prctl(PR_SET_TIMERSLACK, 1ul); }
+
+// The calling thread alone: SCHED_RESET_ON_FORK, which glibc hides, makes what it starts ordinary again, and pid 0 is this thread.
+static inline int swl_schedule_real_time(int priority) {
+    struct sched_param parameter = {.sched_priority = priority};
+    return sched_setscheduler(0, SCHED_RR | 0x40000000, &parameter);
+}
+static inline int swl_schedule_ordinarily(void) {
+    struct sched_param parameter = {.sched_priority = 0};
+    return sched_setscheduler(0, SCHED_OTHER, &parameter);
+}
+/// The calling thread's priority under SCHED_RR or SCHED_FIFO; 0: it is an ordinary one.
+static inline int swl_real_time_priority(void) {
+    struct sched_param parameter = {.sched_priority = 0};
+    int policy = sched_getscheduler(0) & ~0x40000000;
+    return (policy == SCHED_RR || policy == SCHED_FIFO) && sched_getparam(0, &parameter) == 0 ? parameter.sched_priority : 0;
+}
 
 /// Lets go of the pages of the program's code, of which start-up has touched most and serving needs few. They are those of the file,
 /// unchanged: what is needed again is mapped again, from the page cache. Does nothing where the program's headers say nothing.

@@ -7,12 +7,17 @@ extension FleetReport {
         TextTable(
             header: ["rate", "router", "TTFT mean", "runs", "p50", "p99", "E2E p50", "hits", "goodput", "failed", ""],
             rows: cells.map { cell in
-                let means = cell.runs.map { $0.ttftMean / 1e6 }
-                return [
-                    String(format: "%g", cell.rate), cell.router, Self.milliseconds(cell.ttft.mean),
-                    String(format: "%.0f–%.0f", means.min() ?? 0, means.max() ?? 0), Self.milliseconds(Double(cell.ttft.p50)),
-                    Self.milliseconds(Double(cell.ttft.p99)), Self.milliseconds(Double(cell.endToEnd.p50)),
-                    String(format: "%.1f %%", cell.hitRate * 100), cell.goodShare.map { String(format: "%.1f %%", $0 * 100) } ?? "",
+                // A run without an answer has no mean.
+                let means = cell.runs.map { $0.ttftMean / 1e6 }.filter { $0 > 0 }
+                let times: [String] =
+                    cell.hasAnswers
+                    ? [
+                        Self.milliseconds(cell.ttft.mean), String(format: "%.0f–%.0f", means.min() ?? 0, means.max() ?? 0),
+                        Self.milliseconds(Double(cell.ttft.p50)), Self.milliseconds(Double(cell.ttft.p99)),
+                        Self.milliseconds(Double(cell.endToEnd.p50)), String(format: "%.1f %%", cell.hitRate * 100),
+                    ] : Array(repeating: "–", count: 6)
+                return [String(format: "%g", cell.rate), cell.router] + times + [
+                    cell.goodShare.map { String(format: "%.1f %%", $0 * 100) } ?? "",
                     "\(cell.failed)", cell.invalidRuns == 0 ? "" : "invalid (\(cell.invalidRuns) of \(cell.runs.count) runs)",
                 ]
             })
@@ -27,6 +32,7 @@ extension FleetReport {
         let reasons = invalidReasons
         for reason in reasons.prefix(5) { page.warning("Invalid run: \(reason).") }
         if reasons.count > 5 { page.warning("And \(reasons.count - 5) more.") }
+        for line in silent { page.warning(line + ".") }
         page.paragraph(
             "\(routers.count) routers before \(groups) simulated groups, the same schedule through each, \(repeats) runs of each at each rate in turns, every run with fresh groups and a fresh router."
         )
@@ -59,10 +65,15 @@ extension FleetReport {
     public var meanChart: SVGChart { chart("TTFT mean by rate", "TTFT mean, ms", isLogarithmic: true) { $0.ttft.mean / 1e6 } }
 
     private func chart(_ title: String, _ unit: String, isLogarithmic: Bool = false, _ value: (Cell) -> Double) -> SVGChart {
-        SVGChart(
+        let rates = Set(cells.map(\.rate)).sorted()
+        return SVGChart(
             title: title, x: Axis("requests per second"), y: Axis(unit, isLogarithmic: isLogarithmic),
             series: routers.map { router in
-                .init(name: router.name, points: cells.filter { $0.router == router.name }.map { ($0.rate, value($0)) })
+                let points = rates.map { rate in
+                    // Where nothing was answered, or nothing was run, the line has a gap.
+                    (rate, cells.first { $0.router == router.name && $0.rate == rate && $0.hasAnswers }.map(value) ?? .nan)
+                }
+                return .init(name: router.name, points: points)
             })
     }
 
@@ -86,10 +97,7 @@ extension FleetReport {
             ])
         }
         rows += (workloads.first?.parameters ?? [:]).sorted { $0.key < $1.key }.map { [$0.key, $0.value] }
-        rows += [
-            ["CPU", "\(environment.cpu), \(environment.cores) cores"], ["kernel", environment.kernel], ["system", environment.system],
-            ["steal", String(format: "%.2f %%", environment.stealShare * 100)],
-        ]
+        rows += environment.rows
         return TextTable(header: ["", ""], rows: rows)
     }
 }

@@ -40,6 +40,8 @@ public struct FleetReport: Codable, Sendable {
         public var groups: [String]
         public var requestsByGroup: [[Int]]
 
+        /// Nothing can be said of times then, nor of hits.
+        public var hasAnswers: Bool { ttft.count > 0 }
         public var hitRate: Double { promptTokens == 0 ? 0 : Double(cachedTokens) / Double(promptTokens) }
         public var goodShare: Double? { goodRequests.map { requests == 0 ? 0 : Double($0) / Double(requests) } }
         var invalidRuns: Int { runs.count { !$0.invalidReasons.isEmpty } }
@@ -106,6 +108,14 @@ public struct FleetReport: Codable, Sendable {
 
     public var invalidReasons: [String] {
         cells.flatMap { cell in cell.runs.flatMap(\.invalidReasons).map { "\(cell.router) at \(RunReport.number(cell.rate))/s: \($0)" } }
+    }
+
+    /// Routers that answered nothing at a rate, one line each.
+    public var silent: [String] {
+        cells.filter { !$0.hasAnswers }.map { cell in
+            let kinds = cell.errors.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }.joined(separator: ", ")
+            return "\(cell.router) answered none of \(cell.requests) requests at \(RunReport.number(cell.rate))/s (\(kinds))"
+        }
     }
 
     public func json() throws -> Data {

@@ -16,8 +16,7 @@ public final class LoadGenerator: EventHandler {
     private let head = RequestHead()
     let startNanoseconds: UInt64
     private let endNanoseconds: UInt64
-    private var body: [UInt8] = []
-    private var preparedIndex = -1
+    private var bodies = PreparedBodies()
     private var spare: [LoadExchange] = []
     private var underWay: [ObjectIdentifier: LoadExchange] = [:]
     public private(set) var measurements = RunMeasurements()
@@ -50,7 +49,7 @@ public final class LoadGenerator: EventHandler {
             limits: Self.limits(settings))
         super.init(loop: loop)
         Self.write(head, target, settings)
-        prepare()
+        prepareAhead()
         arm()
     }
 
@@ -112,11 +111,27 @@ public final class LoadGenerator: EventHandler {
         if pacer.remaining == 0, pacer.inFlight == 0 { complete() }
     }
 
-    /// Writes the next body while there is time, so that a long prompt does not make its request late.
+    /// Before the start: as many bodies as there is room and time for.
+    private func prepareAhead() {
+        while loop.clock() &+ Self.reserveNanoseconds < startNanoseconds, prepareNext() {}
+    }
+
+    /// What stays free before the first request is due.
+    private static let reserveNanoseconds: UInt64 = 20_000_000
+    /// Writing more than this holds up answers that come meanwhile.
+    private static let unnoticedBytes = 8 << 10
+
+    /// While it runs: one for one that was sent, where nobody waits for it, or nothing is ready for what comes next.
     private func prepare() {
-        guard settings.api != .plain, let next = pacer.nextScheduledIndex, next != preparedIndex else { return }
-        writer.write(next, of: plan, to: &body)
-        preparedIndex = next
+        guard pacer.inFlight == 0 || bodies.count == 0 || bodies.current.count <= Self.unnoticedBytes else { return }
+        _ = prepareNext()
+    }
+
+    /// Whether there was anything to write, and room for it.
+    private func prepareNext() -> Bool {
+        guard settings.api != .plain, !bodies.isFull, let next = pacer.scheduledIndex(ahead: bodies.count) else { return false }
+        bodies.prepare(next, of: plan, by: writer)
+        return true
     }
 
     private func arm() {
@@ -132,13 +147,7 @@ public final class LoadGenerator: EventHandler {
     }
 
     private func send(_ issue: RequestPacer.Issue) {
-        if settings.api == .plain {
-            if preparedIndex < 0 { writer.write(issue.index, of: plan, to: &body) }
-            preparedIndex = issue.index
-        } else if preparedIndex != issue.index {
-            writer.write(issue.index, of: plan, to: &body)
-            preparedIndex = issue.index
-        }
+        if settings.api != .plain { bodies.take(issue.index, of: plan, by: writer) }
         let exchange = spare.popLast() ?? LoadExchange(generator: self)
         let now = loop.clock()
         exchange.begin(
@@ -149,6 +158,7 @@ public final class LoadGenerator: EventHandler {
         measurements.generatorLag.note(now &- max(issue.dueNanoseconds, placeFreeAt))
         measurements.highestInFlight = max(measurements.highestInFlight, pacer.inFlight)
         underWay[ObjectIdentifier(exchange)] = exchange
+        let body = settings.api == .plain ? settings.body : bodies.current
         let hasBody = !body.isEmpty
         pool.start(
             exchange,

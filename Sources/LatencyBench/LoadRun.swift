@@ -1,6 +1,6 @@
 import CLinux
 import Dispatch
-import EventLoop
+public import EventLoop
 import Foundation
 import HTTPTransport
 import Synchronization
@@ -19,6 +19,7 @@ public final class LoadRun: Sendable {
         var parts: [RunMeasurements] = []
         var threads: [LoopThread] = []
         var isStopped = false
+        var schedule = ThreadSchedule.ordinary
     }
 
     public let plan: LoadPlan
@@ -36,35 +37,43 @@ public final class LoadRun: Sendable {
     /// Whether `stop()` ended it before its time.
     public var isPartial: Bool { state.withLock { $0.isStopped } }
 
+    /// How the threads that sent were scheduled; known when `run` has returned.
+    public var schedule: ThreadSchedule { state.withLock { $0.schedule } }
+
+    /// A closed loop has no times to keep, and sends as fast as it is answered: ahead of all others it would only starve those who answer.
+    private func realTime(_ loops: Int) -> RealTimeRequest {
+        if case .closed = settings.mode, settings.realTime == .auto { return .off }
+        return settings.realTime.resolved(loops: loops, cores: ProcessInfo.processInfo.activeProcessorCount)
+    }
+
     /// Runs to the end, or to `stop()`. Throws when a loop or TLS cannot be set up.
     /// - Parameter progress: called about every `interval` seconds, on the caller's thread, with what came so far (without records).
     public func run(progressEvery interval: Double = 0.5, progress: (Progress) -> Void = { _ in }) throws -> RunMeasurements {
         let tls = target.isTLS ? try TLSClientSource(tlsSettings) : nil
         let shares = shares()
-        // Loops set up while this passes, so that the first request is not late.
-        let lead = UInt64(200_000_000 + plan.requests.count * 1_000)
+        // Loops set up while this passes, so that the first request is not late, and write the first bodies: some 5 bytes and 40 ns a token.
+        let tokens = plan.requests.reduce(0) { $0 + ($1.system + $1.user).reduce(0) { $0 + $1.tokens } }
+        let lead = UInt64(200_000_000 + plan.requests.count * 1_000 + min(tokens, PreparedBodies.maximumBytes / 5) * 40)
         let start = swl_monotonic_nanoseconds() &+ lead
         for (number, indices) in shares.enumerated() {
             done.enter()
             do {
-                let thread = try LoopThread.start(label: "swiftlet.bench.\(number)") { [self] loop in
+                // Ahead of what it measures, where it may be: on a busy machine it would be late itself.
+                let thread = try LoopThread.start(label: "swiftlet.bench.\(number)", realTime: realTime(shares.count)) { [self] loop in
                     _ = swl_tighten_timers()
-                    // Ahead of what it measures, where it may be: on a busy machine it would be late itself. Of this thread alone.
-                    let ownThread = __priority_which_t(PRIO_PROCESS.rawValue)
-                    let usualPriority = getpriority(ownThread, 0)
-                    _ = setpriority(ownThread, 0, -10)
                     let generator = LoadGenerator(
                         loop: loop, plan: plan, indices: indices, target: target, settings: settings,
                         tls: tls.map { UpstreamTLS(source: $0, host: target.host, log: OperatorLog()) }, startNanoseconds: start
                     ) { measurements in
-                        // The thread is Dispatch's, which gives it other work afterwards.
-                        _ = setpriority(ownThread, 0, usualPriority)
                         self.state.withLock { $0.parts.append(measurements) }
                         self.done.leave()
                     }
                     loop.addService(generator)
                 }
-                state.withLock { $0.threads.append(thread) }
+                state.withLock {
+                    $0.threads.append(thread)
+                    $0.schedule = thread.schedule
+                }
             } catch {
                 done.leave()
                 stop()

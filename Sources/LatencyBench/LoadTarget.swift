@@ -69,6 +69,8 @@ public struct LoadSettings: Sendable {
     public var headers: [(name: String, value: String)] = []
     public var mode = RequestPacer.Mode.open(limit: nil)
     public var loops = 1
+    /// Whether the threads that send run ahead of all ordinary ones; in a closed loop `auto` means no.
+    public var realTime = RealTimeRequest.auto
     /// HTTP/2 connections per loop; HTTP/1.1 opens what it needs.
     public var connections = 1
     /// Silence in an answer, or before it, after which it is given up.

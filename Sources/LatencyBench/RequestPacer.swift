@@ -108,8 +108,8 @@ public struct RequestPacer: Sendable {
         return min(scheduled ?? .max, followUp)
     }
 
-    /// The index that the schedule would give next; for preparing it ahead.
-    public var nextScheduledIndex: Int? { cursor < firsts.count ? Int(firsts[cursor]) : nil }
+    /// The index that the schedule gives after `count` others; for preparing it ahead. Later turns of sessions are not among them.
+    public func scheduledIndex(ahead count: Int) -> Int? { cursor + count < firsts.count ? Int(firsts[cursor + count]) : nil }
 
     private var isClosed: Bool { if case .closed = mode { true } else { false } }
 }

@@ -14,7 +14,8 @@ struct RequestWriter {
     func write(_ index: Int, of plan: LoadPlan, to body: inout [UInt8]) {
         body.removeAll(keepingCapacity: true)
         switch settings.api {
-        case .plain: body.append(contentsOf: settings.body)
+        // The same for all: the settings have it.
+        case .plain: break
         case .chat: writeChat(index, plan.requests[index], to: &body)
         case .text: writeText(plan.requests[index], to: &body)
         case .infer: writeInference(plan.requests[index], to: &body)

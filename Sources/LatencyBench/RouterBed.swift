@@ -1,4 +1,4 @@
-import EventLoop
+public import EventLoop
 import Foundation
 import HTTPTransport
 import Workload
@@ -15,6 +15,8 @@ public final class RouterBed {
         /// For `swiftlet stub`.
         public var stubFlags: [String] = []
         public var model = "stub-model"
+        /// Of the groups' threads alone: routers are measured as an ordinary program runs.
+        public var realTime = RealTimeRequest.auto
 
         public init(swiftlet: String, peersFolder: String) {
             self.swiftlet = swiftlet
@@ -34,7 +36,9 @@ public final class RouterBed {
         self.settings = settings
         folder = FileManager.default.temporaryDirectory.appending(path: "swiftlet-bench-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        let arguments = ["stub", "--listen", "127.0.0.1:0", "--replicas", "\(settings.groups)", "--model", settings.model]
+        let arguments =
+            ["stub", "--listen", "127.0.0.1:0", "--replicas", "\(settings.groups)", "--model", settings.model]
+            + ["--realtime", settings.realTime.rawValue]
         let stub = try ChildProcess(settings.swiftlet, arguments + settings.stubFlags, log: folder.appending(path: "stub.log"))
         self.stub = stub
         do {
@@ -46,6 +50,16 @@ public final class RouterBed {
             stub.stop()
             try? FileManager.default.removeItem(at: folder)
             throw error
+        }
+    }
+
+    /// How the groups' threads are scheduled, as they say.
+    public var groupSchedule: String? { Self.schedule(stub.output) }
+
+    /// "scheduled: ordinary" → "ordinary", of whole lines.
+    static func schedule(_ output: String) -> String? {
+        output.split(separator: "\n", omittingEmptySubsequences: false).dropLast().first { $0.hasPrefix("scheduled: ") }.map {
+            String($0.dropFirst("scheduled: ".count))
         }
     }
 

@@ -8,6 +8,9 @@ public struct RunEnvironment: Codable, Sendable {
     public var system: String
     /// Share of all CPU time that the hypervisor gave to others while it ran, 0...1.
     public var stealShare: Double
+    /// How the generator's threads were scheduled, and how the simulated groups' were; nil where there were none, or several ways.
+    public var generatorSchedule: String?
+    public var groupSchedule: String?
 
     fileprivate struct CPUTimes {
         var total: Double
@@ -20,13 +23,26 @@ public struct RunEnvironment: Codable, Sendable {
         public init() {}
     }
 
-    public init(since watch: Watch) {
+    public init(since watch: Watch, generator: String? = nil, groups: String? = nil) {
+        generatorSchedule = generator
+        groupSchedule = groups
         cpu = Self.field("model name", of: "/proc/cpuinfo") ?? "unknown"
         cores = ProcessInfo.processInfo.activeProcessorCount
         kernel = Self.text("/proc/sys/kernel/osrelease").trimmingCharacters(in: .whitespacesAndNewlines)
         system = ProcessInfo.processInfo.operatingSystemVersionString
         let (before, after) = (watch.start, Self.times())
         stealShare = after.total > before.total ? (after.steal - before.steal) / (after.total - before.total) : 0
+    }
+
+    /// For a page's table of facts.
+    var rows: [[String]] {
+        [
+            ["CPU", "\(cpu), \(cores) cores"], ["kernel", kernel], ["system", system],
+            ["steal", String(format: "%.2f %%", stealShare * 100)],
+        ]
+            + [("generator's threads", generatorSchedule), ("groups' threads", groupSchedule)].compactMap { name, schedule in
+                schedule.map { [name, $0] }
+            }
     }
 
     private static func text(_ path: String) -> String { (try? String(contentsOfFile: path, encoding: .utf8)) ?? "" }

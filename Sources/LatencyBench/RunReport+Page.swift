@@ -90,9 +90,8 @@ extension RunReport {
             ["content hash", workload.contentHash], ["schedule hash", workload.scheduleHash],
         ]
         rows += workload.parameters.sorted { $0.key < $1.key }.map { [$0.key, $0.value] }
+        rows += environment.rows
         rows += [
-            ["CPU", "\(environment.cpu), \(environment.cores) cores"], ["kernel", environment.kernel], ["system", environment.system],
-            ["steal", String(format: "%.2f %%", environment.stealShare * 100)],
             ["TTFT", "first event with content − due"], ["TPOT", "(last content − first content) / (output tokens − 1), per request"],
             ["ITL", "gaps between events with content, all requests together"], ["E2E", "end of the answer − due"],
         ]

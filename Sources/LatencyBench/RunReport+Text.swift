@@ -45,7 +45,7 @@ extension RunReport {
         if let lag = metrics["generator_lag"] {
             lines.append(
                 "Generator lag p50 \(Self.milliseconds(lag.p50)), p99 \(Self.milliseconds(lag.p99)), max \(Self.milliseconds(lag.maximum)) ms"
-            )
+                    + (environment.generatorSchedule.map { "; its threads: \($0)" } ?? ""))
         }
         for reason in invalidReasons { lines.append("INVALID: \(reason)") }
         lines.append(String(repeating: "=", count: 54))

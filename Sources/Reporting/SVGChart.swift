@@ -4,6 +4,7 @@ import Foundation
 public struct SVGChart: Sendable {
     public struct Series: Sendable {
         public var name: String
+        /// A point that has no place (not a number, or not above zero on a logarithmic axis) is a gap in the line.
         public var points: [(x: Double, y: Double)]
         public init(name: String, points: [(x: Double, y: Double)]) {
             self.name = name
@@ -67,7 +68,7 @@ public struct SVGChart: Sendable {
         out +=
             "<text transform=\"translate(14 \(n(Self.top + plotHeight / 2))) rotate(-90)\" text-anchor=\"middle\">\(HTMLPage.escape(y.label))</text>\n"
         for (index, entry) in series.enumerated() {
-            out += line(entry.points.compactMap(place), index: index)
+            out += line(entry.points.map(place), index: index)
             out += legend(entry.name, index: index, at: Self.top + 10 + 20 * Double(index))
         }
         return out + "</svg>"
@@ -81,15 +82,20 @@ public struct SVGChart: Sendable {
         return svg[..<end] + dressing + svg[end...] + "\n"
     }
 
-    private func line(_ places: [(Double, Double)], index: Int) -> String {
+    private func line(_ places: [(Double, Double)?], index: Int) -> String {
         let colour = Self.colours[index % Self.colours.count]
-        let path = places.map { "\(n($0.0)),\(n($0.1))" }.joined(separator: " ")
-        var out =
-            "<polyline points=\"\(path)\" fill=\"none\" stroke=\"\(colour)\" stroke-width=\"2\" stroke-dasharray=\"\(Self.dashes[index % Self.dashes.count])\"/>"
+        var out = ""
+        for stretch in places.split(whereSeparator: { $0 == nil }) {
+            let path = stretch.compactMap { $0 }.map { "\(n($0.0)),\(n($0.1))" }.joined(separator: " ")
+            out +=
+                "<polyline points=\"\(path)\" fill=\"none\" stroke=\"\(colour)\" stroke-width=\"2\" stroke-dasharray=\"\(Self.dashes[index % Self.dashes.count])\"/>"
+        }
         // Markers on all points of a short line, and on about a dozen of a long one.
         let stride = max(1, places.count / 12)
-        for (number, place) in places.enumerated() where number % stride == 0 || number == places.count - 1 {
-            out += marker(index, at: place, colour: colour)
+        for (number, place) in places.enumerated() {
+            guard let place else { continue }
+            let standsAtGap = number == places.count - 1 || places[number + 1] == nil || number == 0 || places[number - 1] == nil
+            if number % stride == 0 || standsAtGap { out += marker(index, at: place, colour: colour) }
         }
         return out + "\n"
     }

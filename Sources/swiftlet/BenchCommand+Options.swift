@@ -1,4 +1,5 @@
 import ArgumentParser
+import EventLoop
 import Foundation
 import LatencyBench
 import Workload
@@ -66,6 +67,11 @@ struct LoadOptions: ParsableArguments {
 
     @Option(help: "Threads that send.")
     var loops = 1
+    @Option(
+        help:
+            "Whether those threads, and groups that it starts, run ahead of all ordinary ones: on, off, or auto (where permitted; not in a closed loop)."
+    )
+    var realtime = RealTimeRequest.auto
     @Option(help: "HTTP/2 connections per thread.")
     var connections = 1
     @Option(help: "What a request must keep to be good: ttft:MS,tpot:MS,e2e:MS, or \(GoodputTarget.presetNames.joined(separator: ", ")).")
@@ -217,6 +223,7 @@ struct LoadOptions: ParsableArguments {
         settings.mode =
             closedLoop.map { .closed(concurrency: max(1, $0 / loops)) } ?? .open(limit: maxConcurrency.map { max(1, $0 / loops) })
         settings.loops = loops
+        settings.realTime = realtime
         settings.connections = connections
         settings.timeoutNanoseconds = UInt64(timeout * 1e9)
         settings.drainNanoseconds = UInt64(drain * 1e9)
@@ -231,6 +238,8 @@ extension SyntheticShape {
     /// Plain requests have a body of their own, or none.
     static let plain = SyntheticShape(groups: 1, promptsPerGroup: 1, systemTokens: 0, questionTokens: 0, outputTokens: 0)
 }
+
+extension RealTimeRequest: ExpressibleByArgument {}
 
 /// Where results go.
 struct OutputOptions: ParsableArguments {

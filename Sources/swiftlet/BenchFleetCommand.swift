@@ -48,7 +48,7 @@ struct BenchFleetCommand: ParsableCommand {
         raiseDescriptorLimit()
         let (watch, startedAt, interruption) = (RunEnvironment.Watch(), Date(), Interruption())
         let routers = try peer.routers()
-        let settings = try peer.bed(groups: groups, model: load.model)
+        let settings = try peer.bed(groups: groups, load: load)
         let versions = try routers.map { FleetReport.Router(name: $0.rawValue, version: try RouterBed.version(of: $0, settings)) }
         let stages = try load.stages().sorted { $0.startRate < $1.startRate }
         let plans = try stages.map { try load.plan(forStage: $0) }
@@ -59,23 +59,25 @@ struct BenchFleetCommand: ParsableCommand {
                 format: "%d runs: %d routers, %d rates, %d repeats; about %.0f minutes and what queues take to empty", runs, routers.count,
                 stages.count, repeats, (seconds * Double(routers.count * repeats) + Double(runs) * 3) / 60))
         let gathered: [[Gathered]] = stages.map { _ in routers.map { _ in Gathered() } }
-        var isPartial = false
+        var (isPartial, groupSchedule) = (false, String?.none)
         repeats: for turn in 0..<repeats {
             for (row, plan) in plans.enumerated() {
                 for column in turn % 2 == 0 ? Array(routers.indices) : routers.indices.reversed() {
                     if interruption.hasCome { isPartial = true }
                     if isPartial { break repeats }
                     let label = "\(routers[column].rawValue) at \(String(format: "%g", stages[row].startRate))/s, run \(turn + 1)"
-                    guard let (report, measured) = try one(routers[column], plan, settings, interruption, label: label), !report.isPartial
+                    guard let one = try one(routers[column], plan, settings, interruption, label: label), !one.report.isPartial
                     else {
                         isPartial = true
                         break repeats
                     }
-                    gathered[row][column].reports.append(report)
-                    gathered[row][column].measured.add(measured)
+                    groupSchedule = one.groupSchedule
+                    gathered[row][column].reports.append(one.report)
+                    gathered[row][column].measured.add(one.measured)
                 }
             }
         }
+        let generatorSchedule = gathered.joined().lazy.compactMap { $0.reports.first?.environment.generatorSchedule }.first
         let workloads = gathered.map { $0.first { !$0.reports.isEmpty }?.reports.first?.workload }.compactMap { $0 }
         let cells = stages.indices.flatMap { row in
             routers.indices.compactMap { column -> FleetReport.Cell? in
@@ -88,32 +90,48 @@ struct BenchFleetCommand: ParsableCommand {
         }
         let report = FleetReport(
             tool: "swiftlet \(Swiftlet.release)", startedAt: startedAt, command: CommandLine.arguments, isPartial: isPartial,
-            environment: RunEnvironment(since: watch), groups: groups, stubFlags: settings.stubFlags, repeats: repeats,
+            environment: RunEnvironment(since: watch, generator: generatorSchedule, groups: groupSchedule), groups: groups,
+            stubFlags: settings.stubFlags, repeats: repeats,
             goodput: load.goodputTarget, routers: versions, workloads: workloads, cells: cells)
         try finish(report)
     }
 
     private func finish(_ report: FleetReport) throws {
         print(report.table.text)
+        for line in report.silent { print("NO ANSWER: \(line)") }
         for reason in report.invalidReasons { print("INVALID: \(reason)") }
+        print(Self.schedules(report.environment))
         if let json { try report.json().write(to: URL(filePath: json)) }
         if let html { try Data(report.html.utf8).write(to: URL(filePath: html)) }
         if let plot { try Data(report.meanChart.standalone.utf8).write(to: URL(filePath: plot)) }
         if report.isPartial { throw ExitCode(130) }
-        if report.cells.contains(where: { $0.failed == $0.requests }) { throw ExitCode(1) }
+        // A router that answered nothing at some rate is a result. Where none ever did, nothing was measured.
+        if !report.cells.contains(where: \.hasAnswers) { throw ExitCode(1) }
+    }
+
+    /// Who ran ahead of whom.
+    static func schedules(_ environment: RunEnvironment) -> String {
+        "Threads: generator \(environment.generatorSchedule ?? "unknown"), groups \(environment.groupSchedule ?? "unknown"), routers ordinary"
+    }
+
+    private struct One {
+        var report: RunReport
+        var measured: RunMeasurements
+        var groupSchedule: String?
     }
 
     /// Nil when it was interrupted before it began.
     private func one(
         _ router: PeerRouter, _ plan: LoadPlan, _ settings: RouterBed.Settings, _ interruption: Interruption, label: String
-    ) throws -> (RunReport, RunMeasurements)? {
+    ) throws -> One? {
         let bed = try RouterBed(settings)
         defer { bed.stop() }
         let target = try LoadTarget(bed.start(router))
         guard !interruption.hasCome else { return nil }
         var load = try load.settings(for: target)
         load.model = settings.model
-        return try play(
+        let (report, measured) = try play(
             LoadRun(plan: plan, target: target, settings: load), label: label, goodput: self.load.goodputTarget, interruption: interruption)
+        return One(report: report, measured: measured, groupSchedule: bed.groupSchedule)
     }
 }

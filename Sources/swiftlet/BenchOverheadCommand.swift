@@ -80,7 +80,7 @@ struct BenchOverheadCommand: ParsableCommand {
             via: via, direct: direct, repeats: repeats, metric: metric,
             null: PairedComparison.differences(null.first, null.second), added: PairedComparison.differences(added.first, added.second),
             failed: null.failed + added.failed, invalidReasons: Array(Set(null.invalid + added.invalid)).sorted(),
-            environment: RunEnvironment(since: watch))
+            environment: RunEnvironment(since: watch, generator: added.schedule))
         print("Null test: the direct URL against itself, \(metric) from the schedule")
         print(differenceTable(result.null, unit: "µs", scale: 1e3, title: "null").text)
         print("\nAdded by \(via), \(metric) from the schedule, \(repeats) runs of each in turns")
@@ -100,6 +100,7 @@ struct BenchOverheadCommand: ParsableCommand {
         var second: [LatencyHistogram] = []
         var failed = 0
         var invalid: [String] = []
+        var schedule: String?
     }
 
     private func alternate(_ first: LoadTarget, _ second: LoadTarget, labels: [String]) throws -> Sides {
@@ -109,6 +110,7 @@ struct BenchOverheadCommand: ParsableCommand {
             if report.isPartial { throw ExitCode(130) }
             let histogram = load.api == "plain" || !load.stream ? measured.endToEnd : measured.timeToFirstToken
             if isSecond { sides.second.append(histogram) } else { sides.first.append(histogram) }
+            sides.schedule = report.environment.generatorSchedule
             sides.failed += report.failed
             sides.invalid += Self.reasonsThatCount(report)
         }

@@ -23,7 +23,7 @@ struct OverheadTableRun {
     func run(json: String?) throws {
         let (watch, interruption) = (RunEnvironment.Watch(), Interruption())
         let routers = try peer.routers()
-        let settings = try peer.bed(groups: 1, model: load.model)
+        let settings = try peer.bed(groups: 1, load: load)
         let versions = try routers.map { try RouterBed.version(of: $0, settings) }
         let runs = sizes.count * (routers.count + 2)
         print(
@@ -36,6 +36,7 @@ struct OverheadTableRun {
         let targets = try ([direct] + routers.map { try bed.start($0) } + [direct]).map { try LoadTarget($0) }
         var rows: [OverheadTable.Row] = []
         var invalid: Set<String> = []
+        var generatorSchedule: String?
         for size in sizes {
             let sides = targets.map { _ in Side() }
             // The first turn pays for caches and connections.
@@ -45,6 +46,7 @@ struct OverheadTableRun {
                     let (report, measured) = try measure(
                         size, targets[index], settings, interruption, salt: UInt64(turn * targets.count + index))
                     if report.isPartial { throw ExitCode(130) }
+                    generatorSchedule = report.environment.generatorSchedule
                     if turn == 0 { continue }
                     sides[index].runs.append(measured.timeToFirstToken)
                     sides[index].failed += report.failed
@@ -59,7 +61,8 @@ struct OverheadTableRun {
             FileHandle.standardError.write(Data("\(size.bytes) bytes done\n".utf8))
         }
         let table = OverheadTable(
-            tool: "swiftlet \(Swiftlet.release)", command: CommandLine.arguments, environment: RunEnvironment(since: watch), rows: rows,
+            tool: "swiftlet \(Swiftlet.release)", command: CommandLine.arguments,
+            environment: RunEnvironment(since: watch, generator: generatorSchedule, groups: bed.groupSchedule), rows: rows,
             invalidReasons: invalid.sorted())
         try finish(table, json: json)
     }
@@ -67,6 +70,7 @@ struct OverheadTableRun {
     private func finish(_ table: OverheadTable, json: String?) throws {
         print("Added to the TTFT, from the schedule; 95 % interval in round brackets, nothing is claimed of what stands in square ones")
         for (size, text) in table.tables { print("\nPrompts of \(size) bytes\n" + text.text) }
+        print(BenchFleetCommand.schedules(table.environment))
         for reason in table.invalidReasons { print("INVALID: \(reason)") }
         if let json {
             let encoder = JSONEncoder()

@@ -26,12 +26,13 @@ struct PeerOptions: ParsableArguments {
         }
     }
 
-    func bed(groups: Int, model: String) throws -> RouterBed.Settings {
+    func bed(groups: Int, load: LoadOptions) throws -> RouterBed.Settings {
         guard let swiftlet = Bundle.main.executablePath else { throw ValidationError("this program does not know its own path") }
         var settings = RouterBed.Settings(swiftlet: swiftlet, peersFolder: peersFolder)
         settings.groups = groups
         settings.stubFlags = stubFlags.split(separator: " ").map(String.init)
-        if !model.isEmpty { settings.model = model }
+        if !load.model.isEmpty { settings.model = load.model }
+        settings.realTime = load.realtime
         return settings
     }
 }

@@ -32,6 +32,12 @@ struct StubCommand: ParsableCommand {
     @Option(help: "Threads that the engines are spread over; /admin/config reaches the engines of its own thread.")
     var loops = 1
 
+    @Option(
+        help:
+            "Whether those threads run ahead of all ordinary ones of the machine, so that tokens leave on time: on, off, or auto (where permitted)."
+    )
+    var realtime = RealTimeRequest.off
+
     @Flag(help: "Print the presets and what they mean, and exit.")
     var listPresets = false
 
@@ -207,12 +213,15 @@ struct StubCommand: ParsableCommand {
         guard let address = SocketAddress(listen) else { return [] }
         let (stub, replicas, admin) = (try makeStub(), max(replicas, dataParallelSize), adminListen.flatMap { SocketAddress($0) })
         let loops = min(loops, replicas)
+        let realTime = realtime.resolved(loops: loops, cores: ProcessInfo.processInfo.activeProcessorCount)
+        let saysSchedule = realtime != .off
         return try (0..<loops).map { index in
             let first = index * replicas / loops
             let last = (index + 1) * replicas / loops
             let port = address.port == 0 ? 0 : Int(address.port) + first
             guard let port = UInt16(exactly: port) else { throw ValidationError("--listen: no port \(port)") }
-            return try LoopThread.start(label: "stub.\(index)") { loop in
+            return try LoopThread.start(label: "stub.\(index)", realTime: realTime) { loop in
+                if saysSchedule, index == 0 { FileHandle.standardError.write(Data("scheduled: \(ThreadSchedule.current)\n".utf8)) }
                 // Steps end when they end, not up to 50 µs later.
                 _ = swl_tighten_timers()
                 let fleet = try StubFleet(

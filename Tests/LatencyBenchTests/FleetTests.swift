@@ -85,3 +85,49 @@ import Testing
         #expect(rows[1][1] == "[50 (-10 to 90)]")
     }
 }
+
+@Suite struct FleetReportTests {
+    private func cell(_ router: String, rate: Double, milliseconds: UInt64?) -> FleetReport.Cell {
+        var measured = RunMeasurements()
+        var record = RequestRecord(index: 0, stage: 0, dueNanoseconds: 1, sentNanoseconds: 1)
+        if let milliseconds {
+            record.firstTokenNanoseconds = milliseconds * 1_000_000
+            record.endNanoseconds = record.firstTokenNanoseconds
+            record.outcome = .good
+        }
+        measured.add(record, recordLimit: 1)
+        return FleetReport.Cell(router: router, rate: rate, reports: [], measured: measured, goodput: nil)
+    }
+
+    private func report(_ cells: [FleetReport.Cell]) -> FleetReport {
+        FleetReport(
+            tool: "", startedAt: .now, command: [], isPartial: false,
+            environment: RunEnvironment(since: .init(), generator: "real-time (SCHED_RR 10)", groups: "ordinary"), groups: 1, stubFlags: [],
+            repeats: 1, goodput: nil, routers: [.init(name: "a", version: ""), .init(name: "b", version: "")], workloads: [], cells: cells)
+    }
+
+    /// A router that answers nothing at a rate is a result: told in words, a dash in the table, and a gap in the plot.
+    @Test func noAnswerIsAGapAndNoZero() throws {
+        let report = report([
+            cell("a", rate: 1, milliseconds: 5), cell("b", rate: 1, milliseconds: 6), cell("a", rate: 2, milliseconds: 5),
+            cell("b", rate: 2, milliseconds: nil), cell("a", rate: 3, milliseconds: 5), cell("b", rate: 3, milliseconds: 7),
+        ])
+        let row = try #require(report.table.rows.first { $0[0] == "2" && $0[1] == "b" })
+        #expect(row[2...7].allSatisfy { $0 == "–" } && row[9] == "1")
+        #expect(report.silent == ["b answered none of 1 requests at 2.00/s (unfinished: 1)"])
+        let lines = report.meanChart.svg.matches(of: /<polyline points="([^"]*)"/).map { $0.1.split(separator: " ").count }
+        // Router a and its legend; b before the gap, after it, and its legend.
+        #expect(lines == [3, 2, 1, 1, 2])
+    }
+
+    @Test func thePageSaysWhoRanAheadOfWhom() {
+        let page = report([cell("a", rate: 1, milliseconds: 5)]).html
+        #expect(page.contains("generator's threads") || page.contains("generator&#39;s threads"))
+        #expect(page.contains("real-time (SCHED_RR 10)"))
+    }
+
+    @Test func groupsSayHowTheyAreScheduled() {
+        #expect(RouterBed.schedule("scheduled: real-time (SCHED_RR 10)\nlistening on http://127.0.0.1:1\n") == "real-time (SCHED_RR 10)")
+        #expect(RouterBed.schedule("listening on http://127.0.0.1:1\nscheduled: real-") == nil, "a line that has not come whole")
+    }
+}

@@ -20,7 +20,8 @@ import Testing
         let chart = SVGChart(
             title: "a < b & c", x: Axis("x"), y: Axis("y", isLogarithmic: true),
             series: [
-                .init(name: "\"one\"", points: [(0, 1), (1, 100), (2, 0), (3, .nan)]), .init(name: "two", points: [(0, 5), (3, 7)]),
+                .init(name: "\"one\"", points: [(0, 1), (1, 100), (2, 0), (3, .nan)]),
+                .init(name: "two", points: [(0, 5), (1, .nan), (2, 6), (3, 7)]),
                 .init(name: "none", points: []),
             ])
         let isSound = isWellFormed(chart.svg)
@@ -28,9 +29,11 @@ import Testing
         // A zero has no place on a logarithmic axis, and no number has one anywhere.
         let lines = chart.svg.matches(
             of: /<polyline points="([^"]*)" fill="none" stroke="[^"]*" stroke-width="2" stroke-dasharray="([^"]*)"/)
-        #expect(lines.count == 6)
-        #expect(lines[0].1.split(separator: " ").count == 2)
-        #expect(Set([0, 2, 4].map { String(lines[$0].2) }).count == 3, "series must differ without colour")
+        // A line and one in the legend; a gap cuts the second in two; the third has the legend alone.
+        #expect(lines.map { $0.1.split(separator: " ").count } == [2, 2, 1, 2, 2, 2])
+        #expect(Set([0, 2, 5].map { String(lines[$0].2) }).count == 3, "series must differ without colour")
+        #expect(lines[2].2 == lines[3].2)
+        #expect(chart.svg.matches(of: #/<rect /#).count == 5, "a point that stands alone between gaps is still marked")
         #expect(!chart.svg.contains("nan"))
     }
 
