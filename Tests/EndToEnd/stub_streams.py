@@ -8,6 +8,7 @@ and both clients get the CPU only when the stub does not want it (SCHED_IDLE): w
 
 Each stream has a connection of its own, as from most clients; `--http2` has all but the sampled ones share one per engine, as from a gateway.
 Engines step when their first requests happen to have come, and so some together; `--even` spreads the engines of each thread over the step.
+`--realtime on` has the stub's threads run ahead of all ordinary ones.
 """
 
 import argparse
@@ -244,11 +245,11 @@ def first_starts(replicas, loops):
     return [place * STEP_MS / 1e3 / replicas for place in order]
 
 
-def measure(replicas, streams, tokens, seconds=1.0, loops=1, http2=False, yields=False, even=False):
+def measure(replicas, streams, tokens, seconds=1.0, loops=1, http2=False, yields=False, even=False, realtime="off"):
     """Starts `streams` at random times within `seconds`, evenly over all engines, and waits for their ends. Returns what came of it."""
     program = processes.stub(
         replicas=replicas, prefill_us=1, decode_ms=STEP_MS,
-        arguments=["--decode-us-per-sequence", 0, "--max-num-seqs", 1024, "--loops", loops],
+        arguments=["--decode-us-per-sequence", 0, "--max-num-seqs", 1024, "--loops", loops, "--realtime", realtime],
     )  # fmt: skip
     generator = random.Random(1)
     starts = [generator.uniform(0, seconds) for _ in range(streams)]
@@ -308,10 +309,11 @@ def main():
     parser.add_argument("--loops", type=int, default=2)
     parser.add_argument("--http2", action="store_true")
     parser.add_argument("--even", action="store_true")
+    parser.add_argument("--realtime", choices=["on", "off", "auto"], default="off")
     arguments = parser.parse_args()
     result = measure(
         arguments.replicas, arguments.streams, arguments.tokens, loops=arguments.loops, http2=arguments.http2,
-        yields=True, even=arguments.even,
+        yields=True, even=arguments.even, realtime=arguments.realtime,
     )  # fmt: skip
     late, gaps, engines = result["late_ms"], result["gap_error_ms"], arguments.replicas
     print(f"{result['complete']} of {arguments.streams} streams complete, {result['running']} at once, {result['written']} tokens")
