@@ -47,7 +47,7 @@ class Findings:
 
 def constant_latency(findings):
     """A prompt token costs 100 µs, a token of the answer 2 ms and a hundredth of that for its one sequence."""
-    engine = stub(prefill_us=100, decode_ms=2)
+    engine = stub(prefill_us=100, decode_ms=2, arguments=["--realtime", "auto"])
     try:
         # 20 ms a request, 50 ms apart: they never meet, so the engine's steps are those of one request.
         _, requests = bench(
