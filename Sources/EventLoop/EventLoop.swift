@@ -69,6 +69,8 @@ public final class EventLoop {
 
     /// Serves events until `stop()`.
     public func run() {
+        // What was set up since the loop was made took time, and the first wait counts from here.
+        now = swl_monotonic_nanoseconds()
         while running { turn() }
     }
 
