@@ -1,5 +1,7 @@
 /// The text of a reply that is given and not made up, as the tokens that ``Tokeniser`` makes of it.
-public struct ReplyScript: Sendable, Equatable {
+///
+/// Immutable, and a class so that a sequence without one, as all in simulations are, carries no more than a pointer.
+public final class ReplyScript: Sendable {
     let pieces: [Reply.Piece]
     /// How many tokens each of the texts came to.
     public let counts: [Int]

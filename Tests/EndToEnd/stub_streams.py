@@ -32,6 +32,8 @@ import processes
 STEP_MS = 20
 SAMPLES_PER_ENGINE = 4
 EVENT = b"data: {"
+# One for all questions: to make one takes longer than a step.
+CLIENT = httpx.Client(timeout=30)
 
 
 class Answer:
@@ -212,7 +214,7 @@ def lateness(ports):
     """Upper bounds in ms with the tokens above the one before and up to each, over all engines."""
     counts = {}
     for port in ports:
-        text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        text = CLIENT.get(f"http://127.0.0.1:{port}/metrics").text
         for bound, count in re.findall(r'^stub:token_lateness_seconds_bucket\{.*le="([^"]+)".*\} (\S+)$', text, re.M):
             counts[float(bound) * 1e3] = counts.get(float(bound) * 1e3, 0) + float(count)
     cumulative = sorted(counts.items())
@@ -223,7 +225,7 @@ def full_steps(ports, tokens=8):
     """Steps that computed more than so many tokens, over all engines: what says that streams ran beside each other."""
     steps = 0
     for port in ports:
-        text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        text = CLIENT.get(f"http://127.0.0.1:{port}/metrics").text
         for sign, what in ((1, "count{"), (-1, f'bucket{{.*le="{float(tokens)}"')):
             steps += sign * float(re.search(rf"^vllm:iteration_tokens_total_{what}.*}} (\S+)$", text, re.M)[1])
     return int(steps)
@@ -247,22 +249,22 @@ def first_starts(replicas, loops):
 
 def begun(ports):
     """Streams under way, over all engines; costs them next to nothing."""
-    return sum(httpx.get(f"http://127.0.0.1:{port}/load").json()["server_load"] for port in ports)
+    return sum(CLIENT.get(f"http://127.0.0.1:{port}/load").json()["server_load"] for port in ports)
 
 
 def while_all_run(ports, streams, first_end):
     """The most streams at once, and the lateness of tokens from when all had begun until just before the first may end: points as of
     `lateness`, none when they never ran all together for some time."""
     running = 0
-    while running < streams and time.monotonic() < first_end - 0.5:
+    while running < streams and time.monotonic() < first_end - 1:
         time.sleep(0.05)
         running = max(running, begun(ports))
     if running < streams:
         return running, []
     before = dict(lateness(ports))
-    time.sleep(max(0.1, first_end - 0.2 - time.monotonic()))
-    after = lateness(ports)
-    return running, [(bound, count - before[bound]) for bound, count in after] if begun(ports) == streams else []
+    time.sleep(max(0.1, first_end - 0.5 - time.monotonic()))
+    still = begun(ports)
+    return running, [(bound, count - before[bound]) for bound, count in lateness(ports)] if still == streams else []
 
 
 def measure(replicas, streams, tokens, seconds=1.0, loops=1, http2=False, yields=False, even=False, realtime="off"):
@@ -307,6 +309,7 @@ def measure(replicas, streams, tokens, seconds=1.0, loops=1, http2=False, yields
         "late_ms": {share: percentile(late, share) for share in (0.5, 0.99)},
         "gap_error_ms": {share: errors[int(share * (len(errors) - 1))] for share in (0.5, 0.99)} if errors else {},
         "cpu_share": cpu / elapsed,
+        "cpu_us_per_token": cpu * 1e6 / max(1, sum(count for _, count in late)),
         "idle_bytes": idle_bytes,
         "busy_bytes": busy_bytes,
     }
@@ -333,6 +336,7 @@ def main():
     print(f"late at the stub, every token: p50 {late[0.5]:.2f} ms, p99 {late[0.99]:.2f} ms")
     print(f"gap between tokens less {STEP_MS} ms, at a client, of {SAMPLES_PER_ENGINE * engines} streams: "
           f"p50 {gaps[0.5]:.2f} ms, p99 {gaps[0.99]:.2f} ms")  # fmt: skip
+    print(f"CPU: {result['cpu_us_per_token']:.1f} us per token, requests and all")
     print(f"per engine: {100 * result['cpu_share'] / engines:.1f} % of a core, {result['busy_bytes'] / engines / 1e6:.1f} MB "
           f"({result['idle_bytes'] / engines / 1e6:.1f} MB idle)")  # fmt: skip
 
