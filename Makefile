@@ -139,7 +139,7 @@ bench: build ## Compares with other proxies on this machine: BENCH_ROWS, BENCH_P
 bench-tables: ## Puts the stored results of `make bench` into the README's tables
 	@python3 Tests/Comparison/peer_tables.py --write
 
-bench-stub: deps build ## How late the stub's tokens leave and come: 2,000 streams over 16 engines, STREAMS, ENGINES, LOOPS, STUB_FLAGS="--http2 --even"
+bench-stub: deps build ## How late the stub's tokens leave and come: 2,000 streams over 16 engines, STREAMS, ENGINES, LOOPS, STUB_FLAGS="--http2 --even --realtime on"
 	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python Tests/EndToEnd/stub_streams.py --streams $${STREAMS:-2000} \
 		--replicas $${ENGINES:-16} --loops $${LOOPS:-2} $(STUB_FLAGS)
 

@@ -7,6 +7,8 @@ public struct SequenceRequest: Sendable {
     public var prompt: Prompt
     /// What the reply says; equal seeds say the same.
     public var replySeed: UInt64
+    /// What it says first, or all that it says; nil: the seed decides.
+    public var script: ReplyScript?
     /// Whether the reply's text goes on from the prompt's, and so starts with a space.
     public var continuesText: Bool
     /// Tokens after which the sequence ends, at least 1.
@@ -17,9 +19,10 @@ public struct SequenceRequest: Sendable {
     public var adapter: AdapterID?
 
     public init(
-        id: SequenceID, prompt: Prompt, replySeed: UInt64 = 0, continuesText: Bool = false, outputTokens: Int, endsTurn: Bool = false,
-        adapter: AdapterID? = nil
+        id: SequenceID, prompt: Prompt, replySeed: UInt64 = 0, script: ReplyScript? = nil, continuesText: Bool = false,
+        outputTokens: Int, endsTurn: Bool = false, adapter: AdapterID? = nil
     ) {
+        self.script = script
         self.id = id
         self.prompt = prompt
         self.replySeed = replySeed

@@ -1,18 +1,27 @@
-/// One token of a reply: an index into ``Reply/pieces``.
+/// One token of a reply: an index into ``Reply/pieces``, or, below zero, into the reply's own script: -1 is its first.
 public struct ReplyToken: Sendable, Equatable {
     let index: Int
 
-    /// The token's text: plain ASCII that needs no escaping in JSON. Empty for the end of the turn.
-    public var text: [UInt8] { Reply.pieces[index].text }
+    /// The token's text; `script` is its reply's. Without one it is plain ASCII that needs no escaping in JSON. Empty for the end of the
+    /// turn.
+    public func text(of script: ReplyScript?) -> [UInt8] { piece(of: script).text }
     /// The token's id, equal to the one that ``Tokeniser`` gives the same text.
-    public var id: UInt32 { Reply.pieces[index].id }
+    public func id(of script: ReplyScript?) -> UInt32 { piece(of: script).id }
+
+    private func piece(of script: ReplyScript?) -> Reply.Piece {
+        guard index < 0 else { return Reply.pieces[index] }
+        guard let script, -1 - index < script.pieces.count else { return Reply.pieces[0] }
+        return script.pieces[-1 - index]
+    }
+
     /// The token that closes the assistant's turn, without text.
     public static let endOfTurn = ReplyToken(index: 0)
 }
 
-/// The endless text that an engine would say, token by token, from a seed: equal seeds give equal text on every engine.
+/// The endless text that an engine would say, token by token, from a seed: equal seeds give equal text on every engine. A script
+/// comes first.
 public struct Reply: Sendable {
-    struct Piece: Sendable {
+    struct Piece: Sendable, Equatable {
         let text: [UInt8]
         let id: UInt32
     }
@@ -55,21 +64,31 @@ public struct Reply: Sendable {
 
     private var state: UInt64
     private var word: Range<Int>
+    public private(set) var script: ReplyScript?
+    private var scripted = 0
 
     /// `continuesText` puts a space before the first word, as when a completion goes on from its prompt.
-    public init(seed: UInt64, continuesText: Bool) {
+    public init(seed: UInt64, continuesText: Bool, script: ReplyScript? = nil) {
+        self.script = script
         state = seed
         word = 0..<0
-        word = (continuesText ? Self.spaced : Self.plain)[nextWord()]
+        word = (continuesText || script != nil ? Self.spaced : Self.plain)[nextWord()]
     }
 
     /// The next token of the text.
     public mutating func next() -> ReplyToken {
+        if let script, scripted < script.tokenCount {
+            scripted += 1
+            return ReplyToken(index: -scripted)
+        }
         if word.isEmpty { word = Self.spaced[nextWord()] }
         let token = ReplyToken(index: word.lowerBound)
         word = (word.lowerBound + 1)..<word.upperBound
         return token
     }
+
+    /// Gives the script's memory back.
+    mutating func forgetScript() { script = nil }
 
     /// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
     private mutating func nextWord() -> Int {

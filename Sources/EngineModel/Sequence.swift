@@ -35,7 +35,7 @@ struct Sequence {
         endsTurn = request.endsTurn
         adapter = request.adapter
         self.arrival = arrival
-        reply = Reply(seed: request.replySeed, continuesText: request.continuesText)
+        reply = Reply(seed: request.replySeed, continuesText: request.continuesText, script: request.script)
         tail = request.prompt.tail
     }
 
@@ -64,7 +64,7 @@ struct Sequence {
     mutating func produce(blockSize: Int) -> ReplyToken {
         produced += 1
         let token = endsTurn && produced == outputLimit ? .endOfTurn : reply.next()
-        tail.append(token.id)
+        tail.append(token.id(of: reply.script))
         if tail.count == blockSize {
             let parent = lastHash
             replyHashes.append(tail.withUnsafeBufferPointer { BlockHash.next(after: parent, tokens: $0) })
@@ -85,6 +85,7 @@ struct Sequence {
     /// Gives back what the slot holds in memory.
     mutating func clear() {
         prompt = .none
+        reply.forgetScript()
         replyHashes = []
         tail = []
         blocks = []

@@ -208,7 +208,17 @@ public final class EventLoop {
     private func nanosecondsUntilNextDeadline() -> Int64 {
         if !again.isEmpty || !running { return 0 }
         guard let next = timers.min else { return -1 }
-        return next.deadline <= now ? 0 : Int64(clamping: next.deadline &- now)
+        return Self.wait(until: next.deadline, turnBegan: now, clock: swl_monotonic_nanoseconds)
+    }
+
+    /// A wait that is longer may be too long by what this turn took.
+    static let exactWaitNanoseconds: UInt64 = 100_000_000
+
+    /// The wait counts from when it begins, not from when the turn did: a token is due in milliseconds, and a turn may take one.
+    static func wait(until deadline: UInt64, turnBegan: UInt64, clock: () -> UInt64) -> Int64 {
+        guard deadline > turnBegan else { return 0 }
+        let now = deadline &- turnBegan <= exactWaitNanoseconds ? clock() : turnBegan
+        return deadline <= now ? 0 : Int64(clamping: deadline &- now)
     }
 
     private func fireTimers() {

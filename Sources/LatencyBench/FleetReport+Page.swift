@@ -2,10 +2,10 @@ import Foundation
 public import Reporting
 
 extension FleetReport {
-    /// One row per cell. Times in milliseconds from the schedule; `runs` is how far the means of single runs lie apart.
+    /// One row per cell. Times in milliseconds from the schedule; `runs` is how far the means of single runs lie apart, `lag` the generator's own.
     public var table: TextTable {
         TextTable(
-            header: ["rate", "router", "TTFT mean", "runs", "p50", "p99", "E2E p50", "hits", "goodput", "failed", ""],
+            header: ["rate", "router", "TTFT mean", "runs", "p50", "p99", "E2E p50", "hits", "goodput", "failed", "lag p99", ""],
             rows: cells.map { cell in
                 // A run without an answer has no mean.
                 let means = cell.runs.map { $0.ttftMean / 1e6 }.filter { $0 > 0 }
@@ -18,7 +18,8 @@ extension FleetReport {
                     ] : Array(repeating: "–", count: 6)
                 return [String(format: "%g", cell.rate), cell.router] + times + [
                     cell.goodShare.map { String(format: "%.1f %%", $0 * 100) } ?? "",
-                    "\(cell.failed)", cell.invalidRuns == 0 ? "" : "invalid (\(cell.invalidRuns) of \(cell.runs.count) runs)",
+                    "\(cell.failed)", String(format: "%.2f", Double(cell.generatorLag.p99) / 1e6),
+                    cell.invalidRuns == 0 ? "" : "invalid (\(cell.invalidRuns) of \(cell.runs.count) runs)",
                 ]
             })
     }

@@ -85,6 +85,8 @@ public struct FleetReport: Codable, Sendable {
     public var routers: [Router]
     /// One per rate: what was sent.
     public var workloads: [RunReport.Workload]
+    /// Routers that did not start, and why; no more runs were tried of them.
+    public var failures: [String: String] = [:]
     /// By rate, and within a rate in the order of `routers`.
     public var cells: [Cell]
 
@@ -110,12 +112,13 @@ public struct FleetReport: Codable, Sendable {
         cells.flatMap { cell in cell.runs.flatMap(\.invalidReasons).map { "\(cell.router) at \(RunReport.number(cell.rate))/s: \($0)" } }
     }
 
-    /// Routers that answered nothing at a rate, one line each.
+    /// Routers that did not start or answered nothing at a rate, one line each.
     public var silent: [String] {
-        cells.filter { !$0.hasAnswers }.map { cell in
-            let kinds = cell.errors.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }.joined(separator: ", ")
-            return "\(cell.router) answered none of \(cell.requests) requests at \(RunReport.number(cell.rate))/s (\(kinds))"
-        }
+        failures.sorted { $0.key < $1.key }.map { "\($0.key) did not start: \($0.value)" }
+            + cells.filter { !$0.hasAnswers }.map { cell in
+                let kinds = cell.errors.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }.joined(separator: ", ")
+                return "\(cell.router) answered none of \(cell.requests) requests at \(RunReport.number(cell.rate))/s (\(kinds))"
+            }
     }
 
     public func json() throws -> Data {

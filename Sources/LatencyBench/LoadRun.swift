@@ -1,6 +1,6 @@
 import CLinux
 import Dispatch
-public import EventLoop
+import EventLoop
 import Foundation
 import HTTPTransport
 import Synchronization
@@ -20,6 +20,7 @@ public final class LoadRun: Sendable {
         var threads: [LoopThread] = []
         var isStopped = false
         var schedule = ThreadSchedule.ordinary
+        var coresAreAwake = false
     }
 
     public let plan: LoadPlan
@@ -37,8 +38,8 @@ public final class LoadRun: Sendable {
     /// Whether `stop()` ended it before its time.
     public var isPartial: Bool { state.withLock { $0.isStopped } }
 
-    /// How the threads that sent were scheduled; known when `run` has returned.
-    public var schedule: ThreadSchedule { state.withLock { $0.schedule } }
+    /// How the threads that sent were scheduled, in words; known when `run` has returned.
+    public var schedule: String { state.withLock { "\($0.schedule), idle cores \($0.coresAreAwake ? "kept awake" : "may sleep")" } }
 
     /// A closed loop has no times to keep, and sends as fast as it is answered: ahead of all others it would only starve those who answer.
     private func realTime(_ loops: Int) -> RealTimeRequest {
@@ -51,6 +52,9 @@ public final class LoadRun: Sendable {
     public func run(progressEvery interval: Double = 0.5, progress: (Progress) -> Void = { _ in }) throws -> RunMeasurements {
         let tls = target.isTLS ? try TLSClientSource(tlsSettings) : nil
         let shares = shares()
+        let wakeful = realTime(shares.count) == .off ? nil : WakefulCores()
+        defer { withExtendedLifetime(wakeful) {} }
+        state.withLock { $0.coresAreAwake = wakeful != nil }
         // Loops set up while this passes, so that the first request is not late, and write the first bodies: some 5 bytes and 40 ns a token.
         let tokens = plan.requests.reduce(0) { $0 + ($1.system + $1.user).reduce(0) { $0 + $1.tokens } }
         let lead = UInt64(200_000_000 + plan.requests.count * 1_000 + min(tokens, PreparedBodies.maximumBytes / 5) * 40)

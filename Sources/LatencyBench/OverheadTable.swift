@@ -1,3 +1,4 @@
+import Foundation
 import Histogram
 public import Reporting
 
@@ -11,17 +12,23 @@ public struct OverheadTable: Codable, Sendable {
         public var runs: Int
         public var requests: Int
         public var failed: Int
+        /// The generator's own, over all runs through this router. Nanoseconds.
+        public var lagP99: UInt64
         public var added: [LatencyDifference]
 
         /// - Parameters:
         ///   - direct: one histogram per run past the router; `via` likewise through it.
         public init(
-            router: String, version: String, promptBytes: Int, direct: [LatencyHistogram], via: [LatencyHistogram], failed: Int
+            router: String, version: String, promptBytes: Int, direct: [LatencyHistogram], via: [LatencyHistogram], failed: Int,
+            lags: [LatencyHistogram]
         ) {
             self.router = router
             self.version = version
             self.promptBytes = promptBytes
             self.failed = failed
+            var lag = LatencyHistogram.latency()
+            for one in lags { lag.add(one) }
+            lagP99 = Distribution(lag).p99
             runs = via.count
             requests = via.reduce(0) { $0 + Int($1.totalCount) }
             added = PairedComparison.differences(direct, via)
@@ -51,8 +58,12 @@ public struct OverheadTable: Codable, Sendable {
             return (
                 size,
                 TextTable(
-                    header: ["added, µs"] + names + ["requests", "failed"],
-                    rows: these.map { row in [row.router] + row.added.map(Self.cell) + ["\(row.requests)", "\(row.failed)"] })
+                    header: ["added, µs"] + names + ["requests", "failed", "lag p99, ms"],
+                    rows: these.map { row in
+                        [row.router] + row.added.map(Self.cell) + [
+                            "\(row.requests)", "\(row.failed)", String(format: "%.2f", Double(row.lagP99) / 1e6),
+                        ]
+                    })
             )
         }
     }

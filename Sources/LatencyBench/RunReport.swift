@@ -161,8 +161,10 @@ public struct RunReport: Codable, Sendable {
                 requestsPerSecond: rate(good))
         }
         invalidReasons = []
-        invalidReasons = reasons(planned: plan.requests.count, isOpen: run.settings.mode != .closed(concurrency: highestInFlight))
+        invalidReasons = reasons(planned: plan.requests.count, isOpen: Self.isOpen(run.settings.mode))
     }
+
+    private static func isOpen(_ mode: RequestPacer.Mode) -> Bool { if case .open = mode { true } else { false } }
 
     /// The rule: a late generator measures itself. Lag p99 up to a millisecond and up to a hundredth of the TTFT's p50, and all sent.
     private func reasons(planned: Int, isOpen: Bool) -> [String] {

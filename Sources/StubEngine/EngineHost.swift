@@ -40,6 +40,8 @@ final class EngineHost: EventHandler {
     /// The engine's clock stands still while it rests: this far behind the loop's, ns.
     private var clockLag: UInt64 = 0
     private var restBegan: UInt64 = 0
+    /// The latest instant of its clock that the engine has been told.
+    private var lastToldNanoseconds: UInt64 = 0
     private var tokensPerSecond = ThroughputMeter()
     private var httpDate = HTTPDate()
     private let beginNanoseconds: UInt64
@@ -113,7 +115,7 @@ final class EngineHost: EventHandler {
             var request = generation.choices[index].request
             request.id = lastSequence
             do throws(SubmitError) {
-                try engine.submit(request, now: engineNow)
+                try engine.submit(request, now: arrivalTime())
             } catch {
                 for started in generation.choices[..<index] { drop(started.request.id) }
                 throw error
@@ -274,6 +276,13 @@ final class EngineHost: EventHandler {
 
     private var engineNow: UInt64 { (state == .resting ? restBegan : loop.clock()) &- clockLag }
 
+    /// When what is being served came in, by the engine's clock: computing begins then, and what this program itself needs to read a request
+    /// passes meanwhile, as on a device of its own. Never before an instant that the engine has been told.
+    private func arrivalTime() -> UInt64 {
+        lastToldNanoseconds = max(lastToldNanoseconds, min(engineNow, loop.now &- clockLag))
+        return lastToldNanoseconds
+    }
+
     override func turnEnded() { pump() }
 
     override func deadlineReached() {
@@ -298,10 +307,13 @@ final class EngineHost: EventHandler {
         guard state == .serving else { return }
         var steps = 0
         while steps < StubLimits.stepsPerWake {
-            let now = engineNow
             let end = engine.nextStepEnd
-            if let end, end > now { break }
-            if let end { metrics.hostWasLate(nanoseconds: now &- end) }
+            let now = end == nil ? arrivalTime() : engineNow
+            if let end {
+                if end > now { break }
+                metrics.hostWasLate(nanoseconds: now &- end)
+                lastToldNanoseconds = max(lastToldNanoseconds, end)
+            }
             engine.step(now: now, events: &events)
             deliver(at: end ?? now)
             if configuration.maximumAdapters > 0 { noteAdapters() }

@@ -4,6 +4,8 @@ import EngineModel
 class Generation {
     struct Choice {
         private(set) var request: SequenceRequest
+        /// The reply calls a function.
+        let toolCall: ToolCall?
         private var scanner: StopScanner?
         private(set) var produced = 0
         /// Somebody ended it by its request's id.
@@ -11,8 +13,9 @@ class Generation {
         /// Bytes of text of the tokens so far, shown or not.
         private var textBytes = 0
 
-        init(request: SequenceRequest, scanner: StopScanner? = nil) {
+        init(request: SequenceRequest, toolCall: ToolCall? = nil, scanner: StopScanner? = nil) {
             self.request = request
+            self.toolCall = toolCall
             self.scanner = scanner
             self.scanner?.scan(beyond: 0, textBytes: 0)
             takeOverMatch()
@@ -26,7 +29,7 @@ class Generation {
         /// Counts a token. Returns after how many the reply ends when a stop has come into sight just now: more than there are.
         mutating func count(_ token: ReplyToken) -> Int? {
             produced += 1
-            textBytes += token.text.count
+            textBytes += token.text(of: request.script).count
             guard scanner != nil, stop == nil else { return nil }
             scanner?.scan(beyond: produced, textBytes: textBytes)
             return takeOverMatch()
@@ -49,7 +52,13 @@ class Generation {
         var isComplete: Bool { isAborted || produced == request.outputTokens }
         var endsByStop: Bool { request.endsTurn || stop != nil }
         /// OpenAI's name for why the reply ends.
-        var finishReason: StaticString { isAborted ? "abort" : endsByStop ? "stop" : "length" }
+        var finishReason: StaticString {
+            if isAborted { return "abort" }
+            if let toolCall, !toolCall.isNamed, callsTool { return "tool_calls" }
+            return endsByStop ? "stop" : "length"
+        }
+        /// The call was not cut.
+        var callsTool: Bool { toolCall != nil && request.endsTurn && stop == nil && !isAborted }
         var stopReasonJSON: String { isAborted ? "null" : stop?.reason.json ?? "null" }
     }
 
@@ -76,7 +85,7 @@ class Generation {
 
     /// The part of the last token's text that comes before the stop.
     final func visibleText(of token: ReplyToken, choice: Int) -> ArraySlice<UInt8> {
-        let text = token.text
+        let text = token.text(of: choices[choice].request.script)
         return text[..<choices[choice].visibleBytes(of: text)]
     }
 
@@ -96,8 +105,11 @@ enum ReplyLength {
     static func natural(seed: UInt64) -> Int { 128 + Int(truncatingIfNeeded: (seed >> 17) & 127) }
 
     /// The number of tokens, and whether the last one is the model's own end of the turn.
-    static func decide(seed: UInt64, maximum: Int, minimum: Int, ignoresEnd: Bool) -> (tokens: Int, endsTurn: Bool) {
-        let natural = max(natural(seed: seed), minimum)
+    /// - Parameter script: what the reply says before its turn ends.
+    static func decide(
+        seed: UInt64, script: ReplyScript?, maximum: Int, minimum: Int, ignoresEnd: Bool
+    ) -> (tokens: Int, endsTurn: Bool) {
+        let natural = max(script.map { $0.tokenCount + 1 } ?? natural(seed: seed), minimum)
         return ignoresEnd || natural > maximum ? (maximum, false) : (natural, true)
     }
 
@@ -121,21 +133,26 @@ struct ReplyWishes {
     /// The reply goes on from the prompt's text, and so begins with a space.
     var continuesText = false
     var stop = StopMatch.Conditions()
+    var content = ReplyContent.words
     /// The LoRA adapter that computes it.
     var adapter: AdapterID?
 
     /// The sequence for one reply to `prompt`. Equal wishes and prompts give equal replies on every stub of the same seed.
     func choice(of prompt: Prompt, index: Int, stubSeed: UInt64) -> Generation.Choice {
         let seed = ReplyLength.seed(of: prompt, requestSeed: requestSeed, stubSeed: stubSeed, choice: index)
+        let (script, call) = content.script(seed: seed)
         let (tokens, endsTurn) = ReplyLength.decide(
-            seed: seed, maximum: maximumTokens, minimum: minimumTokens, ignoresEnd: ignoresEnd)
+            seed: seed, script: script, maximum: maximumTokens, minimum: call == nil ? minimumTokens : 0,
+            ignoresEnd: ignoresEnd && call == nil)
         return Generation.Choice(
             request: SequenceRequest(
-                id: 0, prompt: prompt, replySeed: seed, continuesText: continuesText, outputTokens: tokens, endsTurn: endsTurn,
-                adapter: adapter),
+                id: 0, prompt: prompt, replySeed: seed, script: script, continuesText: continuesText, outputTokens: tokens,
+                endsTurn: endsTurn, adapter: adapter),
+            toolCall: call,
             scanner: stop.isEmpty
                 ? nil
                 : StopScanner(
-                    reply: Reply(seed: seed, continuesText: continuesText), limit: endsTurn ? tokens - 1 : tokens, conditions: stop))
+                    reply: Reply(seed: seed, continuesText: continuesText, script: script), limit: endsTurn ? tokens - 1 : tokens,
+                    conditions: stop))
     }
 }

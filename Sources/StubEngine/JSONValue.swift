@@ -1,3 +1,5 @@
+import Foundation
+
 /// Any JSON value, to be read by its keys or written again in one canonical form: keys sorted, no blanks.
 enum JSONValue: Decodable, Equatable, Sendable {
     case null
@@ -22,6 +24,12 @@ enum JSONValue: Decodable, Equatable, Sendable {
         } else {
             self = .object(try container.decode([String: JSONValue].self))
         }
+    }
+
+    /// Nil when it is not JSON.
+    init?(text: some StringProtocol) {
+        guard let value = try? JSONDecoder().decode(JSONValue.self, from: Data(text.utf8)) else { return nil }
+        self = value
     }
 
     /// A number, true, false, or else the word itself.

@@ -13,6 +13,8 @@ final class Stub: EventHandler {
     private(set) var settings: StubSettings
     private var faults = FaultTable()
     private var lastMetricsText: String?
+    /// When the metrics that are faked were last changed, by the loop's clock.
+    private var fakesBegan: UInt64 = 0
     private let startSeconds: Double
     private unowned let fleet: StubFleet
     private var listenerOrNil: Listener?
@@ -46,10 +48,12 @@ final class Stub: EventHandler {
     func metricsText(isStale: Bool) -> String {
         if isStale, let lastMetricsText { return lastMetricsText }
         var text = MetricsText(
-            model: host.configuration.model, rank: host.rank, createdNanoseconds: host.metrics.beginNanoseconds)
+            model: host.configuration.model, rank: host.rank, createdNanoseconds: host.metrics.beginNanoseconds,
+            fakes: settings.fakeMetrics.mapValues { $0.value(afterNanoseconds: loop.now &- fakesBegan) })
         ProcessMetrics.write(to: &text, startSeconds: startSeconds)
         host.metrics.write(of: host, to: &text)
         httpMetrics.write(to: &text)
+        text.addFakes()
         lastMetricsText = text.text
         return text.text
     }
@@ -98,6 +102,7 @@ final class Stub: EventHandler {
         if changes["fault_seed"] != nil { faults.reseed(next.faultSeed) }
         faults.replace(with: next.faults, rearmed: rearmed)
         let drainBegins = next.drain == .port && settings.drain != .port
+        if next.fakeMetrics != settings.fakeMetrics { fakesBegan = loop.now }
         settings = next
         applyToPort(rearmed: rearmed)
         if drainBegins { drain() }

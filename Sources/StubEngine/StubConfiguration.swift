@@ -34,6 +34,13 @@ public struct StubConfiguration: Sendable {
     /// Answers carry the headers of vLLM's web server: `date`, `server: uvicorn`, `vary`.
     public var resemblesUvicorn = false
     public var group = TensorParallelGroup()
+    /// What replies say.
+    public var replies = ReplySource.words
+    /// One of these must come as `authorization: Bearer KEY` with requests below `/v1`, `/v2`, `/inference` and `/cohere`; none: nothing
+    /// is asked for.
+    public var apiKeys: [String] = []
+    /// Prompts' KV blocks can be fetched by other engines: answers tell where.
+    public var hasKVConnector = false
 
     public init(
         models: [String] = ["stub-model"], servedBy: String? = nil, engine: EngineConfiguration = EngineConfiguration(),
@@ -84,6 +91,10 @@ enum StubLimits {
     static let stopBytes = 1_024
     /// Requests of one streaming call that wait for those before them.
     static let queuedMessages = 256
+    /// Names of functions that replies call, and schemas of their parameters: what bounds a call's length. Functions with longer names are
+    /// not called, those with longer schemas without arguments.
+    static let toolNameBytes = 1_024
+    static let toolSchemaBytes = 64 << 10
     /// Steps that a late host makes up for before others have their turn.
     static let stepsPerWake = 64
     /// Tokens of a step that are handed to the kernel together, and whose lateness is noted together.

@@ -6,6 +6,9 @@ import Wire
 extension StubExchange {
     /// Answers the request, which is here as a whole.
     func serve() {
+        guard hasKey else {
+            return send(status: 401, headers: makeHeaders(passesCORS: false), type: "application/json", body: Self.unauthorized)
+        }
         guard let route else { return redirectOrMiss() }
         guard takesMethod(of: route) else {
             let headers = makeHeaders()
@@ -17,6 +20,19 @@ extension StubExchange {
         } catch {
             answer(status: error.status, json: body(of: error))
         }
+    }
+
+    private static let unauthorized = "{\"error\":\"Unauthorized\"}"
+
+    /// The request shows a key, or asks for nothing that a key guards.
+    private var hasKey: Bool {
+        let keys = host.configuration.apiKeys
+        guard !keys.isEmpty, !isFaultless, request.method != .options else { return true }
+        let path = String(decoding: request.path, as: UTF8.self)
+        guard ["/v1", "/v2", "/inference", "/cohere"].contains(where: { path.hasPrefix($0) }) else { return true }
+        guard let shown = request.headers.value("authorization").map({ String(decoding: $0, as: UTF8.self) }) else { return false }
+        let parts = shown.split(separator: " ", maxSplits: 1)
+        return parts.count == 2 && parts[0].lowercased() == "bearer" && keys.contains(String(parts[1]))
     }
 
     private func takesMethod(of route: Route) -> Bool {

@@ -28,7 +28,7 @@ final class StubExchange: DownstreamExchange {
     private var bodyBytes = 0
 
     /// Came over the administration port, where nothing goes wrong.
-    private let isFaultless: Bool
+    let isFaultless: Bool
 
     init(stub: Stub, isFaultless: Bool) {
         self.stub = stub
@@ -207,17 +207,20 @@ final class StubExchange: DownstreamExchange {
 
     // MARK: The response
 
-    func makeHeaders() -> HeaderBlock {
+    /// - Parameter passesCORS: the answer comes from behind the web server's CORS layer, which adds `vary`.
+    func makeHeaders(passesCORS: Bool = true) -> HeaderBlock {
         let headers = HeaderBlock()
         if host.configuration.resemblesUvicorn {
             headers.append("date", host.date)
             headers.append("server", "uvicorn")
-            headers.append("vary", "Origin")
+            if passesCORS { headers.append("vary", "Origin") }
         } else {
             headers.append("server", "swiftlet-stub")
         }
         headers.append("x-served-by", host.name)
-        if host.configuration.echoesRequestID { headers.append("x-request-id", clientRequestID ?? host.makeRequestID()) }
+        if host.configuration.echoesRequestID {
+            headers.append("x-request-id", clientRequestID ?? host.makeRequestID() + host.makeRequestID())
+        }
         return headers
     }
 

@@ -10,6 +10,8 @@ struct StubSettings {
     /// Ranks of members inside the process that are gone.
     let lostMembers: [Int]
     let drain: Drain
+    /// What `/metrics` says instead of the truth, by the names of samples.
+    let fakeMetrics: [String: FakeMetric]
 
     /// How the engine takes its leave, until it is told otherwise.
     enum Drain {
@@ -27,6 +29,7 @@ struct StubSettings {
         document = .object([
             "faults": .object([:]), "fault_seed": .number(0), "overload": .object(overload), "lost_members": .array([]),
             "drain": .bool(false),
+            "fake_metrics": .object([:]),
         ])
         faults = []
         faultSeed = 0
@@ -35,6 +38,7 @@ struct StubSettings {
         maximumQueuedTokens = configuration.maximumQueuedTokens
         lostMembers = []
         drain = .none
+        fakeMetrics = [:]
     }
 
     /// Reads a whole document. Names the first field that is wrong.
@@ -54,6 +58,7 @@ struct StubSettings {
         maximumQueuedTokens = try overload.integer("max_num_queued_tokens", 0...1_000_000_000)
         try overload.refuseRest()
         lostMembers = try Self.ranks(reader.take("lost_members"))
+        fakeMetrics = try FakeMetric.table(try reader.object("fake_metrics") ?? [:])
         switch reader.take("drain") {
         case nil, .bool(false): drain = .none
         case .bool(true): drain = .port

@@ -33,6 +33,22 @@ struct WireError: Error, Equatable {
         .validation(kind: "missing", location: "body.\(field)", reason: "Field required", input: JSONBody.summary(of: json))
     }
 
+    /// A body that Python does not read as JSON.
+    static func invalidJSON(_ defect: PythonJSON.Defect) -> WireError {
+        // As Python prints a string: within the other quotes when it holds one.
+        let quote = defect.message.contains("'") ? "\"" : "'"
+        let reason = quote + defect.message.replacing("\\", with: "\\\\") + quote
+        let place =
+            "'type': 'json_invalid', 'loc': 'body.\(defect.position)', 'msg': 'JSON decode error', 'input': '<dict of 0 items>', "
+            + "'ctx': {'error': \(reason)}"
+        return WireError(status: 400, message: "1 validation error:\n  {\(place)}", type: "Bad Request", param: "body.\(defect.position)")
+    }
+
+    /// A prompt that is JSON and no text.
+    static let noText = WireError(
+        status: 400, message: "TextEncodeInput must be Union[TextInputSequence, Tuple[InputSequence, InputSequence]]",
+        type: "BadRequestError", param: nil)
+
     static func invalidInput(_ message: String) -> WireError {
         WireError(status: 400, message: message, type: "InvalidUserInput", param: nil)
     }

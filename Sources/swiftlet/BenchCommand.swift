@@ -70,7 +70,7 @@ func play(_ run: LoadRun, label: String, goodput: GoodputTarget?, isQuiet: Bool 
     let measured = try run.run(progressEvery: display.intervalSeconds) { display.show($0) }
     display.finish()
     let report = RunReport(
-        run, measured, environment: RunEnvironment(since: watch, generator: run.schedule.description),
+        run, measured, environment: RunEnvironment(since: watch, generator: run.schedule),
         context: .init(
             tool: "swiftlet \(Swiftlet.release)", label: label, startedAt: startedAt, command: CommandLine.arguments, goodput: goodput))
     return (report, measured)

@@ -60,20 +60,26 @@ struct BenchFleetCommand: ParsableCommand {
                 stages.count, repeats, (seconds * Double(routers.count * repeats) + Double(runs) * 3) / 60))
         let gathered: [[Gathered]] = stages.map { _ in routers.map { _ in Gathered() } }
         var (isPartial, groupSchedule) = (false, String?.none)
+        var failures: [String: String] = [:]
         repeats: for turn in 0..<repeats {
             for (row, plan) in plans.enumerated() {
                 for column in turn % 2 == 0 ? Array(routers.indices) : routers.indices.reversed() {
                     if interruption.hasCome { isPartial = true }
                     if isPartial { break repeats }
+                    if failures[routers[column].rawValue] != nil { continue }
                     let label = "\(routers[column].rawValue) at \(String(format: "%g", stages[row].startRate))/s, run \(turn + 1)"
-                    guard let one = try one(routers[column], plan, settings, interruption, label: label), !one.report.isPartial
-                    else {
+                    switch try one(routers[column], plan, settings, interruption, label: label) {
+                    case .interrupted:
                         isPartial = true
                         break repeats
+                    case .notStarted(let reason):
+                        failures[routers[column].rawValue] = reason
+                        FileHandle.standardError.write(Data("\(routers[column].rawValue) did not start: \(reason)\n".utf8))
+                    case .played(let report, let measured, let schedule):
+                        groupSchedule = schedule
+                        gathered[row][column].reports.append(report)
+                        gathered[row][column].measured.add(measured)
                     }
-                    groupSchedule = one.groupSchedule
-                    gathered[row][column].reports.append(one.report)
-                    gathered[row][column].measured.add(one.measured)
                 }
             }
         }
@@ -88,11 +94,12 @@ struct BenchFleetCommand: ParsableCommand {
                     goodput: load.goodputTarget)
             }
         }
-        let report = FleetReport(
+        var report = FleetReport(
             tool: "swiftlet \(Swiftlet.release)", startedAt: startedAt, command: CommandLine.arguments, isPartial: isPartial,
             environment: RunEnvironment(since: watch, generator: generatorSchedule, groups: groupSchedule), groups: groups,
             stubFlags: settings.stubFlags, repeats: repeats,
             goodput: load.goodputTarget, routers: versions, workloads: workloads, cells: cells)
+        report.failures = failures
         try finish(report)
     }
 
@@ -106,7 +113,7 @@ struct BenchFleetCommand: ParsableCommand {
         if let plot { try Data(report.meanChart.standalone.utf8).write(to: URL(filePath: plot)) }
         if report.isPartial { throw ExitCode(130) }
         // A router that answered nothing at some rate is a result. Where none ever did, nothing was measured.
-        if !report.cells.contains(where: \.hasAnswers) { throw ExitCode(1) }
+        if !report.failures.isEmpty || !report.cells.contains(where: \.hasAnswers) { throw ExitCode(1) }
     }
 
     /// Who ran ahead of whom.
@@ -114,24 +121,27 @@ struct BenchFleetCommand: ParsableCommand {
         "Threads: generator \(environment.generatorSchedule ?? "unknown"), groups \(environment.groupSchedule ?? "unknown"), routers ordinary"
     }
 
-    private struct One {
-        var report: RunReport
-        var measured: RunMeasurements
-        var groupSchedule: String?
+    private enum Outcome {
+        case interrupted
+        case notStarted(String)
+        case played(RunReport, RunMeasurements, groupSchedule: String?)
     }
 
-    /// Nil when it was interrupted before it began.
     private func one(
         _ router: PeerRouter, _ plan: LoadPlan, _ settings: RouterBed.Settings, _ interruption: Interruption, label: String
-    ) throws -> One? {
+    ) throws -> Outcome {
         let bed = try RouterBed(settings)
         defer { bed.stop() }
-        let target = try LoadTarget(bed.start(router))
-        guard !interruption.hasCome else { return nil }
+        let url: String
+        do { url = try bed.start(router) } catch {
+            return interruption.hasCome ? .interrupted : .notStarted("\(error)")
+        }
+        let target = try LoadTarget(url)
+        guard !interruption.hasCome else { return .interrupted }
         var load = try load.settings(for: target)
         load.model = settings.model
         let (report, measured) = try play(
             LoadRun(plan: plan, target: target, settings: load), label: label, goodput: self.load.goodputTarget, interruption: interruption)
-        return One(report: report, measured: measured, groupSchedule: bed.groupSchedule)
+        return report.isPartial ? .interrupted : .played(report, measured, groupSchedule: bed.groupSchedule)
     }
 }

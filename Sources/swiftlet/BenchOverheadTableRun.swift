@@ -18,6 +18,7 @@ struct OverheadTableRun {
     private final class Side {
         var runs: [LatencyHistogram] = []
         var failed = 0
+        var lags: [LatencyHistogram] = []
     }
 
     func run(json: String?) throws {
@@ -50,11 +51,14 @@ struct OverheadTableRun {
                     if turn == 0 { continue }
                     sides[index].runs.append(measured.timeToFirstToken)
                     sides[index].failed += report.failed
+                    sides[index].lags.append(measured.generatorLag)
                     invalid.formUnion(BenchOverheadCommand.reasonsThatCount(report).map { "\(size.bytes) bytes: \($0)" })
                 }
             }
             func row(_ name: String, _ version: String, _ side: Side) -> OverheadTable.Row {
-                .init(router: name, version: version, promptBytes: size.bytes, direct: sides[0].runs, via: side.runs, failed: side.failed)
+                .init(
+                    router: name, version: version, promptBytes: size.bytes, direct: sides[0].runs, via: side.runs, failed: side.failed,
+                    lags: side.lags)
             }
             rows.append(row("null test", "", sides[targets.count - 1]))
             for (index, router) in routers.enumerated() { rows.append(row(router.rawValue, versions[index], sides[index + 1])) }

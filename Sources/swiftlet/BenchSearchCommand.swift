@@ -33,7 +33,7 @@ struct BenchSearchCommand: ParsableCommand {
         raiseDescriptorLimit()
         let target = try LoadTarget(url)
         let first = try load.stages()[0]
-        var table = TextTable(header: ["rate", "goodput", "TTFT p50 ms", "TTFT p99 ms", "failed", ""])
+        var table = TextTable(header: ["rate", "goodput", "TTFT p50 ms", "TTFT p99 ms", "failed", "lag p99 ms", ""])
         var (low, high): (Double, Double?) = (0, nil)
         var rate = max(0.001, first.meanRate)
         var salt = load.salt
@@ -48,6 +48,7 @@ struct BenchSearchCommand: ParsableCommand {
                 String(format: "%.2f", rate), String(format: "%.2f %%", (report.goodput?.share ?? 0) * 100),
                 String(format: "%.2f", report.metrics["ttft"]?.milliseconds(percentile: 50) ?? 0),
                 String(format: "%.2f", report.metrics["ttft"]?.milliseconds(percentile: 99) ?? 0), "\(report.failed)",
+                String(format: "%.3f", report.metrics["generator_lag"]?.milliseconds(percentile: 99) ?? 0),
                 (holds ? "holds" : "missed") + (report.isValid ? "" : ", invalid"),
             ])
             if holds { low = rate } else { high = rate }

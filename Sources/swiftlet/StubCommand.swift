@@ -47,6 +47,18 @@ struct StubCommand: ParsableCommand {
     @Option(help: "Seed of the replies.")
     var seed: UInt64 = 0
 
+    @Option(help: "What replies say: random (words, by the seed) or echo (the user's last message, or the prompt).")
+    var mode = Mode.random
+
+    @Option(help: "File with a reply per line, as text or as a JSON string; the seed takes one for each request.")
+    var replies: String?
+
+    @Option(help: "Key that requests below /v1 must show as authorization: Bearer KEY; repeatable.")
+    var apiKey: [String] = []
+
+    @Flag(help: "Answer kv_transfer_params as an engine whose KV blocks others can fetch.")
+    var kvConnector = false
+
     @Option(help: "Value of x-served-by instead of stub-PORT.")
     var servedBy: String?
 
@@ -98,6 +110,7 @@ struct StubCommand: ParsableCommand {
     @Option(help: "At SIGTERM: drain (5 s), hang (as vLLM does by default) or vllm-drain.")
     var sigterm = Sigterm.drain
 
+    enum Mode: String, ExpressibleByArgument { case random, echo }
     enum MemberLoss: String, ExpressibleByArgument { case hang, exit }
     enum Sigterm: String, ExpressibleByArgument {
         case drain, hang
@@ -115,6 +128,7 @@ struct StubCommand: ParsableCommand {
         guard !simulateStartup || (engine.preset != nil && startupSeconds == nil) else {
             throw ValidationError("--simulate-startup needs --preset, and --startup-seconds says otherwise")
         }
+        guard replies == nil || mode == .random else { throw ValidationError("--replies and --mode echo exclude each other") }
         try FlagRange.check("--loops", loops, 1...256)
         guard loops == 1 || groupListen == nil else { throw ValidationError("--group-listen: a group is one thread, so --loops must be 1") }
         try FlagRange.check("--max-num-queued-reqs", maxNumQueuedReqs ?? 0, 0...1_000_000_000)
@@ -142,13 +156,24 @@ struct StubCommand: ParsableCommand {
 
     private func scaled(_ nanoseconds: UInt64) -> UInt64 { UInt64(Double(nanoseconds) * engine.timeScale) }
 
-    private var stub: StubConfiguration {
+    /// Throws what is wrong with the file of replies.
+    private func makeReplySource() throws -> ReplySource {
+        guard let replies else { return mode == .echo ? .echo : .words }
+        let lines = try String(contentsOfFile: replies, encoding: .utf8)
+        guard let source = ReplySource(lines: lines) else { throw ValidationError("--replies: there is no reply in \(replies)") }
+        return source
+    }
+
+    private func makeStub() throws -> StubConfiguration {
         var stub = StubConfiguration(
             models: model, servedBy: servedBy, engine: engine.configuration, seed: seed, maximumModelTokens: maxModelLen)
         stub.adapters = loraModules.compactMap { Self.adapter($0) }
         stub.maximumQueuedRequests = maxNumQueuedReqs
         stub.maximumQueuedTokens = maxNumQueuedTokens
         stub.overloadStatus = overloadStatus
+        stub.replies = try makeReplySource()
+        stub.apiKeys = apiKey
+        stub.hasKVConnector = kvConnector
         stub.echoesRequestID = enableRequestIdHeaders
         stub.keepAliveNanoseconds = UInt64((keepAliveSeconds ?? (uvicorn ? 5 : 75)) * 1e9)
         stub.resemblesUvicorn = uvicorn
@@ -186,7 +211,7 @@ struct StubCommand: ParsableCommand {
     /// Spreads the engines over the threads, in the order of their ports.
     private func start() throws -> [LoopThread] {
         guard let address = SocketAddress(listen) else { return [] }
-        let (stub, replicas, admin) = (stub, max(replicas, dataParallelSize), adminListen.flatMap { SocketAddress($0) })
+        let (stub, replicas, admin) = (try makeStub(), max(replicas, dataParallelSize), adminListen.flatMap { SocketAddress($0) })
         let loops = min(loops, replicas)
         let realTime = realtime.resolved(loops: loops, cores: ProcessInfo.processInfo.activeProcessorCount)
         let saysSchedule = realtime != .off

@@ -6,6 +6,7 @@ Wants a quiet machine with two cores, since wall time is what it asks for: `make
 import json
 import pathlib
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -36,6 +37,11 @@ def percentile(values, share):
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
+def cpu_seconds_of_ended_children():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 class Findings:
     def __init__(self):
         self.missed = False
@@ -47,7 +53,7 @@ class Findings:
 
 def constant_latency(findings):
     """A prompt token costs 100 µs, a token of the answer 2 ms and a hundredth of that for its one sequence."""
-    engine = stub(prefill_us=100, decode_ms=2)
+    engine = stub(prefill_us=100, decode_ms=2, arguments=["--realtime", "auto"])
     try:
         # 20 ms a request, 50 ms apart: they never meet, so the engine's steps are those of one request.
         _, requests = bench(
@@ -113,7 +119,8 @@ def same_throughput(findings):
 
 
 def small_requests(findings):
-    """A server in C on one core, the bench on the other."""
+    """A server in C on one core, the bench on the other: what the bench sends in a second of its own CPU time, start and report included, so
+    that a server which is slower does not hide it. In brackets what the two came to."""
     with tempfile.TemporaryDirectory() as folder:
         (pathlib.Path(folder) / "small").write_text("ok")
         port = unused_port()
@@ -135,6 +142,7 @@ def small_requests(findings):
                 10,
                 "nghttpd",
             )
+            before = cpu_seconds_of_ended_children()
             report, _ = bench(
                 url,
                 "--api",
@@ -149,11 +157,13 @@ def small_requests(findings):
                 5,
                 core=0,
             )
+            seconds = cpu_seconds_of_ended_children() - before
         finally:
             server.kill()
             server.wait()
-    rate = report["requestRate"] if report["failed"] == 0 else 0
-    findings.add("small requests/s on one core (HTTP/2)", f"{rate:.0f}", "> 50000", rate > 50_000)
+    rate = report["completed"] / seconds if report["failed"] == 0 else 0
+    together = f"{rate:.0f} ({report['requestRate']:.0f})"
+    findings.add("small requests per second of one core (HTTP/2)", together, "> 50000", rate > 50_000)
 
 
 def many_streams(findings):
@@ -167,7 +177,7 @@ def many_streams(findings):
             "--rate",
             2_500,
             "--duration",
-            4.2,
+            5,
             "--input-tokens",
             8,
             "--output-tokens",

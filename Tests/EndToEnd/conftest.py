@@ -4,6 +4,7 @@ import os
 import resource
 import subprocess
 
+import openai
 import pytest
 
 import kube_api
@@ -98,6 +99,13 @@ def configured(serve, tmp_path):
         return serve(*backends, arguments=("--config", file, *arguments_after), **named)
 
     return make
+
+
+@pytest.fixture
+def client(stub):
+    """OpenAI's SDK at the module's own `stub`."""
+    with openai.OpenAI(base_url=f"{stub.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

@@ -3,11 +3,12 @@
     SWIFTLET=.build/release/swiftlet python Tests/EndToEnd/stub_streams.py --replicas 16 --streams 2000 --tokens 400
 
 Two views: the stub's own, of every token (`stub:token_lateness_seconds`: from the end of its step until it had been handed to the kernel),
-and a client's, of four streams per engine (the gap between two tokens less the step time). All other streams are emptied now and then,
+of the whole run and of the time when all streams were under way, when nothing came or went; and a client's, of four streams per engine (the gap between two tokens less the step time). All other streams are emptied now and then,
 and both clients get the CPU only when the stub does not want it (SCHED_IDLE): what is to be measured is the stub.
 
 Each stream has a connection of its own, as from most clients; `--http2` has all but the sampled ones share one per engine, as from a gateway.
 Engines step when their first requests happen to have come, and so some together; `--even` spreads the engines of each thread over the step.
+`--realtime on` has the stub's threads run ahead of all ordinary ones.
 """
 
 import argparse
@@ -31,6 +32,8 @@ import processes
 STEP_MS = 20
 SAMPLES_PER_ENGINE = 4
 EVENT = b"data: {"
+# One for all questions: to make one takes longer than a step.
+CLIENT = httpx.Client(timeout=30)
 
 
 class Answer:
@@ -138,29 +141,25 @@ class SharedConnection:
         return all(answer.is_over for answer in self.answers.values())
 
 
-def due(numbers, starts):
-    """Those numbers, each at its time."""
+def due(numbers, starts, yields):
+    """Those numbers, each at its time, which decides when engines step; `yields`: from then on, on the CPU time that nobody else wants."""
     began = time.monotonic()
     for number in sorted(numbers, key=starts.__getitem__):
         time.sleep(max(0.0, began + starts[number] - time.monotonic()))
         yield number
+    if yields:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
-def start(ports, numbers, tokens, starts):
+def start(ports, numbers, tokens, starts, yields):
     """The streams of those numbers, each begun at its time; engines take turns."""
-    for number in due(numbers, starts):
+    for number in due(numbers, starts, yields):
         yield Stream(ports[number % len(ports)], number, tokens)
 
 
-def as_idle(target, *arguments):
-    """Runs `target` on the CPU time that nobody else wants."""
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    target(*arguments)
-
-
-def empty(ports, numbers, tokens, starts, results):
+def empty(ports, numbers, tokens, starts, yields, results):
     """Holds most of the streams and empties them all twice a second."""
-    held = list(start(ports, numbers, tokens, starts))
+    held = list(start(ports, numbers, tokens, starts, yields))
     while not all(stream.is_over for stream in held):
         for stream in held:
             if not stream.is_over:
@@ -169,10 +168,10 @@ def empty(ports, numbers, tokens, starts, results):
     results.put([(stream.events, stream.is_complete) for stream in held])
 
 
-def share(ports, numbers, tokens, starts, results):
+def share(ports, numbers, tokens, starts, yields, results):
     """As `empty`, on one connection per engine; twenty times a second, since one socket's buffer holds less than many do."""
     connections = [SharedConnection(port) for port in ports]
-    for number in due(numbers, starts):
+    for number in due(numbers, starts, yields):
         connection = connections[number % len(ports)]
         connection.ask(number, tokens)
         connection.read()
@@ -183,11 +182,11 @@ def share(ports, numbers, tokens, starts, results):
     results.put([(answer.events, answer.is_complete) for connection in connections for answer in connection.answers.values()])
 
 
-def sample(ports, numbers, tokens, starts, results):
+def sample(ports, numbers, tokens, starts, yields, results):
     """Reads its streams as their tokens come, and notes by how much each gap misses the step time, in ms."""
     watched, last, errors = {}, {}, []
     poll = select.epoll()
-    for stream in start(ports, numbers, tokens, starts):
+    for stream in start(ports, numbers, tokens, starts, yields):
         watched[stream.socket.fileno()] = stream
         poll.register(stream.socket, select.EPOLLIN)
     open_streams = set(watched)
@@ -215,7 +214,7 @@ def lateness(ports):
     """Upper bounds in ms with the tokens above the one before and up to each, over all engines."""
     counts = {}
     for port in ports:
-        text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        text = CLIENT.get(f"http://127.0.0.1:{port}/metrics").text
         for bound, count in re.findall(r'^stub:token_lateness_seconds_bucket\{.*le="([^"]+)".*\} (\S+)$', text, re.M):
             counts[float(bound) * 1e3] = counts.get(float(bound) * 1e3, 0) + float(count)
     cumulative = sorted(counts.items())
@@ -226,7 +225,7 @@ def full_steps(ports, tokens=8):
     """Steps that computed more than so many tokens, over all engines: what says that streams ran beside each other."""
     steps = 0
     for port in ports:
-        text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        text = CLIENT.get(f"http://127.0.0.1:{port}/metrics").text
         for sign, what in ((1, "count{"), (-1, f'bucket{{.*le="{float(tokens)}"')):
             steps += sign * float(re.search(rf"^vllm:iteration_tokens_total_{what}.*}} (\S+)$", text, re.M)[1])
     return int(steps)
@@ -248,11 +247,31 @@ def first_starts(replicas, loops):
     return [place * STEP_MS / 1e3 / replicas for place in order]
 
 
-def measure(replicas, streams, tokens, seconds=1.0, loops=1, http2=False, yields=False, even=False):
+def begun(ports):
+    """Streams under way, over all engines; costs them next to nothing."""
+    return sum(CLIENT.get(f"http://127.0.0.1:{port}/load").json()["server_load"] for port in ports)
+
+
+def while_all_run(ports, streams, first_end):
+    """The most streams at once, and the lateness of tokens from when all had begun until just before the first may end: points as of
+    `lateness`, none when they never ran all together for some time."""
+    running = 0
+    while running < streams and time.monotonic() < first_end - 1:
+        time.sleep(0.05)
+        running = max(running, begun(ports))
+    if running < streams:
+        return running, []
+    before = dict(lateness(ports))
+    time.sleep(max(0.1, first_end - 0.5 - time.monotonic()))
+    still = begun(ports)
+    return running, [(bound, count - before[bound]) for bound, count in lateness(ports)] if still == streams else []
+
+
+def measure(replicas, streams, tokens, seconds=1.0, loops=1, http2=False, yields=False, even=False, realtime="off"):
     """Starts `streams` at random times within `seconds`, evenly over all engines, and waits for their ends. Returns what came of it."""
     program = processes.stub(
         replicas=replicas, prefill_us=1, decode_ms=STEP_MS,
-        arguments=["--decode-us-per-sequence", 0, "--max-num-seqs", 1024, "--loops", loops],
+        arguments=["--decode-us-per-sequence", 0, "--max-num-seqs", 1024, "--loops", loops, "--realtime", realtime],
     )  # fmt: skip
     generator = random.Random(1)
     starts = [generator.uniform(0, seconds) for _ in range(streams)]
@@ -263,21 +282,13 @@ def measure(replicas, streams, tokens, seconds=1.0, loops=1, http2=False, yields
     try:
         before, idle_bytes, began = cpu_seconds(program.pid), program.resident_bytes(), time.monotonic()
         clients = [
-            multiprocessing.Process(
-                target=as_idle if yields else target,
-                args=(*([target] if yields else []), program.ports, numbers, tokens, starts, queue), daemon=True,
-            )
+            multiprocessing.Process(target=target, args=(program.ports, numbers, tokens, starts, yields, queue), daemon=True)
             for target, numbers, queue in ((sample, sampled, results[0]), (share if http2 else empty, range(len(sampled), streams), results[1]))
         ]
         for client in clients:
             client.start()
-        # Half of the way every stream is under way.
-        time.sleep(seconds + tokens * STEP_MS / 2_000)
+        running, steady = while_all_run(program.ports, streams, began + tokens * STEP_MS / 1e3)
         busy_bytes = program.resident_bytes()
-        running = sum(
-            float(re.search(r"^vllm:num_requests_running\{.*\} (\S+)$", httpx.get(f"http://127.0.0.1:{port}/metrics").text, re.M)[1])
-            for port in program.ports
-        )
         (quick, errors), slow = results[0].get(timeout=300), results[1].get(timeout=300)
         for client in clients:
             client.join(10)
@@ -290,12 +301,15 @@ def measure(replicas, streams, tokens, seconds=1.0, loops=1, http2=False, yields
         "complete": sum(done for _, done in quick + slow),
         # The first event of each stream's last token and all before.
         "events": sum(events for events, _ in quick + slow),
-        "running": int(running),
+        "running": running,
+        "steady_tokens": int(sum(count for _, count in steady)),
+        "steady_ms": {share: percentile(steady, share) for share in (0.5, 0.99)},
         "full_steps": full,
         "written": int(sum(count for _, count in late)),
         "late_ms": {share: percentile(late, share) for share in (0.5, 0.99)},
         "gap_error_ms": {share: errors[int(share * (len(errors) - 1))] for share in (0.5, 0.99)} if errors else {},
         "cpu_share": cpu / elapsed,
+        "cpu_us_per_token": cpu * 1e6 / max(1, sum(count for _, count in late)),
         "idle_bytes": idle_bytes,
         "busy_bytes": busy_bytes,
     }
@@ -309,16 +323,20 @@ def main():
     parser.add_argument("--loops", type=int, default=2)
     parser.add_argument("--http2", action="store_true")
     parser.add_argument("--even", action="store_true")
+    parser.add_argument("--realtime", choices=["on", "off", "auto"], default="off")
     arguments = parser.parse_args()
     result = measure(
         arguments.replicas, arguments.streams, arguments.tokens, loops=arguments.loops, http2=arguments.http2,
-        yields=True, even=arguments.even,
+        yields=True, even=arguments.even, realtime=arguments.realtime,
     )  # fmt: skip
     late, gaps, engines = result["late_ms"], result["gap_error_ms"], arguments.replicas
     print(f"{result['complete']} of {arguments.streams} streams complete, {result['running']} at once, {result['written']} tokens")
+    steady = result["steady_ms"]
+    print(f"late at the stub, {result['steady_tokens']} tokens while all streams ran: p50 {steady[0.5]:.2f} ms, p99 {steady[0.99]:.2f} ms")
     print(f"late at the stub, every token: p50 {late[0.5]:.2f} ms, p99 {late[0.99]:.2f} ms")
     print(f"gap between tokens less {STEP_MS} ms, at a client, of {SAMPLES_PER_ENGINE * engines} streams: "
           f"p50 {gaps[0.5]:.2f} ms, p99 {gaps[0.99]:.2f} ms")  # fmt: skip
+    print(f"CPU: {result['cpu_us_per_token']:.1f} us per token, requests and all")
     print(f"per engine: {100 * result['cpu_share'] / engines:.1f} % of a core, {result['busy_bytes'] / engines / 1e6:.1f} MB "
           f"({result['idle_bytes'] / engines / 1e6:.1f} MB idle)")  # fmt: skip
 

@@ -372,3 +372,40 @@ def test_the_readme_names_no_flag_that_is_not():
         flag for line in section.splitlines() if "swiftlet bench" in line for flag in re.findall(r"--[a-z0-9-]+", line)
     }
     assert used and used - known - {"--prefill-us-per-token", "--decode-ms-per-token", "--kv-blocks"} == set()
+
+
+#: What a process may not do whose thread is to run ahead of others: neither root's power nor a limit permits it.
+UNPRIVILEGED = ["prlimit", "--rtprio=0:0"] + (
+    ["setpriv", "--bounding-set=-sys_nice", "--inh-caps=-sys_nice"] if os.geteuid() == 0 else []
+)
+
+
+def test_real_time_where_it_is_refused(engine, tmp_path):
+    """By itself it goes on without and says so; where it was asked for it must be had."""
+
+    def refused(*arguments):
+        return subprocess.run(
+            [*UNPRIVILEGED, BINARY, *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    load = ["bench", "run", engine.url, "--rate", 40, "--duration", 0.2, "--input-tokens", 8, "--output-tokens", 2]
+    by_itself = refused(*load, "--json", tmp_path / "json")
+    assert by_itself.returncode == 0, by_itself.stderr
+    schedule = json.loads((tmp_path / "json").read_text())["environment"]["generatorSchedule"]
+    assert "refused" in schedule and schedule in by_itself.stdout
+    for arguments in (load, ["stub", "--listen", "127.0.0.1:0"]):
+        demanded = refused(*arguments, "--realtime", "on")
+        assert demanded.returncode == 1 and "sched_setscheduler" in demanded.stderr
+
+
+def test_a_closed_loop_runs_ahead_of_nobody(engine, tmp_path):
+    """It sends as fast as it is answered: in real time it would starve who answers."""
+    for loop, expected in ((["--closed-loop", 2], {"ordinary"}), ([], {"real-time (SCHED_RR 10)", "ordinary (real-"})):
+        bench("run", engine.url, "--rate", 40, "--duration", 0.2, "--input-tokens", 8, "--output-tokens", 2, *loop,
+              "--json", tmp_path / "json")  # fmt: skip
+        schedule = json.loads((tmp_path / "json").read_text())["environment"]["generatorSchedule"]
+        assert any(schedule.startswith(one) for one in expected), schedule

@@ -126,6 +126,21 @@ def test_what_a_fleet_run_started_ends_with_it(tmp_path):
     assert json.loads((tmp_path / "json").read_text())["isPartial"]
 
 
+def test_a_router_that_does_not_start_costs_only_its_own_row(tmp_path):
+    broken = tmp_path / "smg"
+    broken.write_text("#!/bin/sh\necho cannot bind >&2\nexit 3\n")
+    broken.chmod(0o755)
+    out = bench(
+        "fleet", "--peers", "smg,swiftlet", "--peers-folder", tmp_path, "--groups", 1, "--rate", 20, "--duration", 0.3,
+        "--input-tokens", 8, "--output-tokens", 2, "--repeats", 2, "--json", tmp_path / "json", expect=1,
+    )  # fmt: skip
+    report = json.loads((tmp_path / "json").read_text())
+    assert [(cell["router"], len(cell["runs"]), cell["failed"]) for cell in report["cells"]] == [("swiftlet", 2, 0)]
+    assert "cannot bind" in report["failures"]["smg"] and "NO ANSWER: smg did not start" in out
+    # Who runs ahead of whom is the same for every router, and said.
+    assert f"generator {report['environment']['generatorSchedule']}, groups {report['environment']['groupSchedule']}" in out
+
+
 def test_mistakes_name_the_flag():
     for arguments, flag in [
         (["fleet", "--peers", "swiftlet,nonesuch"], "--peers"),

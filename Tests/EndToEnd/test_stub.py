@@ -23,12 +23,6 @@ def stub():
     program.stop()
 
 
-@pytest.fixture
-def client(stub):
-    with openai.OpenAI(base_url=f"{stub.url}/v1", api_key="none", max_retries=0) as client:
-        yield client
-
-
 def ask(stub, fault=None, stream=False, client=httpx, **fields):
     headers = {"x-stub-fault": fault} if fault else {}
     return client.post(f"{stub.url}/v1/chat/completions", json={**QUESTION, "stream": stream, **fields}, headers=headers)

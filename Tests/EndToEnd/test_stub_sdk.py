@@ -25,12 +25,6 @@ def stub():
 
 
 @pytest.fixture
-def client(stub):
-    with openai.OpenAI(base_url=f"{stub.url}/v1", api_key="none", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture
 def channel(stub):
     with grpc.insecure_channel(f"127.0.0.1:{stub.port}", options=NO_PROXY) as channel:
         yield channel

@@ -19,6 +19,13 @@ PROMPT = "a prompt of many words, so that some of its blocks are full and can be
 
 
 @pytest.fixture(scope="module")
+def faulty():
+    program = processes.stub(arguments=["--admin-listen", "127.0.0.1:0"])
+    yield program
+    program.stop()
+
+
+@pytest.fixture(scope="module")
 def stub():
     program = processes.Program(
         "stub", "--listen", "127.0.0.1:0", "--model", "base", "--model", "alias", "--data-parallel-size", 2, "--prefill-us-per-token", 2,
@@ -206,3 +213,53 @@ def test_http2_connections_can_be_limited_to_one_stream(start):
     assert offered() > 1
     assert httpx.post(f"{stub.admin_url}/admin/config", json={"faults": {"stream-limit": {}}}).status_code == 200
     assert offered() == 1
+
+
+REQUEST_FAULTS = [
+    "black-hole", "close", "close;after_head", "close;after_events=2", "reset", "reset;after_bytes=100", "truncate", "stall;ms=30",
+    "stall;after_events=1;ms=30", "stall;after_head", "stall;at_end", "garbage", "trickle;bytes_per_second=900", "error;status=503",
+    "error;status=429;retry_after=3", "error;status=404", "error-body", "error-event;after_events=2", "close-on-reuse",
+    "close-on-reuse;reset", "huge-header;bytes=60000", "goaway", "goaway;abrupt", "refuse-stream",
+]  # fmt: skip
+
+
+def outcome(stub, http2, header=None):
+    """What a client sees of two requests on one connection: what arrived, less what differs every time, and how it ended."""
+    seen = []
+    with httpx.Client(http1=not http2, http2=http2, timeout=0.4) as client:
+        for _ in range(2):
+            text, status, retry = "", None, None
+            try:
+                with client.stream(
+                    "POST", f"{stub.url}/v1/completions", json={"prompt": "x", "max_tokens": 4, "stream": True},
+                    headers={"x-stub-fault": header} if header else {},
+                ) as answer:  # fmt: skip
+                    status, retry = answer.status_code, (answer.headers.get("retry-after"), len(answer.headers.get("x-stub-filler", "")))
+                    for piece in answer.iter_text():
+                        text += piece
+                end = "whole"
+            except httpx.TransportError as error:
+                end = type(error).__name__
+            seen.append((status, retry, re.sub(r'"id":"[^"]*"|"created":\d+', "", text), end))
+    return seen
+
+
+@pytest.mark.parametrize("fault", REQUEST_FAULTS)
+def test_a_fault_strikes_alike_by_header_and_by_configuration(faulty, fault):
+    """How much comes before a reset is chance: of that one only the ends are compared."""
+    http2 = fault.startswith(("goaway", "refuse-stream"))
+    name, *fields = fault.split(";")
+    values = dict(field.split("=") if "=" in field else (field, True) for field in fields)
+    settings = {key: value if value is True else int(value) for key, value in values.items()}
+    plain, by_header = outcome(faulty, http2), outcome(faulty, http2, fault)
+    assert httpx.post(f"{faulty.admin_url}/admin/config", json={"faults": {name: settings}}).status_code == 200
+    try:
+        by_configuration = outcome(faulty, http2)
+    finally:
+        httpx.post(f"{faulty.admin_url}/admin/config", json={"faults": {name: None}})
+    if name == "reset":
+        by_header, by_configuration = ([(status, end) for status, *_, end in seen] for seen in (by_header, by_configuration))
+    assert by_header == by_configuration
+    # Time alone is not compared, and a GOAWAY in good order loses nothing.
+    if "ms=" not in fault and name != "trickle" and fault != "goaway":
+        assert by_header != plain

@@ -103,10 +103,10 @@ import Testing
             SequenceRequest(id: 1, prompt: bench.prompt(first), replySeed: 7, outputTokens: 12, endsTurn: true), now: 0)
         bench.run()
         var reply: [UInt32] = []
-        let text = bench.tokens(of: 1).flatMap(\.text)
+        let text = bench.tokens(of: 1).flatMap { $0.text(of: nil) }
         text.withUnsafeBytes { Tokeniser.append($0, to: &reply) }
         reply.append(Tokeniser.endOfTurn)
-        #expect(reply == bench.tokens(of: 1).map(\.id))
+        #expect(reply == bench.tokens(of: 1).map { $0.id(of: nil) })
         try bench.submit(2, first + reply + tokens(2, 5), output: 1)
         bench.run()
         // 22 tokens so far, of which the last was sampled and never computed: five full blocks.

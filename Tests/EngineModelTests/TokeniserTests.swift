@@ -39,9 +39,9 @@ import Testing
             let said = (0..<500).map { _ in reply.next() }
             // The last word may be cut short, and then its last piece would be taken for a whole one: that is the same piece.
             var read: [UInt32] = []
-            said.flatMap(\.text).withUnsafeBytes { Tokeniser.append($0, to: &read) }
-            #expect(read == said.map(\.id))
-            #expect((said[0].text.first == 0x20) == continuesText)
+            said.flatMap { $0.text(of: nil) }.withUnsafeBytes { Tokeniser.append($0, to: &read) }
+            #expect(read == said.map { $0.id(of: nil) })
+            #expect((said[0].text(of: nil).first == 0x20) == continuesText)
         }
     }
 
@@ -52,6 +52,30 @@ import Testing
         }
         #expect(say(1) == say(1))
         #expect(say(1) != say(2))
+    }
+
+    @Test(arguments: ["", "plain words, and more of them", "Grüße, 世界 👋🏽 zusammen", "👩‍👩‍👧‍👦👩‍👩‍👧‍👦👩‍👩‍👧‍👦", "\n \t\"x\""])
+    func aScriptIsSaidTokenByTokenAndThenWords(text: String) {
+        let script = ReplyScript([text])
+        var reply = Reply(seed: 1, continuesText: false, script: script)
+        let said = (0..<script.tokenCount).map { _ in reply.next() }
+        var tokens: [UInt32] = []
+        Tokeniser.append(text, to: &tokens)
+        #expect(said.map { $0.id(of: script) } == tokens)
+        #expect(said.flatMap { $0.text(of: script) } == Array(text.utf8))
+        // Each piece is a text of its own: no character is torn apart.
+        for token in said { #expect(String(validating: token.text(of: script), as: UTF8.self) != nil) }
+        #expect(reply.next().text(of: script).first == 0x20)
+    }
+
+    @Test func aScriptIsCutAndCountsItsParts() {
+        let script = ReplyScript(["one two", "three", "four five six"], maximumTokens: 4)
+        #expect(script.counts == [2, 1, 1])
+        #expect(script.tokenCount == 4)
+        // A token of another reply's script is none.
+        var reply = Reply(seed: 1, continuesText: false, script: script)
+        _ = (reply.next(), reply.next())
+        #expect(reply.next().text(of: ReplyScript(["x"])) == [])
     }
 
     @Test func noTokenNeedsEscapingInJSON() {

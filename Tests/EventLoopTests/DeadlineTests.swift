@@ -116,4 +116,16 @@ import Testing
         weakHandler?.detach()
         #expect(weakHandler == nil)
     }
+
+    /// A turn that took 3 ms must not make what is due 4 ms after its beginning 3 ms late.
+    @Test func aWaitCountsFromWhenItBegins() {
+        let later: () -> UInt64 = { 1_003_000_000 }
+        #expect(EventLoop.wait(until: 1_004_000_000, turnBegan: 1_000_000_000, clock: later) == 1_000_000)
+        #expect(EventLoop.wait(until: 1_002_000_000, turnBegan: 1_000_000_000, clock: later) == 0)
+        #expect(EventLoop.wait(until: 1_000_000_000, turnBegan: 1_000_000_000, clock: later) == 0)
+        let bound = EventLoop.exactWaitNanoseconds
+        #expect(EventLoop.wait(until: 1_000_000_000 + bound, turnBegan: 1_000_000_000, clock: later) == Int64(bound) - 3_000_000)
+        // A distant one is not worth a look at the clock in every turn.
+        #expect(EventLoop.wait(until: 1_000_000_001 + bound, turnBegan: 1_000_000_000, clock: later) == Int64(bound) + 1)
+    }
 }

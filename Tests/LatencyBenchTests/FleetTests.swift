@@ -71,7 +71,7 @@ import Testing
 
 @Suite struct OverheadTableTests {
     private func row(_ name: String, low: Double, high: Double) throws -> OverheadTable.Row {
-        var row = OverheadTable.Row(router: name, version: "", promptBytes: 1_024, direct: [], via: [], failed: 0)
+        var row = OverheadTable.Row(router: name, version: "", promptBytes: 1_024, direct: [], via: [], failed: 0, lags: [])
         row.added = [.init(name: "p50", first: 1e6, second: 1.05e6, difference: 50_000, low: low, high: high)]
         return row
     }

@@ -66,7 +66,7 @@ import Testing
     @Test func aReplyStopsAtTheWord() throws {
         let whole = try read(#"{"prompt":"x","max_tokens":60,"ignore_eos":true}"#).choices[0].request
         var reply = Reply(seed: whole.replySeed, continuesText: true)
-        let text = String(decoding: (0..<60).flatMap { _ in reply.next().text }, as: UTF8.self)
+        let text = String(decoding: (0..<60).flatMap { _ in reply.next().text(of: nil) }, as: UTF8.self)
         let word = String(text.split(separator: " ")[7])
         var cut = try read(#"{"prompt":"x","max_tokens":60,"ignore_eos":true,"stop":["\#(word)"]}"#).choices[0]
         let shown = play(&cut)
@@ -85,7 +85,7 @@ import Testing
         while !choice.isComplete {
             let token = reply.next()
             if let end = choice.count(token) { #expect(end > choice.produced) }
-            shown.append(contentsOf: token.text[..<choice.visibleBytes(of: token.text)])
+            shown.append(contentsOf: token.text(of: nil)[..<choice.visibleBytes(of: token.text(of: nil))])
         }
         return String(decoding: shown, as: UTF8.self)
     }
@@ -93,7 +93,7 @@ import Testing
     @Test func aStopOfSeveralTokensIsHeldBackFromItsFirstByte() throws {
         let whole = try read(#"{"prompt":"x","max_tokens":60,"ignore_eos":true}"#).choices[0].request
         var reply = Reply(seed: whole.replySeed, continuesText: true)
-        let text = String(decoding: (0..<60).flatMap { _ in reply.next().text }, as: UTF8.self)
+        let text = String(decoding: (0..<60).flatMap { _ in reply.next().text(of: nil) }, as: UTF8.self)
         // From within one word, over several, into another.
         for (start, length) in [(0, 1), (3, 20), (9, 40), (30, 2)] {
             let from = text.index(text.startIndex, offsetBy: start)
@@ -152,7 +152,7 @@ import Testing
             (#"{"prompt":"x","max_tokens":0}"#, .text, 400, "max_tokens"), (#"{"prompt":"x","max_tokens":1001}"#, .text, 400, "max_tokens"),
             (#"{"prompt":"x","n":0}"#, .text, 400, nil), (#"{"prompt":"x","temperature":2.1}"#, .text, 400, "temperature"),
             (#"{"prompt":"x","cache_salt":""}"#, .text, 400, "cache_salt"), (#"{"prompt":"x","logprobs":21}"#, .text, 400, "logprobs"),
-            (#"{"prompt":"x","model":"nope"}"#, .text, 404, "model"), (#"{"prompt":"x""#, .text, 400, "body"),
+            (#"{"prompt":"x","model":"nope"}"#, .text, 404, "model"), (#"{"prompt":"x""#, .text, 400, "body.13"),
             (#"{}"#, .chat, 400, "body.messages"), (#"{"messages":[]}"#, .messages, 400, "body.max_tokens"),
             (#"{}"#, .responses, 400, "body.input"),
             (#"{"messages":[{"content":"x"}]}"#, .chat, 400, "body.messages.0.role"), (#"{"messages":7}"#, .chat, 400, "body.messages"),
@@ -183,6 +183,15 @@ import Testing
         // Tools come before all turns: with others nothing is shared.
         let tools = PromptTokens.chat([.init(role: "user", content: .text("Hello there"))], tools: try value(#"[{"type":"function"}]"#))
         #expect(tools[0] != first[0])
+    }
+
+    @Test func anEchoAloneNeedsNoTokens() throws {
+        let request = try read(#"{"prompt":["one","two"],"echo":true,"max_tokens":0,"n":2}"#)
+        #expect(request.echoesOnly)
+        #expect(request.choices.map(\.request.outputTokens) == [1, 1, 1, 1])
+        #expect(try !read(#"{"prompt":"one","echo":true,"max_tokens":1}"#).echoesOnly)
+        #expect(throws: WireError.self) { try read(#"{"prompt":"one","echo":true,"max_tokens":-1}"#) }
+        #expect(throws: WireError.self) { try read(#"{"prompt":"one","max_tokens":0}"#) }
     }
 
     @Test func contentPartsAreReadAsText() throws {

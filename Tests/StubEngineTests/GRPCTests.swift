@@ -71,7 +71,7 @@ import Testing
     @Test func theRecordedChunkIsWrittenByteForByte() {
         // Of the recorded stream: one token, 200 prompt tokens, 192 of them cached. Only the token's id is ours.
         var reply = EngineReply(index: 0, promptTokens: 200)
-        reply.append(.endOfTurn, logprobs: nil)
+        reply.append(ReplyToken.endOfTurn.id(of: nil), logprobs: nil)
         reply.cachedTokens = 192
         var id: [UInt8] = []
         var rest = Tokeniser.endOfTurn

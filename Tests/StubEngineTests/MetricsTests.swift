@@ -120,4 +120,23 @@ private func labels(of text: Substring) -> [(name: String, value: String)] {
         #expect(histogram.sum == 16)
         #expect(Histogram.lengths(upTo: 40) == [1, 2, 5, 10, 20])
     }
+
+    @Test(
+        arguments: [
+            ("oscillate:0:100:10s", [0, 50, 100, 50, 0]), ("ramp:10:20:10s", [10, 15, 20, 20, 20]),
+            ("rampreset:0:8:10s", [0, 4, 0, 4, 0]), ("squarewave:1:2:10s", [1, 2, 1, 2, 1]), ("ramp:0:1:5000ms", [0, 1, 1, 1, 1]),
+        ] as [(String, [Double])]) func aFakeMetricMoves(text: String, expected: [Double]) throws
+    {
+        let fake = try FakeMetric(name: "x", value: .string(text))
+        let seconds: [UInt64] = text.hasPrefix("oscillate") ? [0, 25, 50, 75, 100] : [0, 50, 100, 150, 200]
+        #expect(seconds.map { fake.value(afterNanoseconds: $0 * 100_000_000) } == expected)
+    }
+
+    @Test func thereIsABoundToFakeMetrics() throws {
+        func names(_ count: Int) -> [String: JSONValue] {
+            Dictionary(uniqueKeysWithValues: (0..<count).map { ("x\($0)", .number(1)) })
+        }
+        #expect(try FakeMetric.table(names(FakeMetric.maximumCount)).count == FakeMetric.maximumCount)
+        #expect(throws: FaultError.self) { try FakeMetric.table(names(FakeMetric.maximumCount + 1)) }
+    }
 }

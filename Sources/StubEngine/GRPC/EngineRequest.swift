@@ -6,6 +6,8 @@ struct EngineRequest {
     private(set) var requestID: String
     /// Of the prompt, given as such or as text. A request with neither is answered, as by vLLM: from a beginning alone.
     private(set) var tokens: [UInt32]
+    /// The prompt's, when it came as one.
+    private(set) var text: String?
     let isStream: Bool
     /// Data-parallel rank asked for.
     private(set) var rank: Int?
@@ -26,7 +28,8 @@ struct EngineRequest {
         switch message.pointee.input_case {
         case VLLM__GRPC__ENGINE__GENERATE_REQUEST__INPUT_TOKENIZED: tokens = Self.tokens(of: message.pointee.tokenized)
         case VLLM__GRPC__ENGINE__GENERATE_REQUEST__INPUT_TEXT:
-            tokens = message.pointee.text.map { PromptTokens.tokens(of: String(cString: $0)) } ?? []
+            text = message.pointee.text.map { String(cString: $0) }
+            tokens = text.map(PromptTokens.tokens) ?? []
         default: tokens = [Tokeniser.startOfTurn(role: "beginning")]
         }
         if message.pointee.maybe_data_parallel_rank_case

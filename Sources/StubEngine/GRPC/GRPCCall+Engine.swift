@@ -52,6 +52,7 @@ extension GRPCCall {
         var wishes = request.wishes
         let room = configuration.maximumModelTokens - prompt.tokenCount
         wishes.maximumTokens = min(request.maximumTokens ?? room, room)
+        wishes.content = configuration.replies.content(echoing: request.text, maximumTokens: wishes.maximumTokens)
         let choices = (0..<request.n).map { wishes.choice(of: prompt, index: $0, stubSeed: configuration.seed) }
         let generation = EngineGeneration(request: request, choices: choices, call: self)
         try submit(generation, promptTokens: prompt.tokenCount)
@@ -94,9 +95,10 @@ final class EngineGeneration: Generation {
     override func tokenReceived(_ token: ReplyToken, choice: Int) {
         if request.isStream { replies[choice].forget() }
         let place = choices[choice].produced - 1
+        let script = choices[choice].request.script
         replies[choice].append(
-            token,
-            logprobs: request.logprobs.map { TokenLogprobs(token: token, place: place, alternatives: max(1, $0)) })
+            token.id(of: script),
+            logprobs: request.logprobs.map { TokenLogprobs(token: token, of: script, place: place, alternatives: max(1, $0)) })
         replies[choice].cachedTokens = cachedTokens / request.n
         if request.isStream { call.send(EngineMessages.chunk(replies[choice])) }
         guard choices[choice].isComplete else { return }
@@ -130,8 +132,8 @@ struct EngineReply {
         self.promptTokens = promptTokens
     }
 
-    mutating func append(_ token: ReplyToken, logprobs entry: TokenLogprobs?) {
-        tokens.append(token.id)
+    mutating func append(_ token: UInt32, logprobs entry: TokenLogprobs?) {
+        tokens.append(token)
         if let entry { logprobs.append(entry) }
     }
 

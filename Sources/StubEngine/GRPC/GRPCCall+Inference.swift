@@ -66,6 +66,8 @@ extension GRPCCall {
         wishes.maximumTokens = min(max(1, request.maximumTokens ?? 16), configuration.maximumModelTokens - tokens.count)
         wishes.ignoresEnd = request.ignoresEnd
         wishes.continuesText = true
+        wishes.content = configuration.replies.content(
+            echoing: String(decoding: text, as: UTF8.self), maximumTokens: wishes.maximumTokens)
         let choice = wishes.choice(of: prompt, index: 0, stubSeed: configuration.seed)
         let generation = InferenceGeneration(
             request: request, choice: choice, call: self, isStreamed: method == .modelStreamInfer)
@@ -92,10 +94,11 @@ final class InferenceGeneration: Generation {
     }
 
     override func tokenReceived(_ token: ReplyToken, choice: Int) {
+        let piece = token.text(of: choices[choice].request.script)
         if isStreamed {
-            call.send(InferenceMessages.response(to: request, model: model, text: token.text, isStreamed: true))
+            call.send(InferenceMessages.response(to: request, model: model, text: piece, isStreamed: true))
         } else {
-            text.append(contentsOf: token.text)
+            text.append(contentsOf: piece)
         }
     }
 

@@ -4,9 +4,13 @@ struct MetricsText {
     private(set) var text = ""
     private let createdSeconds: Double
     private let engineLabels: [(String, String)]
+    /// Values that are told instead of those that are given, by the names of samples, and the names that have come.
+    private let fakes: [String: Double]
+    private var faked: Set<String> = []
 
     /// `rank` is the data-parallel rank, the value of the label `engine`.
-    init(model: String, rank: Int, createdNanoseconds: UInt64) {
+    init(model: String, rank: Int, createdNanoseconds: UInt64, fakes: [String: Double] = [:]) {
+        self.fakes = fakes
         engineLabels = [("engine", "\(rank)"), ("model_name", model)]
         createdSeconds = Double(createdNanoseconds) / 1e9
         text.reserveCapacity(48 << 10)
@@ -89,7 +93,19 @@ struct MetricsText {
         text += "# HELP \(name) \(help)\n# TYPE \(name) \(type)\n"
     }
 
-    private mutating func line(_ name: String, _ labels: [(String, String)], _ value: Double) {
+    /// Gauges of those names whose values are given and which nobody wrote.
+    mutating func addFakes() {
+        for (name, value) in fakes.sorted(by: { $0.key < $1.key }) where !faked.contains(name) {
+            gauge(name, "Set by /admin/config.", value)
+        }
+    }
+
+    private mutating func line(_ name: String, _ labels: [(String, String)], _ truth: Double) {
+        var value = truth
+        if let fake = fakes[name] {
+            value = fake
+            faked.insert(name)
+        }
         text += name
         var separator = "{"
         for (label, content) in labels.sorted(by: { $0.0 < $1.0 }) {

@@ -139,6 +139,8 @@ struct CompletionBody: Decodable {
     var cacheSalt: String?
     var requestID: String?
     var tools: JSONValue?
+    var toolChoice: JSONValue?
+    var transferParameters: JSONValue?
     var stop: Words?
     var stopTokenIDs: [UInt32]?
     var includesStopText: Bool?
@@ -157,6 +159,8 @@ struct CompletionBody: Decodable {
 
     enum CodingKeys: String, CodingKey {
         case model, messages, prompt, n, seed, temperature, stream, tools, stop, logprobs, echo, input, instructions, system
+        case toolChoice = "tool_choice"
+        case transferParameters = "kv_transfer_params"
         case stopTokenIDs = "stop_token_ids"
         case includesStopText = "include_stop_str_in_output"
         case topLogprobs = "top_logprobs"

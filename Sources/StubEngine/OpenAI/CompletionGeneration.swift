@@ -49,7 +49,7 @@ class CompletionGeneration: Generation {
     final func logprobs(of token: ReplyToken, choice: Int) -> TokenLogprobs? {
         guard let wanted = request.logprobs else { return nil }
         defer { places[choice] += 1 }
-        return TokenLogprobs(token: token, place: places[choice], alternatives: max(1, wanted))
+        return TokenLogprobs(token: token, of: choices[choice].request.script, place: places[choice], alternatives: max(1, wanted))
     }
 
     /// The tokens of a choice's prompt as JSON, when the request wants tokens.
@@ -93,7 +93,7 @@ class CollectedCompletion: CompletionGeneration {
 
     override func tokenReceived(_ token: ReplyToken, choice: Int) {
         texts[choice].append(contentsOf: visibleText(of: token, choice: choice))
-        if request.promptTokenIDs != nil { tokens[choice].append(token.id) }
+        if request.promptTokenIDs != nil { tokens[choice].append(token.id(of: choices[choice].request.script)) }
         if let entry = logprobs(of: token, choice: choice) { tokenLogprobs[choice].append(entry) }
     }
 
@@ -113,20 +113,25 @@ final class WholeCompletion: CollectedCompletion {
             + "\"prompt_tokens_details\":{\"cached_tokens\":\(cachedPromptTokens),\"created_cache_tokens\":\(isChat ? "0" : "null"),"
             + "\"multimodal_tokens\":null},\"completion_tokens_details\":null},"
             + (isChat ? "\"prompt_logprobs\":null,\"prompt_token_ids\":\(promptTokenIDs(of: 0)),\"prompt_text\":null," : "")
-            + "\"kv_transfer_params\":null,\"ec_transfer_params\":null,\"metrics\":null}"
+            + "\"kv_transfer_params\":\(request.transferParameters),\"ec_transfer_params\":null,\"metrics\":null}"
         exchange.answer(status: 200, json: body, reportsLoad: true)
     }
 
     private func chatChoice(_ index: Int) -> String {
-        "{\"index\":\(index),\"message\":{\"role\":\"assistant\",\"content\":\(JSONText.string(text(index))),\"refusal\":null,"
-            + "\"annotations\":null,\"audio\":null,\"function_call\":null,\"reasoning\":null},\"logprobs\":\(chatLogprobs(index)),"
+        // A call that was cut is no call: the client sees what the model said.
+        let call = choices[index].callsTool ? choices[index].toolCall : nil
+        let calls = call.map { ",\"tool_calls\":[\($0.json(arguments: $0.arguments, index: nil))]" } ?? ""
+        return "{\"index\":\(index),\"message\":{\"role\":\"assistant\",\"content\":\(JSONText.string(call == nil ? text(index) : nil)),"
+            + "\"refusal\":null,\"annotations\":null,\"audio\":null,\"function_call\":null\(calls),\"reasoning\":null},"
+            + "\"logprobs\":\(chatLogprobs(index)),"
             + "\"finish_reason\":\"\(choices[index].finishReason)\",\"stop_reason\":\(choices[index].stopReasonJSON),"
             + "\"token_ids\":\(tokenIDs(index)),\"routed_experts\":null}"
     }
 
     private func textChoice(_ index: Int) -> String {
         let echo = request.echoes.map { $0[index / request.n] } ?? ""
-        return "{\"index\":\(index),\"text\":\(JSONText.string(echo + text(index))),\"logprobs\":\(textLogprobs(index)),"
+        return
+            "{\"index\":\(index),\"text\":\(JSONText.string(request.echoesOnly ? echo : echo + text(index))),\"logprobs\":\(textLogprobs(index)),"
             + "\"finish_reason\":\"\(choices[index].finishReason)\",\"stop_reason\":\(choices[index].stopReasonJSON),"
             + "\"token_ids\":\(tokenIDs(index)),\"prompt_logprobs\":null,\"prompt_token_ids\":\(promptTokenIDs(of: index)),"
             + "\"routed_experts\":null}"
@@ -143,7 +148,7 @@ final class WholeCompletion: CollectedCompletion {
         guard let alternatives = request.logprobs else { return "null" }
         var lists = TextLogprobs()
         if let echoes = request.echoes { lists.append(prompt: echoes[index / request.n], alternatives: alternatives) }
-        for token in tokenLogprobs[index] { lists.append(token) }
+        if !request.echoesOnly { for token in tokenLogprobs[index] { lists.append(token) } }
         return lists.json(alternatives: alternatives)
     }
 }

@@ -21,6 +21,10 @@ struct CompletionRequest {
     let logprobs: Int?
     /// The prompts' texts, which `echo` puts before each reply.
     let echoes: [String]?
+    /// The answer is the prompts alone (`echo` with no tokens to generate); the engine computes one token for it all the same, as vLLM's.
+    let echoesOnly: Bool
+    /// `kv_transfer_params` of the answer, as JSON.
+    let transferParameters: String
     /// The prompts' tokens, when the answer is to hold tokens.
     let promptTokenIDs: [[UInt32]]?
 
@@ -41,7 +45,12 @@ struct CompletionRequest {
         }
         let longest = prompts.lazy.map(\.tokenCount).max() ?? 0
         let maximum = try Self.maximumTokens(of: body, kind: kind, promptTokens: longest, limit: configuration.maximumModelTokens)
-        var wishes = Self.wishes(of: body, kind: kind, maximum: maximum)
+        var wishes = Self.wishes(of: body, kind: kind, maximum: max(1, maximum))
+        wishes.content =
+            kind == .chat
+            ? try ToolChoice(choice: body.toolChoice, tools: body.tools).content(seed: prompts[0].contentHash ^ wishes.requestSeed)
+                ?? configuration.replies.content(echoing: PromptTokens.question(in: body, kind: kind), maximumTokens: maximum)
+            : configuration.replies.content(echoing: PromptTokens.question(in: body, kind: kind), maximumTokens: max(1, maximum))
         wishes.adapter = served.adapter.map { BlockHash.adapter(named: $0) }
         guard !wishes.stop.exceedsLimits else { throw .invalid(StopMatch.Conditions.limitsMessage, param: "stop") }
         self.kind = kind
@@ -54,7 +63,10 @@ struct CompletionRequest {
         includesUsage = isStream && body.streamOptions?.includeUsage == true
         includesContinuousUsage = includesUsage && body.streamOptions?.continuousUsageStats == true
         self.n = n
-        maximumTokens = maximum
+        maximumTokens = max(1, maximum)
+        echoesOnly = maximum == 0
+        transferParameters = KVTransfer.answer(
+            to: body.transferParameters, promptBlocks: prompts[0].blockHashes.count, configuration: configuration)
         promptTokens = prompts.reduce(0) { $0 + $1.tokenCount }
         logprobs = try Self.logprobs(of: body)
         echoes = body.echo == true && kind == .text ? Self.echoes(of: body) : nil
@@ -96,7 +108,9 @@ struct CompletionRequest {
         if let heat = body.temperature, !(0...2).contains(heat) {
             throw .invalid("temperature must be in [0, 2], got \(heat).", param: "temperature", value: "\(heat)")
         }
-        if let tokens = body.maxCompletionTokens ?? body.maxOutputTokens ?? body.maxTokens, tokens < 1 {
+        if let tokens = body.maxCompletionTokens ?? body.maxOutputTokens ?? body.maxTokens,
+            tokens < (kind == .text && body.echo == true ? 0 : 1)
+        {
             throw .invalid("max_tokens must be at least 1, got \(tokens).", param: "max_tokens", value: "\(tokens)")
         }
         try checkSampling(body)
@@ -144,10 +158,13 @@ struct CompletionRequest {
         of body: CompletionBody, kind: Kind, promptTokens: Int, limit: Int
     ) throws(WireError) -> Int {
         guard promptTokens < limit else {
+            // vLLM counts no further than one token too many.
+            let counted = min(promptTokens, limit + 1)
+            let excess = promptTokens > limit ? ", which exceeds this limit even without any output tokens" : ""
             throw .invalid(
-                "This model's maximum context length is \(limit) tokens. However, your prompt contains at least \(promptTokens) input "
-                    + "tokens. Please reduce the length of the input prompt.",
-                param: "input_tokens", value: "\(promptTokens)")
+                "This model's maximum context length is \(limit) tokens. However, your prompt contains at least \(counted) input "
+                    + "tokens\(excess). Please reduce the length of the input prompt.",
+                param: "input_tokens", value: "\(counted)")
         }
         guard let asked = body.maxCompletionTokens ?? body.maxOutputTokens ?? body.maxTokens else {
             return kind == .text ? min(16, limit - promptTokens) : limit - promptTokens

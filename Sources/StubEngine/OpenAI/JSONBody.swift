@@ -49,6 +49,9 @@ enum JSONBody {
     }
 
     private static func explain(_ error: DecodingError, in json: Data) -> WireError {
+        let found = PythonJSON.check([UInt8](json))
+        if let defect = found.defect { return .invalidJSON(defect) }
+        if found.hasLoneSurrogate { return .noText }
         func location(_ path: [any CodingKey]) -> String {
             (["body"] + path.map { $0.intValue.map { "\($0)" } ?? $0.stringValue }).joined(separator: ".")
         }

@@ -29,6 +29,24 @@ enum PromptTokens {
         }
     }
 
+    /// What the client asked last, in words: nil when there are none, or several prompts.
+    static func question(in body: CompletionBody, kind: CompletionRequest.Kind) -> String? {
+        switch kind {
+        case .text:
+            if case .texts(let texts)? = body.prompt, texts.count == 1 { texts[0] } else { nil }
+        case .chat, .messages: text(ofLastUser: body.messages ?? [])
+        case .responses: text(ofLastUser: messages(of: body.input))
+        }
+    }
+
+    private static func text(ofLastUser messages: [CompletionBody.Message]) -> String? {
+        switch messages.last(where: { $0.role == "user" })?.content {
+        case .text(let text): text
+        case .parts(let parts): parts.compactMap(\.text).joined()
+        case nil: nil
+        }
+    }
+
     static func tokens(of text: String) -> [UInt32] {
         var tokens: [UInt32] = []
         Tokeniser.append(text, to: &tokens)

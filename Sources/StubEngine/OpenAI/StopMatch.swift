@@ -104,11 +104,12 @@ struct StopScanner {
         let token = reply.next()
         tokens += 1
         let mayStop = tokens > conditions.minimumTokens
-        if mayStop, conditions.tokens.contains(token.id) {
-            match = StopMatch(reason: .token(token.id), tokens: tokens, visibleBytes: bytes)
+        let id = token.id(of: reply.script)
+        if mayStop, conditions.tokens.contains(id) {
+            match = StopMatch(reason: .token(id), tokens: tokens, visibleBytes: bytes)
             return
         }
-        let text = token.text
+        let text = token.text(of: reply.script)
         for (index, pattern) in conditions.texts.enumerated() {
             for (offset, byte) in text.enumerated() where pattern.advance(&matched[index], by: byte) && mayStop {
                 let end = bytes + offset + 1

@@ -21,7 +21,9 @@ final class StreamedCompletion: CompletionGeneration {
         beforeText = request.kind == .chat ? ",\"delta\":{\"content\":\"" : ",\"text\":\""
         textLogprobs = Array(repeating: TextLogprobs(), count: request.logprobs == nil ? 0 : request.choices.count)
         prefixes = Array(repeating: [], count: request.choices.count)
-        isPlain = request.logprobs == nil && !request.includesContinuousUsage && request.promptTokenIDs == nil
+        isPlain =
+            request.logprobs == nil && !request.includesContinuousUsage && request.promptTokenIDs == nil && !request.echoesOnly
+            && request.choices.allSatisfy { $0.toolCall == nil }
         super.init(request: request, exchange: exchange, id: id)
         let object = request.kind == .chat ? "chat.completion.chunk" : "text_completion"
         head.append("data: {\"id\":\(JSONText.string(self.id)),\"object\":\"\(object)\",\"created\":\(created),")
@@ -29,13 +31,21 @@ final class StreamedCompletion: CompletionGeneration {
     }
 
     override func tokenReceived(_ token: ReplyToken, choice: Int) {
-        guard isPlain, hasBegun, !choices[choice].isComplete else { return send(token, choice: choice) }
+        if let call = choices[choice].toolCall { return send(token, of: call, choice: choice) }
+        guard isPlain, hasBegun, !choices[choice].isComplete else { return send(request.echoesOnly ? nil : token, choice: choice) }
         if prefixes[choice].isEmpty { prefixes[choice] = prefix(of: choice) }
         event.removeAll(keepingCapacity: true)
         event.append(contentsOf: prefixes[choice])
-        event.append(contentsOf: visibleText(of: token, choice: choice))
+        appendText(of: token, choice: choice)
         event.append(request.kind == .chat ? Self.endOfChatEvent : Self.endOfTextEvent)
         event.withUnsafeBytes { exchange.emit($0) }
+    }
+
+    private func appendText(of token: ReplyToken, choice: Int) {
+        let text = visibleText(of: token, choice: choice)
+        // Words of the stub's own need no escaping.
+        guard choices[choice].request.script != nil else { return event.append(contentsOf: text) }
+        event.append(contentsOf: JSONText.string(String(decoding: text, as: UTF8.self)).utf8.dropFirst().dropLast())
     }
 
     private func prefix(of choice: Int) -> [UInt8] {
@@ -49,18 +59,46 @@ final class StreamedCompletion: CompletionGeneration {
 
     /// The next event of a choice; without a token it says only that the choice has ended.
     private func send(_ token: ReplyToken?, choice: Int) {
-        if !hasBegun {
-            hasBegun = true
-            if request.kind == .chat { for index in choices.indices { sendRole(index) } }
-            if request.echoes != nil { for index in choices.indices { sendEcho(index) } }
-        }
+        open()
         begin()
         event.append("{\"index\":")
         event.append(decimal: choice)
         event.append(beforeText)
-        if let token { event.append(contentsOf: visibleText(of: token, choice: choice)) }
+        if let token { appendText(of: token, choice: choice) }
         event.append(request.kind == .chat ? "\"},\"logprobs\":" : "\",\"logprobs\":")
         appendLogprobs(of: token, choice: choice)
+        finishEvent(of: choice, token: token)
+    }
+
+    /// What a client that reads calls sees of a token: the function's name once it stands there, then each piece of the arguments. Of
+    /// what surrounds them it sees nothing.
+    private func send(_ token: ReplyToken, of call: ToolCall, choice: Int) {
+        open()
+        let place = choices[choice].produced
+        let isLast = choices[choice].isComplete
+        var delta = ""
+        if place == call.nameTokens {
+            delta = call.json(arguments: nil, index: 0)
+        } else if call.argumentTokens.contains(place - 1) {
+            let piece = String(decoding: visibleText(of: token, choice: choice), as: UTF8.self)
+            delta = "{\"index\":0,\"function\":{\"arguments\":\(JSONText.string(piece))}}"
+        }
+        guard isLast || !delta.isEmpty else { return }
+        begin()
+        let calls = delta.isEmpty ? "" : "\"content\":null,\"tool_calls\":[\(delta)]"
+        event.append("{\"index\":\(choice),\"delta\":{\(calls)},\"logprobs\":null")
+        finishEvent(of: choice, token: token)
+    }
+
+    /// What comes before the first token's event.
+    private func open() {
+        guard !hasBegun else { return }
+        hasBegun = true
+        if request.kind == .chat { for index in choices.indices { sendRole(index) } }
+        if request.echoes != nil { for index in choices.indices { sendEcho(index) } }
+    }
+
+    private func finishEvent(of choice: Int, token: ReplyToken?) {
         event.append(",\"finish_reason\":")
         appendEnd(of: choice, token: token)
         let isLast = choices[choice].isComplete
@@ -90,7 +128,7 @@ final class StreamedCompletion: CompletionGeneration {
         if request.promptTokenIDs == nil {
             event.append(",\"token_ids\":null}]")
         } else {
-            event.append(",\"token_ids\":[\(token.map { "\($0.id)" } ?? "")]}]")
+            event.append(",\"token_ids\":[\(token.map { "\($0.id(of: choices[choice].request.script))" } ?? "")]}]")
         }
     }
 

@@ -11,8 +11,8 @@ struct TokenLogprobs {
     /// The token said, then the likeliest alternatives; the token itself is the likeliest.
     let entries: [Entry]
 
-    init(token: ReplyToken, place: Int, alternatives: Int) {
-        self.init(id: token.id, text: token.text, place: place, alternatives: alternatives)
+    init(token: ReplyToken, of script: ReplyScript?, place: Int, alternatives: Int) {
+        self.init(id: token.id(of: script), text: token.text(of: script), place: place, alternatives: alternatives)
     }
 
     /// The same of a token of the prompt.
@@ -25,9 +25,10 @@ struct TokenLogprobs {
         var others = Reply(seed: seed, continuesText: true)
         while entries.count < alternatives {
             let other = others.next()
-            guard !entries.contains(where: { $0.id == other.id }) else { continue }
+            let id = other.id(of: nil)
+            guard !entries.contains(where: { $0.id == id }) else { continue }
             logprob -= 0.5
-            entries.append(Entry(id: other.id, text: other.text, logprob: logprob))
+            entries.append(Entry(id: id, text: other.text(of: nil), logprob: logprob))
         }
         self.entries = entries
     }

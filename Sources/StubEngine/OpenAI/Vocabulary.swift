@@ -12,7 +12,7 @@ struct Vocabulary {
             var reply = Reply(seed: UInt64(seed), continuesText: seed % 2 == 0)
             for _ in 0..<64 {
                 let token = reply.next()
-                texts[token.id] = String(decoding: token.text, as: UTF8.self)
+                texts[token.id(of: nil)] = String(decoding: token.text(of: nil), as: UTF8.self)
             }
         }
         return texts
