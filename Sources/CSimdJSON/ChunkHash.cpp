@@ -14,8 +14,8 @@
 #define XXH_VECTOR 2  // XXH_AVX2
 #include <xxhash.h>
 
-static uint64_t hash_with_avx2(const void *bytes, size_t length, uint64_t seed) noexcept {
-    return XXH3_64bits_withSeed(bytes, length, seed);
+static uint64_t hash_with_avx2(const void *bytes, size_t length) noexcept {
+    return XXH3_64bits(bytes, length);
 }
 #pragma clang attribute pop
 

@@ -18,8 +18,8 @@ void swl_prompt_hasher_append(swl_prompt_hasher *hasher, const void *bytes, size
 
 namespace swiftlet {
 
-uint64_t hash_with_baseline(const void *bytes, size_t length, uint64_t seed) noexcept {
-    return XXH3_64bits_withSeed(bytes, length, seed);
+uint64_t hash_with_baseline(const void *bytes, size_t length) noexcept {
+    return XXH3_64bits(bytes, length);
 }
 
 }  // namespace swiftlet

@@ -12,7 +12,9 @@
 namespace swiftlet {
 
 inline void close_chunk(swl_prompt_hasher &hasher, const uint8_t *chunk) noexcept {
-    hasher.chain = chunk_hash(chunk, hasher.chunk_bytes, hasher.chain);
+    // The chunk's own hash waits for no other, so that the processor works on several at once; only this mixing is a chain.
+    const uint64_t own = chunk_hash(chunk, hasher.chunk_bytes);
+    hasher.chain = XXH3_64bits_withSeed(&own, sizeof own, hasher.chain);
     hasher.hashes[hasher.count++] = hasher.chain;
 }
 

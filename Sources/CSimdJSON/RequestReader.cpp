@@ -3,8 +3,9 @@
 #include <new>
 
 #include "CanonicalPrompt.hpp"
+#include "TapeWriter.hpp"
 
-// Budget of one read: one pass of simdjson (validation, tape, unescaped strings), one pass of XXH3 over the prompt, no allocation.
+// Budget of one read: one pass over the body (validation, tape, unescaped strings), one pass of XXH3 over the prompt, no allocation.
 
 using namespace swiftlet;
 
@@ -170,24 +171,29 @@ void read_document(
     CanonicalPrompt(tape, hasher).write(places.prompt);
 }
 
-/// The parser's two stages apart, so that the tape is bounded between them.
-bool parse(simdjson::dom::parser &parser, const uint8_t *body, size_t length) noexcept {
-    // Both are asked: a failed allocation may have left one of them grown and the other empty.
-    if (parser.capacity() < length || parser.doc.capacity() < length) {
-        size_t capacity = smallest_capacity;
-        while (capacity < length) { capacity *= 2; }
-        if (parser.allocate(capacity, deepest_nesting) != simdjson::SUCCESS) { return false; }
-        if (parser.doc.allocate(capacity) != simdjson::SUCCESS) { return false; }
-    }
+size_t rounded_capacity(size_t length) noexcept {
+    size_t capacity = smallest_capacity;
+    while (capacity < length) { capacity *= 2; }
+    return capacity;
+}
+
+/// Nearly always one pass of our own; what that declines simdjson reads, its two stages apart, so that the tape is bounded between them.
+bool parse(simdjson::dom::parser &parser, bool library_only, const uint8_t *body, size_t length) noexcept {
+    auto &document = parser.doc;
+    if (document.capacity() < length && document.allocate(rounded_capacity(length)) != simdjson::SUCCESS) { return false; }
+    // A word of the tape stands for two of simdjson's tokens at most, so that both passes keep the same bound.
+    if (!library_only && write_tape(body, length, document.tape.get(), largest_token_count / 2, document.string_buf.get())) { return true; }
+    if (parser.capacity() < length && parser.allocate(rounded_capacity(length), deepest_nesting) != simdjson::SUCCESS) { return false; }
     if (parser.implementation->stage1(body, length, simdjson::stage1_mode::regular) != simdjson::SUCCESS) { return false; }
     if (parser.implementation->n_structural_indexes > largest_token_count) { return false; }
-    return parser.implementation->stage2(parser.doc) == simdjson::SUCCESS;
+    return parser.implementation->stage2(document) == simdjson::SUCCESS;
 }
 
 }  // namespace
 
 struct swl_request_reader {
     simdjson::dom::parser parser;
+    bool library_only;
     uint8_t names[3][longest_kept_name];
     Watch watches[swl_watched_fields];
     size_t watch_count = 0;
@@ -202,7 +208,11 @@ struct swl_request_reader {
 
 size_t swl_request_padding(void) { return simdjson::SIMDJSON_PADDING; }
 
-swl_request_reader *swl_request_reader_create(void) { return new (std::nothrow) swl_request_reader; }
+swl_request_reader *swl_request_reader_create(bool library_only) {
+    auto *reader = new (std::nothrow) swl_request_reader;
+    if (reader != nullptr) { reader->library_only = library_only; }
+    return reader;
+}
 
 void swl_request_reader_destroy(swl_request_reader *reader) { delete reader; }
 
@@ -225,13 +235,13 @@ void swl_request_reader_read(
     if (length >= 3 && std::memcmp(body, "\xEF\xBB\xBF", 3) == 0) { body += 3, length -= 3; }
     if (length == 0 || length > largest_body) { return; }
     if (length <= retained_capacity) {
-        if (!parse(reader->parser, body, length)) { return; }
+        if (!parse(reader->parser, reader->library_only, body, length)) { return; }
         const auto &document = reader->parser.doc;
         return read_document(Tape(document.tape.get(), document.string_buf.get()), reader->watches, reader->watch_count, *hasher, *facts);
     }
     // One large body must not leave its memory behind in every loop: it gets a parser of its own, and only names survive.
     simdjson::dom::parser parser(length);
-    if (!parse(parser, body, length)) { return; }
+    if (!parse(parser, reader->library_only, body, length)) { return; }
     read_document(Tape(parser.doc.tape.get(), parser.doc.string_buf.get()), reader->watches, reader->watch_count, *hasher, *facts);
     reader->keep(facts->model, reader->names[0]);
     reader->keep(facts->user, reader->names[1]);

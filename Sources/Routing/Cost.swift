@@ -10,9 +10,10 @@ public struct CostTerms: Sendable, Equatable {
     public var queueWait = 0.0
     /// This request's uncached tokens × seconds per token.
     public var prefill = 0.0
-    /// Until enough of the KV cache is free, when those in flight will need all of it: the tokens that are short, at the pace at which
-    /// answers end and free theirs.
-    public var memoryWait = 0.0
+    /// The price of KV memory: the seconds in which a mean answer ends there and frees its own, times the square of the share that those
+    /// in flight and this request will use. So it is little among groups with room, whose prefixes stay where they are, and grows
+    /// before one is full, where requests would wait for answers to end and lose their place to others.
+    public var memory = 0.0
     /// This request's decode steps, the share that depends on the batch counted over the relaxation horizon only.
     public var decode = 0.0
     /// The stall that this prefill imposes on the sequences now decoding there.
@@ -38,11 +39,11 @@ public struct CostTerms: Sendable, Equatable {
 
     /// Expected time to first token.
     @inline(__always)
-    public var timeToFirstToken: Double { overhead + queueWait + prefill + memoryWait + warmUp + adapter + distance }
+    public var timeToFirstToken: Double { overhead + queueWait + prefill + warmUp + adapter + distance }
 
     @inline(__always)
     public var total: Double {
-        timeToFirstToken + decode + stall + slowdown + queueBehind + eviction + lateness
+        timeToFirstToken + memory + decode + stall + slowdown + queueBehind + eviction + lateness
     }
 }
 
@@ -50,7 +51,7 @@ extension CostTerms {
     /// Every term under its name, in seconds, and their sum.
     public var named: [(name: String, seconds: Double)] {
         [
-            ("overhead", overhead), ("queue_wait", queueWait), ("prefill", prefill), ("memory_wait", memoryWait),
+            ("overhead", overhead), ("queue_wait", queueWait), ("prefill", prefill), ("memory", memory),
             ("decode", decode), ("stall", stall),
             ("slowdown", slowdown), ("queue_behind", queueBehind), ("eviction", eviction),
             ("warm_up", warmUp), ("adapter", adapter), ("distance", distance), ("lateness", lateness), ("total", total),
@@ -116,14 +117,12 @@ struct CostInputs {
         terms.distance = group.distanceSeconds
         let growth = rule.growthPerSequence * (running + 1) + contextGrowth * (group.tokensInUse + promptTokens)
         let demand = uncached + outputTokens
-        // All that is in use is free once when an answer's time has passed.
-        let secondsPerFreedToken = meanOutputTokens * step * (1 + growth) / capacity
-        let shortage = max(group.tokensInUse + demand - rule.usable * capacity, 0)
-        terms.memoryWait = rule.memoryWait * shortage * secondsPerFreedToken
+        let fullness = (group.tokensInUse + demand) / capacity
+        terms.memory = rule.memory * fullness * fullness * meanOutputTokens * step * (1 + growth)
         terms.decode = rule.decode * step * (outputTokens + feltTokens * growth)
         terms.stall = rule.stall * rule.decode * group.decodingSequences * terms.prefill
         terms.slowdown = rule.slowdown * rule.decode * feltTokens * running * step * (rule.growthPerSequence + contextGrowth * promptTokens)
-        let behind = min(arrivalsPerGroup * terms.timeToFirstToken, rule.mostBehind)
+        let behind = min(arrivalsPerGroup * (terms.timeToFirstToken + terms.memory), rule.mostBehind)
         terms.queueBehind = rule.queueBehind * behind * terms.prefill
         let overflow = max(group.heldTokens + group.activeOutputTokens + demand - capacity, 0)
         terms.eviction = rule.eviction * max(group.reuse, reuseShare) * min(overflow, demand) * perToken

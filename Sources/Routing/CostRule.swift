@@ -4,12 +4,10 @@ public struct CostRule: Sendable, Equatable {
     /// A second of decode counts as so much of a second until the first token: decode is a matter of the whole answer, first token one of
     /// its start, and routers are judged by the start.
     public var decode = 0.25
-    /// Share of the estimated wait for memory that counts, and of the KV cache that may be in use before any wait is expected: answers
-    /// end earlier and later than expected, and a group that is nearly full preempts. Found by simulation.
-    public var memoryWait = 0.5
-    public var usable = 0.5
-    /// Steps that compute a prompt go on decoding, so that less than all of the prefill is a stall for the others. Found by simulation.
-    public var stall = 0.3
+    /// Share of a mean answer's time that a full KV cache costs. Found by simulation: with twice as much, requests leave prefixes that they
+    /// would find in place again; with half as much, groups get full one by one.
+    public var memory = 0.15
+    public var stall = 1.0
     public var slowdown = 1.0
     public var queueBehind = 1.0
     public var eviction = 1.0
@@ -20,8 +18,9 @@ public struct CostRule: Sendable, Equatable {
     /// Bursts make the arrival rate an overestimate of who will really wait.
     public var mostBehind = 8.0
     /// Least seconds that a difference in batch size is taken to last, and the factor on what the arrivals say of it: simulation found
-    /// that any makes requests leave their prefixes for a batch that is smaller for a moment.
-    public var leastHorizon = 0.05
+    /// that any makes requests leave their prefixes for a batch that is smaller for a moment. With much less than half a second two groups
+    /// keep what a hot prefix brings.
+    public var leastHorizon = 0.5
     public var horizon = 0.0
     /// Share of the prefill within which costs count as equal.
     public var band = 0.05
@@ -29,7 +28,7 @@ public struct CostRule: Sendable, Equatable {
     public init() {}
 
     private static let fields: [(String, any WritableKeyPath<CostRule, Double> & Sendable)] = [
-        ("decode", \.decode), ("memoryWait", \.memoryWait), ("usable", \.usable),
+        ("decode", \.decode), ("memory", \.memory),
         ("stall", \.stall), ("slowdown", \.slowdown), ("queueBehind", \.queueBehind), ("eviction", \.eviction),
         ("growthPerSequence", \.growthPerSequence), ("growthAtFullCache", \.growthAtFullCache),
         ("mostBehind", \.mostBehind), ("leastHorizon", \.leastHorizon), ("horizon", \.horizon), ("band", \.band),

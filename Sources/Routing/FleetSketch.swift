@@ -3,7 +3,7 @@
 struct FleetSketch: ~Copyable {
     /// Of four groups with slots in a row, one in each lane.
     struct Sketches: BitwiseCopyable {
-        /// Seconds that a request pays there whatever it is: the way, and the wait for KV memory.
+        /// Seconds that a request pays there whatever it is: the way, and the price of KV memory.
         var fixed: SIMD4<Float>
         /// Seconds per prefill token, before the fleet's factor; infinite while the group takes nothing.
         var perToken: SIMD4<Float>
@@ -114,12 +114,12 @@ extension RoutingState {
         let now = fleet.times.clock
         let isOut = !loads[slot].isUsed || !loads[slot].isReady || loads[slot].isEjected(now: now) || now < loads[slot].saturatedUntil
         let fullness = loads[slot].tokensInUse / loads[slot].kvCapacityTokens
-        // As in the cost: all that the cache holds is free once when a mean answer's time has passed.
-        let memoryWait =
-            cost.memoryWait * max(fullness - cost.usable, 0) * outputTokensExpected * loads[slot].decodeStepSeconds
+        // As in the cost.
+        let memory =
+            cost.memory * fullness * fullness * outputTokensExpected * loads[slot].decodeStepSeconds
             * (1 + cost.growthAtFullCache * fullness)
         let (group, lane) = (slot >> 2, Int(slot & 3))
-        fleet.sketches[group].fixed[lane] = Float(loads[slot].distanceSeconds + memoryWait)
+        fleet.sketches[group].fixed[lane] = Float(loads[slot].distanceSeconds + memory)
         fleet.sketches[group].perToken[lane] = isOut ? .infinity : Float(loads[slot].secondsPerToken * (1 + loads[slot].warmUpSlowness))
         fleet.sketches[group].tokensAhead[lane] = Float(loads[slot].tokensAhead)
         fleet.sketches[group].batch[lane] = Float(loads[slot].decodingSequences)

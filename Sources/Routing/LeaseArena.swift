@@ -18,8 +18,8 @@ struct Booking: BitwiseCopyable {
     var sequence: UInt64
     var bookedAt: UInt64
     var presumedPrefilledAt: UInt64
-    /// Whether memory was short when it was booked, so that its first token tells little of prefill.
-    var waitsForMemory: Bool
+    /// Whether its first token will tell of prefill alone, see `RoutingState.quietShare`.
+    var isQuiet: Bool
     var firstTokenAt: UInt64 = 0
     // Whole numbers from here to `outputTokens`, so that what is added and taken away cancels exactly.
     /// Its share of `GroupLoad.activeTokens`.

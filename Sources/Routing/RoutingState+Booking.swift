@@ -4,6 +4,10 @@ extension RoutingState {
     /// Output tokens of an answer about which nothing is known.
     var outputTokensExpected: Double { exp(outputLogMean) }
 
+    /// Share of its KV cache in use up to which a group's times to first token teach its prefill rate. Beyond, they tell as much of the batch
+    /// whose steps they share and of waits for memory, and a fleet that learns from them takes its busy groups for slow ones.
+    private static var quietShare: Double { 0.25 }
+
     /// Charges the chosen group with the request.
     mutating func book(
         _ request: borrowing RoutingRequest, hashes: UnsafeBufferPointer<UInt64>, inputs: CostInputs, slot: UInt32,
@@ -31,7 +35,8 @@ extension RoutingState {
             generation: leases.bookings[index].generation, nextFree: 0, slot: slot, groupGeneration: loads[slot].generation,
             awaitsFirstToken: true, isProbe: loads[slot].failures > 0, isStreamed: request.isStreamed,
             matchIsPrefilled: matchIsPrefilled, olderUnstreamed: 0, newerUnstreamed: 0, sequence: sequence, bookedAt: now,
-            presumedPrefilledAt: now &+ UInt64(min(2 * ttft, 3_600) * 1e9), waitsForMemory: terms.memoryWait > 0,
+            presumedPrefilledAt: now &+ UInt64(min(2 * (ttft + terms.memory), 3_600) * 1e9),
+            isQuiet: loads[slot].tokensInUse + uncached + output <= Self.quietShare * loads[slot].kvCapacityTokens,
             activeTokens: active, uncachedTokens: uncached, outputTokens: output,
             queuedTokensAtBooking: loads[slot].tokensAhead, promptBytes: Double(max(request.promptBytes, 0)),
             matchedBytes: Double(min(max(depth &* request.chunkBytes, 0), max(request.promptBytes, 0))), insertion: insertion)
@@ -83,7 +88,7 @@ extension RoutingState {
         guard let slot = liveSlot(of: index) else { return }
         leases.bookings[index].firstTokenAt = now
         let booking = leases.bookings[index]
-        if booking.isStreamed && booking.promptBytes > 0 && !booking.waitsForMemory {
+        if booking.isStreamed && booking.promptBytes > 0 && booking.isQuiet {
             let tokens = booking.queuedTokensAtBooking + booking.uncachedTokens
             learnPrefill(slot, tokens: tokens, seconds: now.seconds(since: booking.bookedAt))
         }

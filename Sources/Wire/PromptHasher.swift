@@ -4,7 +4,7 @@ import CSimdJSON
 /// the end of chunk `i`:
 ///
 ///     h₋₁ = seed, mixed with each salt
-///     hᵢ  = XXH3-64(chunkᵢ, seed: hᵢ₋₁)          (xxHash specification 0.8)
+///     hᵢ  = XXH3-64(XXH3-64(chunkᵢ), seed: hᵢ₋₁)          (xxHash specification 0.8; integers in little-endian order)
 ///
 /// Only full chunks are hashed. Budget: no allocation after `init`; only chunks that straddle two slices are copied.
 /// Not Sendable: one per event loop.

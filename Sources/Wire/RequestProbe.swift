@@ -3,7 +3,7 @@ import CSimdJSON
 /// Reads from a request body what routing needs: the model, the sampling fields that bear on cost and caching, and the chained
 /// hashes of the canonical prompt. One per event loop; not Sendable.
 ///
-/// Budget: one call into C++ per request, one pass of simdjson and one of XXH3, no allocation once warm. Bodies up to 1 MiB are read in
+/// Budget: one call into C++ per request, one pass over the body and one of XXH3, no allocation once warm. Bodies up to 1 MiB are read in
 /// memory that stays (at most 14 MiB, in proportion to what the bodies hold); larger ones, up to 64 MiB, in memory freed before `probe` returns.
 ///
 /// The canonical prompt is a byte string that two requests share as far as an engine's KV cache could share their prefill: tools, then
@@ -26,9 +26,10 @@ public final class RequestProbe {
     ///   - chunkBytes: prompt bytes per hash.
     ///   - watching: names of body fields whose values are hashed for `watched(_:)`, in UTF-8: members of the body, or with a dot members
     ///     of an object in it. The first `mostWatched` that are 1 to 64 bytes long are taken.
-    public init(maximumChunks: Int = 65_536, chunkBytes: Int = 256, watching: [[UInt8]] = []) {
+    ///   - libraryOnly: has simdjson read every body, not only those that the faster pass of our own declines: a second opinion.
+    public init(maximumChunks: Int = 65_536, chunkBytes: Int = 256, watching: [[UInt8]] = [], libraryOnly: Bool = false) {
         hasher = PromptHasher(maximumChunks: maximumChunks, chunkBytes: chunkBytes)
-        reader = swl_request_reader_create()
+        reader = swl_request_reader_create(libraryOnly)
         if let reader { for name in watching { _ = swl_request_reader_watch(reader, name, name.count) } }
         clear()
     }

@@ -8,7 +8,8 @@ import Testing
     private func reference(_ bytes: [UInt8], seed: UInt64, chunk: Int) -> [UInt64] {
         var chain = seed
         return stride(from: 0, to: bytes.count - bytes.count % chunk, by: chunk).map { start in
-            chain = bytes[start..<(start + chunk)].withUnsafeBytes { swl_xxh3($0.baseAddress, chunk, chain) }
+            let own = bytes[start..<(start + chunk)].withUnsafeBytes { swl_xxh3($0.baseAddress, chunk, 0) }
+            chain = withUnsafeBytes(of: own.littleEndian) { swl_xxh3($0.baseAddress, 8, chain) }
             return chain
         }
     }

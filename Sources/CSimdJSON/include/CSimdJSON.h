@@ -3,7 +3,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// The C face of two C++ pieces: a chained chunk hasher, and a reader that walks one request body with simdjson and feeds
+// The C face of two C++ pieces: a chained chunk hasher, and a reader that walks one request body's JSON and feeds
 // that hasher. One request costs one call. Nothing here throws, and nothing allocates once its buffers have grown.
 
 #ifdef __cplusplus
@@ -65,8 +65,8 @@ typedef struct swl_request_reader swl_request_reader;
 /// Bytes that must be readable past the end of a body (their values do not matter).
 size_t swl_request_padding(void);
 
-/// NULL when memory is short.
-swl_request_reader *swl_request_reader_create(void);
+/// NULL when memory is short. With `library_only` simdjson reads every body: the second opinion that tests compare with.
+swl_request_reader *swl_request_reader_create(bool library_only);
 void swl_request_reader_destroy(swl_request_reader *reader);
 
 /// Has the reader hash one more field of the bodies to come: a member of the body, or with a dot in its name a member of an object in

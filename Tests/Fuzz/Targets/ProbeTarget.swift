@@ -43,6 +43,8 @@ private func maxTokens(of body: ReferenceJSON) -> Int? {
     let probe = RequestProbe(maximumChunks: 64, chunkBytes: 16)
     let found = Probed(input, probe)
     try check(found.hashes.count <= 64, "hashes are bounded")
+    try checkEqual(
+        Probed(input, RequestProbe(maximumChunks: 64, chunkBytes: 16, libraryOnly: true)), found, "simdjson's reading and the faster pass'")
     try check(found.n >= 1 && (found.maxTokens ?? 0) >= 0, "counts are no debts")
     var plain = Array(input)
     if plain.starts(with: [0xEF, 0xBB, 0xBF]) { plain.removeFirst(3) }

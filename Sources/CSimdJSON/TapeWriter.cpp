@@ -1,0 +1,305 @@
+#include "TapeWriter.hpp"
+
+#include <cstring>
+
+#define SIMDJSON_EXCEPTIONS 0
+#include <simdjson.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+// Why beside simdjson: a prompt is one long string. simdjson finds the structure of every 64 bytes first and copies strings in a second
+// pass, 1.8 instructions a byte together; here a string costs 0.3, since inside one nothing but a quote, a backslash or a control
+// character matters.
+
+namespace swiftlet {
+
+#if defined(__x86_64__)
+
+namespace {
+
+constexpr unsigned deepest_nesting = 64;
+/// Integers of this many digits cannot overflow 64 bits, and a mantissa below 2^53 over a power of ten up to 10^22 is divided exactly
+/// (W. D. Clinger, How to Read Floating Point Numbers Accurately, 1990).
+constexpr size_t most_digits = 18;
+constexpr uint64_t largest_mantissa = uint64_t(1) << 53;
+constexpr double powers_of_ten[most_digits + 1] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8, 1e9,
+                                                   1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18};
+
+constexpr bool is_space(uint8_t byte) noexcept { return byte == ' ' || byte == '\n' || byte == '\r' || byte == '\t'; }
+constexpr bool is_digit(uint8_t byte) noexcept { return uint8_t(byte - '0') < 10; }
+
+/// What an escape of one letter stands for; 0 where there is none.
+constexpr uint8_t unescaped(uint8_t letter) noexcept {
+    switch (letter) {
+        case '"': case '\\': case '/': return letter;
+        case 'b': return '\b';
+        case 'f': return '\f';
+        case 'n': return '\n';
+        case 'r': return '\r';
+        case 't': return '\t';
+        default: return 0;
+    }
+}
+
+/// The value of four hexadecimal digits, or one beyond 0xFFFF.
+uint32_t hexadecimal(const uint8_t *digits) noexcept {
+    uint32_t value = 0;
+    for (size_t index = 0; index < 4; index += 1) {
+        const uint8_t byte = digits[index];
+        const uint8_t letter = byte | 0x20;
+        if (is_digit(byte)) { value = value << 4 | uint32_t(byte - '0'); }
+        else if (letter >= 'a' && letter <= 'f') { value = value << 4 | uint32_t(letter - 'a' + 10); }
+        else { return UINT32_MAX; }
+    }
+    return value;
+}
+
+uint8_t *write_utf8(uint32_t point, uint8_t *out) noexcept {
+    if (point < 0x80) {
+        *out++ = uint8_t(point);
+    } else if (point < 0x800) {
+        *out++ = uint8_t(0xC0 | point >> 6);
+        *out++ = uint8_t(0x80 | (point & 0x3F));
+    } else if (point < 0x10000) {
+        *out++ = uint8_t(0xE0 | point >> 12);
+        *out++ = uint8_t(0x80 | (point >> 6 & 0x3F));
+        *out++ = uint8_t(0x80 | (point & 0x3F));
+    } else {
+        *out++ = uint8_t(0xF0 | point >> 18);
+        *out++ = uint8_t(0x80 | (point >> 12 & 0x3F));
+        *out++ = uint8_t(0x80 | (point >> 6 & 0x3F));
+        *out++ = uint8_t(0x80 | (point & 0x3F));
+    }
+    return out;
+}
+
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+
+class TapeWriter {
+  public:
+    TapeWriter(const uint8_t *body, size_t length, uint64_t *words, size_t most_words, uint8_t *texts) noexcept
+        : at_(body), end_(body + length), words_(words), last_(words + most_words), word_(words + 1), texts_(texts),
+          text_(texts) {}
+
+    bool document() noexcept {
+        if (!value(0)) { return false; }
+        skip_space();
+        if (at_ != end_) { return false; }
+        put('r', 0);
+        words_[0] = tagged('r', size_t(word_ - words_));
+        return true;
+    }
+
+    /// Whether a byte beyond ASCII was met, so that UTF-8 is still to be validated.
+    bool is_beyond_ascii() const noexcept { return _mm256_movemask_epi8(seen_) != 0; }
+
+  private:
+    static uint64_t tagged(char tag, uint64_t payload) noexcept { return uint64_t(uint8_t(tag)) << 56 | payload; }
+    void put(char tag, uint64_t payload) noexcept { *word_++ = tagged(tag, payload); }
+
+    void skip_space() noexcept {
+        while (at_ < end_ && is_space(*at_)) { at_ += 1; }
+    }
+
+    bool value(unsigned depth) noexcept {
+        skip_space();
+        if (at_ >= end_ || word_ >= last_) { return false; }
+        switch (*at_) {
+            case '"': return text();
+            case '{': return depth < deepest_nesting && object(depth + 1);
+            case '[': return depth < deepest_nesting && array(depth + 1);
+            case 't': return literal("true", 't');
+            case 'f': return literal("false", 'f');
+            case 'n': return literal("null", 'n');
+            default: return number();
+        }
+    }
+
+    bool object(unsigned depth) noexcept {
+        uint64_t *const opening = word_++;
+        at_ += 1;
+        skip_space();
+        if (*at_ != '}') {
+            for (;;) {
+                if (at_ >= end_ || *at_ != '"' || !text()) { return false; }
+                skip_space();
+                if (*at_ != ':') { return false; }
+                at_ += 1;
+                if (!value(depth)) { return false; }
+                skip_space();
+                if (*at_ != ',') { break; }
+                at_ += 1;
+                skip_space();
+            }
+        }
+        return close(opening, '{', '}');
+    }
+
+    bool array(unsigned depth) noexcept {
+        uint64_t *const opening = word_++;
+        at_ += 1;
+        skip_space();
+        if (*at_ != ']') {
+            for (;;) {
+                if (!value(depth)) { return false; }
+                skip_space();
+                if (*at_ != ',') { break; }
+                at_ += 1;
+            }
+        }
+        return close(opening, '[', ']');
+    }
+
+    bool close(uint64_t *opening, char open, char closing) noexcept {
+        if (at_ >= end_ || *at_ != uint8_t(closing)) { return false; }
+        at_ += 1;
+        put(closing, uint64_t(opening - words_));
+        *opening = tagged(open, uint64_t(word_ - words_));
+        return true;
+    }
+
+    /// What follows is looked at by whoever called: only space, a comma or a closing bracket may.
+    template <size_t size>
+    bool literal(const char (&name)[size], char tag) noexcept {
+        if (std::memcmp(at_, name, size - 1) != 0) { return false; }
+        at_ += size - 1;
+        put(tag, 0);
+        return true;
+    }
+
+    bool number() noexcept {
+        const bool is_negative = *at_ == '-';
+        const uint8_t *const first = at_ + is_negative;
+        const uint8_t *next = first;
+        uint64_t digits = 0;
+        for (; is_digit(*next) && next - first <= ptrdiff_t(most_digits); next += 1) { digits = digits * 10 + (*next - '0'); }
+        const size_t whole = size_t(next - first);
+        if (whole == 0 || whole > most_digits || (whole > 1 && *first == '0')) { return false; }
+        if (*next == 'e' || *next == 'E') { return false; }
+        if (*next != '.') {
+            if (is_negative && digits == 0) { return false; }
+            at_ = next;
+            put('l', 0);
+            *word_++ = is_negative ? ~digits + 1 : digits;
+            return true;
+        }
+        const uint8_t *const fraction = next += 1;
+        for (; is_digit(*next) && next - fraction <= ptrdiff_t(most_digits - whole); next += 1) { digits = digits * 10 + (*next - '0'); }
+        const size_t decimals = size_t(next - fraction);
+        if (decimals == 0 || whole + decimals > most_digits || digits > largest_mantissa) { return false; }
+        if (*next == 'e' || *next == 'E') { return false; }
+        const double magnitude = double(digits) / powers_of_ten[decimals];
+        const double result = is_negative ? -magnitude : magnitude;
+        at_ = next;
+        put('d', 0);
+        std::memcpy(word_++, &result, sizeof result);
+        return true;
+    }
+
+    /// An entry: length in 4 bytes, the unescaped bytes, a zero.
+    bool text() noexcept {
+        put('"', uint64_t(text_ - texts_));
+        const uint8_t *from = at_ + 1;
+        uint8_t *const entry = text_ + sizeof(uint32_t);
+        uint8_t *to = entry;
+        // A local: the bytes stored below might else be this object's.
+        __m256i seen = seen_;
+        for (;;) {
+            if (from >= end_) { return false; }
+            const __m256i block = copy(from, to, seen);
+            const __m256i next = copy(from + sizeof block, to + sizeof block, seen);
+            const uint64_t stops = uint32_t(_mm256_movemask_epi8(block)) | uint64_t(uint32_t(_mm256_movemask_epi8(next))) << 32;
+            if (stops == 0) {
+                from += 2 * sizeof block;
+                to += 2 * sizeof block;
+                continue;
+            }
+            const size_t plain = size_t(__builtin_ctzll(stops));
+            from += plain;
+            to += plain;
+            if (from >= end_) { return false; }
+            if (*from == '"') { break; }
+            if (*from != '\\' || !escape(from, to)) { return false; }
+        }
+        seen_ = seen;
+        at_ = from + 1;
+        const uint32_t length = uint32_t(to - entry);
+        std::memcpy(text_, &length, sizeof length);
+        *to = 0;
+        text_ = to + 1;
+        return true;
+    }
+
+    /// Copies a block; where it has a quote, a backslash or a control character the result has 0xFF.
+    static __m256i copy(const uint8_t *from, uint8_t *to, __m256i &seen) noexcept {
+        const __m256i block = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from));
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), block);
+        seen = _mm256_or_si256(seen, block);
+        // Of the 16 low halves of a byte, that of a quote and that of a backslash select them; what the others select ends otherwise.
+        const __m256i specials = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, '"', 0, 0, 0, 0, 0, 0, 0, 0, 0, '\\', 0, 0, 0));
+        const __m256i special = _mm256_cmpeq_epi8(_mm256_shuffle_epi8(specials, block), block);
+        const __m256i control = _mm256_cmpeq_epi8(_mm256_min_epu8(block, _mm256_set1_epi8(0x1F)), block);
+        return _mm256_or_si256(special, control);
+    }
+
+    static bool escape(const uint8_t *&from, uint8_t *&to) noexcept {
+        if (from[1] != 'u') {
+            const uint8_t byte = unescaped(from[1]);
+            *to++ = byte;
+            from += 2;
+            return byte != 0;
+        }
+        uint32_t point = hexadecimal(from + 2);
+        from += 6;
+        if (point >= 0xD800 && point < 0xDC00 && from[0] == '\\' && from[1] == 'u') {
+            const uint32_t low = hexadecimal(from + 2);
+            if (low < 0xDC00 || low > 0xDFFF) { return false; }
+            point = 0x10000 + ((point - 0xD800) << 10) + (low - 0xDC00);
+            from += 6;
+        } else if (point > 0xFFFF || (point >= 0xD800 && point < 0xE000)) {
+            return false;
+        }
+        to = write_utf8(point, to);
+        return true;
+    }
+
+    const uint8_t *at_;
+    const uint8_t *const end_;
+    uint64_t *const words_;
+    const uint64_t *const last_;
+    uint64_t *word_;
+    uint8_t *const texts_;
+    uint8_t *text_;
+    __m256i seen_ = _mm256_setzero_si256();
+};
+
+bool write_with_avx2(const uint8_t *body, size_t length, uint64_t *words, size_t most_words, uint8_t *texts) noexcept {
+    TapeWriter writer(body, length, words, most_words, texts);
+    if (!writer.document()) { return false; }
+    return !writer.is_beyond_ascii() || simdjson::validate_utf8(reinterpret_cast<const char *>(body), length);
+}
+
+#pragma clang attribute pop
+
+bool has_avx2() noexcept {
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2");
+}
+
+const bool writes_with_avx2 = has_avx2();
+
+}  // namespace
+
+bool write_tape(const uint8_t *body, size_t length, uint64_t *words, size_t most_words, uint8_t *texts) noexcept {
+    return writes_with_avx2 && write_with_avx2(body, length, words, most_words, texts);
+}
+
+#else
+
+bool write_tape(const uint8_t *, size_t, uint64_t *, size_t, uint8_t *) noexcept { return false; }
+
+#endif
+
+}  // namespace swiftlet
