@@ -39,10 +39,14 @@ public final class LoadRun: Sendable {
     public var isPartial: Bool { state.withLock { $0.isStopped } }
 
     /// How the threads that sent were scheduled, in words; known when `run` has returned.
-    public var schedule: String { state.withLock { "\($0.schedule), idle cores \($0.coresAreAwake ? "kept awake" : "may sleep")" } }
+    public var schedule: String {
+        if settings.busyPolls { return "ordinary, never asleep (--busy-poll)" }
+        return state.withLock { "\($0.schedule), idle cores \($0.coresAreAwake ? "kept awake" : "may sleep")" }
+    }
 
     /// A closed loop has no times to keep, and sends as fast as it is answered: ahead of all others it would only starve those who answer.
     private func realTime(_ loops: Int) -> RealTimeRequest {
+        if settings.busyPolls { return .off }
         if case .closed = settings.mode, settings.realTime == .auto { return .off }
         return settings.realTime.resolved(loops: loops, cores: ProcessInfo.processInfo.activeProcessorCount)
     }
@@ -65,6 +69,7 @@ public final class LoadRun: Sendable {
                 // Ahead of what it measures, where it may be: on a busy machine it would be late itself.
                 let thread = try LoopThread.start(label: "swiftlet.bench.\(number)", realTime: realTime(shares.count)) { [self] loop in
                     _ = swl_tighten_timers()
+                    loop.busyPolls = settings.busyPolls
                     let generator = LoadGenerator(
                         loop: loop, plan: plan, indices: indices, target: target, settings: settings,
                         tls: tls.map { UpstreamTLS(source: $0, host: target.host, log: OperatorLog()) }, startNanoseconds: start

@@ -71,6 +71,8 @@ public struct LoadSettings: Sendable {
     public var loops = 1
     /// Whether the threads that send run ahead of all ordinary ones; in a closed loop `auto` means no.
     public var realTime = RealTimeRequest.auto
+    /// Whether its loops never sleep; they are ordinary threads then, since one that never sleeps must not run ahead of all others.
+    public var busyPolls = false
     /// HTTP/2 connections per loop; HTTP/1.1 opens what it needs.
     public var connections = 1
     /// Silence in an answer, or before it, after which it is given up.

@@ -72,6 +72,8 @@ struct LoadOptions: ParsableArguments {
             "Whether those threads, and groups that it starts, run ahead of all ordinary ones: on, off, or auto (where permitted; not in a closed loop)."
     )
     var realtime = RealTimeRequest.auto
+    @Flag(help: "Have those threads never sleep, so that no wake-up is in any time: a core for each, and --realtime off.")
+    var busyPoll = false
     @Option(help: "HTTP/2 connections per thread.")
     var connections = 1
     @Option(help: "What a request must keep to be good: ttft:MS,tpot:MS,e2e:MS, or \(GoodputTarget.presetNames.joined(separator: ", ")).")
@@ -224,6 +226,7 @@ struct LoadOptions: ParsableArguments {
             closedLoop.map { .closed(concurrency: max(1, $0 / loops)) } ?? .open(limit: maxConcurrency.map { max(1, $0 / loops) })
         settings.loops = loops
         settings.realTime = realtime
+        settings.busyPolls = busyPoll
         settings.connections = connections
         settings.timeoutNanoseconds = UInt64(timeout * 1e9)
         settings.drainNanoseconds = UInt64(drain * 1e9)

@@ -38,6 +38,9 @@ struct StubCommand: ParsableCommand {
     )
     var realtime = RealTimeRequest.off
 
+    @Flag(help: "Have those threads never sleep, so that requests and tokens wait for no wake-up: a core for each, and --realtime off.")
+    var busyPoll = false
+
     @Flag(help: "Print the presets and what they mean, and exit.")
     var listPresets = false
 
@@ -213,7 +216,8 @@ struct StubCommand: ParsableCommand {
         guard let address = SocketAddress(listen) else { return [] }
         let (stub, replicas, admin) = (try makeStub(), max(replicas, dataParallelSize), adminListen.flatMap { SocketAddress($0) })
         let loops = min(loops, replicas)
-        let realTime = realtime.resolved(loops: loops, cores: ProcessInfo.processInfo.activeProcessorCount)
+        let realTime = busyPoll ? .off : realtime.resolved(loops: loops, cores: ProcessInfo.processInfo.activeProcessorCount)
+        let busyPolls = busyPoll
         let saysSchedule = realtime != .off
         return try (0..<loops).map { index in
             let first = index * replicas / loops
@@ -224,6 +228,7 @@ struct StubCommand: ParsableCommand {
                 if saysSchedule, index == 0 { FileHandle.standardError.write(Data("scheduled: \(ThreadSchedule.current)\n".utf8)) }
                 // Steps end when they end, not up to 50 µs later.
                 _ = swl_tighten_timers()
+                loop.busyPolls = busyPolls
                 let fleet = try StubFleet(
                     loop: loop, address: address.with(port: port), replicas: last - first, configuration: stub,
                     admin: index == 0 ? admin : nil, firstRank: first, report: Self.tell)

@@ -404,7 +404,11 @@ def test_real_time_where_it_is_refused(engine, tmp_path):
 
 def test_a_closed_loop_runs_ahead_of_nobody(engine, tmp_path):
     """It sends as fast as it is answered: in real time it would starve who answers."""
-    for loop, expected in ((["--closed-loop", 2], {"ordinary"}), ([], {"real-time (SCHED_RR 10)", "ordinary (real-"})):
+    for loop, expected in (
+        (["--closed-loop", 2], {"ordinary"}),
+        ([], {"real-time (SCHED_RR 10)", "ordinary (real-"}),
+        (["--busy-poll"], {"ordinary, never asleep"}),
+    ):
         bench("run", engine.url, "--rate", 40, "--duration", 0.2, "--input-tokens", 8, "--output-tokens", 2, *loop,
               "--json", tmp_path / "json")  # fmt: skip
         schedule = json.loads((tmp_path / "json").read_text())["environment"]["generatorSchedule"]

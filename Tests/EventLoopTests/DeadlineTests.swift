@@ -21,6 +21,24 @@ import Testing
         #expect(fired == Array(0..<200))
     }
 
+    @Test func aLoopThatNeverSleepsKeepsThemToo() throws {
+        let loop = try EventLoop()
+        loop.busyPolls = true
+        var fired: [Int] = []
+        for place in [2, 0, 1] {
+            let handler = ScriptedHandler(loop: loop)
+            let asked = loop.now + UInt64(place) * 1_000_000
+            handler.onDeadline = { handler in
+                #expect(handler.loop.now >= asked)
+                fired.append(place)
+                if place == 2 { handler.loop.mailbox.post { $0.stop() } }
+            }
+            handler.setDeadline(asked)
+        }
+        run(loop)
+        #expect(fired == [0, 1, 2])
+    }
+
     @Test func movedEarlierAndLaterComeWhereTheyWereMovedTo() throws {
         let loop = try EventLoop()
         let base = loop.now
