@@ -172,7 +172,9 @@ struct LoadOptions: ParsableArguments {
         guard rates.count == rate.count(where: { $0 == "," }) + 1 else {
             throw ValidationError("--rate: expected RATE, RATE,RATE… or FROM-TO, each up to 10000000, found '\(rate)'")
         }
-        guard durations.count == 1 || durations.count == rates.count, durations.allSatisfy({ (0...86_400).contains($0) }) else { throw ValidationError("--duration: expected seconds, one value or one for each rate, found '\(duration)'") }
+        guard durations.count == 1 || durations.count == rates.count, durations.allSatisfy({ (0...86_400).contains($0) }) else {
+            throw ValidationError("--duration: expected seconds, one value or one for each rate, found '\(duration)'")
+        }
         let stages = rates.enumerated().map { index, rates in
             ArrivalSchedule.Stage(
                 startRate: rates.from, endRate: rates.to, seconds: durations[durations.count == 1 ? 0 : index], gapSeconds: stageGap)

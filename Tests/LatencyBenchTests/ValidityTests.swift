@@ -75,7 +75,9 @@ import Workload
     }
 
     @Test func thereAreNoKeysInReports() throws {
-        let command = ["bench", "-H", "Authorization: Bearer abc", "--header", "x-key:abc", "--header=a: abc", "-Hb: abc", "--label", "c: d"]
+        let command = [
+            "bench", "-H", "Authorization: Bearer abc", "--header", "x-key:abc", "--header=a: abc", "-Hb: abc", "--label", "c: d",
+        ]
         let kept = [
             "bench", "-H", "Authorization: [redacted]", "--header", "x-key: [redacted]", "--header=a: [redacted]", "-Hb: [redacted]",
             "--label", "c: d",
