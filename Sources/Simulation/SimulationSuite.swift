@@ -12,7 +12,7 @@ public enum SimulationSuite {
     }
 
     /// Named workloads.
-    public static var workloads: [String] { SyntheticShape.named.keys.sorted() + LoadPlan.standardNames }
+    public static var workloads: [String] { LoadPlan.names }
 
     /// One of `workloads` at a load; a warm-up at `warmRate` goes before it.
     public static func row(

@@ -3,10 +3,17 @@ import Foundation
 /// Workloads whose shape is more than a shared beginning, each from a schedule and a seed. Sizes in tokens.
 extension LoadPlan {
     /// Their names, in the order of the functions that make them.
-    public static let standardNames = ["toolagent", "reasoning", "rotating-zipf", "sibling-bursts", "no-prefix"]
+    private static let ownNames = ["toolagent", "reasoning", "rotating-zipf", "sibling-bursts", "no-prefix"]
+    public static let standardNames = ownNames + ConversationShape.catalogue.keys.sorted()
+    /// Every name of a workload.
+    public static let names = SyntheticShape.named.keys.sorted() + standardNames
 
     /// One of `standardNames`; nil when there is none of that name.
     public init?(standard name: String, schedule: ArrivalSchedule, process: String, seed: UInt64) {
+        if let shape = ConversationShape.catalogue[name] {
+            self.init(name: name, conversations: shape, schedule: schedule, process: process, seed: seed)
+            return
+        }
         var draw = Draw(seed: seed)
         let requests: [PlannedRequest]
         switch name {
@@ -102,7 +109,7 @@ extension LoadPlan {
 }
 
 /// Draws for workloads.
-private struct Draw {
+struct Draw {
     private var generator: SeededGenerator
     /// Cumulated weights by size and exponent.
     private var zipfTables: [String: [Double]] = [:]
@@ -113,11 +120,15 @@ private struct Draw {
     mutating func unit() -> Double { Double(generator.next() >> 11) * 0x1p-53 }
 
     /// By the mean and the standard deviation of the values themselves, at least 1.
-    mutating func logNormal(mean: Double, deviation: Double) -> Int {
+    mutating func logNormal(mean: Double, deviation: Double) -> Int { max(1, Int(logNormalValue(mean: mean, deviation: deviation))) }
+
+    mutating func logNormalValue(mean: Double, deviation: Double) -> Double {
         let variance = log(1 + deviation * deviation / (mean * mean))
-        let normal = (-2 * log(1 - unit())).squareRoot() * cos(2 * .pi * unit())
-        return max(1, Int(exp(log(mean) - variance / 2 + variance.squareRoot() * normal)))
+        return exp(log(mean) - variance / 2 + variance.squareRoot() * normal())
     }
+
+    /// Standard normal (Box and Muller).
+    mutating func normal() -> Double { (-2 * log(1 - unit())).squareRoot() * cos(2 * .pi * unit()) }
 
     /// A rank below `count`, the first the most frequent.
     mutating func zipf(_ count: Int, exponent: Double) -> UInt64 {

@@ -17,7 +17,7 @@ struct LoadOptions: ParsableArguments {
 
     @Option(
         name: .customLong("workload"),
-        help: "Named workload: \(SyntheticShape.named.keys.sorted().joined(separator: ", ")). (default: chatbot)")
+        help: "Named workload: \(LoadPlan.names.joined(separator: ", ")). (default: chatbot)")
     var givenWorkload: String?
     @Option(help: "Trace instead: JSONL of Mooncake or AIPerf, CSV of Azure or BurstGPT.")
     var trace: String?
@@ -107,9 +107,13 @@ struct LoadOptions: ParsableArguments {
             throw ValidationError("--api: expected chat, text, plain or infer, found '\(api)'")
         }
         guard api != "infer" || !model.isEmpty else { throw ValidationError("--model: expected a name, for --api infer") }
-        guard trace != nil || SyntheticShape.named[workload] != nil else {
+        guard trace != nil || LoadPlan.names.contains(workload) else {
             throw ValidationError(
-                "--workload: expected one of \(SyntheticShape.named.keys.sorted().joined(separator: ", ")), found '\(workload)'")
+                "--workload: expected one of \(LoadPlan.names.joined(separator: ", ")), found '\(workload)'")
+        }
+        let sizes: [Any?] = [groups, promptsPerGroup, systemTokens, inputTokens, outputTokens, turns, thinkSeconds]
+        guard trace != nil || !LoadPlan.standardNames.contains(workload) || sizes.allSatisfy({ $0 == nil }) else {
+            throw ValidationError("--workload \(workload): its sizes are distributions of its own, and flags of sizes do not change them")
         }
         guard goodput == nil || goodputTarget != nil else {
             throw ValidationError("--goodput: expected ttft:MS,tpot:MS,e2e:MS or a preset's name, found '\(goodput ?? "")'")
@@ -211,6 +215,10 @@ struct LoadOptions: ParsableArguments {
             return try LoadPlan(trace: text, file: trace, options: options)
         }
         let schedule = ArrivalSchedule(try process(), stages: try stages ?? self.stages(), seed: seed, limit: limit ?? .max)
+        if api != "plain", var plan = LoadPlan(standard: workload, schedule: schedule, process: arrival, seed: seed) {
+            plan.salt(salt ?? self.salt)
+            return plan
+        }
         return LoadPlan(
             name: api == "plain" ? "plain" : workload, shape: api == "plain" ? .plain : shape(), schedule: schedule, process: arrival,
             seed: seed, salt: salt ?? self.salt)

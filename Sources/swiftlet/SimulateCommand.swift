@@ -17,7 +17,7 @@ struct SimulateCommand: ParsableCommand {
 
     @Option(help: "Trace to play: Mooncake's JSONL, AIPerf's, Azure's or BurstGPT's CSV.")
     var trace: String?
-    @Option(help: "Named workload: \((SyntheticShape.named.keys.sorted() + LoadPlan.standardNames).joined(separator: ", ")).")
+    @Option(help: "Named workload: \(LoadPlan.names.joined(separator: ", ")).")
     var workload = "b2b-saas"
     @Option(help: "Requests (or sessions) per second; for a trace, times its own speed. Several are separated by commas.")
     var rate = "10"

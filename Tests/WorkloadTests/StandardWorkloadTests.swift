@@ -3,7 +3,9 @@ import Workload
 
 @Suite struct StandardWorkloadTests {
     private func plan(_ name: String, seed: UInt64 = 1) -> LoadPlan? {
-        let schedule = ArrivalSchedule(.poisson, stages: [.init(startRate: 100, seconds: 30)], seed: seed)
+        // Conversations of hundreds of turns are plenty with fewer of them.
+        let rate: Double = name == "code-generation" ? 2 : 100
+        let schedule = ArrivalSchedule(.poisson, stages: [.init(startRate: rate, seconds: 30)], seed: seed)
         return LoadPlan(standard: name, schedule: schedule, process: "poisson", seed: seed)
     }
 
@@ -26,6 +28,38 @@ import Workload
         #expect(abs(prompts / prompt - 1) < 0.25, "\(prompts)")
         #expect(abs(answers / answer - 1) < 0.25, "\(answers)")
         #expect(abs(plan.idealHitRate - reuse) < 0.15, "\(plan.idealHitRate)")
+    }
+
+    /// What a conversation shares with others, mean tokens of its own start, mean turns, tokens a turn adds and answers, as published,
+    /// where bounds that cut a tail leave the mean where it was.
+    @Test(arguments: [
+        ("interactive-chat", 1_000, 4_000.0, 4, 50.0, 300.0), ("deep-research", 2_000, 45_000, 15, 3_000, 300),
+        ("synthetic-data-gen", 2_000, 0, 1, 500, 4_250), ("predicted-latency-b", 1_000, 0, 5, 3_000, 1_000),
+        ("predicted-latency-d", 1_000, 0, 5, 6_200, 1_000), ("aiperf-agentic", 32_000, 15_000, 12, 5_300, 1_000),
+        ("contentgen", 0, 0, 1, 1_024, 1_024),
+    ]) func conversationsAreAsPublished(name: String, shared: Int, own: Double, turns: Double, input: Double, output: Double) throws {
+        let plan = try #require(self.plan(name))
+        let starts = plan.requests.filter { $0.thinkNanoseconds == 0 && (!$0.system.isEmpty || shared == 0) }
+        let count = Double(starts.count)
+        func near(_ value: Double, _ expected: Double) -> Bool { abs(value - expected) <= 0.15 * expected }
+        #expect(shared == 0 || starts.allSatisfy { $0.system.first?.tokens == shared })
+        #expect(near(starts.reduce(0.0) { $0 + Double($1.system.dropFirst().reduce(0) { $0 + $1.tokens }) } / count, own))
+        #expect(near(Double(plan.requests.count) / count, turns))
+        let all = Double(plan.requests.count)
+        #expect(near(plan.requests.reduce(0.0) { $0 + Double($1.user[0].tokens) } / all, input))
+        #expect(near(plan.requests.reduce(0.0) { $0 + Double($1.outputTokens) } / all, output))
+    }
+
+    @Test func aSaltChangesEveryTextAndKeepsWhatIsShared() throws {
+        let plain = try #require(self.plan("interactive-chat"))
+        var salted = plain
+        salted.salt(0)
+        #expect(salted.contentHash == plain.contentHash)
+        salted.salt(9)
+        let blocks = { (plan: LoadPlan) in plan.requests.flatMap { $0.system + $0.user } }
+        #expect(zip(blocks(plain), blocks(salted)).allSatisfy { $0.id != $1.id && $0.tokens == $1.tokens })
+        #expect(Set(blocks(plain).map(\.id)).count == Set(blocks(salted).map(\.id)).count)
+        #expect(salted.contentHash != plain.contentHash)
     }
 
     @Test func thereIsNoOtherName() { #expect(plan("fastest") == nil) }
