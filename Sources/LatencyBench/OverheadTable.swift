@@ -43,7 +43,7 @@ public struct OverheadTable: Codable, Sendable {
 
     public init(tool: String, command: [String], environment: RunEnvironment, rows: [Row], invalidReasons: [String]) {
         self.tool = tool
-        self.command = command
+        self.command = RecordedCommand.redacted(command)
         self.environment = environment
         self.rows = rows
         self.invalidReasons = invalidReasons
