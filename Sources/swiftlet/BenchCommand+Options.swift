@@ -15,8 +15,10 @@ struct LoadOptions: ParsableArguments {
     @Flag(name: .customLong("ignore-eos"), inversion: .prefixedNo, help: "Ask for answers of the planned length.")
     var ignoreEnd = true
 
-    @Option(help: "Named workload: \(SyntheticShape.named.keys.sorted().joined(separator: ", ")).")
-    var workload = "chatbot"
+    @Option(
+        name: .customLong("workload"),
+        help: "Named workload: \(SyntheticShape.named.keys.sorted().joined(separator: ", ")). (default: chatbot)")
+    var givenWorkload: String?
     @Option(help: "Trace instead: JSONL of Mooncake or AIPerf, CSV of Azure or BurstGPT.")
     var trace: String?
     @Option(help: "Trace times are multiplied by it; below 1 is faster.")
@@ -89,6 +91,7 @@ struct LoadOptions: ParsableArguments {
     @Flag(help: "Take any certificate.")
     var insecure = false
 
+    var workload: String { givenWorkload ?? "chatbot" }
     var goodputTarget: GoodputTarget? { goodput.flatMap { GoodputTarget($0) } }
 
     func check() throws {
