@@ -1,3 +1,5 @@
+import Reporting
+
 extension RunReport {
     /// The half of the rule that compares the generator's lag with the latency itself; nil while the lag's p99 is within a hundredth of
     /// the TTFT's p50.

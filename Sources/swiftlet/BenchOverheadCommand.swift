@@ -1,4 +1,5 @@
 import ArgumentParser
+import EventLoop
 import Foundation
 import LatencyBench
 import Reporting
@@ -129,7 +130,9 @@ struct BenchOverheadCommand: ParsableCommand {
     }
 
     /// Runs of both sides in turns, until an interrupt.
-    private func alternate(_ series: RunSeries, _ plan: LoadPlan, _ first: LoadTarget, _ second: LoadTarget, names: [String]) throws -> Sides {
+    private func alternate(_ series: RunSeries, _ plan: LoadPlan, _ first: LoadTarget, _ second: LoadTarget, names: [String]) throws
+        -> Sides
+    {
         var sides = Sides()
         for isSecond in PairedComparison.order(repeats: repeats) {
             guard let (report, measured) = try series.measure(plan, isSecond ? second : first, name: names[isSecond ? 1 : 0]) else { break }

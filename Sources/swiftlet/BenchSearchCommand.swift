@@ -65,7 +65,8 @@ struct BenchSearchCommand: ParsableCommand {
         if interruption.hasCome {
             print(
                 "Interrupted: no answer yet. "
-                    + (low > 0 ? String(format: "It held at %.2f requests/s and lower rates tried.", low) : "It held at no rate tried so far.")
+                    + (low > 0
+                        ? String(format: "It held at %.2f requests/s and lower rates tried.", low) : "It held at no rate tried so far.")
             )
             throw ExitCode(130)
         }

@@ -374,7 +374,7 @@ def test_overhead_claims_nothing_of_a_null_test(engine, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("seen", ["run 1 of 402: through, warm-up", "run 11 of 402: null test, second side"])
+@pytest.mark.parametrize("seen", ["run 1 of 402: through, warm-up", "run 12 of 402: null test, second side"])
 def test_an_interrupted_overhead_shows_what_came_so_far(engine, seen, tmp_path):
     direct = f"http://127.0.0.1:{engine.ports[0]}"
     program = Program(

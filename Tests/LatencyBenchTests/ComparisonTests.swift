@@ -111,7 +111,8 @@ import Workload
                 let effects = RunReport.designEffects(records, ["ttft": Distribution(measured.timeToFirstToken)])
                 return (SortedLatencies(values, designEffects: effects["ttft"] ?? [:]), SortedLatencies(values))
             }
-            for one in PairedComparison.differences(sides[0].sorted, sides[1].sorted, samples: 100, seed: UInt64(trial)) where one.isClaimed {
+            for one in PairedComparison.differences(sides[0].sorted, sides[1].sorted, samples: 100, seed: UInt64(trial)) where one.isClaimed
+            {
                 claims[one.name, default: 0] += 1
             }
             let plain = PairedComparison.differences(sides[0].plain, sides[1].plain, samples: 100, seed: UInt64(trial))
