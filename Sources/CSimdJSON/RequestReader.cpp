@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <new>
@@ -181,8 +182,11 @@ size_t rounded_capacity(size_t length) noexcept {
 bool parse(simdjson::dom::parser &parser, bool library_only, const uint8_t *body, size_t length) noexcept {
     auto &document = parser.doc;
     if (document.capacity() < length && document.allocate(rounded_capacity(length)) != simdjson::SUCCESS) { return false; }
-    // A word of the tape stands for two of simdjson's tokens at most, so that both passes keep the same bound.
-    if (!library_only && write_tape(body, length, document.tape.get(), largest_token_count / 2, document.string_buf.get())) { return true; }
+    // A word of the tape stands for two of simdjson's tokens at most, so that both passes keep the same bound; the rest is what
+    // `document::allocate` gives.
+    const size_t most_words = std::min<size_t>(document.capacity() + 3, largest_token_count / 2);
+    const TapeRoom room{document.tape.get(), most_words, document.string_buf.get(), 5 * document.capacity() / 3 + simdjson::SIMDJSON_PADDING};
+    if (!library_only && write_tape(body, length, room)) { return true; }
     if (parser.capacity() < length && parser.allocate(rounded_capacity(length), deepest_nesting) != simdjson::SUCCESS) { return false; }
     if (parser.implementation->stage1(body, length, simdjson::stage1_mode::regular) != simdjson::SUCCESS) { return false; }
     if (parser.implementation->n_structural_indexes > largest_token_count) { return false; }

@@ -20,6 +20,10 @@ namespace swiftlet {
 namespace {
 
 constexpr unsigned deepest_nesting = 64;
+/// What one value may write before the next one asks for room: a key, a number's two words, every open container's end, the root's.
+constexpr size_t words_in_reserve = 4 + deepest_nesting;
+/// Read and written at once within a string; what is beyond its end is written over.
+constexpr size_t stride = 64;
 /// Integers of this many digits cannot overflow 64 bits, and a mantissa below 2^53 over a power of ten up to 10^22 is divided exactly
 /// (W. D. Clinger, How to Read Floating Point Numbers Accurately, 1990).
 constexpr size_t most_digits = 18;
@@ -79,9 +83,9 @@ uint8_t *write_utf8(uint32_t point, uint8_t *out) noexcept {
 
 class TapeWriter {
   public:
-    TapeWriter(const uint8_t *body, size_t length, uint64_t *words, size_t most_words, uint8_t *texts) noexcept
-        : at_(body), end_(body + length), words_(words), last_(words + most_words), word_(words + 1), texts_(texts),
-          text_(texts) {}
+    TapeWriter(const uint8_t *body, size_t length, const TapeRoom &room) noexcept
+        : at_(body), end_(body + length), words_(room.words), words_end_(room.words + room.most_words), word_(room.words + 1),
+          texts_(room.texts), texts_end_(room.texts + room.most_text_bytes), text_(room.texts) {}
 
     bool document() noexcept {
         if (!value(0)) { return false; }
@@ -105,7 +109,7 @@ class TapeWriter {
 
     bool value(unsigned depth) noexcept {
         skip_space();
-        if (at_ >= end_ || word_ >= last_) { return false; }
+        if (at_ >= end_ || size_t(words_end_ - word_) < words_in_reserve) { return false; }
         switch (*at_) {
             case '"': return text();
             case '{': return depth < deepest_nesting && object(depth + 1);
@@ -200,6 +204,8 @@ class TapeWriter {
 
     /// An entry: length in 4 bytes, the unescaped bytes, a zero.
     bool text() noexcept {
+        // A text is no longer than what stands for it, so that the rest of the body bounds it.
+        if (size_t(texts_end_ - text_) < size_t(end_ - at_) + sizeof(uint32_t) + 1 + stride) { return false; }
         put('"', uint64_t(text_ - texts_));
         const uint8_t *from = at_ + 1;
         uint8_t *const entry = text_ + sizeof(uint32_t);
@@ -212,8 +218,8 @@ class TapeWriter {
             const __m256i next = copy(from + sizeof block, to + sizeof block, seen);
             const uint64_t stops = uint32_t(_mm256_movemask_epi8(block)) | uint64_t(uint32_t(_mm256_movemask_epi8(next))) << 32;
             if (stops == 0) {
-                from += 2 * sizeof block;
-                to += 2 * sizeof block;
+                from += stride;
+                to += stride;
                 continue;
             }
             const size_t plain = size_t(__builtin_ctzll(stops));
@@ -268,15 +274,17 @@ class TapeWriter {
     const uint8_t *at_;
     const uint8_t *const end_;
     uint64_t *const words_;
-    const uint64_t *const last_;
+    const uint64_t *const words_end_;
     uint64_t *word_;
     uint8_t *const texts_;
+    const uint8_t *const texts_end_;
     uint8_t *text_;
     __m256i seen_ = _mm256_setzero_si256();
 };
 
-bool write_with_avx2(const uint8_t *body, size_t length, uint64_t *words, size_t most_words, uint8_t *texts) noexcept {
-    TapeWriter writer(body, length, words, most_words, texts);
+bool write_with_avx2(const uint8_t *body, size_t length, const TapeRoom &room) noexcept {
+    if (room.most_words < words_in_reserve) { return false; }
+    TapeWriter writer(body, length, room);
     if (!writer.document()) { return false; }
     return !writer.is_beyond_ascii() || simdjson::validate_utf8(reinterpret_cast<const char *>(body), length);
 }
@@ -292,13 +300,13 @@ const bool writes_with_avx2 = has_avx2();
 
 }  // namespace
 
-bool write_tape(const uint8_t *body, size_t length, uint64_t *words, size_t most_words, uint8_t *texts) noexcept {
-    return writes_with_avx2 && write_with_avx2(body, length, words, most_words, texts);
+bool write_tape(const uint8_t *body, size_t length, const TapeRoom &room) noexcept {
+    return writes_with_avx2 && write_with_avx2(body, length, room);
 }
 
 #else
 
-bool write_tape(const uint8_t *, size_t, uint64_t *, size_t, uint8_t *) noexcept { return false; }
+bool write_tape(const uint8_t *, size_t, const TapeRoom &) noexcept { return false; }
 
 #endif
 

@@ -81,6 +81,23 @@ import Testing
         #expect(compare(Array("\(open)\(close)".utf8), 0x20) == (depth <= 512))
     }
 
+    /// As dense as JSON can be, at and around the sizes at which buffers grow, and in memory of exactly that size: `"",` fills the room of
+    /// texts, `1,` that of the tape, and a long text both passes' bound of what a reader keeps.
+    @Test(arguments: [16_384, 32_768, 1 << 20, 1 << 21]) func dense(bytes: Int) {
+        for (opening, unit, closing) in [
+            ("[", "\"\",", "\"\"]"), ("[", "1,", "1]"), ("{", "\"\":1,", "\"\":1}"), ("[", "[],", "[]]"), ("\"", "x", "\""),
+            ("\"", "\\n", "\""),
+            ("{\"prompt\":\"", "漢", "\"}"), ("[\"", "\\u00e9", "\"]"),
+        ] {
+            for size in (bytes - 3)...(bytes + 3) {
+                let units = (size - opening.utf8.count - closing.utf8.count) / unit.utf8.count
+                var body = Array((opening + String(repeating: unit, count: units) + closing).utf8)
+                body += [UInt8](repeating: 0x20, count: size - body.count)
+                #expect(compare(body, 0x22))
+            }
+        }
+    }
+
     /// A long text with one interesting byte at each place of two blocks.
     @Test func placesInABlock() {
         for place in 0..<70 {

@@ -212,6 +212,7 @@ struct Probed: Equatable {
                 }
             }
             let start = memory + page - RequestProbe.padding - body.count
+            memset(memory, Int32(interesting[round % interesting.count]), page)
             body.withUnsafeBytes { start.copyMemory(from: $0.baseAddress ?? UnsafeRawPointer(start), byteCount: body.count) }
             probe.probe(UnsafeRawBufferPointer(start: start, count: body.count), seed: 0)
             if round < whole.count { #expect(!probe.isJSON) }
