@@ -34,30 +34,26 @@ constexpr double powers_of_ten[most_digits + 1] = {1e0,  1e1,  1e2,  1e3,  1e4, 
 constexpr bool is_space(uint8_t byte) noexcept { return byte == ' ' || byte == '\n' || byte == '\r' || byte == '\t'; }
 constexpr bool is_digit(uint8_t byte) noexcept { return uint8_t(byte - '0') < 10; }
 
-/// What an escape of one letter stands for; 0 where there is none.
-constexpr uint8_t unescaped(uint8_t letter) noexcept {
-    switch (letter) {
-        case '"': case '\\': case '/': return letter;
-        case 'b': return '\b';
-        case 'f': return '\f';
-        case 'n': return '\n';
-        case 'r': return '\r';
-        case 't': return '\t';
-        default: return 0;
+struct EscapeTables {
+    /// What an escape of one letter stands for; 0 where there is none.
+    uint8_t letters[256] = {};
+    /// The value of a hexadecimal digit; -1 where there is none.
+    int8_t digits[256] = {};
+
+    constexpr EscapeTables() noexcept {
+        for (const char same : {'"', '\\', '/'}) { letters[uint8_t(same)] = uint8_t(same); }
+        letters['b'] = '\b', letters['f'] = '\f', letters['n'] = '\n', letters['r'] = '\r', letters['t'] = '\t';
+        for (int byte = 0; byte < 256; byte += 1) { digits[byte] = -1; }
+        for (int value = 0; value < 10; value += 1) { digits['0' + value] = int8_t(value); }
+        for (int value = 10; value < 16; value += 1) { digits['a' + value - 10] = digits['A' + value - 10] = int8_t(value); }
     }
-}
+};
+constexpr EscapeTables escapes;
 
 /// The value of four hexadecimal digits, or one beyond 0xFFFF.
-uint32_t hexadecimal(const uint8_t *digits) noexcept {
-    uint32_t value = 0;
-    for (size_t index = 0; index < 4; index += 1) {
-        const uint8_t byte = digits[index];
-        const uint8_t letter = byte | 0x20;
-        if (is_digit(byte)) { value = value << 4 | uint32_t(byte - '0'); }
-        else if (letter >= 'a' && letter <= 'f') { value = value << 4 | uint32_t(letter - 'a' + 10); }
-        else { return UINT32_MAX; }
-    }
-    return value;
+uint32_t hexadecimal(const uint8_t *from) noexcept {
+    const auto digit = [&](size_t index) { return int32_t(escapes.digits[from[index]]); };
+    return uint32_t(digit(0) * 4096 | digit(1) * 256 | digit(2) * 16 | digit(3));
 }
 
 uint8_t *write_utf8(uint32_t point, uint8_t *out) noexcept {
@@ -214,13 +210,16 @@ class TapeWriter {
         __m256i seen = seen_;
         for (;;) {
             if (from >= end_) { return false; }
-            const __m256i block = copy(from, to, seen);
-            const __m256i next = copy(from + sizeof block, to + sizeof block, seen);
-            const uint64_t stops = uint32_t(_mm256_movemask_epi8(block)) | uint64_t(uint32_t(_mm256_movemask_epi8(next))) << 32;
+            // Escapes come in swarms: behind one, half a stride is looked at first.
+            uint64_t stops = uint32_t(_mm256_movemask_epi8(copy(from, to, seen)));
             if (stops == 0) {
-                from += stride;
-                to += stride;
-                continue;
+                from += stride / 2;
+                to += stride / 2;
+                while (from < end_ && (stops = stops_in_stride(from, to, seen)) == 0) {
+                    from += stride;
+                    to += stride;
+                }
+                if (from >= end_) { return false; }
             }
             const size_t plain = size_t(__builtin_ctzll(stops));
             from += plain;
@@ -250,9 +249,15 @@ class TapeWriter {
         return _mm256_or_si256(special, control);
     }
 
+    static uint64_t stops_in_stride(const uint8_t *from, uint8_t *to, __m256i &seen) noexcept {
+        const __m256i low = copy(from, to, seen);
+        const __m256i high = copy(from + sizeof low, to + sizeof low, seen);
+        return uint32_t(_mm256_movemask_epi8(low)) | uint64_t(uint32_t(_mm256_movemask_epi8(high))) << 32;
+    }
+
     static bool escape(const uint8_t *&from, uint8_t *&to) noexcept {
         if (from[1] != 'u') {
-            const uint8_t byte = unescaped(from[1]);
+            const uint8_t byte = escapes.letters[from[1]];
             *to++ = byte;
             from += 2;
             return byte != 0;

@@ -21,6 +21,9 @@ extension UpstreamConnection {
 
     var hasOpenStreams: Bool { !(http2?.streams.isEmpty ?? true) }
 
+    /// How many streams fit; 0 before the backend has said it.
+    var streamLimit: Int { isReady ? min(http2?.peerStreamLimit ?? 0, limits.streamsPerConnection) : 0 }
+
     /// How many more streams fit.
     var freeStreams: Int {
         guard let http2 = http2.map(uncounted), !isClosed, !closesAfterFlush else { return 0 }

@@ -115,6 +115,29 @@ public final class UpstreamPool {
         do throws(SocketError) { _ = try connect() } catch { waiting.failAll(.connectFailed) }
     }
 
+    /// HTTP/2: opens connections until `streams` more requests would find room on them, beside those that wait already; for callers whose
+    /// requests shall not wait for a connection. How many fit on one the backend's SETTINGS tell; until those are here one connection stands.
+    public func makeRoom(forStreams streams: Int) {
+        guard speaksHTTP2 else { return }
+        var (room, perConnection, unready) = (0, 0, 0)
+        for connection in multiplexed where !connection.isClosed {
+            guard connection.isReady else {
+                unready += 1
+                continue
+            }
+            room += max(0, connection.freeStreams)
+            perConnection = max(perConnection, connection.streamLimit)
+        }
+        guard perConnection > 0 else {
+            if multiplexed.isEmpty { _ = try? connect() }
+            return
+        }
+        room += unready * perConnection
+        while room < streams + waiting.count, multiplexed.count < limits.http2UpstreamConnections, (try? connect()) != nil {
+            room += perConnection
+        }
+    }
+
     /// A stream has ended, or the backend has said how many it allows.
     func streamsMayBeFree() {
         guard !uncounted(waiting).use({ $0.isEmpty }) else { return }

@@ -100,7 +100,7 @@ public struct FleetReport: Codable, Sendable {
     ) {
         self.tool = tool
         self.startedAt = ISO8601DateFormatter().string(from: startedAt)
-        self.command = command
+        self.command = RecordedCommand.redacted(command)
         self.isPartial = isPartial
         self.environment = environment
         self.groups = groups

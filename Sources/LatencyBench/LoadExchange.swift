@@ -1,5 +1,7 @@
 import EventLoop
 import HTTPTransport
+import Histogram
+import Reporting
 import Wire
 import Workload
 
@@ -18,6 +20,15 @@ final class LoadExchange: UpstreamExchange {
     private var document: [UInt8] = []
     private let isInference: Bool
     private let keepsAnswer: Bool
+    /// A connection with room has the request's head. Of HTTP/1.1 that is a new one's, however long its connect takes: that is the server's.
+    private var isHandedOver = false
+    /// Between reads with content; single precision is finer than the histogram, in half the room.
+    private var gaps: [Float] = []
+    /// Events that came together with the one before.
+    private var gaplessEvents: UInt64 = 0
+    /// gRPC: the message under way, and the answer's text so far; kept only for a session's next turn.
+    private var message: [UInt8] = []
+    private var inferredText: [UInt8] = []
 
     init(generator: LoadGenerator) {
         self.generator = generator
@@ -26,7 +37,8 @@ final class LoadExchange: UpstreamExchange {
         content = ContentReader(keepsText: keepsAnswer)
     }
 
-    var answer: [UInt8] { content.text }
+    /// For the session's next turn: escaped as in JSON, of gRPC as it is.
+    var answer: [UInt8] { isInference ? inferredText : content.text }
 
     func begin(_ record: RequestRecord) {
         renew()
@@ -37,10 +49,22 @@ final class LoadExchange: UpstreamExchange {
         messages = 0
         firstBytesAt = 0
         document.removeAll(keepingCapacity: true)
+        isHandedOver = !generator.speaksHTTP2
+        gaps.removeAll(keepingCapacity: true)
+        gaplessEvents = 0
+        message.removeAll(keepingCapacity: true)
+        inferredText.removeAll(keepingCapacity: true)
         if isInference { splitter = GRPCMessageSplitter(maximumMessageBytes: 64 << 20) }
     }
 
     private var now: UInt64 { generator.loop.clock() &- generator.startNanoseconds }
+
+    /// HTTP/2: until now it may have waited for a stream, which is the generator's queue and no part of what follows the send.
+    override func requestStarted() {
+        guard !isHandedOver else { return }
+        isHandedOver = true
+        record.sentNanoseconds = now
+    }
 
     override func headReceived() {
         if let name = response.headers.value("x-served-by") { record.backend = generator.backend(named: name) }
@@ -52,12 +76,11 @@ final class LoadExchange: UpstreamExchange {
     }
 
     override func bodyReceived(_ bytes: UnsafeRawBufferPointer) {
-        generator.noteBytes(bytes.count)
         if isInference { return countMessages(bytes) }
         if firstBytesAt == 0 { firstBytesAt = now }
         guard isEventStream else {
             if isDocument { scanner.consume(bytes) }
-            if isDocument, keepsAnswer, document.count < 16 << 20 { document.append(contentsOf: bytes) }
+            if isDocument, keepsAnswer, document.count < Self.longestAnswer { document.append(contentsOf: bytes) }
             return
         }
         scanner.consume(bytes)
@@ -73,18 +96,31 @@ final class LoadExchange: UpstreamExchange {
             switch splitter.next(&input) {
             case .message(let count, _):
                 isMessageFresh = true
+                message.removeAll(keepingCapacity: true)
                 if count == 0 { messages += 1 }
             case .payload(let piece, let isLast):
                 // Field 1 of a streamed answer is its error; a serialised message has it first, and only when there is one.
                 if isMessageFresh, generator.settings.streams, piece.first == 0x0a { record.outcome = .errorEvent }
                 isMessageFresh = false
-                if isLast { messages += 1 }
+                if keepsAnswer, inferredText.count < Self.longestAnswer { message.append(contentsOf: piece) }
+                if isLast {
+                    messages += 1
+                    if keepsAnswer { keepText() }
+                }
             case .needsMore: return tokens(messages - before)
             case .failed:
                 record.outcome = .protocolError
                 return
             }
         }
+    }
+
+    /// What is kept of an answer for the next turn.
+    private static let longestAnswer = 16 << 20
+
+    private func keepText() {
+        let text = message.withUnsafeBytes { InferenceResponseMessage.text(in: $0, isStreamed: generator.settings.streams) }
+        if let text { inferredText.append(contentsOf: text) }
     }
 
     /// So many events with content have come in one read: one gap, and the rest at once.
@@ -94,10 +130,15 @@ final class LoadExchange: UpstreamExchange {
         if record.firstTokenNanoseconds == 0 {
             record.firstTokenNanoseconds = now
         } else {
-            generator.noteGap(now &- record.lastTokenNanoseconds)
+            gaps.append(Float(now &- record.lastTokenNanoseconds))
         }
-        for _ in 1..<max(1, count) { generator.noteGap(0) }
+        gaplessEvents &+= UInt64(count &- 1)
         record.lastTokenNanoseconds = now
+    }
+
+    func noteGaps(in histogram: inout LatencyHistogram) {
+        for gap in gaps { histogram.note(UInt64(gap)) }
+        if gaplessEvents > 0 { histogram.record(0, count: gaplessEvents) }
     }
 
     override func responseEnded(trailers: HeaderBlock?) {
@@ -135,6 +176,11 @@ final class LoadExchange: UpstreamExchange {
     override func failed(_ failure: UpstreamFailure) {
         record.endNanoseconds = now
         switch failure {
+        // Whoever could not connect waited for the server.
+        case .connectFailed, .tlsFailed: break
+        default: noteNeverSent()
+        }
+        switch failure {
         case .connectFailed: record.outcome = .connectFailed
         case .tlsFailed: record.outcome = .tlsFailed
         case .staleConnection, .reset: record.outcome = .reset
@@ -146,10 +192,14 @@ final class LoadExchange: UpstreamExchange {
         generator.finished(self)
     }
 
+    /// It waited for a stream until now: all of that is the generator's lag.
+    private func noteNeverSent() { if !isHandedOver { record.sentNanoseconds = record.endNanoseconds } }
+
     /// The run is over.
     func giveUp() {
         record.endNanoseconds = now
         record.outcome = .unfinished
+        noteNeverSent()
         generator.finished(self)
     }
 }

@@ -10,7 +10,10 @@ import Workload
 public final class LoadGenerator: EventHandler {
     let plan: LoadPlan
     let settings: LoadSettings
-    private let pool: UpstreamPool
+    /// HTTP/2: as many as connections are asked for, in turns, so that streams are spread over them; each opens more as its requests need.
+    private let pools: [UpstreamPool]
+    private var nextPool = 0
+    let speaksHTTP2: Bool
     private var writer: RequestWriter
     private var pacer: RequestPacer
     private let head = RequestHead()
@@ -44,11 +47,15 @@ public final class LoadGenerator: EventHandler {
         pacer = RequestPacer(
             mode: settings.mode, startNanoseconds: startNanoseconds, offsets: plan.requests.map(\.offsetNanoseconds),
             nextTurn: plan.requests.map(\.nextTurn), thinkNanoseconds: plan.requests.map(\.thinkNanoseconds), indices: indices)
-        pool = UpstreamPool(
-            loop: loop, address: target.address, authority: target.authority, speaksHTTP2: target.speaksHTTP2, tls: tls,
-            limits: Self.limits(settings))
+        speaksHTTP2 = target.speaksHTTP2
+        let limits = Self.limits(settings)
+        pools = (0..<(target.speaksHTTP2 ? max(1, settings.connections) : 1)).map { _ in
+            UpstreamPool(
+                loop: loop, address: target.address, authority: target.authority, speaksHTTP2: target.speaksHTTP2, tls: tls, limits: limits)
+        }
         super.init(loop: loop)
         Self.write(head, target, settings)
+        makeRoom()
         prepareAhead()
         arm()
     }
@@ -59,7 +66,7 @@ public final class LoadGenerator: EventHandler {
         limits.upstreamIdleTimeoutNanoseconds = 4_000_000_000
         limits.connectTimeoutNanoseconds = 10_000_000_000
         limits.upstreamSilenceTimeoutNanoseconds = settings.timeoutNanoseconds
-        limits.http2UpstreamConnections = max(1, settings.connections)
+        limits.http2UpstreamConnections = 65_536
         limits.streamsPerConnection = 1_000_000
         limits.queuedUpstreamRequests = 1_000_000
         limits.upstreamQueueTimeoutNanoseconds = settings.timeoutNanoseconds
@@ -106,10 +113,22 @@ public final class LoadGenerator: EventHandler {
         isSending = true
         while let issue = pacer.take(at: loop.clock()) { send(issue) }
         isSending = false
+        makeRoom()
         prepare()
         arm()
         if pacer.remaining == 0, pacer.inFlight == 0 { complete() }
     }
+
+    /// HTTP/2: room for requests that may be due before another connection could stand, lest they wait for it.
+    private func makeRoom() {
+        guard speaksHTTP2 else { return }
+        let coming = min(freePlaces, max(Self.leastRoom, pacer.inFlight / 8))
+        let each = (coming + pools.count - 1) / pools.count
+        for pool in pools { pool.makeRoom(forStreams: each) }
+    }
+
+    /// Streams: what a core sends in half a millisecond, which is what a connection takes to come about.
+    private static let leastRoom = 32
 
     /// Before the start: as many bodies as there is room and time for.
     private func prepareAhead() {
@@ -139,27 +158,34 @@ public final class LoadGenerator: EventHandler {
         setDeadline(min(isFull ? .max : next, endNanoseconds))
     }
 
-    private var isFull: Bool {
-        switch settings.mode {
-        case .open(let limit): limit.map { pacer.inFlight >= $0 } ?? false
-        case .closed(let concurrency): pacer.inFlight >= concurrency
-        }
+    /// Requests that may yet go under way.
+    private var freePlaces: Int {
+        settings.mode.limit.map { max(0, $0 - pacer.inFlight) } ?? .max
     }
+
+    private var isFull: Bool { freePlaces == 0 }
 
     private func send(_ issue: RequestPacer.Issue) {
         if settings.api != .plain { bodies.take(issue.index, of: plan, by: writer) }
         let exchange = spare.popLast() ?? LoadExchange(generator: self)
         let now = loop.clock()
-        exchange.begin(
-            RequestRecord(
-                index: issue.index, stage: plan.requests[issue.index].stage, dueNanoseconds: issue.dueNanoseconds &- startNanoseconds,
-                sentNanoseconds: now &- startNanoseconds))
-        measurements.sent += 1
-        measurements.generatorLag.note(now &- max(issue.dueNanoseconds, placeFreeAt))
-        measurements.highestInFlight = max(measurements.highestInFlight, pacer.inFlight)
+        var record = RequestRecord(
+            index: issue.index, stage: plan.requests[issue.index].stage, dueNanoseconds: issue.dueNanoseconds &- startNanoseconds,
+            sentNanoseconds: now &- startNanoseconds)
+        record.readyNanoseconds = max(issue.dueNanoseconds, placeFreeAt) &- startNanoseconds
+        exchange.begin(record)
+        if isCounted(record) {
+            measurements.sent += 1
+            measurements.highestInFlight = max(measurements.highestInFlight, pacer.inFlight)
+        } else {
+            measurements.warmUpSent += 1
+        }
+        measurements.underWay = pacer.inFlight
         underWay[ObjectIdentifier(exchange)] = exchange
         let body = settings.api == .plain ? settings.body : bodies.current
         let hasBody = !body.isEmpty
+        let pool = pools[nextPool]
+        nextPool = (nextPool + 1) % pools.count
         pool.start(
             exchange,
             UpstreamRequest(
@@ -172,16 +198,22 @@ public final class LoadGenerator: EventHandler {
 
     // MARK: Answers
 
-    func noteGap(_ nanoseconds: UInt64) { measurements.interTokenLatency.note(nanoseconds) }
-    func noteBytes(_ count: Int) { measurements.responseBytes &+= count }
+    /// What is due in the warm-up is sent, and in no figure.
+    private func isCounted(_ record: RequestRecord) -> Bool { record.dueNanoseconds >= settings.warmUpNanoseconds }
+
     func backend(named name: UnsafeRawBufferPointer) -> Int { measurements.backend(named: name) }
 
     func finished(_ exchange: LoadExchange) {
         underWay[ObjectIdentifier(exchange)] = nil
         let record = exchange.record
         let now = loop.clock()
-        if record.dueNanoseconds >= settings.warmUpNanoseconds { measurements.add(record, recordLimit: settings.recordLimit) }
         let isGood = record.outcome == .good
+        if isCounted(record) {
+            measurements.add(record, recordLimit: settings.recordLimit)
+            if isGood { exchange.noteGaps(in: &measurements.interTokenLatency) }
+        } else {
+            measurements.warmUpFinished += 1
+        }
         if isGood {
             writer.remember(record.index, of: plan, answer: exchange.answer)
         } else {
@@ -189,6 +221,7 @@ public final class LoadGenerator: EventHandler {
         }
         if isFull { placeFreeAt = now }
         pacer.finished(record.index, at: now, endsSession: !isGood)
+        measurements.underWay = pacer.inFlight
         guard !hasCompleted else { return }
         // The transport still holds the exchange; at the turn's end it has let go.
         retired.append(exchange)
@@ -222,7 +255,7 @@ public final class LoadGenerator: EventHandler {
         guard !hasCompleted else { return }
         hasCompleted = true
         detach()
-        pool.closeAll()
+        for pool in pools { pool.closeAll() }
         completion(measurements)
     }
 }

@@ -70,8 +70,10 @@ public final class LoadRun: Sendable {
                 let thread = try LoopThread.start(label: "swiftlet.bench.\(number)", realTime: realTime(shares.count)) { [self] loop in
                     _ = swl_tighten_timers()
                     loop.busyPolls = settings.busyPolls
+                    var own = settings
+                    own.mode = settings.mode.share(number, of: shares.count)
                     let generator = LoadGenerator(
-                        loop: loop, plan: plan, indices: indices, target: target, settings: settings,
+                        loop: loop, plan: plan, indices: indices, target: target, settings: own,
                         tls: tls.map { UpstreamTLS(source: $0, host: target.host, log: OperatorLog()) }, startNanoseconds: start
                     ) { measurements in
                         self.state.withLock { $0.parts.append(measurements) }
@@ -113,7 +115,8 @@ public final class LoadRun: Sendable {
 
     /// Each loop gets whole sessions, dealt out in turn.
     private func shares() -> [[Int32]] {
-        let loops = max(1, min(settings.loops, plan.requests.count))
+        // Nobody gets a loop that may have nothing under way.
+        let loops = max(1, min(settings.loops, plan.requests.count, settings.mode.limit ?? .max))
         var loopOf = [Int32](repeating: -1, count: plan.requests.count)
         var result = [[Int32]](repeating: [], count: loops)
         var next: Int32 = 0

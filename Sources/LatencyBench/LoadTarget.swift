@@ -67,13 +67,15 @@ public struct LoadSettings: Sendable {
     /// Body of plain requests.
     public var body: [UInt8] = []
     public var headers: [(name: String, value: String)] = []
+    /// Of all loops together.
     public var mode = RequestPacer.Mode.open(limit: nil)
     public var loops = 1
     /// Whether the threads that send run ahead of all ordinary ones; in a closed loop `auto` means no.
     public var realTime = RealTimeRequest.auto
     /// Whether its loops never sleep; they are ordinary threads then, since one that never sleeps must not run ahead of all others.
     public var busyPolls = false
-    /// HTTP/2 connections per loop; HTTP/1.1 opens what it needs.
+    /// HTTP/2 connections per loop at the least: streams are spread over so many, and more are opened as the server's stream limit requires.
+    /// HTTP/1.1 opens what it needs.
     public var connections = 1
     /// Silence in an answer, or before it, after which it is given up.
     public var timeoutNanoseconds: UInt64 = 600_000_000_000

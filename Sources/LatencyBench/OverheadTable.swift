@@ -58,7 +58,7 @@ public struct OverheadTable: Codable, Sendable {
     ) {
         self.tool = tool
         self.startedAt = ISO8601DateFormatter().string(from: startedAt)
-        self.command = command
+        self.command = RecordedCommand.redacted(command)
         self.repeats = repeats
         self.parameters = parameters
         self.environment = environment

@@ -10,6 +10,23 @@ public struct RequestPacer: Sendable {
         case open(limit: Int?)
         /// Always so many under way, whatever the schedule says: a request is due when another has ended.
         case closed(concurrency: Int)
+
+        /// The part of its limit that part `number` of `parts` gets, so that all parts together have the whole of it.
+        public func share(_ number: Int, of parts: Int) -> Mode {
+            func part(_ whole: Int) -> Int { whole / parts + (number < whole % parts ? 1 : 0) }
+            return switch self {
+            case .open(let limit): .open(limit: limit.map(part))
+            case .closed(let concurrency): .closed(concurrency: part(concurrency))
+            }
+        }
+
+        /// What may be under way at once; nil: any number.
+        public var limit: Int? {
+            switch self {
+            case .open(let limit): limit
+            case .closed(let concurrency): concurrency
+            }
+        }
     }
 
     public struct Issue: Sendable, Equatable {

@@ -5,7 +5,7 @@ import Workload
 /// Writes the bodies of requests. Holds what sessions have said so far, real answers included.
 struct RequestWriter {
     let settings: LoadSettings
-    /// A session's messages so far, each with its comma, by the index of the turn that comes next.
+    /// What a session has said so far, by the index of the turn that comes next: of chat its messages, each with its comma; else the text.
     private var histories: [Int32: [UInt8]] = [:]
 
     init(_ settings: LoadSettings) { self.settings = settings }
@@ -17,8 +17,8 @@ struct RequestWriter {
         // The same for all: the settings have it.
         case .plain: break
         case .chat: writeChat(index, plan.requests[index], to: &body)
-        case .text: writeText(plan.requests[index], to: &body)
-        case .infer: writeInference(plan.requests[index], to: &body)
+        case .text: writeText(index, plan.requests[index], to: &body)
+        case .infer: writeInference(index, plan.requests[index], to: &body)
         }
     }
 
@@ -51,12 +51,18 @@ struct RequestWriter {
         body.append(contentsOf: "\"}".utf8)
     }
 
-    private func writeText(_ request: PlannedRequest, to body: inout [UInt8]) {
+    private func writeText(_ index: Int, _ request: PlannedRequest, to body: inout [UInt8]) {
         writeModel(to: &body)
         body.append(contentsOf: "\"prompt\":\"".utf8)
-        for block in request.system + request.user { PromptText.append(id: block.id, tokens: block.tokens, to: &body) }
+        writePrompt(index, request, to: &body)
         body.append(UInt8(ascii: "\""))
         writeOptions(request, to: &body)
+    }
+
+    /// All that the session has said, and what this turn says, as one text.
+    private func writePrompt(_ index: Int, _ request: PlannedRequest, to text: inout [UInt8]) {
+        if let history = histories[Int32(truncatingIfNeeded: index)] { text.append(contentsOf: history) }
+        for block in request.system + request.user { PromptText.append(id: block.id, tokens: block.tokens, to: &text) }
     }
 
     private func writeOptions(_ request: PlannedRequest, to body: inout [UInt8]) {
@@ -66,16 +72,23 @@ struct RequestWriter {
         body.append(UInt8(ascii: "}"))
     }
 
-    /// Remembers what turn `index` said and was answered, for the turn that follows. `answer` is escaped as in JSON.
+    /// Remembers what turn `index` said and was answered, for the turn that follows. `answer` is escaped as in JSON, of
+    /// gRPC as it is.
     mutating func remember(_ index: Int, of plan: LoadPlan, answer: [UInt8]) {
         let request = plan.requests[index]
-        let before = histories.removeValue(forKey: Int32(truncatingIfNeeded: index))
-        guard request.nextTurn >= 0, settings.api == .chat else { return }
-        var history = before ?? []
-        writeTurn(request, to: &history)
-        history.append(contentsOf: ",{\"role\":\"assistant\",\"content\":\"".utf8)
-        history.append(contentsOf: answer)
-        history.append(contentsOf: "\"},".utf8)
+        guard request.nextTurn >= 0, settings.api != .plain else { return forget(index) }
+        var history: [UInt8] = []
+        if settings.api == .chat {
+            history = histories[Int32(truncatingIfNeeded: index)] ?? []
+            writeTurn(request, to: &history)
+            history.append(contentsOf: ",{\"role\":\"assistant\",\"content\":\"".utf8)
+            history.append(contentsOf: answer)
+            history.append(contentsOf: "\"},".utf8)
+        } else {
+            writePrompt(index, request, to: &history)
+            history.append(contentsOf: answer)
+        }
+        forget(index)
         histories[request.nextTurn] = history
     }
 
@@ -84,9 +97,9 @@ struct RequestWriter {
     // MARK: gRPC
 
     /// A `ModelInferRequest` with one BYTES tensor and the generation's parameters, framed (proto/inference.proto).
-    private func writeInference(_ request: PlannedRequest, to body: inout [UInt8]) {
+    private func writeInference(_ index: Int, _ request: PlannedRequest, to body: inout [UInt8]) {
         var text: [UInt8] = []
-        for block in request.system + request.user { PromptText.append(id: block.id, tokens: block.tokens, to: &text) }
+        writePrompt(index, request, to: &text)
         let message = InferenceRequestMessage.encode(
             model: settings.model, text: text, maximumTokens: max(1, request.outputTokens), ignoresEnd: settings.ignoresEnd)
         body.append(contentsOf: [UInt8](repeating: 0, count: GRPCFraming.prefixBytes))

@@ -40,7 +40,10 @@ public struct RequestRecord: Sendable {
     public var index: Int
     public var stage: Int
     public var dueNanoseconds: UInt64
+    /// When its head was handed to a connection with room for it; what never was, when it ended.
     public var sentNanoseconds: UInt64
+    /// When it could have been sent: due, and below the limit on what is under way.
+    public var readyNanoseconds: UInt64
     public var firstTokenNanoseconds: UInt64 = 0
     /// The last token; the answer's end may come later.
     public var lastTokenNanoseconds: UInt64 = 0
@@ -57,6 +60,7 @@ public struct RequestRecord: Sendable {
         self.stage = stage
         self.dueNanoseconds = dueNanoseconds
         self.sentNanoseconds = sentNanoseconds
+        readyNanoseconds = dueNanoseconds
     }
 
     /// Time to first token from when the request was due.
@@ -78,17 +82,21 @@ public struct RunMeasurements: Sendable {
     public var timeToFirstTokenFromSend = LatencyHistogram.latency()
     public var endToEndFromSend = LatencyHistogram.latency()
     public var timePerOutputToken = LatencyHistogram.latency()
-    /// Gaps between events with content, of all requests together.
+    /// Gaps between events with content, of all good requests together.
     public var interTokenLatency = LatencyHistogram.latency()
-    /// How late the generator itself sent: from when it could have (due, and below the limit) to when it did.
+    /// How late the generator itself sent: from when it could have (due, and below the limit) to when it did, its wait for a connection included.
     public var generatorLag = LatencyHistogram.latency()
 
     public var outcomes: [RequestOutcome: Int] = [:]
     public var promptTokens = 0
     public var cachedTokens = 0
     public var outputTokens = 0
-    public var responseBytes = 0
+    /// Without the warm-up, as all else here; what the warm-up sent and what of that has ended stands beside it.
     public var sent = 0
+    public var warmUpSent = 0
+    public var warmUpFinished = 0
+    /// Now, the warm-up's included.
+    public var underWay = 0
     /// Names from `x-served-by`, in the order they came, and requests of each.
     public var backends: [String] = []
     public var requestsByBackend: [Int] = []
@@ -109,6 +117,7 @@ public struct RunMeasurements: Sendable {
         outcomes[record.outcome, default: 0] += 1
         firstDueNanoseconds = min(firstDueNanoseconds, record.dueNanoseconds)
         lastEndNanoseconds = max(lastEndNanoseconds, record.endNanoseconds)
+        generatorLag.note(record.sentNanoseconds > record.readyNanoseconds ? record.sentNanoseconds &- record.readyNanoseconds : 0)
         if record.backend >= 0 { requestsByBackend[record.backend] += 1 }
         if record.outcome == .good {
             promptTokens += record.promptTokens
@@ -148,8 +157,10 @@ public struct RunMeasurements: Sendable {
         promptTokens += other.promptTokens
         cachedTokens += other.cachedTokens
         outputTokens += other.outputTokens
-        responseBytes += other.responseBytes
         sent += other.sent
+        warmUpSent += other.warmUpSent
+        warmUpFinished += other.warmUpFinished
+        underWay += other.underWay
         highestInFlight += other.highestInFlight
         recordsLeftOut += other.recordsLeftOut
         firstDueNanoseconds = min(firstDueNanoseconds, other.firstDueNanoseconds)

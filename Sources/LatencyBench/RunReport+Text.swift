@@ -17,6 +17,9 @@ extension RunReport {
             failed == 0 ? "0" : "\(failed)  " + errors.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }.joined(separator: ", "))
         line("Benchmark duration (s):", Self.number(durationSeconds))
         line("Offered rate (req/s):", "\(Self.number(offeredRate))  \(workload.process), \(mode)")
+        if let warmUpSeconds, let warmUpRequests, warmUpSeconds > 0 {
+            line("Warm-up, in no figure (requests):", "\(warmUpRequests)  due in the first \(Self.number(warmUpSeconds)) s")
+        }
         line("Request throughput (req/s):", Self.number(requestRate))
         if api != "plain" {
             line("Total input tokens:", "\(promptTokens)")

@@ -70,7 +70,11 @@ public struct RunReport: Codable, Sendable {
     public var stages: [Stage]
     public var durationSeconds: Double
     public var offeredRate: Double
+    /// Without the warm-up, like all figures.
     public var sent: Int
+    /// Requests that were due in the first so many seconds and are in no figure; nil in reports that do not tell.
+    public var warmUpSeconds: Double?
+    public var warmUpRequests: Int?
     public var completed: Int
     public var failed: Int
     public var errors: [String: Int]
@@ -116,7 +120,7 @@ public struct RunReport: Codable, Sendable {
         tool = context.tool
         label = context.label
         startedAt = ISO8601DateFormatter().string(from: context.startedAt)
-        command = context.command
+        command = RecordedCommand.redacted(context.command)
         isPartial = run.isPartial
         self.environment = environment
         url = run.target.url
@@ -136,9 +140,11 @@ public struct RunReport: Codable, Sendable {
         let seconds = Double(measured.durationNanoseconds) / 1e9
         func rate(_ count: Int) -> Double { seconds > 0 ? Double(count) / seconds : 0 }
         durationSeconds = seconds
-        let active = plan.stages.reduce(0) { $0 + $1.seconds }
-        offeredRate = active > 0 ? Double(plan.requests.count) / active : 0
+        let active = Self.countedSeconds(plan.stages, run.settings).reduce(0, +)
+        let counted = plan.requests.count { $0.offsetNanoseconds >= run.settings.warmUpNanoseconds }
+        offeredRate = active > 0 ? Double(counted) / active : 0
         sent = measured.sent
+        (warmUpSeconds, warmUpRequests) = (Double(run.settings.warmUpNanoseconds) / 1e9, measured.warmUpSent)
         completed = measured.good
         failed = measured.finished - measured.good
         errors = Dictionary(uniqueKeysWithValues: measured.outcomes.filter { $0.key != .good }.map { ($0.key.name, $0.value) })
@@ -155,7 +161,7 @@ public struct RunReport: Codable, Sendable {
         ]
         backends = zip(measured.backends, measured.requestsByBackend).map { Backend(name: $0, requests: $1) }
         recordsLeftOut = measured.recordsLeftOut
-        stages = Self.stages(plan, measured, context.goodput)
+        stages = Self.stages(run, measured, context.goodput)
         timeline = Self.timeline(measured)
         designEffects = Self.designEffects(measured.records, metrics)
         if let target = context.goodput {
@@ -166,6 +172,16 @@ public struct RunReport: Codable, Sendable {
         }
         invalidReasons = []
         invalidReasons = reasons(planned: plan.requests.count, isOpen: Self.isOpen(run.settings.mode))
+    }
+
+    /// Of each stage what lies behind the warm-up.
+    private static func countedSeconds(_ stages: [ArrivalSchedule.Stage], _ settings: LoadSettings) -> [Double] {
+        let warmUp = Double(settings.warmUpNanoseconds) / 1e9
+        var start = 0.0
+        return stages.map { stage in
+            defer { start += stage.seconds + stage.gapSeconds }
+            return max(0, stage.seconds - max(0, warmUp - start))
+        }
     }
 
     private static func isOpen(_ mode: RequestPacer.Mode) -> Bool { if case .open = mode { true } else { false } }
@@ -179,13 +195,14 @@ public struct RunReport: Codable, Sendable {
             if lag.p99 > 1_000_000 { reasons.append("the generator's own lag has a p99 of \(milliseconds(lag.p99)), over 1 ms") }
             if let relative = relativeLagReason { reasons.append(relative) }
         }
-        if !isPartial, sent * 100 < planned * 99 { reasons.append("only \(sent) of \(planned) requests were sent") }
+        let all = sent + (warmUpRequests ?? 0)
+        if !isPartial, all * 100 < planned * 99 { reasons.append("only \(all) of \(planned) requests were sent") }
         if completed == 0 { reasons.append("no request succeeded") }
         return reasons
     }
 
-    private static func stages(_ plan: LoadPlan, _ measured: RunMeasurements, _ goodput: GoodputTarget?) -> [Stage] {
-        plan.stages.indices.map { index in
+    private static func stages(_ run: LoadRun, _ measured: RunMeasurements, _ goodput: GoodputTarget?) -> [Stage] {
+        zip(run.plan.stages, countedSeconds(run.plan.stages, run.settings)).enumerated().map { index, one in
             var (ttft, fromSend, endToEnd) = (LatencyHistogram.latency(), LatencyHistogram.latency(), LatencyHistogram.latency())
             var (requests, failed, tokens, good) = (0, 0, 0, 0)
             for record in measured.records where record.stage == index {
@@ -202,11 +219,11 @@ public struct RunReport: Codable, Sendable {
                 endToEnd.note(record.endToEnd)
                 if let goodput, goodput.holds(record) { good += 1 }
             }
-            let stage = plan.stages[index]
+            let (stage, seconds) = one
             return Stage(
                 offeredRate: stage.meanRate, requests: requests, failed: failed, ttft: Distribution(ttft),
                 ttftFromSend: Distribution(fromSend), endToEnd: Distribution(endToEnd),
-                outputTokensPerSecond: stage.seconds > 0 ? Double(tokens) / stage.seconds : 0,
+                outputTokensPerSecond: seconds > 0 ? Double(tokens) / seconds : 0,
                 goodputShare: goodput.map { _ in requests == 0 ? 0 : Double(good) / Double(requests) })
         }
     }

@@ -67,10 +67,14 @@ public struct LoadPlan: Sendable {
         return hash.value
     }
 
-    /// Names the times.
+    /// Names the times, and the pauses within sessions.
     public var scheduleHash: UInt64 {
         var hash = ContentHash()
         for request in requests { hash.add(request.offsetNanoseconds) }
+        for (index, request) in requests.enumerated() where request.thinkNanoseconds > 0 {
+            hash.add(UInt64(truncatingIfNeeded: index))
+            hash.add(request.thinkNanoseconds)
+        }
         return hash.value
     }
 

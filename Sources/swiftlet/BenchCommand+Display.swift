@@ -39,16 +39,17 @@ final class RunDisplay {
     func show(_ progress: LoadRun.Progress) {
         let measured = progress.measurements
         let span = progress.elapsedSeconds - lastElapsed
-        let rate = span > 0 ? Double(measured.finished - lastFinished) / span : 0
-        (lastFinished, lastElapsed) = (measured.finished, progress.elapsedSeconds)
+        let finished = measured.finished + measured.warmUpFinished
+        let rate = span > 0 ? Double(finished - lastFinished) / span : 0
+        (lastFinished, lastElapsed) = (finished, progress.elapsedSeconds)
         let failed = measured.finished - measured.good
         let ttft = Distribution(measured.timeToFirstToken)
         let figures = String(
-            format: "%@ %6.1f s  %d/%d  %.1f/s  under way %d  TTFT p50 %.1f p99 %.1f ms", label, progress.elapsedSeconds, measured.finished,
-            progress.total, rate, measured.sent - measured.finished, Double(ttft.p50) / 1e6, Double(ttft.p99) / 1e6)
+            format: "%@ %6.1f s  %d/%d  %.1f/s  under way %d  TTFT p50 %.1f p99 %.1f ms", label, progress.elapsedSeconds, finished,
+            progress.total, rate, measured.underWay, Double(ttft.p50) / 1e6, Double(ttft.p99) / 1e6)
         let line = figures + (failed > 0 ? "  failed \(failed)" : "")
         if isTerminal {
-            let filled = progress.total > 0 ? min(20, measured.finished * 20 / progress.total) : 0
+            let filled = progress.total > 0 ? min(20, finished * 20 / progress.total) : 0
             write("\r\u{1b}[2K" + String(repeating: "█", count: filled) + String(repeating: "░", count: 20 - filled) + " " + line)
         } else {
             write(line + "\n")

@@ -42,20 +42,28 @@ struct LoadOptions: ParsableArguments {
     @Option(help: "Mean pause before a session's next turn, in seconds.")
     var thinkSeconds: Double?
 
-    @Option(name: [.long, .customLong("rates")], help: "Requests per second; several, with commas, are stages; 10-50 is a ramp.")
-    var rate = "10"
-    @Option(help: "Seconds of a stage; several, with commas, for several stages.")
-    var duration = "10"
+    @Option(
+        name: [.customLong("rate"), .customLong("rates")],
+        help: ArgumentHelp("Requests per second; several, with commas, are stages; 10-50 is a ramp. (default: 10)", valueName: "rate"))
+    var givenRate: String?
+    @Option(
+        name: .customLong("duration"),
+        help: ArgumentHelp("Seconds of a stage; several, with commas, for several stages. (default: 10)", valueName: "duration"))
+    var givenDuration: String?
     @Option(help: "Silence between stages, in seconds.")
     var stageGap = 0.0
     @Option(help: "At most so many requests (trace rows, sessions).")
     var limit: Int?
-    @Option(help: "constant, poisson, gamma:CV or weibull:SHAPE.")
-    var arrival = "poisson"
-    @Option(help: "Seed of schedule and workload.")
-    var seed: UInt64 = 1
-    @Option(help: "Changes all text, so that nothing is in a cache yet.")
-    var salt: UInt64 = 0
+    @Option(
+        name: .customLong("arrival"),
+        help: ArgumentHelp("constant, poisson, gamma:CV or weibull:SHAPE. (default: poisson)", valueName: "arrival"))
+    var givenArrival: String?
+    @Option(name: .customLong("seed"), help: ArgumentHelp("Seed of schedule and workload. (default: 1)", valueName: "seed"))
+    var givenSeed: UInt64?
+    @Option(
+        name: .customLong("salt"),
+        help: ArgumentHelp("Changes all text, so that nothing is in a cache yet. (default: 0)", valueName: "salt"))
+    var givenSalt: UInt64?
     @Option(help: "At most so many requests under way; their wait counts.")
     var maxConcurrency: Int?
     @Option(help: "Closed loop: always so many under way, whatever the schedule says.")
@@ -76,7 +84,7 @@ struct LoadOptions: ParsableArguments {
     var realtime = RealTimeRequest.auto
     @Flag(help: "Have those threads never sleep, so that no wake-up is in any time: a core for each, and --realtime off.")
     var busyPoll = false
-    @Option(help: "HTTP/2 connections per thread.")
+    @Option(help: "HTTP/2 connections per thread at the least; more are opened as the server's stream limit requires.")
     var connections = 1
     @Option(help: "What a request must keep to be good: ttft:MS,tpot:MS,e2e:MS, or \(GoodputTarget.presetNames.joined(separator: ", ")).")
     var goodput: String?
@@ -108,6 +116,7 @@ struct LoadOptions: ParsableArguments {
         }
         _ = try process()
         _ = try stages()
+        try checkTraceAlone()
         func range(_ flag: String, _ value: Double, _ bounds: ClosedRange<Double>) throws {
             guard bounds.contains(value) else {
                 throw ValidationError("\(flag): expected \(bounds.lowerBound) to \(bounds.upperBound), found \(value)")
@@ -150,18 +159,25 @@ struct LoadOptions: ParsableArguments {
         throw ValidationError("--arrival: expected constant, poisson, gamma:CV or weibull:SHAPE, found '\(arrival)'")
     }
 
+    /// `RATE`, in any form that a number has (1e-3 is one), or `FROM-TO`; nil for what is neither.
+    private static func ramp(_ text: Substring) -> (from: Double, to: Double)? {
+        let parts = Double(text).map { [$0] } ?? text.split(separator: "-", omittingEmptySubsequences: false).map { Double($0) ?? .nan }
+        guard (1...2).contains(parts.count), parts.allSatisfy({ (0...10_000_000).contains($0) }) else { return nil }
+        return (parts[0], parts[parts.count - 1])
+    }
+
     func stages() throws -> [ArrivalSchedule.Stage] {
-        let rates = rate.split(separator: ",").map { $0.split(separator: "-").compactMap { Double($0) } }
-        let durations = duration.split(separator: ",").compactMap { Double($0) }
-        guard !rates.isEmpty, rates.allSatisfy({ (1...2).contains($0.count) && $0.allSatisfy { (0...10_000_000).contains($0) } }) else {
-            throw ValidationError("--rate: expected RATE, RATE,RATE… or FROM-TO, found '\(rate)'")
+        let rates = rate.split(separator: ",", omittingEmptySubsequences: false).compactMap { Self.ramp($0) }
+        let durations = duration.split(separator: ",", omittingEmptySubsequences: false).map { Double($0) ?? .nan }
+        guard rates.count == rate.count(where: { $0 == "," }) + 1 else {
+            throw ValidationError("--rate: expected RATE, RATE,RATE… or FROM-TO, each up to 10000000, found '\(rate)'")
         }
-        guard !durations.isEmpty, durations.count == 1 || durations.count == rates.count,
-            durations.allSatisfy({ (0...86_400).contains($0) })
-        else { throw ValidationError("--duration: expected seconds, one value or one for each rate, found '\(duration)'") }
+        guard durations.count == 1 || durations.count == rates.count, durations.allSatisfy({ (0...86_400).contains($0) }) else {
+            throw ValidationError("--duration: expected seconds, one value or one for each rate, found '\(duration)'")
+        }
         let stages = rates.enumerated().map { index, rates in
             ArrivalSchedule.Stage(
-                startRate: rates[0], endRate: rates.last, seconds: durations[durations.count == 1 ? 0 : index], gapSeconds: stageGap)
+                startRate: rates.from, endRate: rates.to, seconds: durations[durations.count == 1 ? 0 : index], gapSeconds: stageGap)
         }
         guard stages.reduce(0, { $0 + $1.meanRate * $1.seconds }) <= 20_000_000 else {
             throw ValidationError("--rate, --duration: more than 20 million requests")
@@ -225,8 +241,7 @@ struct LoadOptions: ParsableArguments {
             let parts = line.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
             return (String(parts[0]).trimmingCharacters(in: .whitespaces), String(parts[1]).trimmingCharacters(in: .whitespaces))
         }
-        settings.mode =
-            closedLoop.map { .closed(concurrency: max(1, $0 / loops)) } ?? .open(limit: maxConcurrency.map { max(1, $0 / loops) })
+        settings.mode = closedLoop.map { .closed(concurrency: $0) } ?? .open(limit: maxConcurrency)
         settings.loops = loops
         settings.realTime = realtime
         settings.busyPolls = busyPoll

@@ -32,8 +32,14 @@ struct BenchRunCommand: ParsableCommand {
 
     func validate() throws {
         try load.check()
-        for text in threshold where BenchThreshold(text) == nil {
-            throw ValidationError("--threshold: expected METRIC_PERCENTILE<MS, goodput>SHARE or failed<COUNT, found '\(text)'")
+        try load.checkTraceTimes()
+        for text in threshold {
+            guard let one = BenchThreshold(text) else {
+                throw ValidationError("--threshold: expected METRIC_PERCENTILE<MS, goodput>SHARE or failed<COUNT, found '\(text)'")
+            }
+            guard !one.isOfGoodput || load.goodput != nil else {
+                throw ValidationError("--threshold: '\(text)' asks for --goodput, which says what is good")
+            }
         }
     }
 
@@ -48,9 +54,9 @@ struct BenchRunCommand: ParsableCommand {
         let (report, measured) = try play(run, label: output.label ?? run.plan.name, goodput: load.goodputTarget)
         print(report.text)
         try output.write(report, measured)
-        let missed = threshold.compactMap { BenchThreshold($0) }.filter { !$0.holds(for: report) }
-        for one in missed { FileHandle.standardError.write(Data("threshold missed: \(one.text)\n".utf8)) }
-        if !missed.isEmpty { throw ExitCode(2) }
+        let misses = misses(report)
+        for line in misses { FileHandle.standardError.write(Data("\(line)\n".utf8)) }
+        if !misses.isEmpty { throw ExitCode(2) }
         if report.isPartial { throw ExitCode(130) }
         if report.completed == 0 { throw ExitCode(1) }
     }
@@ -75,6 +81,15 @@ func play(
         context: .init(
             tool: "swiftlet \(Swiftlet.release)", label: label, startedAt: startedAt, command: CommandLine.arguments, goodput: goodput))
     return (report, measured)
+}
+
+extension BenchRunCommand {
+    /// Why the thresholds are not passed. A run that is invalid says nothing of what was measured, so it passes none.
+    private func misses(_ report: RunReport) -> [String] {
+        guard !threshold.isEmpty else { return [] }
+        return threshold.compactMap { BenchThreshold($0) }.filter { !$0.holds(for: report) }.map { "threshold missed: \($0.text)" }
+            + report.invalidReasons.map { "no threshold is passed, since the run is invalid: \($0)" }
+    }
 }
 
 /// Ten thousand streams are ten thousand sockets: takes what the system allows.
@@ -108,6 +123,8 @@ struct BenchThreshold {
         guard ["ttft", "ttft_from_send", "e2e", "e2e_from_send", "tpot", "itl", "generator_lag"].contains(metric) else { return nil }
         return (metric, value)
     }
+
+    var isOfGoodput: Bool { name == "goodput" }
 
     func holds(for report: RunReport) -> Bool {
         let value: Double

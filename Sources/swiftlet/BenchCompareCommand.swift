@@ -19,6 +19,9 @@ struct BenchCompareCommand: ParsableCommand {
         for (name, a, b) in [
             ("content", left.workload.contentHash, right.workload.contentHash),
             ("schedule", left.workload.scheduleHash, right.workload.scheduleHash),
+            ("mode", left.mode, right.mode), ("API", left.api, right.api), ("streaming", "\(left.streams)", "\(right.streams)"),
+            ("warm-up", Self.warmUp(left), Self.warmUp(right)),
+            ("goodput target", left.goodput?.target.name ?? "none", right.goodput?.target.name ?? "none"),
             ("CPU", left.environment.cpu, right.environment.cpu), ("kernel", left.environment.kernel, right.environment.kernel),
         ] where a != b { print("NOT ALIKE: \(name) \(a) and \(b)") }
         for report in [left, right] { for reason in report.invalidReasons { print("INVALID, \(report.label): \(reason)") } }
@@ -42,6 +45,10 @@ struct BenchCompareCommand: ParsableCommand {
             Intervals are of chance within one run each, with regard to how its requests hang together; only repeats in turns (bench overhead, \
             bench fleet) show how runs differ. –: fewer than ten independent requests beyond that percentile.
             """)
+    }
+
+    private static func warmUp(_ report: RunReport) -> String {
+        report.warmUpSeconds.map { String(format: "%g s", $0) } ?? "not recorded"
     }
 
     private static func read(_ path: String) throws -> RunReport {

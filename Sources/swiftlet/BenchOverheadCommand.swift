@@ -56,7 +56,12 @@ struct BenchOverheadCommand: ParsableCommand {
         guard (peer.peers == nil) == (via != nil && direct != nil), (via == nil) == (direct == nil) else {
             throw ValidationError("expected --via with --direct, or --peers")
         }
-        if peer.peers != nil { _ = try sizes() }
+        if peer.peers != nil {
+            _ = try sizes()
+            try load.checkNoWorkload()
+        } else {
+            try load.checkTraceTimes()
+        }
     }
 
     private func sizes() throws -> [(bytes: Int, rate: Double)] {

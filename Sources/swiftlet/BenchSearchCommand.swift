@@ -55,6 +55,7 @@ struct BenchSearchCommand: ParsableCommand {
                 String(format: "%.3f", report.metrics["generator_lag"]?.milliseconds(percentile: 99) ?? 0),
                 (holds ? "holds" : "missed") + (report.isValid ? "" : ", invalid"),
             ])
+            for reason in report.invalidReasons { print(String(format: "INVALID at %.2f/s: ", rate) + reason) }
             if holds { low = rate } else { high = rate }
             if low >= highest { break }
             rate = high.map { (low + $0) / 2 } ?? min(highest, rate * 2)

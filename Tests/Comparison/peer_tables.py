@@ -19,7 +19,7 @@ import sys
 HOME = os.environ.get("BENCH_HOME") or pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "swiftlet-bench"
 README = pathlib.Path(__file__).resolve().parents[2] / "README.md"
 OPENING, CLOSING = "<!-- measured -->", "<!-- /measured -->"
-PEERS = ["direct", "nullproxy", "nginx", "haproxy", "haproxy-nodelay", "envoy", "nghttpx", "swiftlet", "smg", "sglang-router", "vllm-router"]
+PEERS = ["direct", "direct1", "nullproxy", "nginx", "haproxy", "haproxy-nodelay", "envoy", "nghttpx", "swiftlet", "smg", "sglang-router", "vllm-router"]
 
 
 def results(row):
@@ -89,8 +89,8 @@ def latency(row, key, unit):
         found = list(runs[peer].values())
         middle, tail = ([run[key][quantile] for run in found] for quantile in ("p50", "p99"))
         added = [f"+{statistics.median(values) - direct[name]:,.0f}" for values, name in ((middle, "p50"), (tail, "p99"))]
-        rows.append((peer, [cell(middle, 0), "" if peer == "direct" else added[0], cell(tail, 0), "" if peer == "direct" else added[1],
-                            "" if peer == "direct" else cell([run["cpu_us"] for run in found])]))  # fmt: skip
+        rows.append((peer, [cell(middle, 0), "" if peer.startswith("direct") else added[0], cell(tail, 0), "" if peer.startswith("direct") else added[1],
+                            "" if peer.startswith("direct") else cell([run["cpu_us"] for run in found])]))  # fmt: skip
     return table(["p50 µs", "added", "p99 µs", "added", f"CPU µs per {unit}"], rows)
 
 

@@ -78,4 +78,19 @@ import Workload
         #expect(plan(1, 0).contentHash != plan(1, 1).contentHash)
         #expect(plan(1, 0).scheduleHash == plan(1, 1).scheduleHash)
     }
+
+    /// When a session's later turns come is in the schedule's hash, and what they say is not.
+    @Test func pausesWithinSessionsAreOfTheSchedule() {
+        func plan(thinkSeconds: Double, seed: UInt64 = 1) -> LoadPlan {
+            var shape = SyntheticShape(groups: 1, promptsPerGroup: 1, systemTokens: 1, questionTokens: 1, outputTokens: 1)
+            shape.turns = 3
+            shape.thinkSeconds = thinkSeconds
+            let schedule = ArrivalSchedule(.constant, stages: [.init(startRate: 10, seconds: 1)], seed: 1)
+            return LoadPlan(name: "x", shape: shape, schedule: schedule, process: "constant", seed: seed)
+        }
+        #expect(plan(thinkSeconds: 1).scheduleHash != plan(thinkSeconds: 2).scheduleHash)
+        #expect(plan(thinkSeconds: 1).scheduleHash != plan(thinkSeconds: 1, seed: 2).scheduleHash)
+        #expect(plan(thinkSeconds: 0).scheduleHash == plan(thinkSeconds: 0, seed: 2).scheduleHash)
+        #expect(plan(thinkSeconds: 1).contentHash == plan(thinkSeconds: 2).contentHash)
+    }
 }
