@@ -33,6 +33,8 @@ APT_SWIFT := libncurses6 libsqlite3-0 libcurl4 libxml2 binutils libc6-dev libstd
 APT_BUILD := libnghttp2-dev libssl-dev libsimdjson-dev libxxhash-dev libc-ares-dev libprotobuf-c-dev protobuf-c-compiler
 # Clients and tools of the tests.
 APT_TESTS := chromium libhttp-parser-dev python3 python3-venv curl openssl nghttp2-client nghttp2-proxy valgrind
+# Whom `make compare-strictness` asks besides.
+APT_COMPARED := nginx-light haproxy
 
 .PHONY: help deps deps-system deps-python build demo simulate test sanitize soak kubernetes-load fuzz lint format proto bench bench-stub bench-tables bench-peers bench-overhead bench-fleet bench-fleet-trace bench-accuracy compare-strictness clean
 
@@ -206,8 +208,19 @@ bench-accuracy: build deps-python ## Is the bench itself exact? Against a server
 	@command -v nghttpd >/dev/null || { echo "make bench-accuracy: nghttpd is missing: apt-get install nghttp2-server" >&2; exit 1; }
 	SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python Tests/Bench/accuracy.py
 
-compare-strictness: build ## What this router, nginx and HAProxy (both of Debian) make of smuggled requests, as a table
-	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python -m pytest -q -s Tests/EndToEnd/test_compare_strictness.py
+compare-strictness: build deps-python ## What this router, nginx and HAProxy (both of Debian) make of smuggled requests, as a table
+	@missing=""
+	for package in $(APT_COMPARED); do
+		# Another of nginx's packages does as well, and Debian's light one would not install beside it.
+		[[ -x "/usr/sbin/$${package%-light}" ]] || missing+=" $$package"
+	done
+	if [[ -n "$$missing" ]]; then
+		echo "== compare-strictness: installing Debian packages:$$missing"
+		root=""; [[ $$(id -u) == 0 ]] || root=sudo
+		$$root apt-get update -q
+		$$root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing
+	fi
+	SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python -m pytest -q -s Tests/EndToEnd/test_compare_strictness.py
 
 clean: ## Removes everything that was built, .build/venv included
 	@rm -rf .build

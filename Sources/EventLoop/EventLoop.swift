@@ -211,7 +211,8 @@ public final class EventLoop {
                 deadline: deadline, slot: UInt32(truncatingIfNeeded: key), generation: UInt32(truncatingIfNeeded: key >> 32)))
     }
 
-    private func nanosecondsUntilNextDeadline() -> Int64 {
+    /// How long the next turn may sleep; -1: until something comes.
+    func nanosecondsUntilNextDeadline() -> Int64 {
         if !again.isEmpty || !running || busyPolls { return 0 }
         guard let next = timers.min else { return -1 }
         return Self.wait(until: next.deadline, turnBegan: now, clock: swl_monotonic_nanoseconds)

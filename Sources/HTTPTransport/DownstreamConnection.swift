@@ -279,7 +279,8 @@ public final class DownstreamConnection: TransportConnection {
         phase = .lingering
         closesAfterFlush = true
         setDeadline(loop.now &+ limits.lingerNanoseconds)
-        flushLater()
+        // At once: what comes in this very wake may be more than is thrown away, and the close would take the GOAWAY with it.
+        flush()
     }
 
     private func sayGoodbye(_ http2: HTTP2Session) {

@@ -28,7 +28,10 @@ extension HTTP2Session {
     }
 
     func fieldReceived(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> Bool {
-        fieldsStream?.use { $0.headerReceived(name: name, value: value) } ?? true
+        let isTaken = fieldsStream?.use { $0.headerReceived(name: name, value: value) } ?? true
+        // nghttp2 resets the stream for it, and calls that no invalid frame.
+        if !isTaken { countReset() }
+        return isTaken
     }
 
     func frameReceived(_ frame: UnsafePointer<nghttp2_frame>) {

@@ -60,8 +60,10 @@ final class HTTP2Session {
         nghttp2_option_set_no_closed_streams(option, 1)
         nghttp2_option_set_max_send_header_block_length(option, limits.headBytes * 2)
         nghttp2_option_set_peer_max_concurrent_streams(option, UInt32(limits.streamsPerConnection))
+        // Above what one read brings before `conduct` is looked at, 13 bytes each: nghttp2 would end the connection with INTERNAL_ERROR.
+        let resetsPerRead = EventLoop.readBufferBytes / 13
         nghttp2_option_set_stream_reset_rate_limit(
-            option, UInt64(PeerConduct.burst(limits.resetsPerSecond)), UInt64(limits.resetsPerSecond))
+            option, UInt64(PeerConduct.burst(limits.resetsPerSecond) &+ resetsPerRead), UInt64(limits.resetsPerSecond))
         let context = Unmanaged.passUnretained(self).toOpaque()
         var table = memory.table
         let result =
@@ -108,8 +110,9 @@ final class HTTP2Session {
         // Each broken or refused stream costs the peer ten bytes and us a queued RST_STREAM: a flood ends the connection.
         if nghttp2_session_get_outbound_queue_size(session) > TransportLimits.queuedFrames { connection.close() }
         connection.flushLater()
-        // FLOODED: more answers to SETTINGS and PING wait than nghttp2 keeps.
-        if conduct.isExhausted || taken == Int(NGHTTP2_ERR_FLOODED.rawValue) {
+        // FLOODED: more answers to SETTINGS and PING wait than nghttp2 keeps. The other: a header block in more frames than it takes.
+        let isFlood = taken == Int(NGHTTP2_ERR_FLOODED.rawValue) || taken == Int(NGHTTP2_ERR_TOO_MANY_CONTINUATIONS.rawValue)
+        if conduct.isExhausted || isFlood {
             nghttp2_session_terminate_session(session, UInt32(NGHTTP2_ENHANCE_YOUR_CALM.rawValue))
             return false
         }

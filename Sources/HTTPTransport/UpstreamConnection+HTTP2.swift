@@ -251,6 +251,8 @@ final class UpstreamStream: HTTP2Stream {
         if isRefused, !session.peerIsGoingAway { connection.streamRefused() }
         if !exchange.isFinished {
             exchange.isFinished = true
+            // A connection that closes ends its streams with a code of its own.
+            if !connection.isClosed { exchange.resetCode = errorCode }
             exchange.failed(failure(errorCode: errorCode))
         }
         connection.streamFinished()

@@ -57,6 +57,8 @@ open class UpstreamExchange {
     public internal(set) final var isFinished = false
     public internal(set) final var isRequestSent = false
     final var isResponsePaused = false
+    /// HTTP/2: the error code (RFC 9113, section 7) with which the stream was reset; nil when the whole connection went.
+    public internal(set) final var resetCode: UInt32?
     private final var informationalResponses = 0
 
     public init() {}
@@ -70,6 +72,7 @@ open class UpstreamExchange {
         isFinished = false
         isRequestSent = false
         isResponsePaused = false
+        resetCode = nil
         informationalResponses = 0
     }
 

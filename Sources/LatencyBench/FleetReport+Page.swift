@@ -55,7 +55,8 @@ extension FleetReport {
         page.heading("Requests by group, at the highest rate")
         for router in routers {
             guard let map = heatMap(of: router.name) else { continue }
-            page.figure(map.svg, caption: "\(router.name): the darker the more requests were due in that slice (first run).")
+            page.figure(
+                map.svg, caption: "\(router.name): in each cell the requests that were due in that slice, the darker the more (first run).")
         }
         page.heading("How it was measured")
         page.facts(provenance)

@@ -18,6 +18,8 @@ public struct FleetReport: Codable, Sendable {
     public struct Run: Codable, Sendable {
         public var ttftMean: Double
         public var ttftP99: UInt64
+        /// The generator's own. Nanoseconds.
+        public var lagP99: UInt64
         public var invalidReasons: [String]
     }
 
@@ -52,7 +54,9 @@ public struct FleetReport: Codable, Sendable {
             self.router = router
             self.rate = rate
             runs = reports.map {
-                Run(ttftMean: $0.metrics["ttft"]?.mean ?? 0, ttftP99: $0.metrics["ttft"]?.p99 ?? 0, invalidReasons: $0.invalidReasons)
+                Run(
+                    ttftMean: $0.metrics["ttft"]?.mean ?? 0, ttftP99: $0.metrics["ttft"]?.p99 ?? 0,
+                    lagP99: $0.metrics["generator_lag"]?.p99 ?? 0, invalidReasons: $0.invalidReasons)
             }
             requests = measured.finished
             failed = measured.finished - measured.good
@@ -108,8 +112,14 @@ public struct FleetReport: Codable, Sendable {
         self.cells = cells
     }
 
+    /// One line per router and rate: how many of its runs, and what the one says whose generator was latest.
     public var invalidReasons: [String] {
-        cells.flatMap { cell in cell.runs.flatMap(\.invalidReasons).map { "\(cell.router) at \(RunReport.number(cell.rate))/s: \($0)" } }
+        cells.compactMap { cell in
+            let invalid = cell.runs.filter { !$0.invalidReasons.isEmpty }
+            guard let worst = invalid.max(by: { $0.lagP99 < $1.lagP99 }) else { return nil }
+            return "\(cell.router) at \(RunReport.number(cell.rate))/s, \(invalid.count) of \(cell.runs.count) runs, the worst: "
+                + worst.invalidReasons.joined(separator: "; ")
+        }
     }
 
     /// Routers that did not start or answered nothing at a rate, one line each.

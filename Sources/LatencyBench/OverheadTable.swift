@@ -17,10 +17,11 @@ public struct OverheadTable: Codable, Sendable {
         public var added: [LatencyDifference]
 
         /// - Parameters:
-        ///   - direct: one histogram per run past the router; `via` likewise through it.
+        ///   - direct: one histogram per run past the router; `via` has the run of the same turn through it.
+        ///   - null: the null test's differences; nil for that row itself.
         public init(
-            router: String, version: String, promptBytes: Int, direct: [LatencyHistogram], via: [LatencyHistogram], failed: Int,
-            lags: [LatencyHistogram]
+            router: String, version: String, promptBytes: Int, direct: [LatencyHistogram], via: [LatencyHistogram],
+            null: [LatencyDifference]?, failed: Int, lags: [LatencyHistogram]
         ) {
             self.router = router
             self.version = version
@@ -31,36 +32,58 @@ public struct OverheadTable: Codable, Sendable {
             lagP99 = Distribution(lag).p99
             runs = via.count
             requests = via.reduce(0) { $0 + Int($1.totalCount) }
-            added = PairedComparison.differences(direct, via)
+            let differences = PairedComparison.differences(direct, via)
+            added = null.map { PairedComparison.doubted(differences, by: $0) } ?? differences
         }
     }
 
+    public static let schema = 2
+    public var schema = OverheadTable.schema
     public var tool: String
+    public var startedAt: String
     public var command: [String]
+    /// Interrupted: of what came before.
+    public var isPartial = false
+    public var repeats: Int
+    /// What was asked for, by the flags' names.
+    public var parameters: [String: String]
     public var environment: RunEnvironment
-    public var rows: [Row]
-    public var invalidReasons: [String]
+    /// One per prompt size: what its first run sent.
+    public var workloads: [RunReport.Workload] = []
+    public var rows: [Row] = []
+    public var invalidReasons: [String] = []
 
-    public init(tool: String, command: [String], environment: RunEnvironment, rows: [Row], invalidReasons: [String]) {
+    public init(
+        tool: String, startedAt: Date, command: [String], repeats: Int, parameters: [String: String], environment: RunEnvironment
+    ) {
         self.tool = tool
+        self.startedAt = ISO8601DateFormatter().string(from: startedAt)
         self.command = RecordedCommand.redacted(command)
+        self.repeats = repeats
+        self.parameters = parameters
         self.environment = environment
-        self.rows = rows
-        self.invalidReasons = invalidReasons
     }
 
-    /// One table per prompt size: added microseconds, with their 95 % interval; in brackets where the interval contains zero, so that nothing
-    /// is claimed.
+    /// Statistics in which the direct URL differs from itself, so that nothing is claimed of any router's; one line per size.
+    public var failedNullTests: [String] {
+        rows.filter { $0.router == "null test" }.compactMap { row in
+            let names = row.added.filter(\.isClaimed).map(\.name)
+            return names.isEmpty ? nil : "\(names.joined(separator: ", ")) at \(row.promptBytes) bytes: no claim"
+        }
+    }
+
+    /// One table per prompt size: added microseconds, with their 95 % interval; in square brackets where
+    /// nothing is claimed; a dash where there were too few requests.
     public var tables: [(promptBytes: Int, table: TextTable)] {
         Set(rows.map(\.promptBytes)).sorted().map { size in
             let these = rows.filter { $0.promptBytes == size }
-            let names = these.first?.added.map(\.name) ?? []
+            let names = PairedComparison.names
             return (
                 size,
                 TextTable(
                     header: ["added, µs"] + names + ["requests", "failed", "lag p99, ms"],
                     rows: these.map { row in
-                        [row.router] + row.added.map(Self.cell) + [
+                        [row.router] + names.map { name in row.added.first { $0.name == name }.map(Self.cell) ?? "–" } + [
                             "\(row.requests)", "\(row.failed)", String(format: "%.2f", Double(row.lagP99) / 1e6),
                         ]
                     })

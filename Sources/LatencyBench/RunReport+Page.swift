@@ -27,7 +27,7 @@ extension RunReport {
         }
         if !backends.isEmpty {
             page.heading("Requests by group")
-            page.figure(backendMap.svg, caption: "The darker the more requests were due in that slice.")
+            page.figure(backendMap.svg, caption: "In each cell the requests that were due in that slice; the darker the more.")
         }
         page.heading("How it was measured")
         page.facts(provenance)

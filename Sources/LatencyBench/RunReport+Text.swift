@@ -96,22 +96,25 @@ extension RunReport {
         return try encoder.encode(self)
     }
 
-    /// HdrHistogram's percentile text of a metric, values in milliseconds, for the plotters that read it.
+    /// HdrHistogram's percentile text of a metric, values in milliseconds, for the plotters that read it; what was sent stands in a line of
+    /// the kind that they pass over.
     public func hgrm(_ metric: String) -> String {
         guard let histogram = metrics[metric]?.histogram else { return "" }
         var text = ""
         histogram.outputPercentileDistribution(to: &text, outputValueUnitScalingRatio: 1_000_000)
+        let seed = workload.parameters["seed"].map { ", seed = \($0)" } ?? ""
         return text
+            + "#[Workload = \(workload.name), content hash = \(workload.contentHash), schedule hash = \(workload.scheduleHash)\(seed)]\n"
     }
 
-    /// One line per metric: count, mean and percentiles in milliseconds.
+    /// One line per metric: count, mean and percentiles in milliseconds. CSV has no comments, so every line has the hashes of what was sent.
     public var csv: String {
-        let header = "metric,count,mean_ms,p50_ms,p75_ms,p90_ms,p95_ms,p99_ms,p99.9_ms,p99.99_ms,max_ms\n"
+        let header = "metric,count,mean_ms,p50_ms,p75_ms,p90_ms,p95_ms,p99_ms,p99.9_ms,p99.99_ms,max_ms,content_hash,schedule_hash\n"
         return header
             + metrics.sorted { $0.key < $1.key }.map { name, metric in
                 let values = [metric.p50, metric.p75, metric.p90, metric.p95, metric.p99, metric.p999, metric.p9999, metric.maximum]
                 return "\(name),\(metric.count),\(Self.milliseconds(UInt64(metric.mean))),"
-                    + values.map(Self.milliseconds).joined(separator: ",")
+                    + values.map(Self.milliseconds).joined(separator: ",") + ",\(workload.contentHash),\(workload.scheduleHash)"
             }.joined(separator: "\n") + "\n"
     }
 }

@@ -91,6 +91,9 @@ public struct RunReport: Codable, Sendable {
     public var backends: [Backend]
     public var timeline: [TimeBin]
     public var recordsLeftOut: Int
+    /// By metric and statistic: so many requests, which came one after another, tell as much as one would that has nothing to do with the
+    /// others. 1 in an idle system, far more in a queue. Nil in reports that do not tell.
+    public var designEffects: [String: [String: Double]]?
 
     public var isValid: Bool { invalidReasons.isEmpty }
     /// Of the prompt tokens that engines counted.
@@ -160,6 +163,7 @@ public struct RunReport: Codable, Sendable {
         recordsLeftOut = measured.recordsLeftOut
         stages = Self.stages(run, measured, context.goodput)
         timeline = Self.timeline(measured)
+        designEffects = Self.designEffects(measured.records, metrics)
         if let target = context.goodput {
             let good = measured.records.count { target.holds($0) }
             goodput = Goodput(
@@ -185,14 +189,11 @@ public struct RunReport: Codable, Sendable {
     /// The rule: a late generator measures itself. Lag p99 up to a millisecond and up to a hundredth of the TTFT's p50, and all sent.
     private func reasons(planned: Int, isOpen: Bool) -> [String] {
         var reasons: [String] = []
-        let (lag, ttft) = (metrics["generator_lag"], metrics["ttft"])
+        let lag = metrics["generator_lag"]
         if isOpen, let lag, lag.count > 0 {
             func milliseconds(_ value: UInt64) -> String { String(format: "%.3f ms", Double(value) / 1e6) }
             if lag.p99 > 1_000_000 { reasons.append("the generator's own lag has a p99 of \(milliseconds(lag.p99)), over 1 ms") }
-            if let ttft, ttft.count > 0, lag.p99 * 100 > ttft.p50 {
-                reasons.append(
-                    "the generator's own lag has a p99 of \(milliseconds(lag.p99)), over 1 % of the TTFT's p50 (\(milliseconds(ttft.p50)))")
-            }
+            if let relative = relativeLagReason { reasons.append(relative) }
         }
         let all = sent + (warmUpRequests ?? 0)
         if !isPartial, all * 100 < planned * 99 { reasons.append("only \(all) of \(planned) requests were sent") }

@@ -120,13 +120,14 @@ extension Exchange {
 
     func upstreamFailed(_ failure: HTTPTransport.UpstreamFailure) {
         let now = worker.loop.now
+        let resetCode = attempt?.resetCode
         attempt = nil
         guard let decision else { return }
         failureKind = FailureKind(failure)
         // Ours alone, and the same whichever backend is tried.
         if failure == .outOfDescriptors { return fail(.overloaded) }
         record(failure, in: decision.group)
-        if isResponseStarted { return endBrokenResponse() }
+        if isResponseStarted { return endBrokenResponse(resetCode: resetCode) }
         isHeadHeld = false
         isInspecting = false
         heldBytes.removeAll()

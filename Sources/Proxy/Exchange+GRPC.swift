@@ -62,6 +62,20 @@ extension Exchange {
         respond(status: 200, headers: fields, ended: true)
     }
 
+    /// CANCEL (RFC 9113, section 7).
+    static let cancelCode: UInt32 = 8
+
+    /// For a stream that its backend resets in the middle (grpc/grpc, doc/PROTOCOL-HTTP2.md, "Errors").
+    static func grpcStatus(ofReset code: UInt32) -> StaticString {
+        switch code {
+        case 7 /* REFUSED_STREAM */: "14"
+        case cancelCode: "1"
+        case 11 /* ENHANCE_YOUR_CALM */: "8"
+        case 12 /* INADEQUATE_SECURITY */: "7"
+        default: "13"
+        }
+    }
+
     /// For answers without a status of gRPC's (grpc/grpc, doc/http-grpc-status-mapping.md).
     private static func grpcStatus(ofHTTP status: Int) -> StaticString {
         switch status {

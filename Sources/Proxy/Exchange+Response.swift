@@ -168,10 +168,11 @@ extension Exchange {
     // MARK: A backend that dies in the middle
 
     /// The client has part of an answer: it must not take it for the whole.
-    func endBrokenResponse() {
+    /// - Parameter resetCode: HTTP/2: with which the backend reset its stream.
+    func endBrokenResponse(resetCode: UInt32? = nil) {
         let kind = failureKind ?? .upstreamReset
         if isGRPC {
-            endCall(kind.grpcStatus, kind.message)
+            endCall(resetCode.map(Self.grpcStatus(ofReset:)) ?? kind.grpcStatus, kind.message)
         } else if isEventStream {
             // An event of its own, also when the last one was cut in two.
             if lastByte != 10 { writeText("\n\n") }
@@ -179,7 +180,10 @@ extension Exchange {
             kind.withJSON { _ = write($0) }
             writeText("\n\n")
             finish()
+        } else if resetCode == Self.cancelCode {
+            abort(errorCode: Self.cancelCode)
         } else {
+            // Any other code would be about this connection, or an invitation to ask again.
             abort()
         }
         settle(kind.outcome)

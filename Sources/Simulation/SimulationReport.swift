@@ -173,7 +173,7 @@ public struct SimulationReport: Sendable, Codable {
             for rule in row.rules.prefix(2) where !rule.shares.isEmpty {
                 let map = HeatMap(
                     title: "\(row.name), \(rule.rule)", rows: rule.shares.indices.map { "group \($0)" }, columnLabels: ("start", "end"),
-                    values: rule.shares.map { $0.map(Double.init) })
+                    values: rule.shares.map { $0.map(Double.init) }, merging: .mean)
                 page.figure(map.svg, caption: "\(row.name), \(rule.rule): sequences in flight by group over time")
             }
         }

@@ -5,22 +5,38 @@ import Reporting
 /// What a run shows while it runs: on a terminal one line that moves, elsewhere a line now and then. On standard error, so that standard output
 /// is the result alone. Used by one thread.
 final class RunDisplay {
+    enum Style {
+        /// Figures, as they move.
+        case figures
+        /// Before them a line that tells which run begins.
+        case announcedFigures
+        /// That line alone: nothing is asked of the generator's threads while they measure.
+        case announcement
+    }
+
     private let label: String
     private let isTerminal = isatty(STDERR_FILENO) == 1
-    private let isQuiet: Bool
+    private let style: Style
     private var lastFinished = 0
     private var lastElapsed = 0.0
     private var hasShown = false
 
-    init(label: String, isQuiet: Bool = false) {
+    init(label: String, style: Style) {
         self.label = label
-        self.isQuiet = isQuiet
+        self.style = style
     }
 
-    var intervalSeconds: Double { isTerminal ? 0.25 : 5 }
+    /// Of `show`; a run without figures is over before.
+    var intervalSeconds: Double { style == .announcement ? 1_000_000 : isTerminal ? 0.25 : 5 }
+
+    /// Tells which run begins: in place on a terminal, elsewhere as a line.
+    func begin() {
+        guard style != .figures else { return }
+        write(isTerminal ? "\r\u{1b}[2K" + label : label + "\n")
+        hasShown = true
+    }
 
     func show(_ progress: LoadRun.Progress) {
-        guard !isQuiet else { return }
         let measured = progress.measurements
         let span = progress.elapsedSeconds - lastElapsed
         let finished = measured.finished + measured.warmUpFinished

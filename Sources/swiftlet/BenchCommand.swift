@@ -63,16 +63,17 @@ struct BenchRunCommand: ParsableCommand {
 }
 
 /// Runs with a display, and with a partial report when interrupted.
-func play(_ run: LoadRun, label: String, goodput: GoodputTarget?, isQuiet: Bool = false, interruption: Interruption? = nil) throws -> (
-    RunReport, RunMeasurements
-) {
+func play(
+    _ run: LoadRun, label: String, goodput: GoodputTarget?, display style: RunDisplay.Style = .figures, interruption: Interruption? = nil
+) throws -> (RunReport, RunMeasurements) {
     signal(SIGPIPE, SIG_IGN)
     let interruption = interruption ?? Interruption()
     interruption.whenItComes { run.stop() }
     defer { interruption.whenItComes(nil) }
     let watch = RunEnvironment.Watch()
     let startedAt = Date()
-    let display = RunDisplay(label: label, isQuiet: isQuiet)
+    let display = RunDisplay(label: label, style: style)
+    display.begin()
     let measured = try run.run(progressEvery: display.intervalSeconds) { display.show($0) }
     display.finish()
     let report = RunReport(

@@ -27,7 +27,9 @@ struct BenchCompareCommand: ParsableCommand {
         for report in [left, right] { for reason in report.invalidReasons { print("INVALID, \(report.label): \(reason)") } }
         for metric in ["ttft", "e2e", "tpot", "itl"] {
             guard let a = left.metrics[metric], let b = right.metrics[metric], a.count > 0, b.count > 0 else { continue }
-            print("\n" + differenceTable(PairedComparison.differences(a, b), unit: "ms", scale: 1e6, title: metric).text)
+            let differences = PairedComparison.differences(
+                a, b, effects: (left.designEffects?[metric] ?? [:], right.designEffects?[metric] ?? [:]))
+            print("\n" + differenceTable(differences, unit: "ms", scale: 1e6, title: metric).text)
         }
         var totals = TextTable(header: ["", left.label, right.label])
         totals.rows = [
@@ -37,7 +39,12 @@ struct BenchCompareCommand: ParsableCommand {
             ["hit rate", String(format: "%.1f %%", left.hitRate * 100), String(format: "%.1f %%", right.hitRate * 100)],
         ]
         print("\n" + totals.text)
-        print("\nIntervals are of chance within one run each; only repeats in turns (bench overhead, bench fleet) show how runs differ.")
+        print(
+            """
+
+            Intervals are of chance within one run each, with regard to how its requests hang together; only repeats in turns (bench overhead, \
+            bench fleet) show how runs differ. –: fewer than ten independent requests beyond that percentile.
+            """)
     }
 
     private static func warmUp(_ report: RunReport) -> String {
@@ -52,15 +59,16 @@ struct BenchCompareCommand: ParsableCommand {
     }
 }
 
-/// Differences with their intervals; those that may be chance say so.
+/// Differences with their intervals; those that may be chance say so, and those of too few requests have dashes.
 func differenceTable(_ differences: [LatencyDifference], unit: String, scale: Double, title: String) -> TextTable {
     TextTable(
         header: ["\(title), \(unit)", "first", "second", "difference", "95 % interval", ""],
-        rows: differences.map { one in
+        rows: PairedComparison.names.map { name in
+            guard let one = differences.first(where: { $0.name == name }) else { return [name, "–", "–", "–", "–", "too few requests"] }
             func text(_ value: Double) -> String { String(format: "%.3f", value / scale) }
             return [
                 one.name, text(one.first), text(one.second), String(format: "%+.3f", one.difference / scale),
-                "\(text(one.low)) to \(text(one.high))", one.isClaimed ? "" : "no claim",
+                "\(text(one.low)) to \(text(one.high))", one.verdict,
             ]
         })
 }

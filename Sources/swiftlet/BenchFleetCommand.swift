@@ -10,7 +10,8 @@ struct BenchFleetCommand: ParsableCommand {
         commandName: "fleet", abstract: "Play one schedule through several routers before simulated groups.",
         discussion: """
             Every run has groups and a router of its own, started for it, so that no cache remembers the run before. Runs alternate between routers, \
-            there and back. --rate has the rates to compare, with commas; a trace is stretched to each of them, and --duration bounds its rows. \
+            there and back. The workload is b2b-saas unless one is named: where prompts share nothing, routers that follow caches cannot differ \
+            from others. --rate has the rates to compare, with commas; a trace is stretched to each of them, and --duration bounds its rows. \
             'make bench-peers' installs the peers.
             """)
 
@@ -39,6 +40,13 @@ struct BenchFleetCommand: ParsableCommand {
         }
     }
 
+    /// Without a named workload one whose prompts share their beginnings.
+    private var shared: LoadOptions {
+        var result = load
+        if result.givenWorkload == nil, result.trace == nil { result.givenWorkload = "b2b-saas" }
+        return result
+    }
+
     private final class Gathered {
         var reports: [RunReport] = []
         var measured = RunMeasurements()
@@ -46,6 +54,7 @@ struct BenchFleetCommand: ParsableCommand {
 
     func run() throws {
         raiseDescriptorLimit()
+        let load = shared
         let (watch, startedAt, interruption) = (RunEnvironment.Watch(), Date(), Interruption())
         let routers = try peer.routers()
         let settings = try peer.bed(groups: groups, load: load)
@@ -59,15 +68,16 @@ struct BenchFleetCommand: ParsableCommand {
                 format: "%d runs: %d routers, %d rates, %d repeats; about %.0f minutes and what queues take to empty", runs, routers.count,
                 stages.count, repeats, (seconds * Double(routers.count * repeats) + Double(runs) * 3) / 60))
         let gathered: [[Gathered]] = stages.map { _ in routers.map { _ in Gathered() } }
-        var (isPartial, groupSchedule) = (false, String?.none)
+        var (isPartial, groupSchedule, number) = (false, String?.none, 0)
         var failures: [String: String] = [:]
         repeats: for turn in 0..<repeats {
             for (row, plan) in plans.enumerated() {
                 for column in turn % 2 == 0 ? Array(routers.indices) : routers.indices.reversed() {
+                    number += 1
                     if interruption.hasCome { isPartial = true }
                     if isPartial { break repeats }
                     if failures[routers[column].rawValue] != nil { continue }
-                    let label = "\(routers[column].rawValue) at \(String(format: "%g", stages[row].startRate))/s, run \(turn + 1)"
+                    let label = "run \(number) of \(runs): \(routers[column].rawValue) at \(String(format: "%g", stages[row].startRate))/s"
                     switch try one(routers[column], plan, settings, interruption, label: label) {
                     case .interrupted:
                         isPartial = true
@@ -141,7 +151,8 @@ struct BenchFleetCommand: ParsableCommand {
         var load = try load.settings(for: target)
         load.model = settings.model
         let (report, measured) = try play(
-            LoadRun(plan: plan, target: target, settings: load), label: label, goodput: self.load.goodputTarget, interruption: interruption)
+            LoadRun(plan: plan, target: target, settings: load), label: label, goodput: self.load.goodputTarget, display: .announcedFigures,
+            interruption: interruption)
         return report.isPartial ? .interrupted : .played(report, measured, groupSchedule: bed.groupSchedule)
     }
 }

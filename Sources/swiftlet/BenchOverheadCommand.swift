@@ -1,4 +1,5 @@
 import ArgumentParser
+import EventLoop
 import Foundation
 import LatencyBench
 import Reporting
@@ -9,9 +10,10 @@ struct BenchOverheadCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "overhead", abstract: "What a router adds: one schedule in turns through it and past it.",
         discussion: """
-            Runs alternate in the order ABBA, so that a drift of the machine cancels. First a null test: the same against the direct URL twice, \
-            which shows what the generator itself cannot tell apart. Nothing is claimed where the interval contains zero. With --peers instead of \
-            URLs it starts these routers before a simulated group and makes one table of them, for each size of --prompt-bytes.
+            Runs alternate in the order ABBA, so that a drift of the machine cancels; intervals are Student's t over pairs of neighbours. First a \
+            null test: the same against the direct URL twice. Nothing is claimed where the interval contains zero or the null test's does not, nor \
+            of percentiles with fewer than ten requests beyond them. With --peers instead of URLs it starts these routers before a simulated group \
+            and makes one table of them, for each size of --prompt-bytes.
             """)
 
     @Option(help: "URL of the router.")
@@ -28,10 +30,18 @@ struct BenchOverheadCommand: ParsableCommand {
     var json: String?
 
     struct Result: Codable {
+        var tool: String
+        var startedAt: String
+        var command: [String]
+        /// Interrupted: of what came before.
+        var isPartial: Bool
         var via: String
         var direct: String
         var repeats: Int
         var metric: String
+        /// What every run sent, and what else was asked for.
+        var workload: RunReport.Workload?
+        var parameters: [String: String]
         var null: [LatencyDifference]
         var added: [LatencyDifference]
         var failed: Int
@@ -75,21 +85,37 @@ struct BenchOverheadCommand: ParsableCommand {
             return try run.run(json: json)
         }
         let (router, backend) = (try LoadTarget(via), try LoadTarget(direct))
-        let watch = RunEnvironment.Watch()
+        let (watch, startedAt) = (RunEnvironment.Watch(), Date())
+        let series = RunSeries(load: load, total: 2 + 4 * repeats)
+        let plan = try load.plan()
         // The first run of each pays for caches and connections.
-        for target in [router, backend] { _ = try measure(target, label: "warm-up") }
-        let null = try alternate(backend, backend, labels: ["null A", "null B"])
-        let added = try alternate(backend, router, labels: ["direct", "via"])
-        let metric = load.api == "plain" || !load.stream ? "e2e" : "ttft"
+        for (target, name) in [(router, "through, warm-up"), (backend, "direct, warm-up")] {
+            _ = try series.measure(plan, target, name: name)
+        }
+        let null = try alternate(series, plan, backend, backend, names: ["null test, first side", "null test, second side"])
+        let added = try alternate(series, plan, backend, router, names: ["direct", "through"])
+        let differences = PairedComparison.differences(null.first, null.second)
         let result = Result(
-            via: via, direct: direct, repeats: repeats, metric: metric,
-            null: PairedComparison.differences(null.first, null.second), added: PairedComparison.differences(added.first, added.second),
+            tool: "swiftlet \(Swiftlet.release)", startedAt: ISO8601DateFormatter().string(from: startedAt),
+            command: series.command, isPartial: series.isInterrupted, via: via, direct: direct, repeats: repeats,
+            metric: load.api == "plain" || !load.stream ? "e2e" : "ttft", workload: series.workload, parameters: load.parameters,
+            null: differences,
+            added: PairedComparison.doubted(PairedComparison.differences(added.first, added.second), by: differences),
             failed: null.failed + added.failed, invalidReasons: Array(Set(null.invalid + added.invalid)).sorted(),
-            environment: RunEnvironment(since: watch, generator: added.schedule))
-        print("Null test: the direct URL against itself, \(metric) from the schedule")
+            environment: RunEnvironment(since: watch, generator: series.schedule))
+        try finish(result, runs: series.number)
+    }
+
+    private func finish(_ result: Result, runs: Int) throws {
+        let clock = "\(result.metric) from the schedule"
+        if result.isPartial { print("PARTIAL: interrupted in run \(runs) of \(2 + 4 * repeats); what follows is of whole pairs before it") }
+        print("Null test: the direct URL against itself, \(clock)")
         print(differenceTable(result.null, unit: "µs", scale: 1e3, title: "null").text)
-        print("\nAdded by \(via), \(metric) from the schedule, \(repeats) runs of each in turns")
+        print("\nAdded by \(result.via), \(clock), \(repeats) runs of each in turns")
         print(differenceTable(result.added, unit: "µs", scale: 1e3, title: "added").text)
+        if let workload = result.workload {
+            print("Workload \(workload.name), content \(workload.contentHash), schedule \(workload.scheduleHash)")
+        }
         if result.failed > 0 { print("FAILED: \(result.failed) requests") }
         for reason in result.invalidReasons { print("INVALID: \(reason)") }
         if let json {
@@ -97,6 +123,7 @@ struct BenchOverheadCommand: ParsableCommand {
             encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
             try encoder.encode(result).write(to: URL(filePath: json))
         }
+        if result.isPartial { throw ExitCode(130) }
         if result.failed > 0 { throw ExitCode(1) }
     }
 
@@ -105,30 +132,66 @@ struct BenchOverheadCommand: ParsableCommand {
         var second: [LatencyHistogram] = []
         var failed = 0
         var invalid: [String] = []
-        var schedule: String?
     }
 
-    private func alternate(_ first: LoadTarget, _ second: LoadTarget, labels: [String]) throws -> Sides {
+    /// Runs of both sides in turns, until an interrupt.
+    private func alternate(_ series: RunSeries, _ plan: LoadPlan, _ first: LoadTarget, _ second: LoadTarget, names: [String]) throws
+        -> Sides
+    {
         var sides = Sides()
         for isSecond in PairedComparison.order(repeats: repeats) {
-            let (report, measured) = try measure(isSecond ? second : first, label: labels[isSecond ? 1 : 0])
-            if report.isPartial { throw ExitCode(130) }
+            guard let (report, measured) = try series.measure(plan, isSecond ? second : first, name: names[isSecond ? 1 : 0]) else { break }
             let histogram = load.api == "plain" || !load.stream ? measured.endToEnd : measured.timeToFirstToken
             if isSecond { sides.second.append(histogram) } else { sides.first.append(histogram) }
-            sides.schedule = report.environment.generatorSchedule
             sides.failed += report.failed
-            sides.invalid += Self.reasonsThatCount(report)
+            sides.invalid += report.invalidReasonsOfDifferences
         }
         return sides
     }
+}
 
-    /// The second half of the validity rule compares with the latency itself, which here is the microseconds that are sought.
-    static func reasonsThatCount(_ report: RunReport) -> [String] {
-        report.invalidReasons.filter { $0.contains("over 1 ms") || $0.contains("sent") }
+/// Runs one after another of which only differences are used: each announced by its number, all ended by one interrupt.
+final class RunSeries {
+    private let load: LoadOptions
+    private let total: Int
+    private let interruption = Interruption()
+    private(set) var number = 0
+    /// Of the first run, and its command line as reports keep it.
+    private(set) var workload: RunReport.Workload?
+    private(set) var command: [String] = []
+    /// How the generator's threads were scheduled.
+    private(set) var schedule: String?
+
+    init(load: LoadOptions, total: Int) {
+        self.load = load
+        self.total = total
     }
 
-    private func measure(_ target: LoadTarget, label: String) throws -> (RunReport, RunMeasurements) {
-        let run = LoadRun(plan: try load.plan(), target: target, settings: try load.settings(for: target))
-        return try play(run, label: label, goodput: nil, isQuiet: true)
+    var isInterrupted: Bool { interruption.hasCome }
+
+    /// - Returns: nil when it was interrupted before its end: half a run's requests are others than a whole one's.
+    func measure(_ plan: LoadPlan, _ target: LoadTarget, model: String? = nil, name: String) throws -> (RunReport, RunMeasurements)? {
+        guard !isInterrupted else { return nil }
+        number += 1
+        var settings = try load.settings(for: target)
+        if let model { settings.model = model }
+        let (report, measured) = try play(
+            LoadRun(plan: plan, target: target, settings: settings), label: "run \(number) of \(total): \(name)", goodput: nil,
+            display: .announcement, interruption: interruption)
+        if workload == nil { (workload, command) = (report.workload, report.command) }
+        schedule = report.environment.generatorSchedule
+        return report.isPartial ? nil : (report, measured)
+    }
+}
+
+extension LoadOptions {
+    /// What was asked for beside the workload, by the flags' names, for reports that have no run's own.
+    var parameters: [String: String] {
+        [
+            "api": api, "stream": "\(stream)", "ignore-eos": "\(ignoreEnd)", "rate": rate, "duration": duration, "stage-gap": "\(stageGap)",
+            "arrival": arrival, "seed": "\(seed)", "salt": "\(salt)", "max-concurrency": maxConcurrency.map { "\($0)" } ?? "",
+            "closed-loop": closedLoop.map { "\($0)" } ?? "", "warm-up": "\(warmUp)", "timeout": "\(timeout)", "drain": "\(drain)",
+            "loops": "\(loops)", "connections": "\(connections)", "realtime": realtime.rawValue, "busy-poll": "\(busyPoll)",
+        ]
     }
 }

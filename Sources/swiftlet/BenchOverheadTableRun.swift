@@ -16,64 +16,98 @@ struct OverheadTableRun {
 
     /// What has been measured of one router, or of the group itself, and of one size.
     private final class Side {
+        let name: String
         var runs: [LatencyHistogram] = []
         var failed = 0
         var lags: [LatencyHistogram] = []
+        var invalid: Set<String> = []
+
+        init(name: String) { self.name = name }
     }
 
     func run(json: String?) throws {
-        let (watch, interruption) = (RunEnvironment.Watch(), Interruption())
+        let (watch, startedAt) = (RunEnvironment.Watch(), Date())
         let routers = try peer.routers()
         let settings = try peer.bed(groups: 1, load: load)
         let versions = try routers.map { try RouterBed.version(of: $0, settings) }
-        let runs = sizes.count * (routers.count + 2)
+        let runs = sizes.count * (routers.count + 2) * (repeats + 1)
         print(
             String(
                 format: "%d routers, %d sizes, %d runs of each; about %.0f minutes", routers.count, sizes.count, repeats,
-                Double(runs * (repeats + 1)) * (seconds + 0.5) / 60))
+                Double(runs) * (seconds + 0.5) / 60))
+        let series = RunSeries(load: load, total: runs)
         let bed = try RouterBed(settings)
         defer { bed.stop() }
         let direct = "http://127.0.0.1:\(bed.groupPorts[0])"
-        let targets = try ([direct] + routers.map { try bed.start($0) } + [direct]).map { try LoadTarget($0) }
-        var rows: [OverheadTable.Row] = []
-        var invalid: Set<String> = []
-        var generatorSchedule: String?
-        for size in sizes {
-            let sides = targets.map { _ in Side() }
-            // The first turn pays for caches and connections.
-            for turn in 0...repeats {
-                for index in turn % 2 == 0 ? Array(targets.indices) : targets.indices.reversed() {
-                    if interruption.hasCome { throw ExitCode(130) }
-                    let (report, measured) = try measure(
-                        size, targets[index], settings, interruption, salt: UInt64(turn * targets.count + index))
-                    if report.isPartial { throw ExitCode(130) }
-                    generatorSchedule = report.environment.generatorSchedule
-                    if turn == 0 { continue }
-                    sides[index].runs.append(measured.timeToFirstToken)
-                    sides[index].failed += report.failed
-                    sides[index].lags.append(measured.generatorLag)
-                    invalid.formUnion(BenchOverheadCommand.reasonsThatCount(report).map { "\(size.bytes) bytes: \($0)" })
-                }
-            }
-            func row(_ name: String, _ version: String, _ side: Side) -> OverheadTable.Row {
-                .init(
-                    router: name, version: version, promptBytes: size.bytes, direct: sides[0].runs, via: side.runs, failed: side.failed,
-                    lags: side.lags)
-            }
-            rows.append(row("null test", "", sides[targets.count - 1]))
-            for (index, router) in routers.enumerated() { rows.append(row(router.rawValue, versions[index], sides[index + 1])) }
-            FileHandle.standardError.write(Data("\(size.bytes) bytes done\n".utf8))
+        let targets: [LoadTarget]
+        do { targets = try ([direct] + routers.map { try bed.start($0) } + [direct]).map { try LoadTarget($0) } } catch {
+            guard series.isInterrupted else { throw error }
+            print("Interrupted before anything was measured.")
+            throw ExitCode(130)
         }
-        let table = OverheadTable(
-            tool: "swiftlet \(Swiftlet.release)", command: CommandLine.arguments,
-            environment: RunEnvironment(since: watch, generator: generatorSchedule, groups: bed.groupSchedule), rows: rows,
-            invalidReasons: invalid.sorted())
+        let names = ["direct"] + routers.map(\.rawValue) + ["direct"]
+        var table = OverheadTable(
+            tool: "swiftlet \(Swiftlet.release)", startedAt: startedAt, command: CommandLine.arguments, repeats: repeats,
+            parameters: load.parameters, environment: RunEnvironment(since: watch))
+        var invalid: Set<String> = []
+        for size in sizes where !series.isInterrupted {
+            let sides = names.map { Side(name: $0) }
+            guard let workload = try alternate(sides, targets, size, series, model: settings.model) else { break }
+            table.workloads.append(workload)
+            invalid.formUnion(sides.flatMap(\.invalid).map { "\(size.bytes) bytes: \($0)" })
+            func row(_ name: String, _ version: String, _ side: Side, null: [LatencyDifference]?) -> OverheadTable.Row {
+                .init(
+                    router: name, version: version, promptBytes: size.bytes, direct: sides[0].runs, via: side.runs, null: null,
+                    failed: side.failed, lags: side.lags)
+            }
+            let null = row("null test", "", sides[targets.count - 1], null: nil)
+            table.rows.append(null)
+            for (index, router) in routers.enumerated() {
+                table.rows.append(row(router.rawValue, versions[index], sides[index + 1], null: null.added))
+            }
+        }
+        table.isPartial = series.isInterrupted
+        table.environment = RunEnvironment(since: watch, generator: series.schedule, groups: bed.groupSchedule)
+        table.invalidReasons = invalid.sorted()
         try finish(table, json: json)
     }
 
+    /// All targets in turns, there and back, until an interrupt.
+    /// - Returns: what the first run sent; nil when not even that came to an end.
+    private func alternate(
+        _ sides: [Side], _ targets: [LoadTarget], _ size: (bytes: Int, rate: Double), _ series: RunSeries, model: String
+    ) throws -> RunReport.Workload? {
+        var workload: RunReport.Workload?
+        // The first turn pays for caches and connections.
+        for turn in 0...repeats {
+            for index in turn % 2 == 0 ? Array(targets.indices) : targets.indices.reversed() {
+                let plan = try plan(size, salt: UInt64(turn * targets.count + index))
+                let name = "\(sides[index].name), \(size.bytes) bytes" + (turn == 0 ? ", warm-up" : "")
+                guard let (report, measured) = try series.measure(plan, targets[index], model: model, name: name) else { return workload }
+                if workload == nil {
+                    workload = report.workload
+                    workload?.parameters["salt"] = "\(load.salt) + turn × \(targets.count) + place, both from 0"
+                }
+                if turn == 0 { continue }
+                sides[index].runs.append(measured.timeToFirstToken)
+                sides[index].failed += report.failed
+                sides[index].lags.append(measured.generatorLag)
+                sides[index].invalid.formUnion(report.invalidReasonsOfDifferences)
+            }
+        }
+        return workload
+    }
+
     private func finish(_ table: OverheadTable, json: String?) throws {
-        print("Added to the TTFT, from the schedule; 95 % interval in round brackets, nothing is claimed of what stands in square ones")
+        if table.isPartial { print("PARTIAL: interrupted; what follows is of whole pairs before it") }
+        print(
+            "Added to the TTFT, from the schedule; 95 % interval in round brackets, nothing is claimed of what stands in square ones; –: too few requests"
+        )
         for (size, text) in table.tables { print("\nPrompts of \(size) bytes\n" + text.text) }
+        for workload in table.workloads {
+            print("Workload \(workload.name), content of its first run \(workload.contentHash), schedule \(workload.scheduleHash)")
+        }
+        for line in table.failedNullTests { print("NULL TEST FAILED: \(line)") }
         print(BenchFleetCommand.schedules(table.environment))
         for reason in table.invalidReasons { print("INVALID: \(reason)") }
         if let json {
@@ -81,29 +115,22 @@ struct OverheadTableRun {
             encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
             try encoder.encode(table).write(to: URL(filePath: json))
         }
+        if table.isPartial { throw ExitCode(130) }
         if table.rows.contains(where: { $0.failed > 0 }) { throw ExitCode(1) }
     }
 
     /// A prompt's words are five bytes with their blank, on the average.
     private static let bytesPerToken = 5
 
-    private func measure(
-        _ size: (bytes: Int, rate: Double), _ target: LoadTarget, _ settings: RouterBed.Settings, _ interruption: Interruption, salt: UInt64
-    ) throws -> (
-        RunReport, RunMeasurements
-    ) {
+    private func plan(_ size: (bytes: Int, rate: Double), salt: UInt64) throws -> LoadPlan {
         var shape = SyntheticShape(
             groups: 1, promptsPerGroup: 1_000_000, systemTokens: 0, questionTokens: max(1, size.bytes / Self.bytesPerToken), outputTokens: 2
         )
         shape.turns = 1
         let schedule = ArrivalSchedule(
             try load.process(), stages: [.init(startRate: size.rate, seconds: seconds)], seed: load.seed)
-        let plan = LoadPlan(
+        return LoadPlan(
             name: "prompts of \(size.bytes) bytes", shape: shape, schedule: schedule, process: load.arrival, seed: load.seed,
             salt: load.salt &+ salt)
-        var loading = try load.settings(for: target)
-        loading.model = settings.model
-        return try play(
-            LoadRun(plan: plan, target: target, settings: loading), label: "", goodput: nil, isQuiet: true, interruption: interruption)
     }
 }

@@ -37,12 +37,16 @@ struct BenchSearchCommand: ParsableCommand {
         var (low, high): (Double, Double?) = (0, nil)
         var rate = max(0.001, first.meanRate)
         var salt = load.salt
+        // One for all runs: a signal between two of them counts, too.
+        let interruption = Interruption()
         while high.map({ $0 - low > precision * $0 }) ?? true {
             salt += 1
             let stage = ArrivalSchedule.Stage(startRate: rate, seconds: first.seconds)
             let run = LoadRun(plan: try load.plan(salt: salt, stages: [stage]), target: target, settings: try load.settings(for: target))
-            let (report, _) = try play(run, label: String(format: "%.2f/s", rate), goodput: load.goodputTarget)
-            if report.isPartial { break }
+            let (report, _) = try play(
+                run, label: String(format: "%.2f/s", rate), goodput: load.goodputTarget, display: .announcedFigures,
+                interruption: interruption)
+            if report.isPartial || interruption.hasCome { break }
             let holds = (report.goodput?.share ?? 0) >= share
             table.rows.append([
                 String(format: "%.2f", rate), String(format: "%.2f %%", (report.goodput?.share ?? 0) * 100),
@@ -59,6 +63,14 @@ struct BenchSearchCommand: ParsableCommand {
             if low == 0, rate < 0.01 { break }
         }
         print(table.text)
+        if interruption.hasCome {
+            print(
+                "Interrupted: no answer yet. "
+                    + (low > 0
+                        ? String(format: "It held at %.2f requests/s and lower rates tried.", low) : "It held at no rate tried so far.")
+            )
+            throw ExitCode(130)
+        }
         print(
             low > 0
                 ? String(format: "Highest rate with %.1f %% good: %.2f requests/s", share * 100, low) : "The target holds at no rate tried."

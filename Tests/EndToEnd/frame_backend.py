@@ -16,36 +16,42 @@ from scripted_backend import BACKGROUND_PATHS
 class FrameBackend:
     """Calls `answer(connection, event)` for every event of a request that is not the router's own probing."""
 
-    def __init__(self, answer, stream_limit=100):
+    def __init__(self, answer, stream_limit=100, tls=None):
         self.answer = answer
         self.stream_limit = stream_limit
+        #: A server's `ssl.SSLContext`. OpenSSL wants one thread for a connection: then nothing may be sent but from `answer`.
+        self.tls = tls
         self.connections = []
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"h2c://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"{'h2' if tls else 'h2c'}://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self):
         while True:
             accepted, _ = self._listener.accept()
+            threading.Thread(target=self._serve_until_gone, args=(accepted,), daemon=True).start()
+
+    def _serve_until_gone(self, accepted):
+        with contextlib.suppress(OSError):
+            if self.tls:
+                accepted = self.tls.wrap_socket(accepted, server_side=True)
             connection = FrameConnection(accepted, self.stream_limit)
             self.connections.append(connection)
-            threading.Thread(target=self._serve_until_gone, args=(connection,), daemon=True).start()
-
-    def _serve_until_gone(self, connection):
-        with contextlib.suppress(ConnectionError):
-            self._serve(connection)
+            try:
+                self._serve(connection)
+            finally:
+                connection.ended.set()
 
     def _serve(self, connection):
-        with contextlib.suppress(OSError):
-            while data := connection.socket.recv(1 << 18):
-                with connection.lock:
-                    for event in connection.h2.receive_data(data):
-                        if self._is_background(event):
-                            connection.h2.send_headers(event.stream_id, [(b":status", b"404")], end_stream=True)
-                            connection.background.add(event.stream_id)
-                        elif getattr(event, "stream_id", None) not in connection.background:
-                            self.answer(connection, event)
-                    connection.flush()
+        while data := connection.socket.recv(1 << 18):
+            with connection.lock:
+                for event in connection.h2.receive_data(data):
+                    if self._is_background(event):
+                        connection.h2.send_headers(event.stream_id, [(b":status", b"404")], end_stream=True)
+                        connection.background.add(event.stream_id)
+                    elif getattr(event, "stream_id", None) not in connection.background:
+                        self.answer(connection, event)
+                connection.flush()
 
     @staticmethod
     def _is_background(event):
@@ -60,6 +66,8 @@ class FrameConnection:
         self.socket = accepted
         self.lock = threading.Lock()
         self.background = set()
+        #: The router has closed it.
+        self.ended = threading.Event()
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
         self.h2.local_settings = h2.settings.Settings(
             client=False, initial_values={h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: stream_limit}

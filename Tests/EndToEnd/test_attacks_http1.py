@@ -34,7 +34,6 @@ def attacked(configured, scripted):
     wait_until(lambda: len(neighbour.answers) >= answers + 20, what="the neighbour's answers after the attack")
     neighbour.stop()
     print(f"memory +{grown / 2**20:.1f} MiB, CPU {used:.2f} s, slowest neighbour {neighbour.slowest:.3f} s")
-    assert set(neighbour.answers) == {(200, True)}
     assert grown < program.memory_limit, f"{grown / 2**20:.1f} MiB"
     assert used < program.cpu_limit or processes.IS_SANITIZED, f"{used:.2f} CPU seconds"
     assert not [r for r in backend.requests if r.path == b"/attack"]

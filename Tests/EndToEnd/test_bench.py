@@ -230,6 +230,12 @@ def test_all_files_are_written_and_agree(engine, tmp_path):
     assert int(ttft["count"]) == report["metrics"]["ttft"]["count"]
     assert float(ttft["p99_ms"]) == pytest.approx(report["metrics"]["ttft"]["p99"] / 1e6, abs=0.001)
     assert re.search(rf"Total count += +{report['metrics']['ttft']['count']}\b", (tmp_path / "hgrm").read_text())
+    hashes = (report["workload"]["contentHash"], report["workload"]["scheduleHash"])
+    assert (ttft["content_hash"], ttft["schedule_hash"]) == hashes
+    # In a line of the kind that plotters pass over.
+    assert all(one in (tmp_path / "hgrm").read_text().splitlines()[-1] for one in ("#[", *hashes))
+    # How far requests hang together, for the comparison.
+    assert all(effect >= 1 for metric in ("ttft", "e2e", "itl") for effect in report["designEffects"][metric].values())
     compared = bench("compare", tmp_path / "json", tmp_path / "json")
     assert "no claim" in compared and "NOT ALIKE" not in compared
 
@@ -341,31 +347,65 @@ def test_search_finds_where_a_target_breaks():
 
 def test_overhead_claims_nothing_of_a_null_test(engine, tmp_path):
     direct = f"http://127.0.0.1:{engine.ports[0]}"
-    out = bench(
-        "overhead",
-        "--via",
-        direct,
-        "--direct",
-        direct,
-        "--rate",
-        100,
-        "--duration",
-        0.2,
-        "--input-tokens",
-        8,
-        "--output-tokens",
-        1,
-        "--repeats",
-        4,
-        "--json",
-        tmp_path / "json",
-    )
+    arguments = ["overhead", "--via", direct, "--direct", direct, "--arrival", "constant", "--rate", 200, "--duration", 0.25,
+                 "--input-tokens", 8, "--output-tokens", 1, "--repeats", 4, "--seed", 7, "--json", tmp_path / "json"]  # fmt: skip
+    out = bench(*arguments)
     result = json.loads((tmp_path / "json").read_text())
-    assert result["failed"] == 0 and {one["name"] for one in result["added"]} >= {"p50", "p90", "p99", "p99.9"}
-    for one in result["added"]:
-        claimed = one["low"] > 0 or one["high"] < 0
-        line = next(line for line in out.split("Added by")[1].splitlines() if line.startswith(one["name"] + " "))
-        assert claimed == ("no claim" not in line)
+    assert result["failed"] == 0 and not result["isPartial"]
+    # 200 requests a side: of a p99 only two are beyond.
+    assert [one["name"] for one in result["null"]] == [one["name"] for one in result["added"]] == ["mean", "p50", "p90"]
+    null_table, added_table = out.split("Added by")
+
+    def row(table, name):
+        return next(line for line in table.splitlines() if line.startswith(name + " "))
+
+    for null, added in zip(result["null"], result["added"], strict=True):
+        null_claims = null["low"] > 0 or null["high"] < 0
+        assert null_claims == ("no claim" not in row(null_table, null["name"]))
+        claimed = not null_claims and (added["low"] > 0 or added["high"] < 0)
+        assert claimed == ("no claim" not in row(added_table, added["name"]))
+        assert null_claims == ("null test failed" in row(added_table, added["name"]))
+    assert "too few requests" in row(added_table, "p99") and "–" in row(added_table, "p99.9")
+    # All that it takes to do it again.
+    assert result["workload"]["contentHash"] in out and result["workload"]["scheduleHash"] in out
+    assert result["workload"]["parameters"]["seed"] == result["parameters"]["seed"] == "7"
+    assert result["parameters"]["rate"] == "200" and "overhead" in result["command"]
+    # Each run has its line, and no more.
+    assert [line for line in out.splitlines() if line.startswith("run ")][:3] == [
+        "run 1 of 18: through, warm-up",
+        "run 2 of 18: direct, warm-up",
+        "run 3 of 18: null test, first side",
+    ]
+
+
+@pytest.mark.parametrize("seen", ["run 1 of 402: through, warm-up", "run 12 of 402: null test, second side"])
+def test_an_interrupted_overhead_shows_what_came_so_far(engine, seen, tmp_path):
+    direct = f"http://127.0.0.1:{engine.ports[0]}"
+    program = Program(
+        "bench", "overhead", "--via", direct, "--direct", direct, "--arrival", "constant", "--rate", 200, "--duration", 0.2,
+        "--input-tokens", 8, "--output-tokens", 1, "--repeats", 100, "--json", tmp_path / "json",
+    )  # fmt: skip
+    wait_until(lambda: seen in program.stderr_lines, 30, seen)
+    program.signal(signal.SIGINT)
+    assert program.wait_exit(20) == 130
+    program.join_readers()
+    assert any("PARTIAL" in line for line in program.stdout_lines)
+    result = json.loads((tmp_path / "json").read_text())
+    assert result["isPartial"] and result["added"] == []
+    assert [one["name"] for one in result["null"]] == ([] if "warm-up" in seen else ["mean", "p50", "p90"])
+
+
+def test_an_interrupted_search_answers_nothing(engine):
+    program = Program(
+        "bench", "search", engine.url, "--rate", 20, "--duration", 60, "--input-tokens", 8, "--output-tokens", 2,
+        "--goodput", "ttft:1000",
+    )  # fmt: skip
+    wait_until(lambda: "20.00/s" in program.stderr_lines, 30, "the first rate")
+    program.signal(signal.SIGINT)
+    assert program.wait_exit(20) == 130
+    program.join_readers()
+    out = "\n".join(program.stdout_lines)
+    assert "Interrupted" in out and "Highest rate" not in out and "The target holds" not in out
 
 
 def test_the_readme_names_no_flag_that_is_not():

@@ -31,13 +31,33 @@ def test_overhead_of_several_routers_is_one_table(tmp_path):
         tmp_path / "json",
         timeout=90,
     )
-    rows = json.loads((tmp_path / "json").read_text())["rows"]
+    report = json.loads((tmp_path / "json").read_text())
+    rows = report["rows"]
+    for workload, size in zip(report["workloads"], (1_024, 65_536), strict=True):
+        assert workload["contentHash"] in out and workload["scheduleHash"] in out and str(size) in workload["name"]
+        assert workload["parameters"]["seed"] == report["parameters"]["seed"] == "1"
+    assert not report["isPartial"] and "run 24 of 24: direct, 65536 bytes" in out
     assert [(row["promptBytes"], row["router"]) for row in rows] == [
         (size, name) for size in (1_024, 65_536) for name in ("null test", "swiftlet", "nghttpx")
     ]
     assert all(row["failed"] == 0 and row["runs"] == 2 and row["requests"] > 0 for row in rows)
     assert "nghttpx" in rows[2]["version"]
     assert "Prompts of 1024 bytes" in out and "Prompts of 65536 bytes" in out
+
+
+def test_an_interrupted_table_shows_what_came_so_far(tmp_path):
+    program = Program(
+        "bench", "overhead", "--peers", "swiftlet", "--prompt-bytes", "1024,2048", "--arrival", "constant", "--rate", 100,
+        "--duration", 0.2, "--repeats", 90, "--json", tmp_path / "json",
+    )  # fmt: skip
+    wait_until(lambda: any(line.startswith("run 14 of 546") for line in program.stderr_lines), 60, "the fifth turn")
+    program.signal(signal.SIGINT)
+    assert program.wait_exit(20) == 130
+    program.join_readers()
+    report = json.loads((tmp_path / "json").read_text())
+    assert report["isPartial"] and any("PARTIAL" in line for line in program.stdout_lines)
+    assert [(row["router"], row["promptBytes"]) for row in report["rows"]] == [("null test", 1_024), ("swiftlet", 1_024)]
+    assert all(3 <= row["runs"] < 90 and row["added"] for row in report["rows"])
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +110,7 @@ def test_a_fleet_run_compares_routers(fleet):
         assert len(cell["groups"]) <= 3 and sum(map(sum, cell["requestsByGroup"])) == cell["requests"]
     # One schedule for all routers of a rate.
     assert len(report["workloads"]) == 2 and len({one["scheduleHash"] for one in report["workloads"]}) == 2
+    assert "run 1 of 6: swiftlet at 40/s" in out and "run 6 of 6: nghttpx at 80/s" in out
     assert "nghttpx" in out and (folder / "plot.svg").read_text().startswith("<svg")
 
 
@@ -132,10 +153,12 @@ def test_a_router_that_does_not_start_costs_only_its_own_row(tmp_path):
     broken.chmod(0o755)
     out = bench(
         "fleet", "--peers", "smg,swiftlet", "--peers-folder", tmp_path, "--groups", 1, "--rate", 20, "--duration", 0.3,
-        "--input-tokens", 8, "--output-tokens", 2, "--repeats", 2, "--json", tmp_path / "json", expect=1,
+        "--system-tokens", 16, "--input-tokens", 8, "--output-tokens", 2, "--repeats", 2, "--json", tmp_path / "json", expect=1,
     )  # fmt: skip
     report = json.loads((tmp_path / "json").read_text())
     assert [(cell["router"], len(cell["runs"]), cell["failed"]) for cell in report["cells"]] == [("swiftlet", 2, 0)]
+    # Where none was named, prompts share their beginnings.
+    assert report["workloads"][0]["name"] == "b2b-saas"
     assert "cannot bind" in report["failures"]["smg"] and "NO ANSWER: smg did not start" in out
     # Who runs ahead of whom is the same for every router, and said.
     assert f"generator {report['environment']['generatorSchedule']}, groups {report['environment']['groupSchedule']}" in out

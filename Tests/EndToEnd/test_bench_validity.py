@@ -163,7 +163,7 @@ def test_a_number_that_is_none_is_a_mistake(engine, arguments):
 
 
 def test_a_rate_may_have_an_exponent(engine):
-    out = bench("run", engine.url, "--arrival", "constant", "--rate", "2e+1", "--duration", "1e-1", "--input-tokens", 4,
+    out = bench("run", engine.url, "--arrival", "constant", "--rate", "200e-1", "--duration", "1e-1", "--input-tokens", 4,
                 "--output-tokens", 1)  # fmt: skip
     assert "2 requests" in out
 

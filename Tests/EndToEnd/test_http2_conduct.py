@@ -310,3 +310,61 @@ def test_drain_of_others_waits_with_its_goaway(held, gate):
         assert peer.ended.wait(5)
         assert [struct.unpack(">II", payload[:8]) for _, _, payload in peer.frames(GOAWAY)] == [(1, 0)]
     assert held.wait_exit(5) == 0
+
+
+# A client that says GOAWAY --------------------------------------------------------------------------------------------
+
+GOODBYE = frame(GOAWAY, payload=struct.pack(">II", 0, 0))
+
+
+def test_goaway_of_an_idle_client_ends_the_connection(held):
+    with Peer(held.port) as peer:
+        wait_until(lambda: peer.frames(SETTINGS), what="our SETTINGS")
+        peer.send(GOODBYE)
+        assert peer.ended.wait(5)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_goaway_of_a_client_lets_its_streams_end(held, gate, steps):
+    """RFC 9113, 6.8: it will take no streams of ours; those of its own go on, and with the last of them the connection ends."""
+    with Peer(held.port) as peer:
+        peer.send(request(1) + request(3, end=False))
+        wait_until(lambda: held.backend.requests, what="the first request")
+        if steps == 2:
+                # The last there may be of a server's, which are even.
+                peer.send(frame(GOAWAY, payload=struct.pack(">II", 0x7FFFFFFE, 0)))
+        peer.send(GOODBYE + frame(DATA, END_STREAM, 3, b"{}") + frame(PING, payload=b"still on"))
+        wait_until(lambda: peer.frames(PING), what="an answer behind the GOAWAY")
+        assert not peer.ended.is_set()
+        gate.open()
+        wait_answer(peer, 1)
+        wait_answer(peer, 3)
+        assert peer.ended.wait(5)
+        assert peer.reset_codes() == []
+
+
+def test_goaway_of_a_client_that_resets_its_last_stream(held):
+    with Peer(held.port) as peer:
+        peer.send(request(1))
+        wait_until(lambda: held.backend.requests, what="the request")
+        peer.send(GOODBYE + frame(PING, payload=b"still on"))
+        wait_until(lambda: peer.frames(PING), what="an answer behind the GOAWAY")
+        assert not peer.ended.is_set()
+        peer.send(frame(RST_STREAM, 0, 1, struct.pack(">I", 8)))
+        assert peer.ended.wait(5)
+
+
+def test_goaway_of_a_client_whose_window_opens_late(serve, scripted):
+    """The last stream ends with bytes that the client's window held back."""
+
+    async def script(exchange):
+        await exchange.answer(200, b"z" * 10_000)
+
+    with Peer(serve(scripted(script)).port, settings=setting((INITIAL_WINDOW, 1_000))) as peer:
+        peer.send(request(1) + GOODBYE)
+        wait_until(lambda: len(body_of(peer, 1)) == 1_000, what="what the window takes")
+        assert not peer.ended.is_set()
+        peer.send(window(1, 9_000))
+        wait_answer(peer, 1)
+        assert body_of(peer, 1) == b"z" * 10_000
+        assert peer.ended.wait(5)

@@ -147,6 +147,38 @@ def test_goaway_lets_streams_finish_and_sends_the_rest_elsewhere(serve):
         assert client.response(first).status == 200
 
 
+def test_goaway_in_two_steps(serve):
+    """RFC 9113, 6.8: the first names no last stream and takes nothing back; what the second leaves out is asked elsewhere."""
+    held = []
+
+    def script(connection, event):
+        if not isinstance(event, h2.events.StreamEnded):
+            return
+        if held and connection is not held[0][0]:
+            return answer(connection, event.stream_id)
+        if held:
+            connection.socket.sendall(GoAwayFrame(0, last_stream_id=0x7FFFFFFF).serialize())
+        held.append((connection, event.stream_id))
+
+    backend = FrameBackend(script)
+    program = serve(backend, arguments=("--loops", "1"))
+    with HTTP2Client(program.port) as client:
+        first = client.request(body={})
+        wait_until(lambda: len(held) == 1, what="the first request")
+        crossing = client.request(body={})
+        wait_until(lambda: len(held) == 2, what="the request that crosses the first GOAWAY")
+        assert client.response(client.request(body={})).status == 200
+        connection, stream = held[0]
+        assert client.responses[crossing].status == 0 and not connection.ended.is_set()
+        connection.socket.sendall(GoAwayFrame(0, last_stream_id=stream).serialize())
+        assert client.response(crossing).status == 200
+        with connection.lock:
+            answer(connection, stream)
+        assert client.response(first).status == 200
+        assert connection.ended.wait(5)
+    assert len(held) == 2
+
+
 def test_silence_ends_one_stream_only(configured):  # noqa: F811
     """Two streams of one connection: the silent one ends, the one that moves does not."""
     stopped = threading.Event()
@@ -216,20 +248,28 @@ def test_dead_backend_is_found_and_replaced(configured):  # noqa: F811
     assert dead
 
 
-@pytest.mark.parametrize("at_once", [True, False])
-def test_upstream_reset_in_mid_stream_reaches_the_client(serve, at_once):
+def reset_with(code, at_once, head=((b":status", b"200"),)):
+    """A script that begins an answer and resets it."""
+
     def script(connection, event):
         if isinstance(event, h2.events.StreamEnded):
-            connection.h2.send_headers(event.stream_id, [(b":status", b"200")])
+            connection.h2.send_headers(event.stream_id, head)
             connection.h2.send_data(event.stream_id, b"part")
             if not at_once:
                 connection.flush()
-            connection.socket.sendall(connection.h2.data_to_send() + RstStreamFrame(event.stream_id, 7).serialize())
+            connection.socket.sendall(connection.h2.data_to_send() + RstStreamFrame(event.stream_id, code).serialize())
 
-    program = serve(FrameBackend(script))
+    return script
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("code, told", [(7, 2), (11, 2), (0, 2), (8, 8)])
+def test_upstream_reset_in_mid_stream_reaches_the_client(serve, code, told, at_once):
+    """As INTERNAL_ERROR: another code would be about the client's own connection, or say that nothing was done. Only CANCEL stays."""
+    program = serve(FrameBackend(reset_with(code, at_once)))
     with HTTP2Client(program.port) as client:
         response = client.response(client.request(body={}))
-    assert (response.status, bytes(response.body), response.complete, response.reset_code) == (200, b"part", False, 2)
+    assert (response.status, bytes(response.body), response.complete, response.reset_code) == (200, b"part", False, told)
 
 
 def test_answer_before_the_end_of_the_request(serve, scripted):
@@ -335,6 +375,44 @@ def test_answers_that_are_no_grpc(serve, status, code):
     with channel_to(program) as channel, pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary("/a/b")(b"", timeout=5)
     assert caught.value.code().value[0] == code
+
+
+@pytest.mark.parametrize("code, status", [
+    (0, 13), (1, 13), (2, 13), (3, 13), (6, 13), (7, 14), (8, 1), (9, 13), (11, 8), (12, 7), (13, 13), (99, 13),
+])  # fmt: skip
+def test_reset_of_a_call_that_has_begun(serve, code, status):
+    """The table of gRPC over HTTP/2 (grpc/grpc, doc/PROTOCOL-HTTP2.md, "Errors"), behind the messages that had come."""
+    program = serve(FrameBackend(reset_with(code, False, GRPC_HEAD)))
+    with HTTP2Client(program.port) as client:
+        response = client.response(client.request(b"\0\0\0\0\0", "/a/b", fields=GRPC))
+    assert (bytes(response.body), response.complete) == (b"part", True)
+    assert dict(response.trailers)[b"grpc-status"] == b"%d" % status
+
+
+def test_client_that_cancels_a_call(serve):
+    """CANCEL is CANCEL at the backend too, before and after its head, and other calls of the connection go on."""
+    codes, begun = {}, []
+
+    def script(connection, event):
+        if isinstance(event, h2.events.RequestReceived):
+            if dict(event.headers)[b":path"] == b"/a/begins":
+                connection.h2.send_headers(event.stream_id, GRPC_HEAD)
+            begun.append(event.stream_id)
+        elif isinstance(event, h2.events.StreamReset):
+            codes[event.stream_id] = event.error_code
+        elif isinstance(event, h2.events.StreamEnded) and len(begun) == 3:
+            connection.h2.send_headers(event.stream_id, [*GRPC_HEAD, (b"grpc-status", b"0")], end_stream=True)
+
+    program = serve(FrameBackend(script), arguments=("--loops", "1"))
+    with HTTP2Client(program.port) as client:
+        streams = [client.request(b"\0\0\0\0\0", path, fields=GRPC) for path in ("/a/begins", "/a/waits")]
+        wait_until(lambda: len(begun) == 2, what="both calls")
+        wait_until(lambda: client.responses[streams[0]].status or client.pump(), what="the head of the first")
+        for stream in streams:
+            client.reset(stream)
+        wait_until(lambda: codes == dict.fromkeys(begun, 8), what="CANCEL of both at the backend")
+        response = client.response(client.request(b"\0\0\0\0\0", "/a/last", fields=GRPC))
+    assert dict(response.fields)[b"grpc-status"] == b"0"
 
 
 def test_calls_of_one_channel_spread_over_groups(serve, fleet):

@@ -23,7 +23,12 @@ import Testing
 
     @Test func aLoopThatNeverSleepsKeepsThemToo() throws {
         let loop = try EventLoop()
+        #expect(loop.nanosecondsUntilNextDeadline() == -1)
+        let distant = ScriptedHandler(loop: loop)
+        distant.setDeadline(loop.now + 900_000_000_000)
+        #expect(loop.nanosecondsUntilNextDeadline() > 0)
         loop.busyPolls = true
+        #expect(loop.nanosecondsUntilNextDeadline() == 0)
         var fired: [Int] = []
         for place in [2, 0, 1] {
             let handler = ScriptedHandler(loop: loop)

@@ -71,18 +71,24 @@ import Testing
 
 @Suite struct OverheadTableTests {
     private func row(_ name: String, low: Double, high: Double) throws -> OverheadTable.Row {
-        var row = OverheadTable.Row(router: name, version: "", promptBytes: 1_024, direct: [], via: [], failed: 0, lags: [])
+        var row = OverheadTable.Row(router: name, version: "", promptBytes: 1_024, direct: [], via: [], null: nil, failed: 0, lags: [])
         row.added = [.init(name: "p50", first: 1e6, second: 1.05e6, difference: 50_000, low: low, high: high)]
         return row
     }
 
     @Test func whatMayBeZeroStandsInSquareBrackets() throws {
-        let table = OverheadTable(
-            tool: "", command: [], environment: RunEnvironment(since: .init()),
-            rows: [try row("sure", low: 40_000, high: 60_000), try row("unsure", low: -10_000, high: 90_000)], invalidReasons: [])
+        var table = OverheadTable(
+            tool: "", startedAt: .now, command: [], repeats: 1, parameters: [:], environment: RunEnvironment(since: .init()))
+        table.rows = [
+            try row("null test", low: 40_000, high: 60_000), try row("sure", low: 40_000, high: 60_000),
+            try row("unsure", low: -10_000, high: 90_000),
+        ]
         let rows = try #require(table.tables.first).table.rows
-        #expect(rows[0][1] == "50 (40 to 60)")
-        #expect(rows[1][1] == "[50 (-10 to 90)]")
+        let column = try #require(table.tables.first?.table.header.firstIndex(of: "p50"))
+        #expect(rows.map { $0[column] } == ["50 (40 to 60)", "50 (40 to 60)", "[50 (-10 to 90)]"])
+        // What had too few requests has its column, and nothing in it.
+        #expect(rows.allSatisfy { $0[column + 3] == "–" })
+        #expect(table.failedNullTests == ["p50 at 1024 bytes: no claim"])
     }
 }
 
@@ -118,6 +124,16 @@ import Testing
         let lines = report.meanChart.svg.matches(of: /<polyline points="([^"]*)"/).map { $0.1.split(separator: " ").count }
         // Router a and its legend; b before the gap, after it, and its legend.
         #expect(lines == [3, 2, 1, 1, 2])
+    }
+
+    /// However many runs were late, a router at a rate is one line, with the worst.
+    @Test func invalidRunsOfACellAreOneLine() {
+        var (first, second) = (cell("a", rate: 1, milliseconds: 5), cell("b", rate: 1, milliseconds: 5))
+        first.runs = [3, 9, 0, 5].map { lag in
+            .init(ttftMean: 1, ttftP99: 1, lagP99: lag, invalidReasons: lag == 0 ? [] : ["lag \(lag)", "few sent"])
+        }
+        second.runs = [.init(ttftMean: 1, ttftP99: 1, lagP99: 0, invalidReasons: [])]
+        #expect(report([first, second]).invalidReasons == ["a at 1.00/s, 3 of 4 runs, the worst: lag 9; few sent"])
     }
 
     @Test func thePageSaysWhoRanAheadOfWhom() {

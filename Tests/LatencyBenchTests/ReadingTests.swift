@@ -46,37 +46,7 @@ import Workload
     }
 }
 
-@Suite struct ComparisonTests {
-    /// Runs of a thousand exponential latencies about `mean` µs, each run with its own luck.
-    private func runs(_ mean: Double, seed: UInt64, luck: Double = 0.05) -> [LatencyHistogram] {
-        var generator = SeededGenerator(seed: seed)
-        return (0..<8).map { _ in
-            var histogram = LatencyHistogram.latency()
-            let own = mean * (1 + luck * Double.random(in: -1...1, using: &generator))
-            for _ in 0..<1_000 { histogram.note(UInt64(-log(1 - Double.random(in: 0..<1, using: &generator)) * own * 1_000)) }
-            return histogram
-        }
-    }
-
-    @Test func nothingIsClaimedOfTheSame() {
-        let claimed = (0..<20).flatMap { seed in
-            PairedComparison.differences(runs(500, seed: UInt64(seed)), runs(500, seed: UInt64(seed) + 100), samples: 200).filter(
-                \.isClaimed)
-        }
-        // One interval in twenty may miss by its own promise, and eight runs a side promise a little too much.
-        #expect(claimed.count <= 20 * 5 / 5)
-    }
-
-    @Test func aDifferenceIsFoundAndItsIntervalHoldsIt() throws {
-        let median = try #require(PairedComparison.differences(runs(500, seed: 1), runs(700, seed: 2)).first { $0.name == "p50" })
-        #expect(median.isClaimed)
-        #expect(median.low < 200_000 * log(2) && 200_000 * log(2) < median.high)
-    }
-
-    @Test func theOrderIsABBA() {
-        #expect(PairedComparison.order(repeats: 4) == [false, true, true, false, false, true, true, false])
-    }
-
+@Suite struct RecordTests {
     @Test func goodputTargetsAreRead() throws {
         let target = try #require(GoodputTarget("ttft:200,tpot:50"))
         #expect(target.ttftMilliseconds == 200 && target.tpotMilliseconds == 50 && target.endToEndMilliseconds == nil)

@@ -44,6 +44,24 @@ import Testing
         #expect(map.svg.contains(">10</text>"))
     }
 
+    /// A run's report has sixty slices; a picture has room for twenty numbers.
+    @Test func everyCellOfAReportsHeatMapHasItsNumber() {
+        func numbers(_ columns: Int, of values: [Double], merging: HeatMap.Merging = .sum) -> [String] {
+            let map = HeatMap(
+                title: "t", rows: ["a"], columnLabels: ("0 s", "9 s"), values: [(0..<columns).map { values[$0 % values.count] }],
+                merging: merging)
+            #expect(isWellFormed(map.svg))
+            let cells = map.svg.matches(of: /<rect x="[^"]*" y="[^"]*" width="([0-9.]+)"/).map { Double($0.1) ?? 0 }
+            let found = map.svg.matches(of: /text-anchor="middle"[^>]*>([^<]*)</).map { String($0.1) }
+            #expect(cells.count == found.count && cells.allSatisfy { $0 >= 33 })
+            return found
+        }
+        #expect(numbers(60, of: [1, 2, 4]) == Array(repeating: "7", count: 20))
+        #expect(numbers(61, of: [1]).count == 16)
+        #expect(numbers(60, of: [1, 2, 4], merging: .mean) == Array(repeating: "2.3", count: 20))
+        #expect(numbers(6, of: [0, 999, 1_234, 56_789, 999_600, 3_400_000]) == ["0", "999", "1.2k", "57k", "1.0M", "3.4M"])
+    }
+
     @Test func aPageEscapesWhatItShows() {
         var page = HTMLPage(title: "<b>")
         page.paragraph("1 < 2 & \"3\"\u{1}")
