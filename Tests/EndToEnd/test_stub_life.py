@@ -1,6 +1,8 @@
 """The life of a stub engine: how it starts, what its flags make of it, how it loses members, how it ends."""
 
 import concurrent.futures
+import os
+import pathlib
 import re
 import signal
 import threading
@@ -53,6 +55,23 @@ class Stream:
         before = len(self.lines)
         time.sleep(0.15)
         return len(self.lines) == before
+
+
+def cpu_seconds(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_busy_polling_engine_never_sleeps_and_answers():
+    stub = processes.stub(arguments=["--busy-poll"])
+    try:
+        began = cpu_seconds(stub.pid)
+        # Nobody asks it for anything: a loop that sleeps would never come to that.
+        wait_until(lambda: cpu_seconds(stub.pid) - began > 0.3, 30, "CPU time of an idle loop that polls")
+        answer = httpx.post(f"{stub.url}/v1/completions", json={"prompt": "x", "max_tokens": 2})
+        assert answer.json()["usage"]["completion_tokens"] == 2
+    finally:
+        stub.stop()
 
 
 # The beginning -------------------------------------------------------------------------------------------------------
