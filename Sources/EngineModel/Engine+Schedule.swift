@@ -168,6 +168,7 @@ extension Engine {
         // Nothing, when the budget was spent before its turn came.
         guard sequences[slot].scheduled > 0 else { return false }
         sequences[slot].computed += sequences[slot].scheduled + steps - 1
+        let before = sequences[slot].produced
         sequences[slot].scheduled = 0
         if steps > 1 { sequences[slot].produceUnseen(steps - 1, blockSize: configuration.blockSize) }
         storeFullBlocks(of: slot, events: &events)
@@ -179,6 +180,10 @@ extension Engine {
             events.append(.token(sequences[slot].id, token))
         } else {
             sequences[slot].produceUnseen(1, blockSize: configuration.blockSize)
+            let produced = sequences[slot].produced
+            if before < 16 && produced >= 16 || before < 64 && produced >= 64 {
+                events.append(.progressed(sequences[slot].id, tokens: produced, nanoseconds: end))
+            }
         }
         counters.generatedTokens &+= UInt64(steps)
         guard sequences[slot].produced == sequences[slot].outputLimit else { return false }

@@ -85,6 +85,17 @@ struct CostInputs {
     var stepScale = 1.0
     /// Share of prompt tokens that some group held when they came: how likely what is cached is asked for again.
     var reuseShare = 0.0
+    var nowMicroseconds: UInt64 = 0
+    var leastPresent = 0.0
+
+    func presentUse(_ group: borrowing GroupLoad) -> Double {
+        let step = group.decodeStepSeconds * stepScale
+        let growth = rule.growthPerSequence * (group.sequences + 1) + rule.growthAtFullCache * group.tokensInUse / group.kvCapacityTokens
+        let decoding = group.inFlight - group.awaitingFirstToken
+        let elapsed = Double(UInt64(decoding) &* nowMicroseconds &- group.decodesSince) * 1e-6
+        let generated = min(elapsed / (step * (1 + growth)), group.activeOutputTokens)
+        return (group.tokensInUse - group.activeOutputTokens + generated) / group.kvCapacityTokens
+    }
     /// Output tokens of a mean answer.
     var meanOutputTokens = 256.0
 
@@ -117,12 +128,19 @@ struct CostInputs {
         terms.distance = group.distanceSeconds
         let growth = rule.growthPerSequence * (running + 1) + contextGrowth * (group.tokensInUse + promptTokens)
         let demand = uncached + outputTokens
-        let fullness = (group.tokensInUse + demand) / capacity
-        terms.memory = rule.memory * fullness * fullness * meanOutputTokens * step * (1 + growth)
+        let decoding = group.inFlight - group.awaitingFirstToken
+        let elapsed = Double(UInt64(decoding) &* nowMicroseconds &- group.decodesSince) * 1e-6
+        let generated = min(elapsed / (step * (1 + growth)), group.activeOutputTokens)
+        let present = (group.tokensInUse - group.activeOutputTokens + generated + uncached) / capacity
+        let eventual = (group.tokensInUse + demand) / capacity
+        let fullness = rule.now * present + (1 - rule.now) * eventual
+        let answer = meanOutputTokens * step * (1 + growth)
+        terms.memory = rule.memory * fullness * fullness * answer
+        terms.memory += rule.full * max(present - max(rule.fullAt, rule.fullRelative * leastPresent + rule.fullDelta), 0) * answer
         terms.decode = rule.decode * step * (outputTokens + feltTokens * growth)
         terms.stall = rule.stall * rule.decode * group.decodingSequences * terms.prefill
         terms.slowdown = rule.slowdown * rule.decode * feltTokens * running * step * (rule.growthPerSequence + contextGrowth * promptTokens)
-        let behind = min(arrivalsPerGroup * (terms.timeToFirstToken + terms.memory), rule.mostBehind)
+        let behind = min(arrivalsPerGroup * (terms.timeToFirstToken + rule.behindMemory * terms.memory), rule.mostBehind)
         terms.queueBehind = rule.queueBehind * behind * terms.prefill
         let overflow = max(group.heldTokens + group.activeOutputTokens + demand - capacity, 0)
         terms.eviction = rule.eviction * max(group.reuse, reuseShare) * min(overflow, demand) * perToken

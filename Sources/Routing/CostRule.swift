@@ -25,6 +25,19 @@ public struct CostRule: Sendable, Equatable {
     /// Share of the prefill within which costs count as equal.
     public var band = 0.05
 
+    public var stepRate = 0.05
+    public var stepFade = 30.0
+    public var stepTolerance = 0.25
+    public var stepToPrefill = 0.0
+    public var behindMemory = 1.0
+    public var fullRelative = 0.0
+    public var fullDelta = 0.0
+    public var now = 0.0
+    public var full = 0.0
+    public var fullAt = 0.9
+    public var fullPower = 1.0
+    public var quiet = 0.25
+
     public init() {}
 
     private static let fields: [(String, any WritableKeyPath<CostRule, Double> & Sendable)] = [
@@ -32,6 +45,7 @@ public struct CostRule: Sendable, Equatable {
         ("stall", \.stall), ("slowdown", \.slowdown), ("queueBehind", \.queueBehind), ("eviction", \.eviction),
         ("growthPerSequence", \.growthPerSequence), ("growthAtFullCache", \.growthAtFullCache),
         ("mostBehind", \.mostBehind), ("leastHorizon", \.leastHorizon), ("horizon", \.horizon), ("band", \.band),
+        ("stepRate", \.stepRate), ("stepFade", \.stepFade), ("stepTolerance", \.stepTolerance), ("stepToPrefill", \.stepToPrefill), ("behindMemory", \.behindMemory), ("fullRelative", \.fullRelative), ("fullDelta", \.fullDelta), ("now", \.now), ("full", \.full), ("fullAt", \.fullAt), ("fullPower", \.fullPower), ("quiet", \.quiet),
     ]
 
     public static var names: [String] { fields.map(\.0) }

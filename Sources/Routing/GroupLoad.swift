@@ -26,6 +26,8 @@ struct GroupLoad: BitwiseCopyable {
     /// Natural logarithm of how much longer decode steps take here than on the fleet.
     var stepDeviation = 0.0
     var describedStepSeconds = 0.02
+    /// Sum of the times at which our decoding sequences there began to, in microseconds, modulo 2⁶⁴.
+    var decodesSince: UInt64 = 0
     /// The output part of `activeTokens`.
     var activeOutputTokens: Double
     /// Prompt tokens in the shadow of the engine's cache, and how likely its oldest are used again.

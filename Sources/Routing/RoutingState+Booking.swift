@@ -22,6 +22,7 @@ extension RoutingState {
             insertion = index.insert(hashes, holder: holder, quota: loads[slot].shadowBlocks(tokensPerChunk: inputs.tokensPerChunk))
             matchIsPrefilled = depth > 0 && Int32(bitPattern: loads[slot].prefilledStamp &- insertion.matchStamp) >= 0
         }
+        self.index.retain(insertion)
         let cached = inputs.cachedTokens(on: loads[slot], depth: depth).rounded()
         let uncached = (inputs.promptTokens - cached).rounded()
         let output = inputs.outputTokens.rounded()
@@ -36,7 +37,7 @@ extension RoutingState {
             awaitsFirstToken: true, isProbe: loads[slot].failures > 0, isStreamed: request.isStreamed,
             matchIsPrefilled: matchIsPrefilled, olderUnstreamed: 0, newerUnstreamed: 0, sequence: sequence, bookedAt: now,
             presumedPrefilledAt: now &+ UInt64(min(2 * (ttft + terms.memory), 3_600) * 1e9),
-            isQuiet: loads[slot].tokensInUse + uncached + output <= Self.quietShare * loads[slot].kvCapacityTokens,
+            isQuiet: loads[slot].tokensInUse + uncached + output <= cost.quiet * loads[slot].kvCapacityTokens,
             activeTokens: active, uncachedTokens: uncached, outputTokens: output,
             queuedTokensAtBooking: loads[slot].tokensAhead, promptBytes: Double(max(request.promptBytes, 0)),
             matchedBytes: Double(min(max(depth &* request.chunkBytes, 0), max(request.promptBytes, 0))), insertion: insertion)
@@ -99,6 +100,12 @@ extension RoutingState {
         }
     }
 
+    /// An answer that goes on has got so many tokens.
+    mutating func streamed(_ lease: Lease, tokens: Int, now: UInt64) {
+        guard let index = leases.index(of: lease), let slot = liveSlot(of: index) else { return }
+        learnStep(slot, tokens: tokens, since: leases.bookings[index].firstTokenAt, now: now)
+    }
+
     mutating func settle(_ lease: Lease, usage: Usage?, now: UInt64) {
         guard let index = leases.index(of: lease) else { return }
         if let slot = liveSlot(of: index) {
@@ -134,6 +141,8 @@ extension RoutingState {
         guard leases.bookings[index].awaitsFirstToken else { return }
         let before = ownLoad(slot)
         leases.bookings[index].awaitsFirstToken = false
+        leases.bookings[index].decodesSince = now / 1_000
+        loads[slot].decodesSince &+= now / 1_000
         loads[slot].awaitingFirstToken -= 1
         loads[slot].queuedTokens -= leases.bookings[index].uncachedTokens
         if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
@@ -149,8 +158,9 @@ extension RoutingState {
             let booking = leases.bookings[index]
             let before = ownLoad(slot)
             loads[slot].inFlight -= 1
+            if !booking.awaitsFirstToken { loads[slot].decodesSince &-= booking.decodesSince }
             loads[slot].activeTokens -= booking.activeTokens
-            if booking.insertion.ticks > 0 {
+            if booking.insertion.deepest != 0 {
                 self.index.release(booking.insertion)
                 refreshPinned(slot)
             }

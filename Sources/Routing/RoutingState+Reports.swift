@@ -49,8 +49,8 @@ extension RoutingState {
         let slot = order[fadeCursor]
         let elapsed = now.seconds(since: loads[slot].deviationFadedAt)
         loads[slot].deviationFadedAt = now
-        if abs(loads[slot].stepDeviation) > 0.005 { setStepDeviation(slot, loads[slot].stepDeviation * (1 - min(elapsed / 30, 1))) }
-        let distance = meanDeviation - loads[slot].prefillDeviation
+        if abs(loads[slot].stepDeviation) > 0.005 { setStepDeviation(slot, loads[slot].stepDeviation * (1 - min(elapsed / cost.stepFade, 1))) }
+        let distance = meanDeviation + cost.stepToPrefill * loads[slot].stepDeviation - loads[slot].prefillDeviation
         guard abs(distance) > 0.005 else { return }
         setPrefillDeviation(slot, loads[slot].prefillDeviation + distance * min(elapsed / 30, 1))
     }
@@ -64,7 +64,7 @@ extension RoutingState {
         let ratio = log(observed / (load.describedStepSeconds * (1 + growth)))
         let surprise = min(max(ratio - stepLogScale, -Self.greatestSurprise), Self.greatestSurprise)
         stepLogScale = min(max(stepLogScale + 0.02 * surprise, -3.466), 3.466)
-        setStepDeviation(slot, load.stepDeviation + 0.05 * (surprise - load.stepDeviation))
+        setStepDeviation(slot, load.stepDeviation + cost.stepRate * (surprise - load.stepDeviation))
     }
 
     /// Answers shorter than that say more of how their bytes were sent than of steps.
@@ -72,7 +72,7 @@ extension RoutingState {
 
     mutating func setStepDeviation(_ slot: UInt32, _ deviation: Double) {
         loads[slot].stepDeviation = min(max(deviation, -3.466), 3.466)
-        let beyond = max(0, abs(loads[slot].stepDeviation) - Self.deviationTolerance)
+        let beyond = max(0, abs(loads[slot].stepDeviation) - cost.stepTolerance)
         loads[slot].decodeStepSeconds = loads[slot].describedStepSeconds * exp(loads[slot].stepDeviation < 0 ? -beyond : beyond)
     }
 

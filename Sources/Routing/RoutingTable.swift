@@ -125,6 +125,9 @@ public final class RoutingTable: Sendable {
     /// rate. Not for answers that are not streamed: those are settled only.
     public func firstToken(_ lease: Lease, now: UInt64) { state.withLock { $0.firstToken(lease, now: now) } }
 
+    /// A streamed answer goes on and has got `tokens` so far, which teaches how long the group's decode steps take.
+    public func streamed(_ lease: Lease, tokens: Int, now: UInt64) { state.withLock { $0.streamed(lease, tokens: tokens, now: now) } }
+
     /// The answer has ended well: everything booked is released, and `usage` teaches.
     public func settle(_ lease: Lease, usage: Usage?, now: UInt64) {
         state.withLock { $0.settle(lease, usage: usage, now: now) }
