@@ -48,6 +48,7 @@ extension DownstreamConnection {
 
     func tunnelDeadlineReached() {
         // The client's bytes move the deadline; what it has taken of the backend's is looked at only here.
-        if readerHasStopped() { close() } else { setDeadline(loop.now &+ limits.tunnelIdleTimeoutNanoseconds) }
+        let limit = limits.tunnelIdleTimeoutNanoseconds
+        if readerHasStopped(for: limit) { close() } else { setDeadline(loop.now &+ limit) }
     }
 }

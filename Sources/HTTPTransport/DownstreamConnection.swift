@@ -34,6 +34,8 @@ public final class DownstreamConnection: TransportConnection {
     /// The deadline of a head that has begun stands.
     var isHeadTimed = false
     private var bytesSentAtDeadline: UInt64?
+    /// When a deadline first found as many bytes sent.
+    private var sentNothingSince: UInt64 = 0
     /// When reading and throwing away ends at the latest; 0 while it has not begun.
     private var lingerEnd: UInt64 = 0
     /// What came was no request, or not in time: its sender gets one term to read that, and no more for sending on.
@@ -43,9 +45,9 @@ public final class DownstreamConnection: TransportConnection {
     private var isDraining = false
     /// The first GOAWAY has left, and the second waits for the client to have read it.
     private var isShutdownAnnounced = false
-    /// HTTP/2: when the client was last heard of, and whether it has been asked since.
+    /// HTTP/2: when the client was last heard of, and when it has been asked since for a sign of life.
     private var readAt: UInt64 = 0
-    private var isPingUnderway = false
+    private var pingedAt: UInt64?
     /// Bytes that a dismissed client has sent since.
     private var discardedBytes = 0
     private var isDismissed = false
@@ -97,7 +99,7 @@ public final class DownstreamConnection: TransportConnection {
         }
         if case .http2 = phase {
             touchIdleDeadline()
-            isPingUnderway = false
+            pingedAt = nil
             readAt = loop.now
             guard let http2 else { return bytes.count }
             if !http2.receive(bytes) {
@@ -196,7 +198,8 @@ public final class DownstreamConnection: TransportConnection {
         if case .tunnel = phase { return tunnelDeadlineReached() }
         if case .lingering = phase, http2 != nil { return close() }
         guard output.isEmpty else {
-            if readerHasStopped() { close() } else { setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds) }
+            let limit = limits.downstreamIdleTimeoutNanoseconds
+            if readerHasStopped(for: limit) { close() } else { setDeadline(loop.now &+ limit) }
             return
         }
         switch phase {
@@ -215,23 +218,27 @@ public final class DownstreamConnection: TransportConnection {
         guard let http2 else { return }
         if http2.streams.isEmpty { return sayGoodbye(http2) }
         if isDraining { return isShutdownAnnounced ? refuseNewStreams(of: http2) : announceShutdown(of: http2) }
-        if !output.isEmpty, readerHasStopped() { return close() }
         let limit = limits.downstreamIdleTimeoutNanoseconds
+        if !output.isEmpty, readerHasStopped(for: limit) { return close() }
         let (nextSilent, _) = http2.endSilentStreams(after: limit)
-        if loop.now &- readAt >= limit {
+        if loop.now &- (pingedAt ?? readAt) >= limit {
             // Gone without a word, perhaps: a backend may work for nobody for as long as its answer takes.
-            if isPingUnderway { return close() }
-            isPingUnderway = true
+            if pingedAt != nil { return close() }
+            pingedAt = loop.now
             http2.ping()
         }
-        setDeadline(max(min(nextSilent, loop.now &+ limit), loop.now &+ limit / 16))
+        // No oftener than sixteen times in the limit, however many streams fall due one after the other.
+        setDeadline(max(min(nextSilent, (pingedAt ?? readAt) &+ limit), loop.now &+ limit / 16))
     }
 
-    /// Whether output waits of which the client has taken nothing since this was asked last.
-    func readerHasStopped() -> Bool {
-        let stopped = bytesSentAtDeadline == bytesSent
-        bytesSentAtDeadline = bytesSent
-        return stopped
+    /// Whether output waits of which the client has taken nothing for so long, as far as deadlines have looked.
+    func readerHasStopped(for nanoseconds: UInt64) -> Bool {
+        guard bytesSentAtDeadline == bytesSent else {
+            bytesSentAtDeadline = bytesSent
+            sentNothingSince = loop.now
+            return false
+        }
+        return loop.now &- sentNothingSince >= nanoseconds
     }
 
     // MARK: Closing

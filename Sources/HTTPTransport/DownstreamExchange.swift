@@ -37,6 +37,8 @@ open class DownstreamExchange {
         isRequestComplete = false
         isResponseStarted = false
         isResponseFinished = false
+        isTunnel = false
+        informationalResponses = 0
         isBodyPaused = false
         stream = nil
     }

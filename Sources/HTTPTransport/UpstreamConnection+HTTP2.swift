@@ -44,7 +44,10 @@ extension UpstreamConnection {
             exchange.failed(.refusedStream)
             return
         }
-        carriesStreams = true
+        if !carriesStreams {
+            carriesStreams = true
+            pool.connectionHolds()
+        }
         if http2.streams.count == 1 {
             keepAlive.gapNanoseconds = pool.pingIntervalNanoseconds
             setDeadline(loop.now &+ min(limits.upstreamSilenceTimeoutNanoseconds, keepAlive.gapNanoseconds))

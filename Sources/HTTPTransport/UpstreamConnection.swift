@@ -40,9 +40,11 @@ final class UpstreamConnection: TransportConnection {
     var streamAllowance = Int.max
     /// HTTP/2: has carried a stream, so the backend is known to work.
     var carriesStreams = false
+    let openedAt: UInt64
 
     init(pool: UpstreamPool, speaksHTTP2: Bool) throws(SocketError) {
         self.pool = pool
+        openedAt = pool.loop.now
         let descriptor = try startConnecting(to: pool.address)
         super.init(loop: pool.loop, limits: pool.limits)
         if let tls = pool.tls {

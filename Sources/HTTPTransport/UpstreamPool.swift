@@ -36,6 +36,14 @@ public final class UpstreamPool {
     private let waiting: WaitingRequests
     /// Silence on a connection with streams before it is asked for a sign of life.
     private(set) var pingIntervalNanoseconds: UInt64
+    /// HTTP/2: a backend that ends connections before they carry anything wants no more of them: none is opened beside those that stand until
+    /// then, and the rest doubles while they keep coming to nothing.
+    private var restsUntil: UInt64 = 0
+    private var restNanoseconds: UInt64 = 0
+    private static let shortestRestNanoseconds: UInt64 = 10_000_000
+    private static let longestRestNanoseconds: UInt64 = 1_000_000_000
+    /// What ends without a stream after this long was not refused.
+    private static let refusalNanoseconds: UInt64 = 1_000_000_000
 
     public init(
         loop: EventLoop, address: SocketAddress, authority: String, speaksHTTP2: Bool, tls: UpstreamTLS? = nil, limits: TransportLimits
@@ -110,7 +118,7 @@ public final class UpstreamPool {
     /// no stream at all: another would fare alike.
     private func connectForWaiting() {
         guard waiting.first != nil, multiplexed.count < limits.http2UpstreamConnections,
-            multiplexed.allSatisfy({ $0.isClosed || $0.hasOpenStreams })
+            multiplexed.allSatisfy({ $0.isClosed || $0.hasOpenStreams }), !rests || !multiplexed.contains(where: { $0.isReady })
         else { return }
         do throws(SocketError) { _ = try connect() } catch { waiting.failAll(.connectFailed) }
     }
@@ -118,7 +126,7 @@ public final class UpstreamPool {
     /// HTTP/2: opens connections until `streams` more requests would find room on them, beside those that wait already; for callers whose
     /// requests shall not wait for a connection. How many fit on one the backend's SETTINGS tell; until those are here one connection stands.
     public func makeRoom(forStreams streams: Int) {
-        guard speaksHTTP2 else { return }
+        guard speaksHTTP2, !rests else { return }
         var (room, perConnection, unready) = (0, 0, 0)
         for connection in multiplexed where !connection.isClosed {
             guard connection.isReady else {
@@ -133,9 +141,30 @@ public final class UpstreamPool {
             return
         }
         room += unready * perConnection
-        while room < streams + waiting.count, multiplexed.count < limits.http2UpstreamConnections, (try? connect()) != nil {
+        // Where the last came to nothing one is tried, not all.
+        let most = restNanoseconds > 0 ? unready == 0 ? 1 : 0 : Int.max
+        var opened = 0
+        while room < streams + waiting.count, opened < most, multiplexed.count < limits.http2UpstreamConnections, (try? connect()) != nil {
             room += perConnection
+            opened += 1
         }
+    }
+
+    private var rests: Bool { loop.now < restsUntil }
+
+    /// When `makeRoom` may do more for requests that wait; nil: none waits.
+    public var nextRoomNanoseconds: UInt64? {
+        waiting.isEmpty ? nil : max(restsUntil, loop.now &+ Self.shortestRestNanoseconds)
+    }
+
+    /// A connection carries its first stream.
+    func connectionHolds() { restNanoseconds = 0 }
+
+    private func connectionEnded(_ connection: UpstreamConnection) {
+        // Several that were opened at once are one refusal.
+        guard speaksHTTP2, !connection.carriesStreams, loop.now &- connection.openedAt < Self.refusalNanoseconds, !rests else { return }
+        restNanoseconds = min(max(Self.shortestRestNanoseconds, restNanoseconds &* 2), Self.longestRestNanoseconds)
+        restsUntil = loop.now &+ restNanoseconds
     }
 
     /// A stream has ended, or the backend has said how many it allows.
@@ -174,6 +203,7 @@ public final class UpstreamPool {
         if let index = multiplexed.firstIndex(where: { $0 === connection }) { multiplexed.remove(at: index) }
         guard connection.isClosed else { return }
         open[ObjectIdentifier(connection)] = nil
+        connectionEnded(connection)
         if speaksHTTP2, !connection.carriesStreams, multiplexed.allSatisfy({ !$0.isReady || $0.isClosed }) {
             // It was the hope of those who wait.
             waiting.failAll(connection.failure ?? .connectFailed)

@@ -40,7 +40,8 @@ extension FleetReport {
         page.paragraph("Milliseconds, counted from the moment a request was due.")
         page.table(table)
         page.heading("Rate against time to first token")
-        page.figure(meanChart.svg, caption: "Mean over all requests of a rate.")
+        page.figure(
+            meanChart.svg, caption: "Mean over all requests of a rate. Hollow: some were not answered in time, and only the others count.")
         page.figure(
             chart("TTFT p99 by rate", "TTFT p99, ms", isLogarithmic: true) { Double($0.ttft.p99) / 1e6 }.svg, caption: "The worst 1 %.")
         page.heading("What the caches gave")
@@ -66,17 +67,35 @@ extension FleetReport {
     /// Mean TTFT by rate, one line per router.
     public var meanChart: SVGChart { chart("TTFT mean by rate", "TTFT mean, ms", isLogarithmic: true) { $0.ttft.mean / 1e6 } }
 
+    /// Both plots of the time to first token as one file.
+    public var picture: String {
+        let name = workloads.first?.name ?? ""
+        return SVGPicture(
+            title: "\(name): time to first token by rate, \(routers.map(\.name).joined(separator: ", "))",
+            charts: [
+                chart("Mean time to first token: \(name) before \(groups) simulated groups", "TTFT mean, ms", isLogarithmic: true) {
+                    $0.ttft.mean / 1e6
+                },
+                chart("The worst of a hundred (p99)", "TTFT p99, ms", isLogarithmic: true) { Double($0.ttft.p99) / 1e6 },
+            ],
+            notes: [
+                "From when each request was due. Hollow: some requests were not answered in time, and only the others count. A line ends where none was."
+            ]
+        ).svg
+    }
+
     private func chart(_ title: String, _ unit: String, isLogarithmic: Bool = false, _ value: (Cell) -> Double) -> SVGChart {
         let rates = Set(cells.map(\.rate)).sorted()
         return SVGChart(
             title: title, x: Axis("requests per second"), y: Axis(unit, isLogarithmic: isLogarithmic),
             series: routers.map { router in
-                let points = rates.map { rate in
+                let found = rates.map { rate in cells.first { $0.router == router.name && $0.rate == rate } }
+                return .init(
+                    name: router.name,
                     // Where nothing was answered, or nothing was run, the line has a gap.
-                    (rate, cells.first { $0.router == router.name && $0.rate == rate && $0.hasAnswers }.map(value) ?? .nan)
-                }
-                return .init(name: router.name, points: points)
-            })
+                    points: zip(rates, found).map { rate, cell in (rate, cell.flatMap { $0.hasAnswers ? value($0) : nil } ?? .nan) },
+                    hollow: Set(found.indices.filter { (found[$0]?.failed ?? 0) > 0 }))
+            }, xTicks: rates.count <= 8 ? rates.map { ($0, String(format: "%g", $0)) } : nil)
     }
 
     private func heatMap(of router: String) -> HeatMap? {

@@ -21,7 +21,7 @@ final class LoadExchange: UpstreamExchange {
     private let isInference: Bool
     private let keepsAnswer: Bool
     /// A connection with room has the request's head. Of HTTP/1.1 that is a new one's, however long its connect takes: that is the server's.
-    private var isHandedOver = false
+    private(set) var isHandedOver = false
     /// Between reads with content; single precision is finer than the histogram, in half the room.
     private var gaps: [Float] = []
     /// Events that came together with the one before.

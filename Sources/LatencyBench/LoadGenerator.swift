@@ -155,7 +155,8 @@ public final class LoadGenerator: EventHandler {
 
     private func arm() {
         let next = pacer.nextDueNanoseconds ?? .max
-        setDeadline(min(isFull ? .max : next, endNanoseconds))
+        let room = speaksHTTP2 ? pools.lazy.compactMap(\.nextRoomNanoseconds).min() ?? .max : .max
+        setDeadline(min(isFull ? .max : next, room, endNanoseconds))
     }
 
     /// Requests that may yet go under way.
@@ -243,7 +244,8 @@ public final class LoadGenerator: EventHandler {
         guard !hasCompleted else { return }
         let rest = Array(underWay.values)
         hasCompleted = true
-        for exchange in rest {
+        // Those first that wait for a stream: each that is freed would send one of them.
+        for exchange in rest.filter({ !$0.isHandedOver }) + rest.filter({ $0.isHandedOver }) {
             exchange.cancel()
             exchange.giveUp()
         }

@@ -37,7 +37,7 @@ public struct OverheadTable: Codable, Sendable {
         }
     }
 
-    public static let schema = 2
+    public static let schema = 3
     public var schema = OverheadTable.schema
     public var tool: String
     public var startedAt: String
@@ -52,6 +52,32 @@ public struct OverheadTable: Codable, Sendable {
     public var workloads: [RunReport.Workload] = []
     public var rows: [Row] = []
     public var invalidReasons: [String] = []
+    /// Routers that did not start, and why; they have no rows.
+    public var failures: [String: String] = [:]
+
+    /// One turn of `routers`: which runs follow one another. Two routers stand between runs without one, so that each has such a neighbour; the
+    /// next turn is the same backwards.
+    public struct Turn: Sendable, Equatable {
+        public enum Place: Sendable, Equatable {
+            case direct(Int)
+            case router(Int)
+        }
+
+        public let places: [Place]
+
+        public init(routers: Int) {
+            let directs = max(2, routers / 2 + 1)
+            var places: [Place] = []
+            for number in 0..<directs {
+                places.append(.direct(number))
+                for router in [2 * number, 2 * number + 1] where router < routers { places.append(.router(router)) }
+            }
+            self.places = places
+        }
+
+        /// The run without a router beside that of router `number`.
+        public static func direct(beside number: Int) -> Int { (number + 1) / 2 }
+    }
 
     public init(
         tool: String, startedAt: Date, command: [String], repeats: Int, parameters: [String: String], environment: RunEnvironment
@@ -62,6 +88,14 @@ public struct OverheadTable: Codable, Sendable {
         self.repeats = repeats
         self.parameters = parameters
         self.environment = environment
+    }
+
+    public var silent: [String] { failures.sorted { $0.key < $1.key }.map { "\($0.key) did not start: \($0.value)" } }
+
+    public func json() throws -> Data {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
+        return try encoder.encode(self)
     }
 
     /// Statistics in which the direct URL differs from itself, so that nothing is claimed of any router's; one line per size.

@@ -135,12 +135,13 @@ public final class RouterBed {
         throw ChildProcess.Failure(description: "\(name) is neither in \(settings.peersFolder) nor in PATH; 'make bench-peers' installs it")
     }
 
-    /// What the program says of itself, one line; empty where it says nothing.
+    /// What the program says of itself, one line; empty where it says nothing. Throws when it is not there.
     public static func version(of peer: PeerRouter, _ settings: Settings) throws -> String {
+        let program = try program(of: peer, settings)
         guard let arguments = peer.versionArguments else { return "" }
         let log = FileManager.default.temporaryDirectory.appending(path: "swiftlet-bench-\(UUID().uuidString).log")
         defer { try? FileManager.default.removeItem(at: log) }
-        let child = try ChildProcess(program(of: peer, settings), arguments, log: log)
+        let child = try ChildProcess(program, arguments, log: log)
         defer { child.stop() }
         child.waitForEnd(seconds: 10)
         let line = child.output.split(separator: "\n").first { $0.contains(/\d+\.\d+/) } ?? ""

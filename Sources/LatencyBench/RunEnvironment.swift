@@ -35,7 +35,7 @@ public struct RunEnvironment: Codable, Sendable {
     }
 
     /// For a page's table of facts.
-    var rows: [[String]] {
+    public var rows: [[String]] {
         [
             ["CPU", "\(cpu), \(cores) cores"], ["kernel", kernel], ["system", system],
             ["steal", String(format: "%.2f %%", stealShare * 100)],

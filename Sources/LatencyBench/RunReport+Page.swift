@@ -9,7 +9,7 @@ extension RunReport {
         for reason in invalidReasons { page.warning("Invalid run: \(reason).") }
         if isPartial { page.warning("Partial run: it was interrupted.") }
         page.paragraph(
-            "\(completed) requests, \(failed) failed, \(Self.number(requestRate)) a second over \(Self.number(durationSeconds)) s; \(mode) (\(workload.process)), \(url)."
+            "\(completed) requests, \(failed) failed, \(Self.number(requestRate)) a second over \(Self.number(durationSeconds)) s; \(mode)\(offeredRate == nil ? "" : " (\(workload.process))"), \(url)."
         )
         page.paragraph("Latencies count from the moment a request was due, unless it says that they count from the send.")
         page.table(latencyTable)
@@ -55,12 +55,13 @@ extension RunReport {
     }
 
     private var timeChart: SVGChart {
-        let filled = timeline.filter { $0.ttftP50 > 0 }
+        // A slice in which nothing was answered is a gap.
+        func milliseconds(_ value: Double) -> Double { value > 0 ? value / 1e6 : .nan }
         return SVGChart(
             title: "Time to first token over time", x: Axis("seconds since the start"), y: Axis("TTFT, ms"),
             series: [
-                .init(name: "p50", points: filled.map { ($0.startSeconds, $0.ttftP50 / 1e6) }),
-                .init(name: "p99", points: filled.map { ($0.startSeconds, $0.ttftP99 / 1e6) }),
+                .init(name: "p50", points: timeline.map { ($0.startSeconds, milliseconds($0.ttftP50)) }),
+                .init(name: "p99", points: timeline.map { ($0.startSeconds, milliseconds($0.ttftP99)) }),
             ])
     }
 

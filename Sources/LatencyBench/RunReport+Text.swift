@@ -16,7 +16,11 @@ extension RunReport {
             "Failed requests:",
             failed == 0 ? "0" : "\(failed)  " + errors.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }.joined(separator: ", "))
         line("Benchmark duration (s):", Self.number(durationSeconds))
-        line("Offered rate (req/s):", "\(Self.number(offeredRate))  \(workload.process), \(mode)")
+        if let offeredRate {
+            line("Offered rate (req/s):", "\(Self.number(offeredRate))  \(workload.process), \(mode)")
+        } else {
+            line("Offered load:", "\(mode), each request sent when another has been answered")
+        }
         if let warmUpSeconds, let warmUpRequests, warmUpSeconds > 0 {
             line("Warm-up, in no figure (requests):", "\(warmUpRequests)  due in the first \(Self.number(warmUpSeconds)) s")
         }

@@ -67,9 +67,11 @@ public struct RunReport: Codable, Sendable {
     /// `open`, `open, at most N under way` or `closed loop of N`.
     public var mode: String
     public var workload: Workload
+    /// Of the schedule; none in a closed loop.
     public var stages: [Stage]
     public var durationSeconds: Double
-    public var offeredRate: Double
+    /// Nil in a closed loop, which sends as it is answered.
+    public var offeredRate: Double?
     /// Without the warm-up, like all figures.
     public var sent: Int
     /// Requests that were due in the first so many seconds and are in no figure; nil in reports that do not tell.
@@ -142,7 +144,8 @@ public struct RunReport: Codable, Sendable {
         durationSeconds = seconds
         let active = Self.countedSeconds(plan.stages, run.settings).reduce(0, +)
         let counted = plan.requests.count { $0.offsetNanoseconds >= run.settings.warmUpNanoseconds }
-        offeredRate = active > 0 ? Double(counted) / active : 0
+        let isOpen = Self.isOpen(run.settings.mode)
+        offeredRate = isOpen ? (active > 0 ? Double(counted) / active : 0) : nil
         sent = measured.sent
         (warmUpSeconds, warmUpRequests) = (Double(run.settings.warmUpNanoseconds) / 1e9, measured.warmUpSent)
         completed = measured.good
@@ -161,7 +164,7 @@ public struct RunReport: Codable, Sendable {
         ]
         backends = zip(measured.backends, measured.requestsByBackend).map { Backend(name: $0, requests: $1) }
         recordsLeftOut = measured.recordsLeftOut
-        stages = Self.stages(run, measured, context.goodput)
+        stages = isOpen ? Self.stages(run, measured, context.goodput) : []
         timeline = Self.timeline(measured)
         designEffects = Self.designEffects(measured.records, metrics)
         if let target = context.goodput {
@@ -171,7 +174,7 @@ public struct RunReport: Codable, Sendable {
                 requestsPerSecond: rate(good))
         }
         invalidReasons = []
-        invalidReasons = reasons(planned: plan.requests.count, isOpen: Self.isOpen(run.settings.mode))
+        invalidReasons = reasons(planned: plan.requests.count, isOpen: isOpen)
     }
 
     /// Of each stage what lies behind the warm-up.

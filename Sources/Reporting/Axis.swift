@@ -16,8 +16,8 @@ public struct Axis: Sendable {
         var low = usable.min() ?? (isLogarithmic ? 1 : 0)
         var high = usable.max() ?? 1
         if isLogarithmic {
-            low = pow(10, floor(log10(low)))
-            high = pow(10, ceil(log10(high)))
+            low = Self.roundLogarithmic(low, isUp: false)
+            high = Self.roundLogarithmic(high, isUp: true)
             if high <= low { high = low * 10 }
         } else {
             low = min(0, low)
@@ -26,6 +26,14 @@ public struct Axis: Sendable {
             high = ceil(high / step) * step
         }
         return FittedAxis(label: label, isLogarithmic: isLogarithmic, low: low, high: high)
+    }
+
+    /// The next 1, 2 or 5 times a power of ten.
+    private static func roundLogarithmic(_ value: Double, isUp: Bool) -> Double {
+        let power = pow(10, floor(log10(value)))
+        // A millionth for what binary fractions lose.
+        let ratio = value / power * (isUp ? 1 - 1e-6 : 1 + 1e-6)
+        return power * (isUp ? ratio <= 1 ? 1 : ratio <= 2 ? 2 : ratio <= 5 ? 5 : 10 : ratio >= 5 ? 5 : ratio >= 2 ? 2 : 1)
     }
 
     /// 1, 2 or 5 times a power of ten, four to eight of which make up `span`.
@@ -52,8 +60,10 @@ struct FittedAxis {
 
     var ticks: [Double] {
         if isLogarithmic {
-            let decades = Int((log10(high) - log10(low)).rounded())
-            return (0...max(1, decades)).map { low * pow(10, Double($0)) }
+            let powers = (Int(floor(log10(low) + 1e-9))...Int(ceil(log10(high) - 1e-9))).map { pow(10, Double($0)) }
+            // Between powers of ten only where there are few of them.
+            let all = powers.count > 4 ? powers : powers.flatMap { [$0, $0 * 2, $0 * 5] }
+            return all.filter { $0 >= low * (1 - 1e-9) && $0 <= high * (1 + 1e-9) }
         }
         let step = Axis.roundStep(high - low)
         return (0...Int(((high - low) / step).rounded())).map { low + Double($0) * step }

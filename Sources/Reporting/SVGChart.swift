@@ -6,9 +6,12 @@ public struct SVGChart: Sendable {
         public var name: String
         /// A point that has no place (not a number, or not above zero on a logarithmic axis) is a gap in the line.
         public var points: [(x: Double, y: Double)]
-        public init(name: String, points: [(x: Double, y: Double)]) {
+        /// Points, by their index, of which not all is known: their markers are hollow.
+        public var hollow: Set<Int>
+        public init(name: String, points: [(x: Double, y: Double)], hollow: Set<Int> = []) {
             self.name = name
             self.points = points
+            self.hollow = hollow
         }
     }
 
@@ -68,21 +71,13 @@ public struct SVGChart: Sendable {
         out +=
             "<text transform=\"translate(14 \(n(Self.top + plotHeight / 2))) rotate(-90)\" text-anchor=\"middle\">\(HTMLPage.escape(y.label))</text>\n"
         for (index, entry) in series.enumerated() {
-            out += line(entry.points.map(place), index: index)
+            out += line(entry.points.map(place), index: index, hollow: entry.hollow)
             out += legend(entry.name, index: index, at: Self.top + 10 + 20 * Double(index))
         }
         return out + "</svg>"
     }
 
-    /// The picture as a file of its own, on white: a page brings its fonts and colours, a file must have them.
-    public var standalone: String {
-        let end = svg.range(of: "</title>")?.upperBound ?? svg.startIndex
-        let dressing =
-            "<style>text { font: 12px system-ui, sans-serif }</style><rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>"
-        return svg[..<end] + dressing + svg[end...] + "\n"
-    }
-
-    private func line(_ places: [(Double, Double)?], index: Int) -> String {
+    private func line(_ places: [(Double, Double)?], index: Int, hollow: Set<Int> = []) -> String {
         let colour = Self.colours[index % Self.colours.count]
         var out = ""
         for stretch in places.split(whereSeparator: { $0 == nil }) {
@@ -95,18 +90,21 @@ public struct SVGChart: Sendable {
         for (number, place) in places.enumerated() {
             guard let place else { continue }
             let standsAtGap = number == places.count - 1 || places[number + 1] == nil || number == 0 || places[number - 1] == nil
-            if number % stride == 0 || standsAtGap { out += marker(index, at: place, colour: colour) }
+            if number % stride == 0 || standsAtGap { out += Self.marker(index, at: place, isHollow: hollow.contains(number)) }
         }
         return out + "\n"
     }
 
-    private func marker(_ index: Int, at place: (Double, Double), colour: String) -> String {
+    /// In the colour of series `index`, of which every one of four neighbours has a shape of its own.
+    static func marker(_ index: Int, at place: (Double, Double), isHollow: Bool) -> String {
         let (x, y) = place
+        let colour = colours[index % colours.count]
+        let paint = isHollow ? "fill=\"var(--paper, #fff)\" stroke=\"\(colour)\" stroke-width=\"1.5\"" : "fill=\"\(colour)\""
         switch index % 4 {
-        case 0: return "<circle cx=\"\(n(x))\" cy=\"\(n(y))\" r=\"3.5\" fill=\"\(colour)\"/>"
-        case 1: return "<rect x=\"\(n(x - 3.2))\" y=\"\(n(y - 3.2))\" width=\"6.4\" height=\"6.4\" fill=\"\(colour)\"/>"
-        case 2: return "<path d=\"M\(n(x)) \(n(y - 4.5))l4.5 8h-9z\" fill=\"\(colour)\"/>"
-        default: return "<path d=\"M\(n(x)) \(n(y - 4.5))l4.5 4.5l-4.5 4.5l-4.5 -4.5z\" fill=\"\(colour)\"/>"
+        case 0: return "<circle cx=\"\(n(x))\" cy=\"\(n(y))\" r=\"3.5\" \(paint)/>"
+        case 1: return "<rect x=\"\(n(x - 3.2))\" y=\"\(n(y - 3.2))\" width=\"6.4\" height=\"6.4\" \(paint)/>"
+        case 2: return "<path d=\"M\(n(x)) \(n(y - 4.5))l4.5 8h-9z\" \(paint)/>"
+        default: return "<path d=\"M\(n(x)) \(n(y - 4.5))l4.5 4.5l-4.5 4.5l-4.5 -4.5z\" \(paint)/>"
         }
     }
 

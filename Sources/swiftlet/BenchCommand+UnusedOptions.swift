@@ -3,43 +3,68 @@ import ArgumentParser
 /// Options of which it matters whether they were given: where another one leaves nothing for them to do, the run would not be what was asked
 /// for, and that is an error.
 extension LoadOptions {
-    var rate: String { givenRate ?? "10" }
-    var duration: String { givenDuration ?? "10" }
-    var arrival: String { givenArrival ?? "poisson" }
-    var seed: UInt64 { givenSeed ?? 1 }
-    var salt: UInt64 { givenSalt ?? 0 }
+    var rate: String { traffic.givenRate ?? "10" }
+    var duration: String { traffic.givenDuration ?? "10" }
+    /// A closed loop needs only the number that the rate gives.
+    var arrival: String { traffic.givenArrival ?? (traffic.closedLoop == nil ? "poisson" : "constant") }
+    var seed: UInt64 { content.givenSeed ?? 1 }
+    var salt: UInt64 { content.givenSalt ?? 0 }
 
     /// Those of a synthetic workload.
     private var givenShape: [String] {
         Self.names([
-            ("--workload", givenWorkload != nil), ("--prompt-groups", groups != nil), ("--prompts-per-group", promptsPerGroup != nil),
-            ("--system-tokens", systemTokens != nil), ("--input-tokens", inputTokens != nil), ("--output-tokens", outputTokens != nil),
-            ("--turns", turns != nil), ("--think-seconds", thinkSeconds != nil),
+            ("--workload", content.givenWorkload != nil), ("--prompt-groups", content.groups != nil),
+            ("--prompts-per-group", content.promptsPerGroup != nil),
+            ("--system-tokens", content.systemTokens != nil), ("--input-tokens", content.inputTokens != nil),
+            ("--output-tokens", content.outputTokens != nil),
+            ("--turns", content.turns != nil), ("--think-seconds", content.thinkSeconds != nil),
         ])
     }
 
     private var givenTraceOptions: [String] {
-        Self.names([("--time-scale", timeScale != 1), ("--length-scale", lengthScale != 1), ("--trace-skip", traceSkip != 0)])
+        Self.names([
+            ("--time-scale", content.timeScale != 1), ("--length-scale", content.lengthScale != 1),
+            ("--trace-skip", content.traceSkip != 0),
+        ])
     }
 
     /// A trace has its text and arrivals; a synthetic workload has nothing to scale.
     func checkTraceAlone() throws {
-        guard trace != nil else { return try Self.refuse(givenTraceOptions, "they are for --trace") }
-        let others = [("--arrival", givenArrival != nil), ("--seed", givenSeed != nil), ("--salt", givenSalt != nil)]
+        guard content.trace != nil else { return try Self.refuse(givenTraceOptions, "they are for --trace") }
+        let others = [
+            ("--arrival", traffic.givenArrival != nil), ("--seed", content.givenSeed != nil), ("--salt", content.givenSalt != nil),
+        ]
         try Self.refuse(givenShape + Self.names(others), "--trace brings its own requests")
+    }
+
+    /// A closed loop keeps no times.
+    func checkClosedLoop() throws {
+        guard traffic.closedLoop != nil else { return }
+        let others = [
+            ("--arrival", traffic.givenArrival != nil), ("--stage-gap", traffic.stageGap != 0), ("--time-scale", content.timeScale != 1),
+            ("--max-concurrency", traffic.maxConcurrency != nil),
+        ]
+        try Self.refuse(Self.names(others), "--closed-loop sends when it is answered")
+    }
+
+    /// For runs that are of rates.
+    func checkOpenLoop() throws {
+        try Self.refuse(Self.names([("--closed-loop", traffic.closedLoop != nil)]), "rates are offered by an open loop")
     }
 
     /// For runs that play a trace at its own times.
     func checkTraceTimes() throws {
-        guard trace != nil else { return }
-        let times = [("--rate", givenRate != nil), ("--duration", givenDuration != nil), ("--stage-gap", stageGap != 0)]
+        guard content.trace != nil else { return }
+        let times = [
+            ("--rate", traffic.givenRate != nil), ("--duration", traffic.givenDuration != nil), ("--stage-gap", traffic.stageGap != 0),
+        ]
         try Self.refuse(Self.names(times), "--trace brings its own times; --time-scale stretches them")
     }
 
     /// For `overhead --peers`, whose prompts are those of --prompt-bytes.
     func checkNoWorkload() throws {
         try Self.refuse(
-            givenShape + givenTraceOptions + Self.names([("--trace", trace != nil), ("--limit", limit != nil)]),
+            givenShape + givenTraceOptions + Self.names([("--trace", content.trace != nil), ("--limit", content.limit != nil)]),
             "with --peers the prompts are those of --prompt-bytes")
     }
 

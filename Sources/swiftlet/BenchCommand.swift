@@ -19,25 +19,39 @@ struct BenchCommand: ParsableCommand {
         defaultSubcommand: BenchRunCommand.self)
 }
 
+/// What must hold of a run.
+struct ThresholdOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "Exit 2 unless it holds, for example 'ttft_p99<200' (ms), 'goodput>0.99' or 'failed<1'. Repeatable.", valueName: "bound"))
+    var threshold: [String] = []
+}
+
 /// One run against one target.
 struct BenchRunCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "run", abstract: "One run against one URL (the default).")
+    static let configuration = CommandConfiguration(
+        commandName: "run", abstract: "One run against one URL (the default).",
+        discussion: """
+            Examples:
+              swiftlet bench http://127.0.0.1:8080 --rate 5,10,20 --duration 30 --goodput ttft:500,tpot:50 --html report.html
+              swiftlet bench http://127.0.0.1:8080 --trace mooncake.jsonl --time-scale 0.5 --threshold 'ttft_p99<500'
+              swiftlet bench h2c://127.0.0.1:8080/health --api plain --arrival constant --rate 5000 --duration 5
+            """)
 
     @Argument(help: "http(s)://, h2c://, h2:// or grpc(s)://HOST:PORT[/PATH].")
     var url: String
     @OptionGroup var load: LoadOptions
-    @OptionGroup var output: OutputOptions
-    @Option(help: "Exit 2 unless it holds, for example 'ttft_p99<200' (ms), 'goodput>0.99' or 'failed<1'. Repeatable.")
-    var threshold: [String] = []
+    @OptionGroup(title: "Goals") var goal: ThresholdOptions
+    @OptionGroup(title: "Output") var output: OutputOptions
 
     func validate() throws {
         try load.check()
         try load.checkTraceTimes()
-        for text in threshold {
+        for text in goal.threshold {
             guard let one = BenchThreshold(text) else {
                 throw ValidationError("--threshold: expected METRIC_PERCENTILE<MS, goodput>SHARE or failed<COUNT, found '\(text)'")
             }
-            guard !one.isOfGoodput || load.goodput != nil else {
+            guard !one.isOfGoodput || load.goals.goodput != nil else {
                 throw ValidationError("--threshold: '\(text)' asks for --goodput, which says what is good")
             }
         }
@@ -86,8 +100,8 @@ func play(
 extension BenchRunCommand {
     /// Why the thresholds are not passed. A run that is invalid says nothing of what was measured, so it passes none.
     private func misses(_ report: RunReport) -> [String] {
-        guard !threshold.isEmpty else { return [] }
-        return threshold.compactMap { BenchThreshold($0) }.filter { !$0.holds(for: report) }.map { "threshold missed: \($0.text)" }
+        guard !goal.threshold.isEmpty else { return [] }
+        return goal.threshold.compactMap { BenchThreshold($0) }.filter { !$0.holds(for: report) }.map { "threshold missed: \($0.text)" }
             + report.invalidReasons.map { "no threshold is passed, since the run is invalid: \($0)" }
     }
 }

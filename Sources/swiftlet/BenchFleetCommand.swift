@@ -4,6 +4,20 @@ import LatencyBench
 import Reporting
 import Workload
 
+/// How large a fleet, and how often.
+struct FleetOptions: ParsableArguments {
+    @Option(name: .customLong("groups"), help: ArgumentHelp("Simulated groups.", valueName: "count"))
+    var groups = 8
+    @Option(help: ArgumentHelp("Runs of each router at each rate.", valueName: "count"))
+    var repeats = 3
+}
+
+struct FleetOutputOptions: ParsableArguments {
+    @OptionGroup(title: "Output") var files: ReportFiles
+    @Option(help: ArgumentHelp("Write the plots of rate against TTFT, mean and p99, as SVG.", valueName: "file"))
+    var plot: String?
+}
+
 /// `swiftlet bench fleet`: several routers before the same simulated groups.
 struct BenchFleetCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -15,26 +29,21 @@ struct BenchFleetCommand: ParsableCommand {
             'make bench-peers' installs the peers.
             """)
 
-    @OptionGroup var peer: PeerOptions
-    @Option(name: .customLong("groups"), help: "Simulated groups.")
-    var groups = 8
-    @Option(help: "Runs of each router at each rate.")
-    var repeats = 3
+    @OptionGroup(title: "Routers and groups") var peer: PeerOptions
+    @OptionGroup(title: "Routers and groups") var fleet: FleetOptions
     @OptionGroup var load: LoadOptions
-    @Option(help: "Write the report as JSON.")
-    var json: String?
-    @Option(help: "Write a page with plots, in one file.")
-    var html: String?
-    @Option(help: "Write the plot of rate against TTFT as SVG.")
-    var plot: String?
+    @OptionGroup(title: "Output") var output: FleetOutputOptions
 
     func validate() throws {
         try load.check()
+        try load.checkOpenLoop()
         guard try !peer.routers().isEmpty else { throw ValidationError("--peers: expected at least one router") }
         guard Set(try peer.routers()).count == (try peer.routers().count) else { throw ValidationError("--peers: a router stands twice") }
-        guard (1...100).contains(repeats) else { throw ValidationError("--repeats: expected 1 to 100, found \(repeats)") }
-        guard (1...256).contains(groups) else { throw ValidationError("--groups: expected 1 to 256, found \(groups)") }
-        guard load.api == "chat" || load.api == "text" else { throw ValidationError("--api: expected chat or text, found '\(load.api)'") }
+        guard (1...100).contains(fleet.repeats) else { throw ValidationError("--repeats: expected 1 to 100, found \(fleet.repeats)") }
+        guard (1...256).contains(fleet.groups) else { throw ValidationError("--groups: expected 1 to 256, found \(fleet.groups)") }
+        guard load.request.api == "chat" || load.request.api == "text" else {
+            throw ValidationError("--api: expected chat or text, found '\(load.request.api)'")
+        }
         guard try load.stages().allSatisfy({ $0.startRate == $0.endRate && $0.startRate > 0 }) else {
             throw ValidationError("--rate: expected rates above 0, without ramps, found '\(load.rate)'")
         }
@@ -43,7 +52,7 @@ struct BenchFleetCommand: ParsableCommand {
     /// Without a named workload one whose prompts share their beginnings.
     private var shared: LoadOptions {
         var result = load
-        if result.givenWorkload == nil, result.trace == nil { result.givenWorkload = "b2b-saas" }
+        if result.content.givenWorkload == nil, result.content.trace == nil { result.content.givenWorkload = "b2b-saas" }
         return result
     }
 
@@ -52,75 +61,105 @@ struct BenchFleetCommand: ParsableCommand {
         var measured = RunMeasurements()
     }
 
+    /// What all runs have in common, and what came of them.
+    private struct Play {
+        let routers: [PeerRouter]
+        let settings: RouterBed.Settings
+        let stages: [ArrivalSchedule.Stage]
+        let plans: [LoadPlan]
+        let interruption: Interruption
+        /// By rate, then by router.
+        let gathered: [[Gathered]]
+        var failures: [String: String] = [:]
+        var isPartial = false
+        var groupSchedule: String?
+    }
+
     func run() throws {
         raiseDescriptorLimit()
         let load = shared
-        let (watch, startedAt, interruption) = (RunEnvironment.Watch(), Date(), Interruption())
+        let (watch, startedAt) = (RunEnvironment.Watch(), Date())
         let routers = try peer.routers()
-        let settings = try peer.bed(groups: groups, load: load)
-        let versions = try routers.map { FleetReport.Router(name: $0.rawValue, version: try RouterBed.version(of: $0, settings)) }
+        let settings = try peer.bed(groups: fleet.groups, load: load)
         let stages = try load.stages().sorted { $0.startRate < $1.startRate }
-        let plans = try stages.map { try load.plan(forStage: $0) }
-        let seconds = plans.reduce(0) { $0 + Double($1.requests.map(\.offsetNanoseconds).max() ?? 0) / 1e9 }
-        let runs = routers.count * stages.count * repeats
+        var play = Play(
+            routers: routers, settings: settings, stages: stages, plans: try stages.map { try load.plan(forStage: $0) },
+            interruption: Interruption(), gathered: stages.map { _ in routers.map { _ in Gathered() } })
+        let versions = routers.map { router in
+            // One that is not there costs its own rows alone, and need not be started to know it.
+            do { return FleetReport.Router(name: router.rawValue, version: try RouterBed.version(of: router, settings)) } catch {
+                Self.tell(router, "\(error)", in: &play.failures)
+                return FleetReport.Router(name: router.rawValue, version: "")
+            }
+        }
+        try playAll(&play)
+        let gathered = play.gathered
+        let generatorSchedule = gathered.joined().lazy.compactMap { $0.reports.first?.environment.generatorSchedule }.first
+        var report = FleetReport(
+            tool: "swiftlet \(Swiftlet.release)", startedAt: startedAt, command: CommandLine.arguments, isPartial: play.isPartial,
+            environment: RunEnvironment(since: watch, generator: generatorSchedule, groups: play.groupSchedule), groups: fleet.groups,
+            stubFlags: settings.stubFlags, repeats: fleet.repeats, goodput: load.goodputTarget, routers: versions,
+            workloads: gathered.map { $0.first { !$0.reports.isEmpty }?.reports.first?.workload }.compactMap { $0 },
+            cells: cells(play, load.goodputTarget))
+        report.failures = play.failures
+        try finish(report)
+    }
+
+    private static func tell(_ router: PeerRouter, _ reason: String, in failures: inout [String: String]) {
+        failures[router.rawValue] = reason
+        FileHandle.standardError.write(Data("\(router.rawValue) did not start: \(reason)\n".utf8))
+    }
+
+    private func playAll(_ play: inout Play) throws {
+        let present = play.routers.count { play.failures[$0.rawValue] == nil }
+        let seconds = play.plans.reduce(0) { $0 + Double($1.requests.map(\.offsetNanoseconds).max() ?? 0) / 1e9 }
+        let runs = present * play.plans.count * fleet.repeats
         print(
             String(
-                format: "%d runs: %d routers, %d rates, %d repeats; about %.0f minutes and what queues take to empty", runs, routers.count,
-                stages.count, repeats, (seconds * Double(routers.count * repeats) + Double(runs) * 3) / 60))
-        let gathered: [[Gathered]] = stages.map { _ in routers.map { _ in Gathered() } }
-        var (isPartial, groupSchedule, number) = (false, String?.none, 0)
-        var failures: [String: String] = [:]
-        repeats: for turn in 0..<repeats {
-            for (row, plan) in plans.enumerated() {
-                for column in turn % 2 == 0 ? Array(routers.indices) : routers.indices.reversed() {
+                format: "%d runs: %d routers, %d rates, %d repeats; about %.0f minutes and what queues take to empty", runs, present,
+                play.plans.count, fleet.repeats, (seconds * Double(present * fleet.repeats) + Double(runs) * 3) / 60))
+        var number = 0
+        for turn in 0..<fleet.repeats {
+            for (row, plan) in play.plans.enumerated() {
+                for column in turn % 2 == 0 ? Array(play.routers.indices) : play.routers.indices.reversed() {
+                    let router = play.routers[column]
+                    if play.interruption.hasCome { play.isPartial = true }
+                    if play.isPartial { return }
+                    if play.failures[router.rawValue] != nil { continue }
                     number += 1
-                    if interruption.hasCome { isPartial = true }
-                    if isPartial { break repeats }
-                    if failures[routers[column].rawValue] != nil { continue }
-                    let label = "run \(number) of \(runs): \(routers[column].rawValue) at \(String(format: "%g", stages[row].startRate))/s"
-                    switch try one(routers[column], plan, settings, interruption, label: label) {
-                    case .interrupted:
-                        isPartial = true
-                        break repeats
-                    case .notStarted(let reason):
-                        failures[routers[column].rawValue] = reason
-                        FileHandle.standardError.write(Data("\(routers[column].rawValue) did not start: \(reason)\n".utf8))
+                    let label = "run \(number) of \(runs): \(router.rawValue) at \(String(format: "%g", play.stages[row].startRate))/s"
+                    switch try one(router, plan, play.settings, play.interruption, label: label) {
+                    case .interrupted: play.isPartial = true
+                    case .notStarted(let reason): Self.tell(router, reason, in: &play.failures)
                     case .played(let report, let measured, let schedule):
-                        groupSchedule = schedule
-                        gathered[row][column].reports.append(report)
-                        gathered[row][column].measured.add(measured)
+                        play.groupSchedule = schedule
+                        play.gathered[row][column].reports.append(report)
+                        play.gathered[row][column].measured.add(measured)
                     }
                 }
             }
         }
-        let generatorSchedule = gathered.joined().lazy.compactMap { $0.reports.first?.environment.generatorSchedule }.first
-        let workloads = gathered.map { $0.first { !$0.reports.isEmpty }?.reports.first?.workload }.compactMap { $0 }
-        let cells = stages.indices.flatMap { row in
-            routers.indices.compactMap { column -> FleetReport.Cell? in
-                let all = gathered[row][column]
+    }
+
+    private func cells(_ play: Play, _ goodput: GoodputTarget?) -> [FleetReport.Cell] {
+        play.stages.indices.flatMap { row in
+            play.routers.indices.compactMap { column in
+                let all = play.gathered[row][column]
                 guard !all.reports.isEmpty else { return nil }
-                return .init(
-                    router: routers[column].rawValue, rate: stages[row].startRate, reports: all.reports, measured: all.measured,
-                    goodput: load.goodputTarget)
+                return FleetReport.Cell(
+                    router: play.routers[column].rawValue, rate: play.stages[row].startRate, reports: all.reports, measured: all.measured,
+                    goodput: goodput)
             }
         }
-        var report = FleetReport(
-            tool: "swiftlet \(Swiftlet.release)", startedAt: startedAt, command: CommandLine.arguments, isPartial: isPartial,
-            environment: RunEnvironment(since: watch, generator: generatorSchedule, groups: groupSchedule), groups: groups,
-            stubFlags: settings.stubFlags, repeats: repeats,
-            goodput: load.goodputTarget, routers: versions, workloads: workloads, cells: cells)
-        report.failures = failures
-        try finish(report)
     }
 
     private func finish(_ report: FleetReport) throws {
-        print(report.table.text)
+        if !report.cells.isEmpty { print(report.table.text) }
         for line in report.silent { print("NO ANSWER: \(line)") }
         for reason in report.invalidReasons { print("INVALID: \(reason)") }
         print(Self.schedules(report.environment))
-        if let json { try report.json().write(to: URL(filePath: json)) }
-        if let html { try Data(report.html.utf8).write(to: URL(filePath: html)) }
-        if let plot { try Data(report.meanChart.standalone.utf8).write(to: URL(filePath: plot)) }
+        try output.files.write(json: report.json, html: report.html)
+        if let plot = output.plot { try Data(report.picture.utf8).write(to: URL(filePath: plot)) }
         if report.isPartial { throw ExitCode(130) }
         // A router that answered nothing at some rate is a result. Where none ever did, nothing was measured.
         if !report.failures.isEmpty || !report.cells.contains(where: \.hasAnswers) { throw ExitCode(1) }

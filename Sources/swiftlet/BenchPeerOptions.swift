@@ -6,11 +6,16 @@ import Synchronization
 
 /// Which routers to start, and before what.
 struct PeerOptions: ParsableArguments {
-    @Option(help: "Routers to start, with commas: \(PeerRouter.allCases.map(\.rawValue).joined(separator: ", ")).")
+    @Option(
+        help: ArgumentHelp(
+            "Routers to start, with commas: \(PeerRouter.allCases.map(\.rawValue).joined(separator: ", ")). One that is missing is said and left out.",
+            valueName: "names"))
     var peers: String?
-    @Option(help: "Folder with the peers' programs, searched before PATH; 'make bench-peers' fills it.")
+    @Option(help: ArgumentHelp("Folder with the peers' programs, searched before PATH; 'make bench-peers' fills it.", valueName: "folder"))
     var peersFolder = ".build/peers/bin"
-    @Option(parsing: .unconditional, help: "Flags for the simulated groups, in one argument; see 'swiftlet stub --help'.")
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("Flags for the simulated groups, in one argument; see 'swiftlet stub --help'.", valueName: "flags"))
     var stubFlags = ""
 
     func check() throws { _ = try routers() }
@@ -31,8 +36,8 @@ struct PeerOptions: ParsableArguments {
         var settings = RouterBed.Settings(swiftlet: swiftlet, peersFolder: peersFolder)
         settings.groups = groups
         settings.stubFlags = stubFlags.split(separator: " ").map(String.init)
-        if !load.model.isEmpty { settings.model = load.model }
-        settings.realTime = load.realtime
+        if !load.request.model.isEmpty { settings.model = load.request.model }
+        settings.realTime = load.generator.realtime
         return settings
     }
 }

@@ -4,6 +4,16 @@ import LatencyBench
 import Reporting
 import Workload
 
+/// Where a search begins to be content.
+struct SearchOptions: ParsableArguments {
+    @Option(help: ArgumentHelp("Share of requests that must be good, 0 to 1.", valueName: "share"))
+    var share = 0.99
+    @Option(help: ArgumentHelp("Stop when the interval is within this share of the rate.", valueName: "share"))
+    var precision = 0.05
+    @Option(help: ArgumentHelp("Highest rate tried.", valueName: "requests/s"))
+    var highest = 1_000_000.0
+}
+
 /// `swiftlet bench search`: the highest rate that keeps a promise.
 struct BenchSearchCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -13,68 +23,57 @@ struct BenchSearchCommand: ParsableCommand {
     @Argument(help: "http(s)://, h2c://, h2:// or grpc(s)://HOST:PORT[/PATH].")
     var url: String
     @OptionGroup var load: LoadOptions
-    @Option(help: "Share of requests that must be good, 0 to 1.")
-    var share = 0.99
-    @Option(help: "Stop when the interval is within this share of the rate.")
-    var precision = 0.05
-    @Option(help: "Highest rate tried.")
-    var highest = 1_000_000.0
+    @OptionGroup(title: "Goals") var goal: SearchOptions
+    @OptionGroup(title: "Output") var output: ReportFiles
 
     func validate() throws {
         try load.check()
+        try load.checkOpenLoop()
         guard load.goodputTarget != nil else { throw ValidationError("--goodput: expected a target") }
-        guard load.trace == nil else { throw ValidationError("--trace: a trace has its own times") }
+        guard load.content.trace == nil else { throw ValidationError("--trace: a trace has its own times") }
         guard try load.stages().count == 1 else { throw ValidationError("--rate: expected one rate to begin with") }
-        guard (0.001...1).contains(share) else { throw ValidationError("--share: expected 0.001 to 1, found \(share)") }
-        guard (0.001...1).contains(precision) else { throw ValidationError("--precision: expected 0.001 to 1, found \(precision)") }
+        for (flag, value) in [("--share", goal.share), ("--precision", goal.precision)] where !(0.001...1).contains(value) {
+            throw ValidationError("\(flag): expected 0.001 to 1, found \(value)")
+        }
     }
 
     func run() throws {
+        guard let wanted = load.goodputTarget else { return }
         raiseDescriptorLimit()
         let target = try LoadTarget(url)
         let first = try load.stages()[0]
-        var table = TextTable(header: ["rate", "goodput", "TTFT p50 ms", "TTFT p99 ms", "failed", "lag p99 ms", ""])
+        let watch = RunEnvironment.Watch()
+        var result = SearchReport(
+            tool: "swiftlet \(Swiftlet.release)", startedAt: Date(), command: CommandLine.arguments, url: url, target: wanted,
+            share: goal.share)
         var (low, high): (Double, Double?) = (0, nil)
         var rate = max(0.001, first.meanRate)
         var salt = load.salt
         // One for all runs: a signal between two of them counts, too.
         let interruption = Interruption()
-        while high.map({ $0 - low > precision * $0 }) ?? true {
+        while high.map({ $0 - low > goal.precision * $0 }) ?? true {
             salt += 1
             let stage = ArrivalSchedule.Stage(startRate: rate, seconds: first.seconds)
             let run = LoadRun(plan: try load.plan(salt: salt, stages: [stage]), target: target, settings: try load.settings(for: target))
             let (report, _) = try play(
-                run, label: String(format: "%.2f/s", rate), goodput: load.goodputTarget, display: .announcedFigures,
-                interruption: interruption)
+                run, label: String(format: "%.2f/s", rate), goodput: wanted, display: .announcedFigures, interruption: interruption)
             if report.isPartial || interruption.hasCome { break }
-            let holds = (report.goodput?.share ?? 0) >= share
-            table.rows.append([
-                String(format: "%.2f", rate), String(format: "%.2f %%", (report.goodput?.share ?? 0) * 100),
-                String(format: "%.2f", report.metrics["ttft"]?.milliseconds(percentile: 50) ?? 0),
-                String(format: "%.2f", report.metrics["ttft"]?.milliseconds(percentile: 99) ?? 0), "\(report.failed)",
-                String(format: "%.3f", report.metrics["generator_lag"]?.milliseconds(percentile: 99) ?? 0),
-                (holds ? "holds" : "missed") + (report.isValid ? "" : ", invalid"),
-            ])
-            for reason in report.invalidReasons { print(String(format: "INVALID at %.2f/s: ", rate) + reason) }
-            if holds { low = rate } else { high = rate }
-            if low >= highest { break }
-            rate = high.map { (low + $0) / 2 } ?? min(highest, rate * 2)
+            let step = SearchReport.Step(rate: rate, report, share: goal.share)
+            result.steps.append(step)
+            if result.workload == nil { result.workload = report.workload }
+            result.environment = RunEnvironment(since: watch, generator: run.schedule)
+            for reason in step.invalidReasons { print(String(format: "INVALID at %.2f/s: ", rate) + reason) }
+            if step.holds { low = rate } else { high = rate }
+            if low >= goal.highest { break }
+            rate = high.map { (low + $0) / 2 } ?? min(goal.highest, rate * 2)
             // Nothing holds, however slow.
             if low == 0, rate < 0.01 { break }
         }
-        print(table.text)
-        if interruption.hasCome {
-            print(
-                "Interrupted: no answer yet. "
-                    + (low > 0
-                        ? String(format: "It held at %.2f requests/s and lower rates tried.", low) : "It held at no rate tried so far.")
-            )
-            throw ExitCode(130)
-        }
-        print(
-            low > 0
-                ? String(format: "Highest rate with %.1f %% good: %.2f requests/s", share * 100, low) : "The target holds at no rate tried."
-        )
+        result.isPartial = interruption.hasCome
+        print(result.table.text)
+        print(result.answer)
+        try output.write(json: result.json, html: result.html)
+        if result.isPartial { throw ExitCode(130) }
         if low == 0 { throw ExitCode(2) }
     }
 }

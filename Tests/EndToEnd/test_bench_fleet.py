@@ -164,6 +164,29 @@ def test_a_router_that_does_not_start_costs_only_its_own_row(tmp_path):
     assert f"generator {report['environment']['generatorSchedule']}, groups {report['environment']['groupSchedule']}" in out
 
 
+def test_a_router_that_is_missing_is_said_and_left_out(tmp_path, monkeypatch):
+    """Nothing of its name is in the folder, nor in PATH."""
+    monkeypatch.setenv("PATH", "/nonexistent")
+    out = bench(
+        "fleet", "--peers", "vllm-router,swiftlet", "--peers-folder", tmp_path, "--groups", 1, "--rate", 20, "--duration", 0.3,
+        "--system-tokens", 16, "--input-tokens", 8, "--output-tokens", 2, "--repeats", 1, "--json", tmp_path / "json", "--html",
+        tmp_path / "html", expect=1,
+    )  # fmt: skip
+    report = json.loads((tmp_path / "json").read_text())
+    assert [(cell["router"], cell["failed"]) for cell in report["cells"]] == [("swiftlet", 0)]
+    assert "make bench-peers" in report["failures"]["vllm-router"] and "run 1 of 1: swiftlet at 20/s" in out
+    assert "NO ANSWER: vllm-router did not start" in out and "vllm-router did not start" in (tmp_path / "html").read_text()
+    out = bench(
+        "overhead", "--peers", "vllm-router,swiftlet", "--peers-folder", tmp_path, "--prompt-bytes", 1024, "--rate", 40, "--duration",
+        0.2, "--repeats", 2, "--json", tmp_path / "json", "--html", tmp_path / "html", expect=1,
+    )  # fmt: skip
+    report = json.loads((tmp_path / "json").read_text())
+    assert [row["router"] for row in report["rows"]] == ["null test", "swiftlet"] and "run 9 of 9: direct, 1024 bytes" in out
+    assert list(report["failures"]) == ["vllm-router"] and "vllm-router did not start" in (tmp_path / "html").read_text()
+    out = bench("fleet", "--peers", "vllm-router", "--peers-folder", tmp_path, "--groups", 1, "--rate", 20, expect=1)
+    assert "NO ANSWER: vllm-router did not start" in out
+
+
 def test_mistakes_name_the_flag():
     for arguments, flag in [
         (["fleet", "--peers", "swiftlet,nonesuch"], "--peers"),

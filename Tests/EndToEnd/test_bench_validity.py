@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 
 import httpx
 import pytest
@@ -138,9 +139,8 @@ def test_later_turns_repeat_what_was_said(api):
 
 
 def test_reports_of_other_conditions_are_not_alike(engine, tmp_path):
-    load = ["run", engine.url, "--arrival", "constant", "--rate", 40, "--duration", 0.2, "--input-tokens", 4]
-    load += ["--output-tokens", 2]
-    bench(*load, "--json", tmp_path / "a", "-H", "authorization: Bearer secret", "--html", tmp_path / "page")
+    load = ["run", engine.url, "--rate", 40, "--duration", 0.2, "--input-tokens", 4, "--output-tokens", 2]
+    bench(*load, "--arrival", "constant", "--json", tmp_path / "a", "-H", "authorization: Bearer secret", "--html", tmp_path / "page")
     bench(*load, "--json", tmp_path / "b", "--no-stream", "--closed-loop", 1, "--api", "text", "--warm-up", 0.001,
           "--goodput", "e2e:60000")  # fmt: skip
     compared = bench("compare", tmp_path / "a", tmp_path / "b")
@@ -197,3 +197,32 @@ def test_a_number_under_way_counts_the_warm_up_once(engine):
     finally:
         program.kill()
     assert int(line.split("under way ")[1].split()[0]) < 100
+
+
+class TakesOneConnection(HoldsAnswers):
+    """Ends every connection but the first before it could carry anything."""
+
+    def __init__(self, count, stream_limit):
+        self.refused = 0
+        super().__init__(count, stream_limit)
+
+    def _serve_until_gone(self, accepted):
+        if self.connections:
+            self.refused += 1
+            accepted.close()
+        else:
+            super()._serve_until_gone(accepted)
+
+
+def test_a_server_that_takes_no_more_connections_is_not_stormed(tmp_path):
+    """Eighty requests want twenty connections: several are tried together once, then one at a time, ever less often."""
+    backend = TakesOneConnection(80, stream_limit=4)
+    before = time.monotonic()
+    bench("run", f"{backend.url}/x", "--api", "plain", "--arrival", "constant", "--rate", 400, "--duration", 0.2, "--drain", 1.5,
+          "--json", tmp_path / "json", expect=1)  # fmt: skip
+    seconds = time.monotonic() - before
+    report = json.loads((tmp_path / "json").read_text())
+    assert report["errors"] == {"unfinished": 80} and report["highestInFlight"] == 80
+    assert len(backend.held) == 4, "what its one connection holds"
+    # Rests of 10, 20, 40 ms and so on up to a second: eight in the first two seconds, then one in each.
+    assert 5 <= backend.refused <= 30 + 8 + seconds

@@ -114,6 +114,24 @@ def test_http2_client_that_waits_for_100_gets_it(serve, scripted):
     assert (response.status, response.interim) == (200, [(100, [])])
 
 
+def test_every_request_of_a_connection_gets_its_100(serve, scripted):
+    """More of them than one request may have: the router's objects are used again, their counts are not."""
+    program = serve(scripted(), arguments=("--loops", "1"))
+    with HTTP1Client(program.port) as client:
+        for _ in range(20):
+            client.send(POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+            assert client._until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            client.send(b"{}")
+            assert client.response().status == 200
+
+
+def test_every_answer_of_a_connection_has_its_hints(serve, scripted):
+    program = serve(scripted(hint_then_answer), arguments=("--loops", "1"))
+    with HTTP2Client(program.port) as client:
+        for _ in range(20):
+            assert len(client.response(client.request(body=PLAIN)).interim) == 2
+
+
 def test_no_100_where_the_answer_is_known(serve, scripted):
     program = serve(scripted())
     with HTTP1Client(program.port) as client:

@@ -368,3 +368,38 @@ def test_goaway_of_a_client_whose_window_opens_late(serve, scripted):
         wait_answer(peer, 1)
         assert body_of(peer, 1) == b"z" * 10_000
         assert peer.ended.wait(5)
+
+
+def test_a_silent_client_has_time_to_answer_a_ping(configured, scripted, gate):
+    """As long as it may be silent, also when a stream's own time is up meanwhile."""
+
+    async def script(exchange):
+        if len(backend.requests) == 1:
+            await gate.wait()
+        await answer_ok(exchange)
+
+    backend = scripted(script)
+    program = configured("timeouts:\n  downstream_idle: 1s\n", backend, arguments_after=("--loops", "1"))
+    with Peer(program.port, settings=setting((INITIAL_WINDOW, 0))) as peer:
+        peer.send(request(1))
+        wait_until(lambda: backend.requests, what="the first request")
+        peer.send(request(3))
+        wait_until(lambda: peer.frames(RST_STREAM), what="the end of an answer that nobody takes")
+        assert [number for number, _, _ in peer.frames(RST_STREAM)] == [3]
+        (_, flags, payload), = peer.frames(PING)
+        assert flags == 0
+        peer.send(frame(PING, ACK, 0, payload) + window(1, 1_000))
+        gate.open()
+        wait_answer(peer, 1)
+
+
+def test_a_client_that_answers_no_ping_is_gone(configured, scripted, gate):
+    async def script(exchange):
+        await gate.wait()
+        await answer_ok(exchange)
+
+    program = configured("timeouts:\n  downstream_idle: 300ms\n", scripted(script))
+    with Peer(program.port) as peer:
+        peer.send(request(1))
+        assert peer.ended.wait(5) and peer.frames(PING)
+        wait_until(lambda: program.access_log(), what="the end of its request")

@@ -126,6 +126,15 @@ import Testing
         #expect(lines == [3, 2, 1, 1, 2])
     }
 
+    /// What is not answered in time is in no mean: such a point is hollow, and the picture says so.
+    @Test func aPointOfWhichSomeFailedIsHollow() {
+        var some = cell("a", rate: 2, milliseconds: 5)
+        some.failed = 1
+        let report = report([cell("a", rate: 1, milliseconds: 5), some])
+        #expect(report.meanChart.svg.matches(of: /fill="var\(--paper, #fff\)"/).count == 1)
+        #expect(report.picture.contains("Hollow") && report.picture.matches(of: /fill="var\(--paper, #fff\)"/).count == 2)
+    }
+
     /// However many runs were late, a router at a rate is one line, with the worst.
     @Test func invalidRunsOfACellAreOneLine() {
         var (first, second) = (cell("a", rate: 1, milliseconds: 5), cell("b", rate: 1, milliseconds: 5))
@@ -145,5 +154,26 @@ import Testing
     @Test func groupsSayHowTheyAreScheduled() {
         #expect(RouterBed.schedule("scheduled: real-time (SCHED_RR 10)\nlistening on http://127.0.0.1:1\n") == "real-time (SCHED_RR 10)")
         #expect(RouterBed.schedule("listening on http://127.0.0.1:1\nscheduled: real-") == nil, "a line that has not come whole")
+    }
+}
+
+@Suite struct OverheadTurnTests {
+    /// Two routers at the most between runs without one, and each beside the one that it is compared with.
+    @Test(arguments: 1...9) func everyRouterHasADirectNeighbour(_ routers: Int) throws {
+        let places = OverheadTable.Turn(routers: routers).places
+        #expect(places.first == .direct(0))
+        #expect(places.count { if case .direct = $0 { true } else { false } } == max(2, routers / 2 + 1))
+        for number in 0..<routers {
+            let own = try #require(places.firstIndex(of: .router(number)))
+            let beside = try #require(places.firstIndex(of: .direct(OverheadTable.Turn.direct(beside: number))))
+            #expect(abs(own - beside) == 1)
+        }
+    }
+
+    @Test func whoDoesNotStartIsSaid() throws {
+        var table = OverheadTable(
+            tool: "", startedAt: .now, command: [], repeats: 2, parameters: [:], environment: RunEnvironment(since: .init()))
+        table.failures = ["smg": "it is missing"]
+        #expect(table.silent == ["smg did not start: it is missing"] && table.html.contains("smg did not start: it is missing."))
     }
 }

@@ -1,5 +1,6 @@
 import Foundation
 import Histogram
+import RegexBuilder
 import Reporting
 import Testing
 
@@ -35,6 +36,66 @@ import Testing
         #expect(lines[2].2 == lines[3].2)
         #expect(chart.svg.matches(of: #/<rect /#).count == 5, "a point that stands alone between gaps is still marked")
         #expect(!chart.svg.contains("nan"))
+    }
+
+    /// Two decades have their twos and fives; many have powers of ten alone.
+    @Test(arguments: [
+        ([440.0, 3_200.0], ["200", "500", "1000", "2000", "5000"]), ([1, 2], ["1", "2"]), ([5, 5], ["5", "10", "20", "50"]),
+        ([0.003, 2e6], ["0.01", "0.1", "1", "10", "100", "1000", "10000", "100000", "1M"]),
+    ])
+    func aLogarithmicAxisHasRoundTicks(values: [Double], ticks: [String]) {
+        let chart = SVGChart(
+            title: "t", x: Axis("x"), y: Axis("y", isLogarithmic: true),
+            series: [.init(name: "s", points: values.enumerated().map { (Double($0), $1) })])
+        #expect(chart.svg.matches(of: /text-anchor="end">([^<]*)</).map { String($0.1) } == ticks)
+    }
+
+    @Test func aHollowPointIsOneOfWhichNotAllIsKnown() {
+        let chart = SVGChart(
+            title: "t", x: Axis("x"), y: Axis("y"), series: [.init(name: "s", points: [(0, 1), (1, 2), (2, 3)], hollow: [1])])
+        // The legend's two are whole.
+        #expect(chart.svg.matches(of: #/<circle [^>]* fill="#/#).count == 4)
+        #expect(chart.svg.matches(of: /<circle [^>]* fill="var\(--paper, #fff\)" stroke="/).count == 1)
+    }
+
+    /// A file has no page around it: it says itself what is light and what is dark.
+    @Test func aPictureHasItsChartsAndColours() {
+        let chart = SVGChart(title: "first & foremost", x: Axis("x"), y: Axis("y"), series: [.init(name: "s", points: [(0, 1), (1, 2)])])
+        let picture = SVGPicture(title: "both", charts: [chart, chart], notes: ["one < two"])
+        #expect(isWellFormed(picture.svg))
+        #expect(picture.svg.hasPrefix("<svg xmlns=\"http://www.w3.org/2000/svg\"") && picture.svg.contains("prefers-color-scheme: dark"))
+        #expect(picture.svg.matches(of: /class="heading"[^>]*>first &amp; foremost</).count == 2)
+        #expect(picture.svg.contains("one &lt; two") && !picture.svg.contains("<script"))
+        for name in ["--ink", "--paper", "--faint"] {
+            #expect(
+                picture.svg.matches(
+                    of: Regex {
+                        name; ": #"
+                    }
+                ).count == 2)
+        }
+    }
+
+    @Test func anIntervalThatMayBeZeroIsHollowAndDashed() throws {
+        let chart = IntervalChart(
+            title: "t", label: "µs", kinds: ["p50", "p99"],
+            rows: [
+                (
+                    "a",
+                    [.init(value: 150, low: 100, high: 200, isClaimed: true), .init(value: 3_000, low: -50, high: 9_000, isClaimed: false)]
+                ),
+                ("b", [.init(value: -20, low: -40, high: 10, isClaimed: false), nil]),
+                ("c", [.init(value: .nan, low: 0, high: 1, isClaimed: true), nil]),
+            ], evenBelow: 100)
+        #expect(isWellFormed(chart.svg) && !chart.svg.contains("nan"))
+        let lines = chart.svg.matches(of: /x1="([0-9.]+)" x2="([0-9.]+)"[^>]*stroke-width="1.5"( stroke-dasharray="3 3")?\/>/)
+        // Zero's own line is upright, the intervals lie flat.
+        let intervals = lines.filter { $0.1 != $0.2 }
+        #expect(intervals.map { $0.3 != nil } == [false, true, true])
+        #expect(chart.svg.matches(of: /fill="var\(--paper, #fff\)"/).count == 2)
+        let zero = try #require(lines.first { $0.1 == $0.2 }.flatMap { Double($0.1) })
+        let places = intervals.map { (Double($0.1) ?? 0, Double($0.2) ?? 0) }
+        #expect(places[0].0 > zero && places[1].0 < zero && places[1].1 > zero && places[2].0 < zero && places[2].1 > zero)
     }
 
     @Test func aHeatMapShadesAndNumbersItsCells() {
