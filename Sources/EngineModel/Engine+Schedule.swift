@@ -17,7 +17,9 @@ extension Engine {
         var steps = Int.max
         for slot in running {
             let room = sequences[slot].blocks.count * configuration.blockSize - sequences[slot].computed
-            steps = min(steps, room, sequences[slot].outputLimit - sequences[slot].produced)
+            let produced = sequences[slot].produced
+            steps = min(steps, room, sequences[slot].outputLimit - produced)
+            if configuration.reportsProgress, let mark = Self.progressMarks.first(where: { $0 > produced }) { steps = min(steps, mark - produced) }
         }
         return max(1, steps)
     }
@@ -168,7 +170,6 @@ extension Engine {
         // Nothing, when the budget was spent before its turn came.
         guard sequences[slot].scheduled > 0 else { return false }
         sequences[slot].computed += sequences[slot].scheduled + steps - 1
-        let before = sequences[slot].produced
         sequences[slot].scheduled = 0
         if steps > 1 { sequences[slot].produceUnseen(steps - 1, blockSize: configuration.blockSize) }
         storeFullBlocks(of: slot, events: &events)
@@ -180,9 +181,8 @@ extension Engine {
             events.append(.token(sequences[slot].id, token))
         } else {
             sequences[slot].produceUnseen(1, blockSize: configuration.blockSize)
-            let produced = sequences[slot].produced
-            if before < 16 && produced >= 16 || before < 64 && produced >= 64 {
-                events.append(.progressed(sequences[slot].id, tokens: produced, nanoseconds: end))
+            if configuration.reportsProgress, Self.progressMarks.contains(sequences[slot].produced) {
+                events.append(.progressed(sequences[slot].id, tokens: sequences[slot].produced, nanoseconds: end))
             }
         }
         counters.generatedTokens &+= UInt64(steps)
@@ -191,6 +191,9 @@ extension Engine {
         events.append(.finished(sequences[slot].id, sequences[slot].summary(end: end)))
         return true
     }
+
+    /// Tokens of a reply at which ``EngineEvent/progressed`` is reported.
+    private static let progressMarks = [16, 64]
 
     private mutating func prefilled(_ slot: Int, at end: UInt64, events: inout [EngineEvent]) {
         sequences[slot].firstToken = end

@@ -110,6 +110,14 @@ extension GroupLoad {
     @inline(__always)
     var ownTokensInUse: Double { activeTokens + pinnedTokens }
 
+    /// KV tokens in use at this moment: of answers of ours only what has been generated, one token in `tokenSeconds`.
+    @inline(__always)
+    func tokensInUse(atMicroseconds now: UInt64, tokenSeconds: Double) -> Double {
+        let decoding = UInt64(max(inFlight - awaitingFirstToken, 0))
+        let elapsed = Double(decoding &* now &- decodesSince) * 1e-6
+        return tokensInUse - activeOutputTokens + min(elapsed / tokenSeconds, activeOutputTokens)
+    }
+
     /// Blocks that its shadow LRU may hold.
     func shadowBlocks(tokensPerChunk: Double) -> UInt32 {
         let blocks = kvCapacityTokens * shadowScale / max(tokensPerChunk, 1e-3)

@@ -155,11 +155,12 @@ extension PrefixIndex {
             if position & (Self.prefetchSpan - 1) == depth & (Self.prefetchSpan - 1) {
                 prefetch(hashes, from: position, evictingFrom: holders[Int(holder)].count >= limit ? holder : nil)
             }
-            while holders[Int(holder)].count >= limit && holders[Int(holder)].oldest != parent { evictOldest(of: holder) }
+            while holders[Int(holder)].count >= limit && holders[Int(holder)].oldest != parent {
+                evictOldest(of: holder, keeping: parent)
+            }
             if holders[Int(holder)].count >= limit { break }
-            let block = allocateBlock()
-            // The arena could only free the parent itself.
-            guard block != 0, parent == 0 || blocks[parent].holder == holder else { break }
+            let block = allocateBlock(keeping: parent)
+            guard block != 0 else { break }
             blocks[block] = Block(
                 hash: hashes[position], nextInBucket: 0, nextHolder: 0, previousHolder: 0, newer: 0, older: 0, parent: parent,
                 stamp: result.stamp, holder: holder, holderCount: 0)

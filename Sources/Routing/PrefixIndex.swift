@@ -222,7 +222,8 @@ struct PrefixIndex: ~Copyable {
 
     /// A block to fill: a free one, then one of a removed holder, then untouched memory, then the oldest of whoever exceeds
     /// the fair share.
-    mutating func allocateBlock() -> UInt32 {
+    /// - Parameter kept: a block that may not give way.
+    mutating func allocateBlock(keeping kept: UInt32) -> UInt32 {
         while freeBlock == 0 && retiredHolder != 0 { reclaimFromRetired() }
         if freeBlock == 0 && Int(firstUnusedBlock) < blocks.count {
             let block = firstUnusedBlock
@@ -230,7 +231,7 @@ struct PrefixIndex: ~Copyable {
             blocksInUse += 1
             return block
         }
-        if freeBlock == 0 { evictFromTheFullest() }
+        if freeBlock == 0 { evictFromTheFullest(keeping: kept) }
         let block = freeBlock
         if block != 0 {
             freeBlock = blocks[block].older
@@ -241,23 +242,23 @@ struct PrefixIndex: ~Copyable {
 
     /// A full arena means that somebody is above the fair share, or everybody is exactly at it. The cursor stays where it
     /// found one, so the search is paid for once per crowd of evictions.
-    private mutating func evictFromTheFullest() {
+    private mutating func evictFromTheFullest(keeping kept: UInt32) {
         let share = fairShare
         for _ in 0..<holders.count {
             let holder = holders[Int(quotaCursor)]
-            if holder.isLive && holder.count > share && holder.oldest != 0 { return evictOldest(of: quotaCursor) }
+            if holder.isLive && holder.count > share && holder.oldest != 0 { return evictOldest(of: quotaCursor, keeping: kept) }
             quotaCursor = Int(quotaCursor) + 1 < Int(firstUnusedHolder) ? quotaCursor + 1 : 1
         }
     }
 
     /// What is in use an engine cannot evict either: it becomes the newest instead, while there is anything else.
-    mutating func evictOldest(of holder: UInt16) {
+    mutating func evictOldest(of holder: UInt16, keeping kept: UInt32 = 0) {
         var oldest = holders[Int(holder)].oldest
         while oldest != 0, blocks[oldest].users > 0, holders[Int(holder)].inUse < holders[Int(holder)].count {
             _ = refresh(oldest, stamp: holders[Int(holder)].clock, isFull: false)
             oldest = holders[Int(holder)].oldest
         }
-        guard oldest != 0 else { return }
+        guard oldest != 0, oldest != kept else { return }
         holders[Int(holder)].evicted += 1
         forgetOldReuse(of: holder)
         free(oldest)

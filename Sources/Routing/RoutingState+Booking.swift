@@ -36,8 +36,8 @@ extension RoutingState {
             generation: leases.bookings[index].generation, nextFree: 0, slot: slot, groupGeneration: loads[slot].generation,
             awaitsFirstToken: true, isProbe: loads[slot].failures > 0, isStreamed: request.isStreamed,
             matchIsPrefilled: matchIsPrefilled, olderUnstreamed: 0, newerUnstreamed: 0, sequence: sequence, bookedAt: now,
-            presumedPrefilledAt: now &+ UInt64(min(2 * (ttft + terms.memory), 3_600) * 1e9),
-            isQuiet: loads[slot].tokensInUse + uncached + output <= cost.quiet * loads[slot].kvCapacityTokens,
+            presumedPrefilledAt: now &+ UInt64(min(2 * (ttft + terms.memory + terms.memoryWait), 3_600) * 1e9),
+            isQuiet: loads[slot].tokensInUse + uncached + output <= Self.quietShare * loads[slot].kvCapacityTokens,
             activeTokens: active, uncachedTokens: uncached, outputTokens: output,
             queuedTokensAtBooking: loads[slot].tokensAhead, promptBytes: Double(max(request.promptBytes, 0)),
             matchedBytes: Double(min(max(depth &* request.chunkBytes, 0), max(request.promptBytes, 0))), insertion: insertion)
@@ -100,18 +100,20 @@ extension RoutingState {
         }
     }
 
-    /// An answer that goes on has got so many tokens.
-    mutating func streamed(_ lease: Lease, tokens: Int, now: UInt64) {
+    /// An answer goes on and has come in so many events. Answers take minutes where groups are slow or full: to learn from their ends alone
+    /// would be to learn of a slow group when it is full.
+    mutating func streamed(_ lease: Lease, events: Int, now: UInt64) {
         guard let index = leases.index(of: lease), let slot = liveSlot(of: index) else { return }
+        let tokens = Int(Double(min(events, 1 << 20)) * min(tokensPerEvent.value, 1_024))
         learnStep(slot, tokens: tokens, since: leases.bookings[index].firstTokenAt, now: now)
     }
 
-    mutating func settle(_ lease: Lease, usage: Usage?, now: UInt64) {
+    mutating func settle(_ lease: Lease, usage: Usage?, events: Int = 0, now: UInt64) {
         guard let index = leases.index(of: lease) else { return }
         if let slot = liveSlot(of: index) {
             leaveQueue(index, slot: slot, now: now)
             if let usage {
-                learn(from: usage, booking: leases.bookings[index], slot: slot)
+                learn(from: usage, events: events, booking: leases.bookings[index], slot: slot)
                 learnStep(slot, tokens: usage.completionTokens, since: leases.bookings[index].firstTokenAt, now: now)
             }
             if leases.bookings[index].isProbe { reportReachable(slot, now: now) }

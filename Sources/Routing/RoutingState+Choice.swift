@@ -1,6 +1,4 @@
 import Glibc
-let DBG2 = getenv("DBG2") != nil
-let DBGF = getenv("DBG2").flatMap { Double(String(cString: $0)) } ?? 0.9
 
 extension RoutingState {
     /// Chunks of a prompt that are looked at; 8,192 chunks of 256 bytes are about half a million tokens.
@@ -111,7 +109,7 @@ extension RoutingState {
         let arrivalRate = arrivals.perSecond(now: now)
         // What clients claim may only lower the expectation: a claim that is too high would charge others for nothing.
         let expected = request.promptBytes > 0 ? outputTokensExpected : leastRequestTokens
-        var inputs = CostInputs(
+        return CostInputs(
             promptTokens: max(Double(request.promptBytes) * tokensPerByte, leastRequestTokens),
             tokensPerChunk: Double(max(request.chunkBytes, 0)) * tokensPerByte,
             outputTokens: request.maxOutputTokens.map { min(Double(max($0, 1)), expected) } ?? expected,
@@ -120,10 +118,6 @@ extension RoutingState {
             prefillScale: prefillFit.slope,
             overheadSeconds: prefillFit.intercept, rule: cost, stepScale: exp(stepLogScale), reuseShare: reuseShare,
             nowMicroseconds: now / 1_000, meanOutputTokens: outputTokensExpected)
-        var total = 0.0
-        for position in 0..<candidateCount { total += inputs.presentUse(loads[candidates[position]]) }
-        inputs.leastPresent = total / Double(candidateCount)
-        return inputs
     }
 
     mutating func leastCost(
@@ -144,21 +138,6 @@ extension RoutingState {
         let prefill = inputs.terms(on: loads[group], depth: index.depth(of: loads[group].holder)).prefill
         levelEquallyLoaded(count, with: best, within: Self.learnedNoiseShare * prefill + Self.learnedNoiseSeconds, adapter: inputs.adapter)
         let slot = tieBreak(count, limit: costs[best] + cost.band * prefill, hashes: hashes)
-        if DBG2, loads[slot].tokensInUse > DBGF * loads[slot].kvCapacityTokens {
-            var line = "D out=\(Int(inputs.outputTokens)) "
-            for position in 0..<count {
-                let s = candidates[position]
-                let t = inputs.terms(on: loads[s], depth: index.depth(of: loads[s].holder))
-                func f(_ x: Double) -> String { "\(Int(x * 1000))" }
-                line += s == slot ? "| * " : "| "
-                let dec = UInt64(loads[s].inFlight - loads[s].awaitingFirstToken)
-                let el = Double(dec &* inputs.nowMicroseconds &- loads[s].decodesSince) * 1e-6
-                let gr = 1 + inputs.rule.growthPerSequence * (loads[s].sequences + 1) + inputs.rule.growthAtFullCache * (loads[s].tokensInUse) / loads[s].kvCapacityTokens
-                let gen = min(el / (loads[s].decodeStepSeconds * inputs.stepScale * gr), loads[s].activeOutputTokens)
-                line += "f\(Int(100*loads[s].tokensInUse / loads[s].kvCapacityTokens)) now\(Int(100*(loads[s].tokensInUse - loads[s].activeOutputTokens + gen) / loads[s].kvCapacityTokens)) n\(loads[s].inFlight) w\(loads[s].awaitingFirstToken) q\(f(t.queueWait)) p\(f(t.prefill)) m\(f(t.memory)) d\(f(t.decode)) st\(f(t.stall)) sl\(f(t.slowdown)) b\(f(t.queueBehind)) e\(f(t.eviction)) = \(f(t.total)) "
-            }
-            print(line)
-        }
         return (slot, reason(of: slot, deepest: deepest, hashes: hashes))
     }
 

@@ -49,13 +49,13 @@ extension RoutingState {
         let slot = order[fadeCursor]
         let elapsed = now.seconds(since: loads[slot].deviationFadedAt)
         loads[slot].deviationFadedAt = now
-        if abs(loads[slot].stepDeviation) > 0.005 { setStepDeviation(slot, loads[slot].stepDeviation * (1 - min(elapsed / cost.stepFade, 1))) }
-        let distance = meanDeviation + cost.stepToPrefill * loads[slot].stepDeviation - loads[slot].prefillDeviation
+        if abs(loads[slot].stepDeviation) > 0.005 { setStepDeviation(slot, loads[slot].stepDeviation * (1 - min(elapsed / 30, 1))) }
+        let distance = meanDeviation - loads[slot].prefillDeviation
         guard abs(distance) > 0.005 else { return }
         setPrefillDeviation(slot, loads[slot].prefillDeviation + distance * min(elapsed / 30, 1))
     }
 
-    /// Learns how long a decode step takes from the mean of one answer's, by what this batch should make of it.
+    /// Learns how long a decode step takes from the mean of one answer's so far, by what this batch should make of it.
     mutating func learnStep(_ slot: UInt32, tokens: Int, since first: UInt64, now: UInt64) {
         guard tokens >= Self.fewestSteps, first > 0, now > first else { return }
         let load = loads[slot]
@@ -64,7 +64,7 @@ extension RoutingState {
         let ratio = log(observed / (load.describedStepSeconds * (1 + growth)))
         let surprise = min(max(ratio - stepLogScale, -Self.greatestSurprise), Self.greatestSurprise)
         stepLogScale = min(max(stepLogScale + 0.02 * surprise, -3.466), 3.466)
-        setStepDeviation(slot, load.stepDeviation + cost.stepRate * (surprise - load.stepDeviation))
+        setStepDeviation(slot, load.stepDeviation + 0.05 * (surprise - load.stepDeviation))
     }
 
     /// Answers shorter than that say more of how their bytes were sent than of steps.
@@ -72,12 +72,15 @@ extension RoutingState {
 
     mutating func setStepDeviation(_ slot: UInt32, _ deviation: Double) {
         loads[slot].stepDeviation = min(max(deviation, -3.466), 3.466)
-        let beyond = max(0, abs(loads[slot].stepDeviation) - cost.stepTolerance)
+        let beyond = max(0, abs(loads[slot].stepDeviation) - Self.deviationTolerance)
         loads[slot].decodeStepSeconds = loads[slot].describedStepSeconds * exp(loads[slot].stepDeviation < 0 ? -beyond : beyond)
     }
 
     /// Learns tokens per byte and output length, and corrects the shadow of the engine's cache.
-    mutating func learn(from usage: Usage, booking: Booking, slot: UInt32) {
+    mutating func learn(from usage: Usage, events: Int, booking: Booking, slot: UInt32) {
+        if events > 0, usage.completionTokens > 0 {
+            tokensPerEvent.observe(numerator: Double(min(usage.completionTokens, 1 << 20)), denominator: Double(events))
+        }
         if usage.completionTokens > 0 {
             outputLogMean += outputLearning * (log(Double(min(usage.completionTokens, 1 << 20))) - outputLogMean)
             outputLearning = max(outputLearning / (1 + outputLearning), 0.02)

@@ -3,9 +3,6 @@ import HeapModule
 import Routing
 import Workload
 
-import Glibc
-let DBG = getenv("DBG") != nil
-
 /// One run: a workload on a fleet under a rule. Time is virtual, and equal arguments give equal runs to the last bit.
 struct FleetSimulation {
     /// A request in its life.
@@ -93,12 +90,6 @@ struct FleetSimulation {
             let sample = measured.nextSample
             let now = min(min(arrival, step), min(change, min(report, sample)))
             if sample == now {
-                if DBG {
-                    let st = routers[0].table.groups(now: now)
-                    var line = "S \(Double(now)/1e9)"
-                    for (g, t) in zip(groups, st) { line += " | \(g.engine.runningCount)+\(g.engine.waitingCount) u\(Int(g.engine.cacheUsage*100)) e\(100*t.activeKVTokens/max(t.kvCapacityTokens,1)) p\(Int(t.prefillTokensPerSecond)) s\(Int(t.decodeStepSeconds*1e4))" }
-                    print(line)
-                }
                 measured.sample(groups.map { Float($0.engine.runningCount + $0.engine.waitingCount) })
             } else if report == now {
                 reports.pass(now: now, groups: groups, routers: routers)
@@ -188,7 +179,7 @@ struct FleetSimulation {
             case .progressed(let id, let tokens, let time):
                 let index = Int(id)
                 if let lease = progress[index].lease {
-                    routers[Int(progress[index].router)].table.streamed(lease, tokens: tokens, now: time)
+                    routers[Int(progress[index].router)].table.streamed(lease, events: tokens, now: time)
                 }
             default: break
             }
