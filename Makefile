@@ -23,10 +23,13 @@ BENCH_RUNS ?= 5
 # Names of proxies with commas between them; all that do the row by default.
 BENCH_PEERS ?=
 
-# Ours first, then every published rule as it is published, and those that have knobs once more.
-SIMULATE_RULES ?= least-cost,round-robin,random,power-of-two,least-request,vllm,least-tokens,bounded-hit,chwbl,smg-prefix-hash,smg-cache-aware,smg-least-load,ray,aibrix,preble,dynamo,dynamo:temperature=0.1,dynamo-lmetric,lmetric,bailian,llm-d-legacy,llm-d-legacy:queue=1:cold=1,llm-d-precise,llm-d-sticky,llm-d-sticky:seconds=2,llm-d-sticky-decode,mooncake,dualmap,prequal,gorgo:queue=2,session
+# The rules of `make simulate`, ours first: all that are published, as they are and tuned, when it is empty.
+SIMULATE_RULES ?=
 SIMULATE_ROWS ?=
 SIMULATE_SEEDS ?= 3
+# Of `make simulate-suite`, which judges: seeds that nothing was tuned on.
+SUITE_SEED ?= 3001
+SUITE_THREADS ?= 1
 
 # What the Swift toolchain itself runs on, what it needs to compile C and C++ and to link, and our C libraries.
 APT_SWIFT := libncurses6 libsqlite3-0 libcurl4 libxml2 binutils libc6-dev libstdc++-12-dev pkg-config git ca-certificates tzdata
@@ -36,7 +39,7 @@ APT_TESTS := chromium libhttp-parser-dev python3 python3-venv curl openssl nghtt
 # Whom `make compare-strictness` asks besides.
 APT_COMPARED := nginx-light haproxy
 
-.PHONY: help deps deps-system deps-python build demo simulate test sanitize soak kubernetes-load fuzz lint format proto bench bench-stub bench-tables bench-peers bench-overhead bench-fleet bench-fleet-trace bench-accuracy compare-strictness clean
+.PHONY: help deps deps-system deps-python build demo simulate simulate-suite test sanitize soak kubernetes-load fuzz lint format proto bench bench-stub bench-tables bench-peers bench-overhead bench-fleet bench-fleet-trace bench-accuracy compare-strictness clean
 
 help: ## Lists the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -86,8 +89,22 @@ demo: deps build ## Routes a conversation workload over four simulated groups, r
 	@$(BINARY) demo $(DEMO_FLAGS)
 
 simulate: build ## Routing rules compared on a virtual clock: SIMULATE_ROWS, SIMULATE_SEEDS, SIMULATE_RULES; the page is .build/simulate.html
-	@$(BINARY) simulate --suite --seeds $(SIMULATE_SEEDS) --rows '$(SIMULATE_ROWS)' --policy '$(SIMULATE_RULES)' \
+	@$(BINARY) simulate --suite --seeds $(SIMULATE_SEEDS) --rows '$(SIMULATE_ROWS)' $(if $(SIMULATE_RULES),--policy '$(SIMULATE_RULES)') \
 		--json .build/simulate.json --csv .build/simulate.csv --html .build/simulate.html
+
+simulate-suite: build ## The judgement, 20 minutes on one core: all rules, ablation, 1 to 64 routers; pages .build/suite-*.html, SUITE_SEED
+	@judge() {
+		name=$$1; shift; begin=$$SECONDS
+		echo "== $$name"
+		$(BINARY) simulate --seed $(SUITE_SEED) --threads $(SUITE_THREADS) "$$@" \
+			--json .build/suite-$$name.json --csv .build/suite-$$name.csv --html .build/suite-$$name.html >.build/suite-$$name.txt
+		# The tables of single rows stay in the file.
+		sed -n '/ against the best of the others on each row$$/,$$p' .build/suite-$$name.txt
+		echo "== $$name took $$((SECONDS - begin)) s"
+	}
+	judge rules --suite --seeds 3
+	judge ablation --suite --ablate --seeds 3
+	judge routers --grid --seeds 3 --policy least-cost,llm-d-legacy,dynamo,power-of-two
 
 test: ## Everything that must hold: build, lint, unit tests, end-to-end tests with real clients
 	@step=start

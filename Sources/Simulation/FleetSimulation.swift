@@ -64,8 +64,8 @@ struct FleetSimulation {
         for (index, request) in workload.requests.enumerated() where request.isFirstTurn {
             arrivals.insert(Due(time: request.offsetNanoseconds, index: index))
         }
-        let end = workload.requests.last { $0.isFirstTurn }?.offsetNanoseconds ?? 0
-        measured.begin(groups: groups.count, plannedEnd: end)
+        let planned = workload.requests.lazy.filter { $0.isFirstTurn && $0.isMeasured }.map(\.offsetNanoseconds)
+        measured.begin(groups: groups.count, first: planned.min() ?? 0, last: planned.max() ?? 0)
     }
 
     static func run(workload: SimulatedWorkload, fleet: SimulatedFleet, rule: RoutingRule, seed: UInt64) -> SimulationOutcome {
@@ -169,8 +169,11 @@ struct FleetSimulation {
                 let index = Int(id)
                 guard progress[index].firstToken == 0 else { continue }
                 progress[index].firstToken = time
-                if let lease = progress[index].lease { routers[Int(progress[index].router)].table.firstToken(lease, now: time) }
-                routers[Int(progress[index].router)].saw(seconds: Double(time - progress[index].arrival) / 1e9, group: group)
+                let router = Int(progress[index].router)
+                if let lease = progress[index].lease { routers[router].table.firstToken(lease, now: time) }
+                if let id = groups[group].ids[router] {
+                    routers[router].saw(seconds: Double(time - progress[index].arrival) / 1e9, slot: id.slot)
+                }
             case .finished(let id, let summary): finish(Int(id), summary, group: group)
             case .preempted: measured.preemptions += 1
             default: break

@@ -19,10 +19,12 @@ struct Measured {
     /// Columns of the heat map.
     private static let sampleCount: UInt64 = 60
 
-    mutating func begin(groups: Int, plannedEnd: UInt64) {
+    /// The heat map is of the time between the arrivals `first` and `last`: with what goes before, a warm-up and the silence after it
+    /// would be most of the picture.
+    mutating func begin(groups: Int, first: UInt64, last: UInt64) {
         samples = Array(repeating: [], count: groups)
-        sampleGap = max(plannedEnd / Self.sampleCount, 1_000_000)
-        nextSample = sampleGap
+        sampleGap = max((last - min(first, last)) / Self.sampleCount, 1_000_000)
+        nextSample = first + sampleGap
     }
 
     mutating func sample(_ inFlight: [Float]) {

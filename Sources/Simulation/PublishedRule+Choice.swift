@@ -25,9 +25,7 @@ extension PublishedRule {
             counter += 1
             return counter % candidates.count
         case .random: return random(below: candidates.count)
-        case .powerOfTwo:
-            let (first, second) = (random(below: candidates.count), random(below: candidates.count))
-            return candidates[first].sequences <= candidates[second].sequences ? first : second
+        case .powerOfTwo: return lessBusyOfTwo(candidates)
         case .leastRequest: return least(candidates) { $0.sequences }
         case .vllm: return least(candidates) { 4 * $0.waiting + $0.running }
         case .leastTokens: return least(candidates) { $0.tokensAhead + prompt - $0.cachedTokens }
@@ -117,7 +115,14 @@ extension PublishedRule {
             if deepest >= parameter("match") * prompt { return least(candidates) { -$0.cachedTokens } }
             return least(candidates) { $0.heldTokens }
         }
-        let (first, second) = (random(below: candidates.count), random(below: candidates.count))
+        return lessBusyOfTwo(candidates)
+    }
+
+    /// Of two that are drawn, the second from those that the first is not.
+    private mutating func lessBusyOfTwo(_ candidates: Candidates) -> Int {
+        let first = random(below: candidates.count)
+        guard candidates.count > 1 else { return first }
+        let second = (first + 1 + random(below: candidates.count - 1)) % candidates.count
         return candidates[first].sequences <= candidates[second].sequences ? first : second
     }
 
@@ -277,7 +282,7 @@ extension PublishedRule {
         for _ in 0..<Int(parameter("probes")) {
             let target = candidates[random(below: candidates.count)]
             if probes.count >= Int(parameter("pool")) { probes.removeFirst() }
-            probes.append(Probe(slot: target.slot, sequences: target.sequences, latency: target.tokensAhead / rate, at: now))
+            probes.append(Probe(slot: target.slot, sequences: target.sequences, latency: recentTTFT[target.slot] ?? 0, at: now))
         }
         return chosen
     }

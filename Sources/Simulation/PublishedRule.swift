@@ -86,7 +86,8 @@ struct PublishedRule {
     var window: [(at: UInt64, slot: UInt32, seconds: Double)] = []
     var windowStart = 0
     var windowSums: [UInt32: Double] = [:]
-    var meanTTFT = 0.1
+    /// By slot: mean of the latest times to a first token.
+    var recentTTFT: [UInt32: Double] = [:]
 
     init(_ kind: Kind, parameters: [String: Double], fleet: SimulatedFleet, seed: UInt64) {
         self.kind = kind
@@ -98,7 +99,11 @@ struct PublishedRule {
 
     func parameter(_ name: String) -> Double { parameters[name] ?? 0 }
 
-    mutating func saw(seconds: Double, group: Int) { meanTTFT += 0.05 * (seconds - meanTTFT) }
+    /// A first token came from the group in `slot` after so many seconds.
+    mutating func saw(seconds: Double, slot: UInt32) {
+        guard kind == .prequal else { return }
+        recentTTFT[slot, default: seconds] += 0.2 * (seconds - recentTTFT[slot, default: seconds])
+    }
 
     // MARK: Choosing by a score
 

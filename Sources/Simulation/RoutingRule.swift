@@ -44,4 +44,25 @@ public struct RoutingRule: Sendable {
     }
 
     var needsRollout: Bool { published == .oracle }
+
+    /// Whom the suite compares with the product's rule, which comes first: every published rule as it is published, and those that have
+    /// knobs with what their authors also ship or what did better here on other seeds than the suite's.
+    public static let judged: [String] =
+        [own] + PublishedRule.Kind.allCases.filter { $0 != .oracle }.map(\.rawValue) + [
+            "smg-cache-aware:match=0.3:absolute=64:relative=1.5", "aibrix:spread=16:deviations=2", "dynamo:temperature=0.1",
+            "dynamo:temperature=0.5", "bailian:hit=0.55", "llm-d-legacy:queue=1:cold=1", "llm-d-legacy:cold=0",
+            "llm-d-legacy:prefix=1:queue=1:kv=1:cold=0", "llm-d-precise:kv=1", "llm-d-sticky:seconds=2", "llm-d-sticky:seconds=14",
+            "gorgo:queue=2",
+        ]
+
+    /// The product's rule as it is, and then without each of its constants that is not 0 already, one at a time: the terms' own make a term
+    /// vanish, the others what they shape.
+    public static func ablations() throws(RuleError) -> [RoutingRule] {
+        var rules = [try RoutingRule(own)]
+        for name in CostRule.names {
+            let without = try RoutingRule("\(own):\(name)=0")
+            if without.cost != rules[0].cost { rules.append(without) }
+        }
+        return rules
+    }
 }

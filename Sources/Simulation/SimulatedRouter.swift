@@ -57,5 +57,5 @@ final class SimulatedRouter {
     }
 
     /// A first token came; some rules learn from it.
-    func saw(seconds: Double, group: Int) { published?.saw(seconds: seconds, group: group) }
+    func saw(seconds: Double, slot: UInt32) { published?.saw(seconds: seconds, slot: slot) }
 }

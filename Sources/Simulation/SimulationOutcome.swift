@@ -1,4 +1,4 @@
-/// What one run measured. Times in seconds; requests of the warm-up are left out of everything but `shares`.
+/// What one run measured. Times in seconds; requests of the warm-up are left out.
 public struct SimulationOutcome: Sendable {
     /// Sorted.
     public var ttft: [Float] = []
@@ -15,7 +15,7 @@ public struct SimulationOutcome: Sendable {
     public var overpredictedShare = 0.0
     public var failed = 0
     public var preemptions = 0
-    /// Requests per group and sixtieth of the run, all of them: sequences in flight.
+    /// Sequences in flight by group, those of the warm-up too, at every sixtieth of the time in which measured requests arrive.
     public var shares: [[Float]] = []
     /// Over everything that was decided, in order; equal runs have equal ones.
     public var fingerprint: UInt64 = 0

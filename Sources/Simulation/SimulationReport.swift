@@ -7,6 +7,8 @@ public struct SimulationReport: Sendable, Codable {
         public var name: String
         public var family: String
         public var load: Double
+        /// How many there are, in a row of the grid of routers and ages of reports; `load` is the age then, in milliseconds.
+        public var routers: Int?
         public var rules: [SimulationSummary]
     }
 
@@ -16,7 +18,8 @@ public struct SimulationReport: Sendable, Codable {
     public init(seeds: [UInt64]) { self.seeds = seeds }
 
     public mutating func add(_ row: SimulationRow, _ summaries: [SimulationSummary]) {
-        rows.append(Row(name: row.name, family: row.family, load: row.load, rules: summaries))
+        rows.append(
+            Row(name: row.name, family: row.family, load: row.load, routers: row.isOfGrid ? row.fleet.routers : nil, rules: summaries))
     }
 
     // MARK: Tables
@@ -69,8 +72,8 @@ public struct SimulationReport: Sendable, Codable {
             else { return nil }
             return Verdict(
                 row: row.name, bestMean: mean.rule, bestP99: p99.rule,
-                mean: Estimate(zip(own.meanTTFTBySeed, mean.meanTTFTBySeed).map { $0 - $1 }),
-                p99: Estimate(zip(own.p99TTFTBySeed, p99.p99TTFTBySeed).map { $0 - $1 }),
+                mean: Self.difference(own.meanTTFTBySeed, mean.meanTTFTBySeed),
+                p99: Self.difference(own.p99TTFTBySeed, p99.p99TTFTBySeed),
                 ratioOfMeans: own.meanTTFT.mean / max(mean.meanTTFT.mean, 1e-9),
                 ratioOfP99: own.p99TTFT.mean / max(p99.p99TTFT.mean, 1e-9),
                 ratioOfOutput: own.outputTokensPerSecond.mean / max(output, 1e-9))
@@ -87,11 +90,15 @@ public struct SimulationReport: Sendable, Codable {
     }
 
     public func verdictTable() -> TextTable {
-        var table = TextTable(header: ["row", "mean s", "of best", "best by mean", "", "p99 of best", "best by p99", "", "tok/s of most"])
+        var table = TextTable(header: [
+            "row", "mean s", "of best", "less best s", "±95%", "best by mean", "", "p99 of best", "less best s", "±95%", "best by p99", "",
+            "tok/s of most",
+        ])
         for (row, verdict) in zip(rows.filter { $0.rules.count > 1 }, verdicts()) {
             table.rows.append([
-                verdict.row, Self.text(row.rules[0].meanTTFT.mean), Self.text(verdict.ratioOfMeans, 2), verdict.bestMean,
-                Verdict.isReached(verdict.mean) ? "holds" : "LOSES", Self.text(verdict.ratioOfP99, 2), verdict.bestP99,
+                verdict.row, Self.text(row.rules[0].meanTTFT.mean), Self.text(verdict.ratioOfMeans, 2), Self.text(verdict.mean.mean),
+                Self.text(verdict.mean.halfWidth), verdict.bestMean, Verdict.isReached(verdict.mean) ? "holds" : "LOSES",
+                Self.text(verdict.ratioOfP99, 2), Self.text(verdict.p99.mean), Self.text(verdict.p99.halfWidth), verdict.bestP99,
                 Verdict.isReached(verdict.p99) ? "holds" : "LOSES", Self.text(verdict.ratioOfOutput, 3),
             ])
         }
@@ -101,6 +108,19 @@ public struct SimulationReport: Sendable, Codable {
     public func rankingTable() -> TextTable {
         TextTable(
             header: ["rule", "geometric mean of mean TTFT, s"], rows: ranking().map { [$0.rule, Self.text($0.seconds, 4)] })
+    }
+
+    /// What all rows together say: tables and what they are of.
+    public func conclusions() -> [(heading: String, table: TextTable)] {
+        guard rows.count > 1, let rules = rows.first?.rules, rules.count > 1 || gridTable() != nil else { return [] }
+        var tables: [(String, TextTable)] = []
+        if rules.count > 1 {
+            tables.append(("\(rules[0].rule) against the best of the others on each row", verdictTable()))
+            tables.append(("\(rules[0].rule) against each of the others over all rows", comparisonTable()))
+            tables.append(("All rules by the geometric mean of their mean TTFT", rankingTable()))
+        }
+        if let grid = gridTable() { tables.append(("Routers by the age of reports", grid)) }
+        return tables
     }
 
     // MARK: Files
@@ -134,9 +154,9 @@ public struct SimulationReport: Sendable, Codable {
     public func html(title: String) -> String {
         var page = HTMLPage(title: title)
         page.paragraph("Simulated on a virtual clock; seeds \(seeds.map(String.init).joined(separator: ", ")); intervals of 95 %.")
-        if rows.count > 1 {
-            page.table(rankingTable())
-            page.table(verdictTable())
+        for (heading, table) in conclusions() {
+            page.heading(heading)
+            page.table(table)
         }
         var families: [String] = []
         for row in rows where !families.contains(row.family) { families.append(row.family) }
@@ -172,7 +192,8 @@ public struct SimulationReport: Sendable, Codable {
             page.table(Self.table(row.rules))
             for rule in row.rules.prefix(2) where !rule.shares.isEmpty {
                 let map = HeatMap(
-                    title: "\(row.name), \(rule.rule)", rows: rule.shares.indices.map { "group \($0)" }, columnLabels: ("start", "end"),
+                    title: "\(row.name), \(rule.rule)", rows: rule.shares.indices.map { "group \($0)" },
+                    columnLabels: ("first measured arrival", "last"),
                     values: rule.shares.map { $0.map(Double.init) }, merging: .mean)
                 page.figure(map.svg, caption: "\(row.name), \(rule.rule): sequences in flight by group over time")
             }

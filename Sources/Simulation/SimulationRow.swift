@@ -11,6 +11,8 @@ public struct SimulationRow: Sendable {
     public var load: Double
     public var fleet: SimulatedFleet
     public var warmUpSeconds: Double
+    /// Whether it is of the grid of routers and ages of reports.
+    public var isOfGrid = false
     /// The workload of a seed.
     public var plan: @Sendable (UInt64) -> LoadPlan
 

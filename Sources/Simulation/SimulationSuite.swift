@@ -62,14 +62,37 @@ public enum SimulationSuite {
         let traces: [(file: String, name: String, loads: [Double], rows: Int)] = [
             ("mooncake_synthetic_trace.jsonl", "mooncake-synthetic", [1, 2, 3], 1_500),
             ("AzureLLMInferenceTrace_conv.csv", "azure-conversation", [4, 8, 12], 6_000),
-            ("agentic_coding_200_sessions.jsonl", "agentic-coding", [1, 2, 4], .max),
         ]
-        return traces.flatMap { trace -> [SimulationRow] in
+        let played = traces.flatMap { trace -> [SimulationRow] in
             let path = "\(folder)/\(trace.file)"
             guard let text = try? String(contentsOfFile: path, encoding: .utf8) else { return [] }
             return trace.loads.compactMap { load -> SimulationRow? in
                 try? traceRow(text, path: path, name: trace.name, load: load, limit: trace.rows)
             }
+        }
+        let agents = "\(folder)/agentic_coding_200_sessions.jsonl"
+        guard let text = try? String(contentsOfFile: agents, encoding: .utf8) else { return played }
+        return played + [1, 2, 4].compactMap { try? sessionRow(text, path: agents, name: "agentic-coding", perMinute: $0, limit: 1_600) }
+    }
+
+    /// Sessions of a file that does not say when they begin: independently of one another, so many per minute.
+    static func sessionRow(_ text: String, path: String, name: String, perMinute: Double, limit: Int) throws(TraceError) -> SimulationRow {
+        var options = TraceOptions()
+        options.limit = limit
+        let trace = try LoadPlan(trace: text, file: path, options: options)
+        var isFirst = [Bool](repeating: true, count: trace.requests.count)
+        for request in trace.requests where request.nextTurn >= 0 { isFirst[Int(request.nextTurn)] = false }
+        let first = isFirst.indices.filter { isFirst[$0] }
+        // Until there are as many as there will be: sessions take minutes.
+        let warmUp = Double(first.count / 4) * 60 / perMinute
+        return SimulationRow(
+            name: "\(name), \(Self.text(perMinute)) sessions/min", family: name, load: perMinute, fleet: .published(), warmUpSeconds: warmUp
+        ) { seed in
+            var plan = trace
+            let stages = [ArrivalSchedule.Stage(startRate: perMinute / 60, seconds: Double(first.count + 1) * 600 / perMinute)]
+            let arrivals = ArrivalSchedule(.poisson, stages: stages, seed: seed, limit: first.count).arrivals
+            for (index, arrival) in zip(first, arrivals) { plan.requests[index].offsetNanoseconds = arrival.offsetNanoseconds }
+            return plan
         }
     }
 
@@ -127,6 +150,7 @@ public enum SimulationSuite {
                 row.name = "\(routers) routers, reports \(Self.text(age)) ms old"
                 row.family = "\(routers) routers"
                 row.load = age
+                row.isOfGrid = true
                 return row
             }
         }

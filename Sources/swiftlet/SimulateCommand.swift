@@ -23,8 +23,11 @@ struct SimulateCommand: ParsableCommand {
     var rate = "10"
     @Option(help: "Rows of the trace to play, from its start.")
     var limit = Int.max
-    @Option(help: "Rules, separated by commas; the first is compared with the others.")
-    var policy = "least-cost,round-robin"
+    @Option(
+        help: "Rules, separated by commas; the first is compared with the others. Of --suite all but the oracle, which sees the future.")
+    var policy: String?
+    @Flag(help: "Instead of --policy: least-cost as it is, and without each of its constants, one at a time.")
+    var ablate = false
     @Option(help: "Engines' preset, MODEL-DEVICE-tpN.")
     var preset = "qwen3-32b-h100-tp2"
     @Option(name: .customLong("cache-tokens"), help: "KV cache of a group in tokens; the preset's own when not given.")
@@ -87,6 +90,8 @@ struct SimulateCommand: ParsableCommand {
     }
 
     private func rules() throws -> [RoutingRule] {
+        if ablate { return try RoutingRule.ablations() }
+        let policy = policy ?? (suite ? RoutingRule.judged.joined(separator: ",") : "least-cost,round-robin")
         let rules = try policy.split(separator: ",").map { part in
             do { return try RoutingRule(String(part)) } catch { throw ValidationError("--policy: \(error)") }
         }
@@ -121,11 +126,10 @@ struct SimulateCommand: ParsableCommand {
             print(SimulationReport.table(summaries).text)
             print()
         }
-        if rules.count > 1, report.rows.count > 1 {
-            print("\(rules[0].text) against the best of the others on each row")
-            print(report.verdictTable().text)
+        for (heading, table) in report.conclusions() {
+            print(heading)
+            print(table.text)
             print()
-            print(report.rankingTable().text)
         }
         if let json { try report.json().write(to: URL(fileURLWithPath: json)) }
         if let csv { try Data(report.csv().utf8).write(to: URL(fileURLWithPath: csv)) }

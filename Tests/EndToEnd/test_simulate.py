@@ -85,6 +85,23 @@ def test_a_trace_is_played(tmp_path):
     assert all(rule["failed"] == 0 and rule["requests"] > 100 for rule in rules)
 
 
+def test_terms_are_ablated_and_routers_are_judged_by_age(tmp_path):
+    small = ["simulate", "--workload", "shared-prefix", "--rate", "2,4", "--groups", "2", "--seeds", "1"]
+    ablation = simulate(*small, "--ablate", "--json", tmp_path / "ablation.json")
+    assert ablation.returncode == 0, ablation.stderr
+    rules = [rule["rule"] for rule in json.loads((tmp_path / "ablation.json").read_text())["rows"][0]["rules"]]
+    assert rules[0] == "least-cost" and "least-cost:eviction=0" in rules and len(set(rules)) == len(rules) > 5
+    compared = ablation.stdout.partition("least-cost against each of the others over all rows")[2]
+    assert all(rule in compared for rule in rules[1:])
+
+    page = tmp_path / "grid.html"
+    grid = simulate("simulate", "--grid", "--rows", "1 routers", "--policy", "least-cost", "--seeds", "1", "--html", page)
+    assert grid.returncode == 0, grid.stderr
+    heading, _, table = grid.stdout.partition("Routers by the age of reports")
+    assert heading and [age in table for age in ("0 ms old", "10 ms old", "500 ms old")] == [True] * 3
+    assert "Routers by the age of reports" in page.read_text()
+
+
 def test_mistakes_are_named():
     for arguments, text in [
         (["--policy", "fastest"], "--policy: expected one of least-cost"),
