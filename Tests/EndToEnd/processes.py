@@ -16,6 +16,8 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("SWIFTLET", str(REPOSITORY / ".build" / "release" / "swiftlet"))
 #: Under a sanitizer (`make sanitize`) memory and CPU time are its own, not the program's.
 IS_SANITIZED = any(f"/.build/{sanitizer}/" in BINARY for sanitizer in ("address", "thread"))
+#: A debug build takes several times the CPU time.
+IS_OPTIMISED = "/release/" in BINARY
 
 LISTENING = re.compile(r"\blistening on (https?|h2c)://(\[[^\]]+\]|[^\s:/]+):(\d+)")
 ADMIN = re.compile(r"\badmin on http://(\[[^\]]+\]|[^\s:/]+):(\d+)")

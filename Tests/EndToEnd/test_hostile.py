@@ -58,19 +58,19 @@ def test_credit_after_an_early_answer(serve):
 
     def answer(connection, event):
         if isinstance(event, h2.events.RequestReceived):
-            asked.append(event.stream_id)
+            asked.append((connection, event.stream_id))
 
     backend = FrameBackend(answer)
     program = serve(backend)
     with HTTP2Client(program.port) as client:
         stream = client.request(b"x" * 400_000, "/s/m", fields=GRPC)
         wait_until(lambda: asked, 5, "the call at the backend")
-        connection = backend.connections[-1]
+        connection, number = asked[0]
         with connection.lock:
-            connection.h2.send_headers(asked[0], [*GRPC_HEAD, (b"grpc-status", b"12")], end_stream=True)
+            connection.h2.send_headers(number, [*GRPC_HEAD, (b"grpc-status", b"12")], end_stream=True)
             connection.flush()
         assert client.response(stream).complete
-        connection.open_windows(asked[0], 1_000_000)
+        connection.open_windows(number, 1_000_000)
     for _ in range(5):
         assert ask(program.port, target="/health", method="GET").status == 200
 
@@ -81,7 +81,7 @@ def test_head_request_whose_answer_ends_late(serve):
     def answer(connection, event):
         if isinstance(event, h2.events.RequestReceived):
             connection.h2.send_headers(event.stream_id, GRPC_HEAD)
-            asked.append(event.stream_id)
+            asked.append((connection, event.stream_id))
 
     backend = FrameBackend(answer)
     program = serve(backend, admin=True)
@@ -89,9 +89,9 @@ def test_head_request_whose_answer_ends_late(serve):
         stream = client.request(b"", "/s/m", method="HEAD", fields=GRPC)
         while not client.responses[stream].status:
             client.pump()
-        connection = backend.connections[-1]
+        connection, number = asked[0]
         with connection.lock:
-            connection.h2.end_stream(asked[0])
+            connection.h2.end_stream(number)
             connection.flush()
         assert client.response(stream).complete
     wait_until(lambda: admin.groups(program)[0]["in_flight"] == 0, 5, "the booking to be given back")

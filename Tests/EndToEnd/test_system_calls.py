@@ -16,6 +16,9 @@ pytestmark = [
 ]
 
 
+SUM = re.compile(r"^\s*100\.00\s+\S+\s+(?:\S+\s+)?(\d+)\s+(?:\d+\s+)?total$", re.MULTILINE)
+
+
 class Traced(processes.Program):
     """A router whose system calls are counted from its first to its last."""
 
@@ -32,7 +35,7 @@ class Traced(processes.Program):
         self.stop()
 
         def find():
-            return self.counts.exists() and re.search(r"^\s*100\.00\s+\S+\s+(?:\S+\s+)?(\d+)\s+(?:\d+\s+)?total$", self.counts.read_text(), re.MULTILINE)
+            return self.counts.exists() and SUM.search(self.counts.read_text())
 
         return int(wait_until(find, 10, "strace's sum")[1])
 
