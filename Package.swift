@@ -107,7 +107,8 @@ let package = Package(
         .testTarget(
             name: "StubEngineTests", dependencies: ["EngineModel", "EventLoop", "HTTPTransport", "StubEngine"], swiftSettings: swift),
         .testTarget(name: "WorkloadTests", dependencies: ["Workload"], swiftSettings: swift),
-        .testTarget(name: "SimulationTests", dependencies: ["EngineModel", "Reporting", "Routing", "Simulation", "Workload"], swiftSettings: swift),
+        .testTarget(
+            name: "SimulationTests", dependencies: ["EngineModel", "Reporting", "Routing", "Simulation", "Workload"], swiftSettings: swift),
         .testTarget(name: "ReportingTests", dependencies: ["Reporting", histogram], swiftSettings: swift),
         .testTarget(name: "LatencyBenchTests", dependencies: ["LatencyBench", "Reporting", "Workload", histogram], swiftSettings: swift),
         .testTarget(name: "LoadSignalsTests", dependencies: ["LoadSignals"], swiftSettings: swift),

@@ -19,7 +19,7 @@ extension FleetReport {
                 return [String(format: "%g", cell.rate), cell.router] + times + [
                     cell.goodShare.map { String(format: "%.1f %%", $0 * 100) } ?? "",
                     "\(cell.failed)", String(format: "%.2f", Double(cell.generatorLag.p99) / 1e6),
-                    cell.invalidRuns == 0 ? "" : "invalid (\(cell.invalidRuns) of \(cell.runs.count) runs)",
+                    !cell.hasAnswers ? "no answer" : cell.invalidRuns == 0 ? "" : "\(cell.invalidRuns) of \(cell.runs.count) invalid",
                 ]
             })
     }
@@ -50,7 +50,8 @@ extension FleetReport {
         if goodput != nil {
             page.heading("Goodput")
             page.figure(
-                chart("Goodput by rate", "requests that kept the target, %") { ($0.goodShare ?? 0) * 100 }.svg,
+                // Where nothing was answered, none kept it: that is a zero, and no gap.
+                chart("Goodput by rate", "requests that kept the target, %", needsAnswers: false) { ($0.goodShare ?? 0) * 100 }.svg,
                 caption: "Target: \(goodput?.name ?? "").")
         }
         page.heading("Requests by group, at the highest rate")
@@ -79,12 +80,15 @@ extension FleetReport {
                 chart("The worst of a hundred (p99)", "TTFT p99, ms", isLogarithmic: true) { Double($0.ttft.p99) / 1e6 },
             ],
             notes: [
-                "From when each request was due. Hollow: some requests were not answered in time, and only the others count. A line ends where none was."
+                "Counted from when each request was due. Hollow: some requests were not answered in time, and only the others count.",
+                "A line ends where none was answered. Lower is better.",
             ]
         ).svg
     }
 
-    private func chart(_ title: String, _ unit: String, isLogarithmic: Bool = false, _ value: (Cell) -> Double) -> SVGChart {
+    private func chart(_ title: String, _ unit: String, isLogarithmic: Bool = false, needsAnswers: Bool = true, _ value: (Cell) -> Double)
+        -> SVGChart
+    {
         let rates = Set(cells.map(\.rate)).sorted()
         return SVGChart(
             title: title, x: Axis("requests per second"), y: Axis(unit, isLogarithmic: isLogarithmic),
@@ -93,7 +97,9 @@ extension FleetReport {
                 return .init(
                     name: router.name,
                     // Where nothing was answered, or nothing was run, the line has a gap.
-                    points: zip(rates, found).map { rate, cell in (rate, cell.flatMap { $0.hasAnswers ? value($0) : nil } ?? .nan) },
+                    points: zip(rates, found).map { rate, cell in
+                        (rate, cell.flatMap { $0.hasAnswers || !needsAnswers ? value($0) : nil } ?? .nan)
+                    },
                     hollow: Set(found.indices.filter { (found[$0]?.failed ?? 0) > 0 }))
             }, xTicks: rates.count <= 8 ? rates.map { ($0, String(format: "%g", $0)) } : nil)
     }

@@ -114,7 +114,8 @@ public struct FleetReport: Codable, Sendable {
 
     /// One line per router and rate: how many of its runs, and what the one says whose generator was latest.
     public var invalidReasons: [String] {
-        cells.compactMap { cell in
+        // Those that answered nothing are said as such.
+        cells.filter(\.hasAnswers).compactMap { cell in
             let invalid = cell.runs.filter { !$0.invalidReasons.isEmpty }
             guard let worst = invalid.max(by: { $0.lagP99 < $1.lagP99 }) else { return nil }
             return "\(cell.router) at \(RunReport.number(cell.rate))/s, \(invalid.count) of \(cell.runs.count) runs, the worst: "

@@ -26,7 +26,8 @@ extension OverheadTable {
     private static let evenMicroseconds = 100.0
 
     private func chart(_ size: Int) -> IntervalChart {
-        let kinds = PairedComparison.names.filter { name in
+        // As many as have a shape of their own.
+        let kinds = PairedComparison.names.prefix(4).filter { name in
             rows.contains { $0.promptBytes == size && $0.added.contains { $0.name == name } }
         }
         return IntervalChart(

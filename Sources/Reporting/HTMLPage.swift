@@ -25,11 +25,11 @@ public struct HTMLPage: Sendable {
         <style>
         :root { color-scheme: light dark; --ink: light-dark(#1b1f24, #e6e8ea); --paper: light-dark(#ffffff, #15181c);
           --faint: light-dark(#d5d9de, #3a4048); }
-        body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 2rem auto; max-width: 62rem;
+        body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 2rem auto; max-width: 68rem;
           padding: 0 1rem; }
         h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
         table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-        th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid var(--faint); white-space: nowrap }
+        th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid var(--faint); white-space: nowrap }
         th:first-child, td:first-child { text-align: left }
         .facts th, .facts td { text-align: left; vertical-align: top; white-space: normal; overflow-wrap: anywhere }
         .facts td:first-child { white-space: nowrap }

@@ -61,7 +61,7 @@ public enum SimulationSuite {
     static func traceRows(_ folder: String) -> [SimulationRow] {
         let traces: [(file: String, name: String, loads: [Double], rows: Int)] = [
             ("mooncake_synthetic_trace.jsonl", "mooncake-synthetic", [1, 2, 3], 1_500),
-            ("AzureLLMInferenceTrace_conv.csv", "azure-conversation", [4, 8, 12], 6_000),
+            ("AzureLLMInferenceTrace_conv.csv", "azure-conversation", [4, 8, 12], 3_000),
         ]
         let played = traces.flatMap { trace -> [SimulationRow] in
             let path = "\(folder)/\(trace.file)"
@@ -72,7 +72,7 @@ public enum SimulationSuite {
         }
         let agents = "\(folder)/agentic_coding_200_sessions.jsonl"
         guard let text = try? String(contentsOfFile: agents, encoding: .utf8) else { return played }
-        return played + [1, 2, 4].compactMap { try? sessionRow(text, path: agents, name: "agentic-coding", perMinute: $0, limit: 1_600) }
+        return played + [1, 2, 4].compactMap { try? sessionRow(text, path: agents, name: "agentic-coding", perMinute: $0, limit: 600) }
     }
 
     /// Sessions of a file that does not say when they begin: independently of one another, so many per minute.

@@ -205,7 +205,7 @@ extension BenchOverheadCommand.Result {
         page.paragraph(
             "Latency (\(metric)) through \(via) against \(direct), counted from when each request was due: \(repeats) runs of each in the order ABBA, 95 % intervals of Student's t over pairs of neighbours. Nothing is claimed of what is hollow and dashed."
         )
-        let names = PairedComparison.names.filter { name in added.contains { $0.name == name } }
+        let names = PairedComparison.names.prefix(4).filter { name in added.contains { $0.name == name } }
         let chart = IntervalChart(
             title: "Added, and the null test", label: "difference, µs", kinds: names,
             rows: [("null test", null), ("added", added)].map { name, differences in

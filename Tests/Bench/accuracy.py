@@ -85,6 +85,29 @@ def constant_latency(findings):
             )
 
 
+def a_stall(findings):
+    """100 requests a second, 10 ms apart, at most one under way, before a server that stands still from 0.5 s to 1.5 s after it saw the first.
+    What was due in the stall waits for its end; of 300 the p99 is the fourth that came into it."""
+    server = subprocess.Popen(
+        [sys.executable, str(pathlib.Path(__file__).resolve().parents[1] / "EndToEnd" / "stalling_server.py"), "0.5", "1"],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        url = f"http://127.0.0.1:{server.stdout.readline().strip()}/"
+        report, requests = bench(url, "--api", "plain", "--arrival", "constant", "--rate", 100, "--duration", 3, "--max-concurrency", 1)
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
+    first = requests[0]["sent_ns"]
+    stalled = [r for r in requests if 500e6 <= r["due_ns"] - first < 1_500e6]
+    expected = (first + 1_500e6 - stalled[3]["due_ns"]) / 1e6
+    off = abs(report["metrics"]["e2e"]["p99"] / 1e6 - expected)
+    findings.add(f"stall of 1 s: p99 from the schedule, off {expected:.1f} ms", f"{off:.3f} ms", "<= 1 ms", off <= 1)
+    hidden = report["metrics"]["e2e_from_send"]["p99"] / 1e6
+    findings.add("stall of 1 s: p99 from the send, which hides it", f"{hidden:.3f} ms", "<= 2 ms", hidden <= 2)
+
+
 def same_throughput(findings):
     """One server, asked for /health by 32 connections, by us and by h2load in turns."""
     engine = stub()
@@ -193,7 +216,7 @@ def many_streams(findings):
 
 def main():
     findings = Findings()
-    for check in (constant_latency, same_throughput, small_requests, many_streams):
+    for check in (constant_latency, a_stall, same_throughput, small_requests, many_streams):
         check(findings)
     return 1 if findings.missed else 0
 

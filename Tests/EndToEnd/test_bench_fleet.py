@@ -233,6 +233,11 @@ def test_reports_are_drawn_whole_in_a_browser(start, fleet, tmp_path):
             "Requests by group, nghttpx",
         ],
     }
+    small = ["--arrival", "constant", "--rate", 100, "--duration", 0.2, "--input-tokens", 8, "--output-tokens", 2]
+    bench("overhead", "--via", engine.url, "--direct", engine.url, "--repeats", 2, *small, "--html", tmp_path / "overhead.html")
+    wanted[tmp_path / "overhead.html"] = ["Added, and the null test"]
+    bench("search", engine.url, *small, "--goodput", "e2e:60000", "--highest", 200, "--html", tmp_path / "search.html")
+    wanted[tmp_path / "search.html"] = ["Goodput by rate", "Time to first token by rate"]
     pictures = pathlib.Path(os.environ.get("SCREENSHOTS", tmp_path))
     with Chromium(tmp_path / "profile") as browser:
         for page, titles in wanted.items():
@@ -244,7 +249,7 @@ def test_reports_are_drawn_whole_in_a_browser(start, fleet, tmp_path):
                     const box = svg.getBoundingClientRect(), drawn = svg.getBBox(), view = svg.viewBox.baseVal;
                     const inside = drawn.x >= -1 && drawn.y >= -1 && drawn.x + drawn.width <= view.width + 1
                         && drawn.y + drawn.height <= view.height + 1;
-                    return [box.width, box.height, svg.querySelectorAll('polyline, rect').length, inside];
+                    return [box.width, box.height, svg.querySelectorAll('polyline, rect, circle').length, inside];
                 })"""
             )
             assert all(

@@ -451,6 +451,10 @@ def test_health_watch_of_the_router(serve, scripted):
         assert next(unknown).status == UNKNOWN
         whole = stub.Watch(health_pb2.HealthCheckRequest(), timeout=20)
         assert next(whole).status == SERVING
+        # What it serves must be known before it goes, or it never was a service.
+        known = stub.Watch(health_pb2.HealthCheckRequest(service="m-1"), timeout=20)
+        assert any(answer.status == SERVING for answer in known)
+        known.cancel()
         backend.stop()
         assert ask(program.port, b"{}").status == 502
         assert next(whole).status == NOT_SERVING
