@@ -19,7 +19,9 @@ extension Engine {
             let room = sequences[slot].blocks.count * configuration.blockSize - sequences[slot].computed
             let produced = sequences[slot].produced
             steps = min(steps, room, sequences[slot].outputLimit - produced)
-            if configuration.reportsProgress, let mark = Self.progressMarks.first(where: { $0 > produced }) { steps = min(steps, mark - produced) }
+            if configuration.reportsProgress, let mark = Self.progressMarks.first(where: { $0 > produced }) {
+                steps = min(steps, mark - produced)
+            }
         }
         return max(1, steps)
     }

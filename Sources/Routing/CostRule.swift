@@ -30,7 +30,7 @@ public struct CostRule: Sendable, Equatable {
     public var leastHorizon = 0.5
     public var horizon = 0.0
     /// Share of the prefill within which costs count as equal.
-    public var band = 0.15
+    public var band = 0.05
 
     public init() {}
 
@@ -55,5 +55,7 @@ public struct CostRule: Sendable, Equatable {
     func memoryPrice(fullness: Double, answerSeconds: Double) -> Double { memory * fullness * fullness * answerSeconds }
 
     @inline(__always)
-    func memoryWaitPrice(fullness: Double, answerSeconds: Double) -> Double { memoryWait * max(fullness - memoryWaitFrom, 0) * answerSeconds }
+    func memoryWaitPrice(fullness: Double, answerSeconds: Double) -> Double {
+        memoryWait * max(fullness - memoryWaitFrom, 0) * answerSeconds
+    }
 }

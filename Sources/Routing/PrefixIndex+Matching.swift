@@ -163,7 +163,7 @@ extension PrefixIndex {
             guard block != 0 else { break }
             blocks[block] = Block(
                 hash: hashes[position], nextInBucket: 0, nextHolder: 0, previousHolder: 0, newer: 0, older: 0, parent: parent,
-                stamp: result.stamp, holder: holder, holderCount: 0)
+                stamp: result.stamp, holder: holder, holderCount: 0, bornAt: result.stamp)
             linkToHash(block)
             linkToAge(block, behind: parent)
             holders[Int(holder)].count += 1
@@ -171,7 +171,7 @@ extension PrefixIndex {
             parent = block
         }
         result.deepest = parent
-        if parent != 0 { result.deepestHash = blocks[parent].hash }
+        if parent != 0 { result.deepestBornAt = blocks[parent].bornAt }
         return result
     }
 

@@ -31,6 +31,8 @@ struct PrefixIndex: ~Copyable {
         var holderCount: UInt16
         /// Paths in flight that end here, and blocks one chunk deeper that such paths lead through; see `countInUse`.
         var users: UInt32 = 0
+        /// The holder's clock when it became this block.
+        var bornAt: UInt32
     }
 
     struct Holder: BitwiseCopyable {
@@ -62,8 +64,8 @@ struct PrefixIndex: ~Copyable {
         var newBlocks: UInt32 = 0
         /// The stamp that all blocks of the path carry now.
         var stamp: UInt32 = 0
-        /// Of the deepest block, to know it again; meaningful when there is one.
-        var deepestHash: UInt64 = 0
+        /// The clock when the deepest block became one, to know it again.
+        var deepestBornAt: UInt32 = 0
         var holder: UInt16 = 0
         /// The stamps of the path's root and of its deepest matched block before; meaningful when something matched.
         var rootStamp: UInt32 = 0
@@ -175,7 +177,7 @@ struct PrefixIndex: ~Copyable {
     mutating func release(_ insertion: Insertion) {
         let index = Int(insertion.deepest)
         // Its end may have been evicted meanwhile, and with it its use; the number may belong to another by now.
-        guard index != 0, blocks[index].hash == insertion.deepestHash, blocks[index].holder == insertion.holder,
+        guard index != 0, blocks[index].bornAt == insertion.deepestBornAt, blocks[index].holder == insertion.holder,
             Int32(bitPattern: insertion.stamp &- holders[Int(insertion.holder)].bornAt) > 0
         else { return }
         endUse(of: insertion.deepest)
@@ -251,18 +253,24 @@ struct PrefixIndex: ~Copyable {
         }
     }
 
-    /// What is in use an engine cannot evict either: it becomes the newest instead, while there is anything else.
+    /// What is in use an engine cannot evict either: it becomes the newest instead, while there is anything else. Not more than a few such
+    /// paths in a row, so that an insertion into a cache that is nearly all in use stays cheap.
     mutating func evictOldest(of holder: UInt16, keeping kept: UInt32 = 0) {
-        var oldest = holders[Int(holder)].oldest
-        while oldest != 0, blocks[oldest].users > 0, holders[Int(holder)].inUse < holders[Int(holder)].count {
-            _ = refresh(oldest, stamp: holders[Int(holder)].clock, isFull: false)
-            oldest = holders[Int(holder)].oldest
+        if holders[Int(holder)].inUse < holders[Int(holder)].count {
+            for _ in 0..<Self.mostRescues {
+                let oldest = holders[Int(holder)].oldest
+                if oldest == 0 || blocks[oldest].users == 0 { break }
+                _ = refresh(oldest, stamp: holders[Int(holder)].clock, isFull: false)
+            }
         }
+        let oldest = holders[Int(holder)].oldest
         guard oldest != 0, oldest != kept else { return }
         holders[Int(holder)].evicted += 1
         forgetOldReuse(of: holder)
         free(oldest)
     }
+
+    private static var mostRescues: Int { 16 }
 
     /// Halves the counters now and then, so that `reuse` follows the last few thousand blocks rather than all of them.
     mutating func forgetOldReuse(of holder: UInt16) {
