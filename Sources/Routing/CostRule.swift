@@ -4,9 +4,9 @@ public struct CostRule: Sendable, Equatable {
     /// A second of decode counts as so much of a second until the first token: decode is a matter of the whole answer, first token one of
     /// its start, and routers are judged by the start.
     public var decode = 0.1
-    /// Share of a mean answer's time that a full KV cache costs. Found by simulation: with three times as much, requests leave prefixes that
+    /// Share of a mean answer's time that a full KV cache costs. Found by simulation: with half as much again, requests leave prefixes that
     /// they would find in place again; with half as much, groups get full one by one.
-    public var memory = 0.05
+    public var memory = 0.1
     /// Mean answers' times that the whole of a KV cache beyond `memoryWaitFrom` costs. Who joins a full group waits himself, and makes all
     /// wait that come after him; with less than twice the time slow groups fill up.
     public var memoryWait = 3.0
@@ -23,7 +23,7 @@ public struct CostRule: Sendable, Equatable {
     public var growthAtFullCache = 1.5
     /// Bursts make the arrival rate an overestimate of who will really wait; without a bound the price of memory would multiply it, and a busy
     /// fleet would follow its prefixes into full groups.
-    public var mostBehind = 16.0
+    public var mostBehind = 8.0
     /// Least seconds that a difference in batch size is taken to last, and the factor on what the arrivals say of it: simulation found
     /// that any makes requests leave their prefixes for a batch that is smaller for a moment. With much less than half a second two groups
     /// keep what a hot prefix brings.

@@ -34,7 +34,7 @@ import Testing
         var load = load()
         load.activeTokens = 470_000
         let share = 476_656 / 500_000.0
-        let expected = 0.05 * share * share * 256 * 0.02 * (1 + 0.001 + 1.5 * 476_400 / 500_000)
+        let expected = 0.1 * share * share * 256 * 0.02 * (1 + 0.001 + 1.5 * 476_400 / 500_000)
         let terms = inputs().terms(on: load, depth: 0)
         #expect(abs(terms.memory - expected) < 1e-9)
         #expect(terms.timeToFirstToken == inputs().terms(on: self.load(), depth: 0).timeToFirstToken, "a price is no wait")
