@@ -114,7 +114,8 @@ extension GroupLoad {
     @inline(__always)
     func tokensInUse(atMicroseconds now: UInt64, tokenSeconds: Double) -> Double {
         let decoding = UInt64(max(inFlight - awaitingFirstToken, 0))
-        let elapsed = Double(decoding &* now &- decodesSince) * 1e-6
+        // Signed: another loop's clock may be a little ahead of this one's.
+        let elapsed = max(Double(Int64(bitPattern: decoding &* now &- decodesSince)), 0) * 1e-6
         return tokensInUse - activeOutputTokens + min(elapsed / tokenSeconds, activeOutputTokens)
     }
 

@@ -54,6 +54,8 @@ import Testing
         inputs.nowMicroseconds = 27_000_000
         let answer = 256 * 0.02 * (1 + 0.101 + 1.5 * 476_400 / 500_000)
         #expect(abs(inputs.terms(on: load, depth: 0).memoryWait - 3 * (476_400 / 500_000 - 0.9) * answer) < 1e-9)
+        inputs.nowMicroseconds = 4_999_999
+        #expect(inputs.terms(on: load, depth: 0).memoryWait == 0, "the clock of the loop that saw the first tokens was ahead")
     }
 
     /// A copy of a prompt in a full cache costs what it evicts, as far as prompts are asked for again.
