@@ -88,6 +88,7 @@ struct CostInputs {
     var stepScale = 1.0
     /// Share of prompt tokens that some group held when they came: how likely what is cached is asked for again.
     var reuseShare = 0.0
+    /// The time of the decision, as in `GroupLoad.decodesSince`.
     var nowMicroseconds: UInt64 = 0
     /// Output tokens of a mean answer.
     var meanOutputTokens = 256.0
