@@ -9,8 +9,8 @@ from raw_backend import RawBackend
 from waiting import wait_until
 from wire_clients import HTTP1Client, HTTP2Client, assert_openai_error
 
-#: A term of half a second, in which 250 bytes have to come.
-LIMITS = "timeouts: {request_body: 500ms}\nlimits: {request_body_bytes_per_second: %d}\n"
+#: A term of 0.4 seconds, in which 200 bytes have to come.
+LIMITS = "timeouts: {request_body: 400ms}\nlimits: {request_body_bytes_per_second: %d}\n"
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 LENGTH = HEAD + b"Content-Length: 1000000\r\n\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -85,7 +85,7 @@ def test_a_body_that_keeps_its_pace_arrives(configured, scripted, rate):
     with HTTP1Client(program.port) as client:
         client.send(CHUNKED)
         began = time.monotonic()
-        count = drip(lambda: client.send(b"%x\r\n%s\r\n" % (len(piece), piece)), lambda: time.monotonic() - began > 1.6)
+        count = drip(lambda: client.send(b"%x\r\n%s\r\n" % (len(piece), piece)), lambda: time.monotonic() - began > 1.3)
         client.send(b"2\r\n{}\r\n0\r\n\r\n")
         assert client.response().status == 200
     assert backend.requests[-1].body == piece * count + b"{}"
@@ -107,6 +107,6 @@ def test_two_that_talk_go_at_their_own_pace(configured, raw):
         client.send(b"1\r\nx\r\n")
         head = client.read_head()
         began = time.monotonic()
-        count = drip(lambda: client.send(b"1\r\nx\r\n"), lambda: time.monotonic() - began > 1.2)
+        count = drip(lambda: client.send(b"1\r\nx\r\n"), lambda: time.monotonic() - began > 1.0)
         client.send(b"0\r\n\r\n")
         assert client.read_body(head).body == b"a" + b"b" * (count + 1)
