@@ -1,5 +1,7 @@
 """Request bodies that come a byte at a time: given up when they bring too little in a term, unless nobody may ask more of them."""
 
+import contextlib
+import threading
 import time
 
 import pytest
@@ -110,3 +112,58 @@ def test_two_that_talk_go_at_their_own_pace(configured, raw):
         count = drip(lambda: client.send(b"1\r\nx\r\n"), lambda: time.monotonic() - began > 2.0)
         client.send(b"0\r\n\r\n")
         assert client.read_body(head).body == b"a" + b"b" * (count + 1)
+
+
+def test_who_waits_for_a_window_that_we_hold_is_not_slow(configured, raw):
+    """One upload that the backend does not take uses up the connection's window, and another cannot send: for three terms of both kinds."""
+    released = threading.Event()
+
+    def script(connection, head):
+        if b"/hold" in head:
+            assert released.wait(20)
+        data = connection.buffer
+        while not data.endswith(b"\r\n0\r\n\r\n"):
+            data = data[-8:] + connection.socket.recv(1 << 16)
+        connection.answer()
+
+    program = configured(LIMITS % (600, 500), raw(script))
+    text = ((b"content-type", b"text/plain"),)
+    with HTTP2Client(program.port) as client:
+        held = [client.request(target="/hold", fields=text, end=False) for _ in range(8)]
+
+        def room(stream):
+            return min(client.connection.local_flow_control_window(stream), 16_384)
+
+        def is_used_up():
+            """In turns, so that no stream starves by the client's own choice; then what the kernel still took may have come back."""
+            while client.connection.outbound_flow_control_window > 0:
+                for stream in held:
+                    if (size := min(room(stream), 4_096)) > 0:
+                        client.connection.send_data(stream, b" " * size)
+                client.flush()
+            try:
+                client.pump()
+            except TimeoutError:
+                return True
+            return client.connection.outbound_flow_control_window == 0
+
+        client.socket.settimeout(0.2)
+        wait_until(is_used_up, what="a window that is used up")
+        waiting = client.request(target="/go", fields=text, end=False)
+        began = time.monotonic()
+        while time.monotonic() - began < 1.5:
+            is_used_up()
+        assert client.responses[waiting].reset_code is None
+        released.set()
+        client.socket.settimeout(10)
+        for stream in held:
+            while room(stream) <= 0:
+                client.pump()
+            client.connection.send_data(stream, b"}", end_stream=True)
+            client.flush()
+        while room(waiting) <= 0:
+            client.pump()
+        client.connection.send_data(waiting, b"{}", end_stream=True)
+        client.flush()
+        assert client.response(waiting).status == 200
+        assert [client.response(stream).status for stream in held] == [200] * 8
