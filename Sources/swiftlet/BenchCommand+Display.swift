@@ -52,9 +52,8 @@ final class RunDisplay {
         if failed > 0 { parts.append("failed \(failed)") }
         if let left = Self.secondsLeft(finished, progress) { parts.append(String(format: "about %.0f s left", left)) }
         if isTerminal {
-            let filled = progress.total > 0 ? min(20, finished * 20 / progress.total) : 0
-            let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: 20 - filled) + " "
-            write("\r\u{1b}[2K" + Self.fitted(bar, parts, columns: columns))
+            let share = progress.total > 0 ? min(1, Double(finished) / Double(progress.total)) : 0
+            write("\r\u{1b}[2K" + Self.fitted(parts, share: share, columns: columns))
         } else {
             write(parts.joined(separator: "  ") + "\n")
         }
@@ -67,19 +66,22 @@ final class RunDisplay {
         return progress.elapsedSeconds * Double(progress.total - finished) / Double(finished)
     }
 
-    /// One line of the terminal, whose last column stays free lest it wrap: first the bar goes, then what stands last.
-    static func fitted(_ bar: String, _ parts: [String], columns: Int) -> String {
+    /// One line of the terminal, whose last column stays free lest it wrap: what stands last goes first, and the bar has what is left.
+    static func fitted(_ parts: [String], share: Double, columns: Int) -> String {
         let room = max(1, columns - 1)
         var parts = parts
-        if bar.count + parts.joined(separator: "  ").count <= room { return bar + parts.joined(separator: "  ") }
         while parts.count > 1, parts.joined(separator: "  ").count > room { parts.removeLast() }
-        return String(parts.joined(separator: "  ").prefix(room))
+        let text = String(parts.joined(separator: "  ").prefix(room))
+        let width = min(20, room - text.count - 1)
+        guard width > 3 else { return text }
+        let filled = Int(share * Double(width))
+        return String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled) + " " + text
     }
 
-    /// Asked each time: a window is resized.
+    /// Asked each time, since a window is resized; a terminal that does not know has room for all.
     private var columns: Int {
         var size = winsize()
-        guard ioctl(STDERR_FILENO, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0 else { return 80 }
+        guard ioctl(STDERR_FILENO, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0 else { return 1_000 }
         return Int(size.ws_col)
     }
 
