@@ -28,6 +28,9 @@ extension LoadOptions {
             throw ValidationError("--goodput: expected ttft:MS,tpot:MS,e2e:MS or a preset's name, found '\(goals.goodput ?? "")'")
         }
         try checkPublished()
+        guard request.stream || goodputTarget?.tpotMilliseconds == nil else {
+            throw ValidationError("--goodput: a time per token needs an answer that is streamed, and --no-stream asks for none")
+        }
         _ = try process()
         _ = try stages()
         try checkTraceAlone()
@@ -137,6 +140,13 @@ extension LoadOptions {
     }
 
     func plan(salt: UInt64? = nil, stages: [ArrivalSchedule.Stage]? = nil) throws -> LoadPlan {
+        let plan = try scheduled(salt: salt, stages: stages)
+        guard !plan.requests.isEmpty else { throw ValidationError("the schedule has no request: expected a higher rate, or more time") }
+        return plan
+    }
+
+    /// Empty where nothing is due.
+    func scheduled(salt: UInt64?, stages: [ArrivalSchedule.Stage]?) throws -> LoadPlan {
         if content.trace != nil {
             var plan = try trace()
             plan.salt(salt ?? self.salt)

@@ -97,7 +97,7 @@ struct BenchSearchCommand: ParsableCommand {
         for attempt in 1...Self.attempts {
             search.salt += 1
             let stage = ArrivalSchedule.Stage(startRate: rate, seconds: search.seconds)
-            let plan = try load.plan(salt: search.salt, stages: [stage])
+            let plan = try load.scheduled(salt: search.salt, stages: [stage])
             guard !plan.requests.isEmpty else {
                 search.result.inconclusive = String(
                     format: "At %.4g requests/s nothing is due within %.4g s: a longer --duration could tell.", rate, search.seconds)

@@ -9,8 +9,8 @@ from raw_backend import RawBackend
 from waiting import wait_until
 from wire_clients import HTTP1Client, HTTP2Client, assert_openai_error
 
-#: A term of 0.4 seconds, in which 200 bytes have to come.
-LIMITS = "timeouts: {request_body: 400ms}\nlimits: {request_body_bytes_per_second: %d}\n"
+#: Of a term, in milliseconds, and of the bytes that have to come in a second of it.
+LIMITS = "timeouts: {request_body: %dms}\nlimits: {request_body_bytes_per_second: %d}\n"
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 LENGTH = HEAD + b"Content-Length: 1000000\r\n\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -54,7 +54,7 @@ def has_answer(client):
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 def test_a_body_that_drips_is_refused(configured, scripted, framing):
-    program = configured(LIMITS % 500, scripted(), admin=True)
+    program = configured(LIMITS % (400, 500), scripted(), admin=True)
     with HTTP1Client(program.port) as client:
         client.send(LENGTH if framing == "length" else CHUNKED)
         pieces = drip(lambda: client.send(b" " if framing == "length" else b"1\r\n \r\n"), lambda: has_answer(client))
@@ -65,7 +65,7 @@ def test_a_body_that_drips_is_refused(configured, scripted, framing):
 
 
 def test_a_stream_that_drips_is_reset_and_others_go_on(configured, scripted):
-    program = configured(LIMITS % 500, scripted())
+    program = configured(LIMITS % (400, 500), scripted())
     with HTTP2Client(program.port) as client:
         slow = client.request(b"{", end=False)
 
@@ -79,13 +79,13 @@ def test_a_stream_that_drips_is_reset_and_others_go_on(configured, scripted):
 
 @pytest.mark.parametrize("rate", [500, 0], ids=["fast enough", "any pace will do"])
 def test_a_body_that_keeps_its_pace_arrives(configured, scripted, rate):
-    """For three terms: with five times what is asked for, or with next to nothing where nothing is."""
-    program = configured(LIMITS % rate, backend := scripted())
+    """For more than two terms: with five times what is asked for, or with next to nothing where nothing is."""
+    program = configured(LIMITS % (900, rate), backend := scripted())
     piece = b" " * (50 if rate else 1)
     with HTTP1Client(program.port) as client:
         client.send(CHUNKED)
         began = time.monotonic()
-        count = drip(lambda: client.send(b"%x\r\n%s\r\n" % (len(piece), piece)), lambda: time.monotonic() - began > 1.3)
+        count = drip(lambda: client.send(b"%x\r\n%s\r\n" % (len(piece), piece)), lambda: time.monotonic() - began > 2.0)
         client.send(b"2\r\n{}\r\n0\r\n\r\n")
         assert client.response().status == 200
     assert backend.requests[-1].body == piece * count + b"{}"
@@ -101,12 +101,12 @@ def test_two_that_talk_go_at_their_own_pace(configured, raw):
             body += connection.read(1)
         connection.send(b"%x\r\n%s\r\n0\r\n\r\n" % (body.count(b"1\r\n"), b"b" * body.count(b"1\r\n")))
 
-    program = configured(LIMITS % 500, raw(script))
+    program = configured(LIMITS % (900, 500), raw(script))
     with HTTP1Client(program.port) as client:
         client.send(CHUNKED.replace(b"application/json", b"text/plain"))
         client.send(b"1\r\nx\r\n")
         head = client.read_head()
         began = time.monotonic()
-        count = drip(lambda: client.send(b"1\r\nx\r\n"), lambda: time.monotonic() - began > 1.0)
+        count = drip(lambda: client.send(b"1\r\nx\r\n"), lambda: time.monotonic() - began > 2.0)
         client.send(b"0\r\n\r\n")
         assert client.read_body(head).body == b"a" + b"b" * (count + 1)
