@@ -16,7 +16,10 @@ extension RunReport {
             "Failed requests:",
             failed == 0 ? "0" : "\(failed)  " + errors.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }.joined(separator: ", "))
         line("Benchmark duration (s):", Self.number(durationSeconds))
-        if let offeredRate {
+        if let sessions, offeredRate != nil {
+            let rate = offeredRate.flatMap { $0 > 0 ? Self.number($0) : nil }
+            line("Offered sessions (1/s):", "\(rate ?? "all at once")  \(sessions) in all, \(workload.process), \(mode)")
+        } else if let offeredRate {
             line("Offered rate (req/s):", "\(Self.number(offeredRate))  \(workload.process), \(mode)")
         } else {
             line("Offered load:", "\(mode), each request sent when another has been answered")
@@ -44,6 +47,12 @@ extension RunReport {
         }
         lines.append("")
         lines.append(latencyTable.text)
+        let unanswered = unanswered("e2e")
+        if unanswered > 0, metrics["e2e"].map({ $0.count > 0 }) ?? false {
+            lines.append(
+                "* of the answered alone: \(unanswered) of \(completed + failed) requests failed, and this percentile of all is one of them"
+            )
+        }
         if stages.count > 1 { lines += ["", stageTable.text] }
         if !backends.isEmpty {
             lines += ["", "Requests per backend: " + backends.map { "\($0.name) \($0.requests)" }.joined(separator: ", ")]
@@ -69,9 +78,12 @@ extension RunReport {
             header: ["ms", "Mean", "Median", "P90", "P99", "P99.9", "Max"],
             rows: rows.compactMap { name, key in
                 guard let metric = metrics[key], metric.count > 0 else { return nil }
+                func cell(_ value: UInt64, _ percentile: Double) -> String {
+                    Self.milliseconds(value) + (isFailure(key, percentile: percentile) ? "*" : "")
+                }
                 return [
-                    name, Self.milliseconds(UInt64(metric.mean)), Self.milliseconds(metric.p50), Self.milliseconds(metric.p90),
-                    Self.milliseconds(metric.p99), Self.milliseconds(metric.p999), Self.milliseconds(metric.maximum),
+                    name, cell(UInt64(metric.mean), 100), cell(metric.p50, 50), cell(metric.p90, 90), cell(metric.p99, 99),
+                    cell(metric.p999, 99.9), cell(metric.maximum, 100),
                 ]
             })
     }

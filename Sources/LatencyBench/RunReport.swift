@@ -70,8 +70,10 @@ public struct RunReport: Codable, Sendable {
     /// Of the schedule; none in a closed loop.
     public var stages: [Stage]
     public var durationSeconds: Double
-    /// Nil in a closed loop, which sends as it is answered.
+    /// Requests a second by the schedule, of sessions their first ones alone: the others come as they are answered. Nil in a closed loop.
     public var offeredRate: Double?
+    /// Nil where every request is by itself.
+    public var sessions: Int?
     /// Without the warm-up, like all figures.
     public var sent: Int
     /// Requests that were due in the first so many seconds and are in no figure; nil in reports that do not tell.
@@ -98,6 +100,18 @@ public struct RunReport: Codable, Sendable {
     public var designEffects: [String: [String: Double]]?
 
     public var isValid: Bool { invalidReasons.isEmpty }
+
+    /// Requests that ended without the figure `metric`, of those that every request should have: as failures they are slower than any other.
+    public func unanswered(_ metric: String) -> Int {
+        guard metric.hasPrefix("ttft") || metric.hasPrefix("e2e") else { return 0 }
+        return max(0, completed + failed - Int(metrics[metric]?.count ?? 0))
+    }
+
+    /// Whether the percentile of all requests is a failure, so that the one of the answered says nothing about it.
+    public func isFailure(_ metric: String, percentile: Double) -> Bool {
+        let unanswered = unanswered(metric)
+        return unanswered > 0 && Double(completed + failed - unanswered) < percentile / 100 * Double(completed + failed)
+    }
     /// Of the prompt tokens that engines counted.
     public var hitRate: Double { promptTokens == 0 ? 0 : Double(cachedTokens) / Double(promptTokens) }
 
@@ -143,7 +157,11 @@ public struct RunReport: Codable, Sendable {
         func rate(_ count: Int) -> Double { seconds > 0 ? Double(count) / seconds : 0 }
         durationSeconds = seconds
         let active = Self.countedSeconds(plan.stages, run.settings).reduce(0, +)
-        let counted = plan.requests.count { $0.offsetNanoseconds >= run.settings.warmUpNanoseconds }
+        let followUps = Set(plan.requests.lazy.map(\.nextTurn).filter { $0 >= 0 })
+        let counted = plan.requests.indices.count {
+            plan.requests[$0].offsetNanoseconds >= run.settings.warmUpNanoseconds && !followUps.contains(Int32($0))
+        }
+        sessions = hasSessions ? plan.requests.count - followUps.count : nil
         let isOpen = Self.isOpen(run.settings.mode)
         offeredRate = isOpen ? (active > 0 ? Double(counted) / active : 0) : nil
         sent = measured.sent

@@ -27,6 +27,9 @@ extension LoadOptions {
         guard goals.goodput == nil || goodputTarget != nil else {
             throw ValidationError("--goodput: expected ttft:MS,tpot:MS,e2e:MS or a preset's name, found '\(goals.goodput ?? "")'")
         }
+        guard request.stream || goodputTarget?.tpotMilliseconds == nil else {
+            throw ValidationError("--goodput: a time per token needs an answer that is streamed, and --no-stream asks for none")
+        }
         _ = try process()
         _ = try stages()
         try checkTraceAlone()
@@ -116,6 +119,12 @@ extension LoadOptions {
     }
 
     func plan(salt: UInt64? = nil, stages: [ArrivalSchedule.Stage]? = nil) throws -> LoadPlan {
+        let plan = try scheduled(salt: salt, stages: stages)
+        guard !plan.requests.isEmpty else { throw ValidationError("the schedule has no request: expected a higher rate, or more time") }
+        return plan
+    }
+
+    private func scheduled(salt: UInt64?, stages: [ArrivalSchedule.Stage]?) throws -> LoadPlan {
         if let file = content.trace {
             var options = TraceOptions()
             options.timeScale = content.timeScale

@@ -149,6 +149,7 @@ struct BenchThreshold {
         case "rate": value = report.requestRate
         default:
             guard let wanted = Self.percentile(name), let metric = report.metrics[wanted.metric], metric.count > 0 else { return false }
+            if isUpper, report.isFailure(wanted.metric, percentile: wanted.percentile) { return false }
             value = metric.milliseconds(percentile: wanted.percentile)
         }
         return isUpper ? value < bound : value > bound

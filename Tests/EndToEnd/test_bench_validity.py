@@ -1,6 +1,8 @@
 """`swiftlet bench` about itself: its own queue is its lag, what it did not heed it says, and an invalid run passes nothing."""
 
 import json
+import re
+import signal
 import socket
 import threading
 import time
@@ -226,3 +228,15 @@ def test_a_server_that_takes_no_more_connections_is_not_stormed(tmp_path):
     assert len(backend.held) == 4, "what its one connection holds"
     # Rests of 10, 20, 40 ms and so on up to a second: eight in the first two seconds, then one in each.
     assert 5 <= backend.refused <= 30 + 8 + seconds
+
+
+def test_a_schedule_without_requests_is_a_mistake(engine):
+    assert "no request" in bench("run", engine.url, "--arrival", "constant", "--rate", 0.1, "--duration", 0.5, expect=64)
+
+
+def test_a_generator_that_cannot_follow_still_ends(engine):
+    """A hundred thousand requests due in a second: far more than it can send, and whoever stops it is heard."""
+    program = Program("bench", "run", f"{engine.url}/health", "--api", "plain", "--rate", 100_000, "--duration", 1, "--realtime", "off")
+    wait_until(lambda: any(re.search(r" [1-9]\d*/\d+ ", line) for line in program.stdout_lines + program.stderr_lines), 30, "answers")
+    program.process.send_signal(signal.SIGINT)
+    assert program.process.wait(30) == 130
