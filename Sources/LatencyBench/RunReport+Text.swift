@@ -63,6 +63,7 @@ extension RunReport {
                 "Generator lag p50 \(Self.milliseconds(lag.p50)), p99 \(Self.milliseconds(lag.p99)), max \(Self.milliseconds(lag.maximum)) ms"
                     + (environment.generatorSchedule.map { "; its threads: \($0)" } ?? ""))
         }
+        for note in notes { lines.append("NOTE: \(note)") }
         for reason in invalidReasons { lines.append("INVALID: \(reason)") }
         lines.append(String(repeating: "=", count: 54))
         return lines.joined(separator: "\n")

@@ -17,4 +17,16 @@ extension RunReport {
         let relative = relativeLagReason
         return invalidReasons.filter { $0 != relative }
     }
+
+    /// What makes a run invalid that is to tell whether a target holds: there the lag counts against the target's own times, of which it must
+    /// be no hundredth, instead of the latency, which may be far below.
+    func invalidReasons(for target: GoodputTarget) -> [String] {
+        let bound = [target.ttftMilliseconds, target.endToEndMilliseconds].compactMap { $0 }.min()
+        guard let bound, let lag = metrics["generator_lag"], offeredRate != nil, lag.count > 0, Double(lag.p99) > bound * 1e4 else {
+            return invalidReasonsOfDifferences
+        }
+        return invalidReasonsOfDifferences + [
+            "the generator's own lag has a p99 of \(Self.milliseconds(lag.p99)) ms, over 1 % of the target's \(Self.number(bound)) ms"
+        ]
+    }
 }

@@ -66,6 +66,8 @@ public struct RunReport: Codable, Sendable {
     public var streams: Bool
     /// `open`, `open, at most N under way` or `closed loop of N`.
     public var mode: String
+    /// How requests were made, by the options' names; nil in reports that do not tell.
+    public var conditions: [String: String]?
     public var workload: Workload
     /// Of the schedule; none in a closed loop.
     public var stages: [Stage]
@@ -83,7 +85,10 @@ public struct RunReport: Codable, Sendable {
     public var failed: Int
     public var errors: [String: Int]
     public var promptTokens: Int
+    /// Up to the prompt's of each request.
     public var cachedTokens: Int
+    /// Answers that told of more cached tokens than the prompt had; nil in reports that do not tell.
+    public var excessCachedCounts: Int?
     public var outputTokens: Int
     public var highestInFlight: Int
     public var requestRate: Double
@@ -140,6 +145,7 @@ public struct RunReport: Codable, Sendable {
         isPartial = run.isPartial
         self.environment = environment
         url = run.target.url
+        conditions = run.conditions
         api = run.settings.api.rawValue
         streams = run.settings.streams && run.settings.api != .plain
         let plan = run.plan
@@ -169,7 +175,9 @@ public struct RunReport: Codable, Sendable {
         completed = measured.good
         failed = measured.finished - measured.good
         errors = Dictionary(uniqueKeysWithValues: measured.outcomes.filter { $0.key != .good }.map { ($0.key.name, $0.value) })
-        (promptTokens, cachedTokens, outputTokens) = (measured.promptTokens, measured.cachedTokens, measured.outputTokens)
+        let excess = Self.excessCached(measured)
+        (promptTokens, cachedTokens, outputTokens) = (measured.promptTokens, measured.cachedTokens - excess.tokens, measured.outputTokens)
+        excessCachedCounts = excess.answers
         highestInFlight = measured.highestInFlight
         requestRate = rate(measured.good)
         outputTokenRate = rate(measured.outputTokens)
