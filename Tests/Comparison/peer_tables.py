@@ -6,6 +6,9 @@
 
 Every figure is the median over the runs of a row, with minimum and maximum in brackets. Ratios are medians of ratios: each run of Swiftlet
 by the run of the other proxy that has the same number, the two being neighbours in time. A row that was not run leaves its cells empty.
+
+Runs while the hypervisor took more than 5 % of the processors' time are left out where two others remain; where not, all count, and the figure
+is marked.
 """
 
 import argparse
@@ -22,13 +25,38 @@ OPENING, CLOSING = "<!-- measured -->", "<!-- /measured -->"
 PEERS = ["direct", "direct1", "nullproxy", "nginx", "haproxy", "haproxy-nodelay", "envoy", "nghttpx", "swiftlet", "smg", "sglang-router", "vllm-router"]
 
 
-def results(row):
-    """The good runs of a row, by peer and by number of the run; a peer with any failed request is left out, and told."""
+#: The share of the processors' time that the hypervisor may take before a run counts as disturbed, and how many others must remain.
+STEAL, UNDISTURBED = 0.05, 2
+MARK = "°"
+LEGEND = f"{MARK} Disturbed: fewer than two of its runs had the hypervisor take at most 5 % of the processors' time, so all of them count."
+
+
+def is_disturbed(run):
+    return run.get("steal", 0) > STEAL
+
+
+def kept(runs, disturbed=is_disturbed):
+    """Those that count, and the mark of their figure: the undisturbed ones if there are enough, else all."""
+    clean = [run for run in runs if not disturbed(run)]
+    if len(clean) >= UNDISTURBED or len(clean) == len(runs):
+        return clean, ""
+    return list(runs), MARK
+
+
+def figure(runs, read, digits=2):
+    counted, mark = kept(runs)
+    text = cell([read(run) for run in counted], digits)
+    return text and text + mark
+
+
+def results(row, condition=None):
+    """The good runs of a row, by peer and by number of the run; a peer with any failed request is left out, and told.
+    Some rows run in two conditions: `asis` and `warm`, processors kept awake."""
     path = pathlib.Path(HOME) / "results" / f"{row}.jsonl"
     runs, failed = {}, set()
     for line in path.read_text().splitlines() if path.exists() else ():
         result = json.loads(line)
-        if "skip" in result or result.get("cond") == "warm":
+        if "skip" in result or (condition and result.get("cond") != condition):
             continue
         if result.get("errors"):
             failed.add(result["peer"])
@@ -63,14 +91,16 @@ def columns(rows, read, digits=2, leave_out=()):
     """A table with a column for each row of the bench; `read` takes a figure out of one run."""
     found = {name: results(name) for name in rows}
     peers = order({peer for row in found.values() for peer in row} - set(leave_out))
-    cells = [(peer, [cell([read(run) for run in found[name].get(peer, {}).values()], digits) for name in rows]) for peer in peers]
+    cells = [(peer, [figure(found[name].get(peer, {}).values(), read, digits) for name in rows]) for peer in peers]
     return table([heading for heading in rows.values()], cells)
 
 
 def ratio(row, other, read=lambda run: run["cpu_us"]):
     runs = results(row)
     mine, theirs = runs.get("swiftlet", {}), runs.get(other, {})
-    return cell([read(mine[number]) / read(theirs[number]) for number in mine if number in theirs])
+    pairs, mark = kept([(mine[number], theirs[number]) for number in mine if number in theirs], lambda pair: any(map(is_disturbed, pair)))
+    text = cell([read(ours) / read(other_run) for ours, other_run in pairs])
+    return text and text + mark
 
 
 def ratios():
@@ -78,19 +108,22 @@ def ratios():
     return table(["R1", "R2", "R3", "R4", "R5"], rows)
 
 
-def latency(row, key, unit):
+def latency(row, key, unit, condition=None):
     """p50 and p99, and what each adds to asking the backend directly."""
-    runs = results(row)
+    runs = results(row, condition)
     if "direct" not in runs:
         return ""
-    direct = {quantile: statistics.median(run[key][quantile] for run in runs["direct"].values()) for quantile in ("p50", "p99")}
+    direct, direct_mark = kept(runs["direct"].values())
     rows = []
     for peer in order(runs):
         found = list(runs[peer].values())
-        middle, tail = ([run[key][quantile] for run in found] for quantile in ("p50", "p99"))
-        added = [f"+{statistics.median(values) - direct[name]:,.0f}" for values, name in ((middle, "p50"), (tail, "p99"))]
-        rows.append((peer, [cell(middle, 0), "" if peer.startswith("direct") else added[0], cell(tail, 0), "" if peer.startswith("direct") else added[1],
-                            "" if peer.startswith("direct") else cell([run["cpu_us"] for run in found])]))  # fmt: skip
+        counted, mark = kept(found)
+        cells = []
+        for quantile in ("p50", "p99"):
+            added = statistics.median(run[key][quantile] for run in counted) - statistics.median(run[key][quantile] for run in direct)
+            cells.append(figure(found, lambda run, quantile=quantile: run[key][quantile], 0))
+            cells.append("" if peer.startswith("direct") else f"{added:+,.0f}{mark or direct_mark}")
+        rows.append((peer, [*cells, "" if peer.startswith("direct") else figure(found, lambda run: run["cpu_us"])]))
     return table(["p50 µs", "added", "p99 µs", "added", f"CPU µs per {unit}"], rows)
 
 
@@ -110,9 +143,12 @@ def everything():
     parts = [
         ("CPU microseconds of the proxy per request:", columns(cpu, lambda run: run["cpu_us"], leave_out=("direct",))),
         ("Swiftlet's CPU by that of the others, medians of ratios:", ratios()),
-        ("HTTP/1.1 at 500 requests/s (R6h1):", latency("R6h1", "rtt", "request")),
-        ("HTTP/2 at 500 requests/s (R6h2):", latency("R6h2", "rtt", "request")),
-        ("gRPC at 500 requests/s (R6grpc):", latency("R6grpc", "rtt", "request")),
+        ("HTTP/1.1 at 500 requests/s (R6h1):", latency("R6h1", "rtt", "request", "asis")),
+        ("The same with processors kept awake:", latency("R6h1", "rtt", "request", "warm")),
+        ("HTTP/2 at 500 requests/s (R6h2):", latency("R6h2", "rtt", "request", "asis")),
+        ("The same with processors kept awake:", latency("R6h2", "rtt", "request", "warm")),
+        ("gRPC at 500 requests/s (R6grpc):", latency("R6grpc", "rtt", "request", "asis")),
+        ("The same with processors kept awake:", latency("R6grpc", "rtt", "request", "warm")),
         ("Each event of 64 streams, 5 ms apart, from the backend's stamp to the client (R7):", latency("R7", "event", "event")),
         ("The same 1 ms apart (R7fast):", latency("R7fast", "event", "event")),
         ("Events per second, flat out (R7max):", columns({"R7max": "events/s"}, lambda run: run["rate"], 0)),
@@ -123,7 +159,8 @@ def everything():
          columns(routers, lambda run: run["cpu_us"], 1)),
         ("Their memory after that load, MiB:", columns(routers, lambda run: run["rss"], 0)),
     ]  # fmt: skip
-    return "\n\n".join(f"{text}\n\n{rows}" for text, rows in parts if rows)
+    page = "\n\n".join(f"{text}\n\n{rows}" for text, rows in parts if rows)
+    return f"{page}\n\n{LEGEND}" if MARK in page else page
 
 
 def main():
