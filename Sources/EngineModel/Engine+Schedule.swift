@@ -17,7 +17,11 @@ extension Engine {
         var steps = Int.max
         for slot in running {
             let room = sequences[slot].blocks.count * configuration.blockSize - sequences[slot].computed
-            steps = min(steps, room, sequences[slot].outputLimit - sequences[slot].produced)
+            let produced = sequences[slot].produced
+            steps = min(steps, room, sequences[slot].outputLimit - produced)
+            if configuration.reportsProgress, let mark = Self.progressMarks.first(where: { $0 > produced }) {
+                steps = min(steps, mark - produced)
+            }
         }
         return max(1, steps)
     }
@@ -179,6 +183,9 @@ extension Engine {
             events.append(.token(sequences[slot].id, token))
         } else {
             sequences[slot].produceUnseen(1, blockSize: configuration.blockSize)
+            if configuration.reportsProgress, Self.progressMarks.contains(sequences[slot].produced) {
+                events.append(.progressed(sequences[slot].id, tokens: sequences[slot].produced, nanoseconds: end))
+            }
         }
         counters.generatedTokens &+= UInt64(steps)
         guard sequences[slot].produced == sequences[slot].outputLimit else { return false }
@@ -186,6 +193,9 @@ extension Engine {
         events.append(.finished(sequences[slot].id, sequences[slot].summary(end: end)))
         return true
     }
+
+    /// Tokens of a reply at which ``EngineEvent/progressed`` is reported.
+    private static let progressMarks = [16, 64]
 
     private mutating func prefilled(_ slot: Int, at end: UInt64, events: inout [EngineEvent]) {
         sequences[slot].firstToken = end

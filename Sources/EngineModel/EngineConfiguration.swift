@@ -17,6 +17,8 @@ public struct EngineConfiguration: Sendable, Equatable {
     /// Whether every token is reported, as a server needs it. Without, replies have no text, only ``EngineEvent/firstToken`` and
     /// ``EngineEvent/finished`` are reported of them, and ``Engine/advance(to:events:)`` takes many steps at once.
     public var reportsTokens: Bool
+    /// Whether, without tokens, ``EngineEvent/progressed`` is reported; it ends runs of equal steps.
+    public var reportsProgress = false
     /// Whether ``EngineEvent/blockStored``, ``EngineEvent/blockRemoved`` and ``EngineEvent/cacheCleared`` are reported.
     public var reportsBlocks: Bool
     /// nil when the engine serves no LoRA adapters.

@@ -73,6 +73,8 @@ public enum EngineEvent: Sendable, Equatable {
     case token(SequenceID, ReplyToken)
     /// A sequence's prefill is complete; instead of its tokens, when those are not reported.
     case firstToken(SequenceID, nanoseconds: UInt64)
+    /// A sequence has its 16th or 64th token; see ``EngineConfiguration/reportsProgress``.
+    case progressed(SequenceID, tokens: Int, nanoseconds: UInt64)
     /// A sequence is complete; its last token came just before.
     case finished(SequenceID, SequenceSummary)
     /// A sequence lost its blocks to others and will be recomputed.

@@ -61,9 +61,7 @@ extension DownstreamConnection {
         do throws(HTTP1Defect) {
             let view = UnsafeRawBufferPointer(bytes)
             guard let length = try parser.measureHead(view) else {
-                // From the first byte on: a byte now and then moves nothing.
-                if !isHeadTimed { setDeadline(loop.now &+ limits.requestHeadTimeoutNanoseconds) }
-                isHeadTimed = true
+                timeHead()
                 return nil
             }
             let exchange = makeExchange()

@@ -62,7 +62,7 @@ public final class DownstreamConnection: TransportConnection {
         isHandshaking = isTLS
         self.socket = consume socket
         try attach(descriptor: descriptor)
-        setDeadline(loop.now &+ (isTLS ? limits.handshakeTimeoutNanoseconds : limits.requestHeadTimeoutNanoseconds))
+        setDeadline(loop.now &+ (isTLS ? limits.handshakeTimeoutNanoseconds : limits.downstreamIdleTimeoutNanoseconds))
     }
 
     var parser: HTTP1HeadParser { listener.parser }
@@ -70,7 +70,7 @@ public final class DownstreamConnection: TransportConnection {
     // MARK: TLS
 
     override func handshakeFinished() {
-        setDeadline(loop.now &+ limits.requestHeadTimeoutNanoseconds)
+        setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds)
         // What was agreed is kept to: HTTP/1.1 after `h2` is no preface, and a preface after `http/1.1` no request.
         switch socket?.applicationProtocol {
         case .http2: startHTTP2()
@@ -95,7 +95,10 @@ public final class DownstreamConnection: TransportConnection {
 
     override func process(_ bytes: UnsafeMutableRawBufferPointer) -> Int {
         if case .detecting = phase {
-            guard detectProtocol(UnsafeRawBufferPointer(bytes)) else { return 0 }
+            guard detectProtocol(UnsafeRawBufferPointer(bytes)) else {
+                timeHead()
+                return 0
+            }
         }
         if case .http2 = phase {
             touchIdleDeadline()
@@ -107,6 +110,8 @@ public final class DownstreamConnection: TransportConnection {
             } else if http2.isFinished {
                 closesAfterFlush = true
                 flushLater()
+            } else if !isDraining, http2.headerBlockBeganAt == loop.now {
+                setDeadline(loop.now &+ limits.requestHeadTimeoutNanoseconds)
             }
             return bytes.count
         }
@@ -189,6 +194,12 @@ public final class DownstreamConnection: TransportConnection {
         if !isDraining, http2?.streams.isEmpty ?? true { setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds) }
     }
 
+    /// From a head's first byte on: a byte now and then moves nothing.
+    func timeHead() {
+        if !isHeadTimed { setDeadline(loop.now &+ limits.requestHeadTimeoutNanoseconds) }
+        isHeadTimed = true
+    }
+
     public override func deadlineReached() {
         if isHandshaking {
             handshakeFailed(.timeout)
@@ -216,7 +227,9 @@ public final class DownstreamConnection: TransportConnection {
 
     private func http2DeadlineReached() {
         guard let http2 else { return }
-        if http2.streams.isEmpty { return sayGoodbye(http2) }
+        // Until its last CONTINUATION nothing else may come on the connection (RFC 9113, 4.3): resetting the stream would not help.
+        let headEnd = http2.headerBlockBeganAt.map { $0 &+ limits.requestHeadTimeoutNanoseconds } ?? .max
+        if http2.streams.isEmpty || loop.now >= headEnd { return sayGoodbye(http2) }
         if isDraining { return isShutdownAnnounced ? refuseNewStreams(of: http2) : announceShutdown(of: http2) }
         let limit = limits.downstreamIdleTimeoutNanoseconds
         if !output.isEmpty, readerHasStopped(for: limit) { return close() }
@@ -228,7 +241,7 @@ public final class DownstreamConnection: TransportConnection {
             http2.ping()
         }
         // No oftener than sixteen times in the limit, however many streams fall due one after the other.
-        setDeadline(max(min(nextSilent, (pingedAt ?? readAt) &+ limit), loop.now &+ limit / 16))
+        setDeadline(min(headEnd, max(min(nextSilent, (pingedAt ?? readAt) &+ limit), loop.now &+ limit / 16)))
     }
 
     /// Whether output waits of which the client has taken nothing for so long, as far as deadlines have looked.

@@ -268,6 +268,12 @@ final class DownstreamStream: HTTP2Stream {
             connection.application.requestRefused(status: refusal.status, client: connection.peerAddress)
         }
         let headers = HeaderBlock()
+        if exchange.request.isGRPC {
+            headers.append("content-type", "application/grpc")
+            headers.append("grpc-status", refusal.grpcStatus)
+            headers.append("grpc-message", refusal.grpcMessage)
+            return exchange.respond(status: 200, headers: headers, ended: true)
+        }
         headers.append("content-type", "application/json")
         headers.append("content-length", decimal: refusal.body.utf8CodeUnitCount)
         exchange.respond(status: refusal.status, headers: headers)

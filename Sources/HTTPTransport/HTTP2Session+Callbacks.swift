@@ -14,6 +14,7 @@ extension HTTP2Session {
     /// A header section begins: a request's, an answer's, or trailers.
     func fieldsBegan(_ frame: nghttp2_headers) -> Bool {
         let id = frame.hd.stream_id
+        fieldsBeganAt = connection.loop.now
         guard frame.cat == NGHTTP2_HCAT_REQUEST else {
             fieldsStream = pointer(id)
             return true

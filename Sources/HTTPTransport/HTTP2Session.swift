@@ -30,6 +30,10 @@ final class HTTP2Session {
     /// The stream whose fields are being received, so that each of them needs no look-up. Unretained: `streams` holds it, and it is
     /// forgotten here when it leaves them.
     var fieldsStream: Unmanaged<HTTP2Stream>?
+    /// When those fields began, in the loop's nanoseconds.
+    var fieldsBeganAt: UInt64 = 0
+    /// The same; nil when no header block is open.
+    var headerBlockBeganAt: UInt64? { fieldsStream == nil ? nil : fieldsBeganAt }
 
     init(role: Role, connection: TransportConnection) {
         self.role = role

@@ -38,6 +38,10 @@ struct Refusal {
         }
     }
 
+    /// INVALID_ARGUMENT or RESOURCE_EXHAUSTED, as the router says for what it refuses itself.
+    var grpcStatus: StaticString { status == 431 ? "8" : "3" }
+    var grpcMessage: StaticString { status == 431 ? "Request header fields too large." : "Malformed HTTP request." }
+
     static let headTimeout = Refusal(
         408,
         #"{"error":{"message":"The request did not arrive in time.","type":"invalid_request_error","param":null,"code":"request_timeout"}}"#

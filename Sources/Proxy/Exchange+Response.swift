@@ -107,9 +107,17 @@ extension Exchange {
         worker.table.firstToken(decision.lease, now: firstTokenAt)
     }
 
+    private func noteProgress() {
+        let second = RoutingTable.progressEvents.second
+        nextProgress = scanner.dataEvents < second ? second : .max
+        guard let decision, firstTokenAt != 0 else { return }
+        worker.table.streamed(decision.lease, events: scanner.dataEvents, now: worker.loop.now)
+    }
+
     private func pass(_ bytes: UnsafeRawBufferPointer) {
         guard bytes.count > 0 else { return }
         if isEventStream, firstTokenAt == 0, scanner.firstEventSeen { noteFirstToken() }
+        if scanner.dataEvents >= nextProgress { noteProgress() }
         responseBytes &+= bytes.count
         lastByte = bytes[bytes.count &- 1]
         if !write(bytes) { attempt?.pauseResponse() }

@@ -26,7 +26,7 @@ extension Exchange {
             let usage = scanner.usage.map {
                 Usage(promptTokens: $0.promptTokens, cachedTokens: $0.cachedTokens, completionTokens: $0.completionTokens)
             }
-            uncounted(worker.table).use { $0.settle(decision.lease, usage: usage, now: now) }
+            uncounted(worker.table).use { $0.settle(decision.lease, usage: usage, events: scanner.dataEvents, now: now) }
         } else {
             worker.table.cancel(decision.lease, now: now, prefixHeld: firstTokenAt != 0)
         }

@@ -69,6 +69,8 @@ final class Exchange: DownstreamExchange {
     var isInspecting = false
     var scanner = ResponseScanner(kind: .other)
     var isEventStream = false
+    /// Events after which routing is told of the stream's progress next.
+    var nextProgress = RoutingTable.progressEvents.first
     var responseStatus = 0
     var responseBytes = 0
     var firstTokenAt: UInt64 = 0
@@ -128,6 +130,7 @@ final class Exchange: DownstreamExchange {
         isInspecting = false
         scanner = ResponseScanner(kind: .other)
         isEventStream = false
+        nextProgress = RoutingTable.progressEvents.first
         responseStatus = 0
         responseBytes = 0
         firstTokenAt = 0

@@ -11,9 +11,12 @@ public struct CostTerms: Sendable, Equatable {
     /// This request's uncached tokens × seconds per token.
     public var prefill = 0.0
     /// The price of KV memory: the seconds in which a mean answer ends there and frees its own, times the square of the share that those
-    /// in flight and this request will use. So it is little among groups with room, whose prefixes stay where they are, and grows
-    /// before one is full, where requests would wait for answers to end and lose their place to others.
+    /// in flight and this request will use when their answers are complete. So it is little among groups with room, whose prefixes stay
+    /// where they are.
     public var memory = 0.0
+    /// The price of memory that is about to be short: the same seconds times what is in use at this moment beyond nine tenths. There
+    /// requests wait for answers to end, or lose their place to others and are computed anew.
+    public var memoryWait = 0.0
     /// This request's decode steps, the share that depends on the batch counted over the relaxation horizon only.
     public var decode = 0.0
     /// The stall that this prefill imposes on the sequences now decoding there.
@@ -43,7 +46,7 @@ public struct CostTerms: Sendable, Equatable {
 
     @inline(__always)
     public var total: Double {
-        timeToFirstToken + memory + decode + stall + slowdown + queueBehind + eviction + lateness
+        timeToFirstToken + memory + memoryWait + decode + stall + slowdown + queueBehind + eviction + lateness
     }
 }
 
@@ -52,7 +55,7 @@ extension CostTerms {
     public var named: [(name: String, seconds: Double)] {
         [
             ("overhead", overhead), ("queue_wait", queueWait), ("prefill", prefill), ("memory", memory),
-            ("decode", decode), ("stall", stall),
+            ("memory_wait", memoryWait), ("decode", decode), ("stall", stall),
             ("slowdown", slowdown), ("queue_behind", queueBehind), ("eviction", eviction),
             ("warm_up", warmUp), ("adapter", adapter), ("distance", distance), ("lateness", lateness), ("total", total),
         ]
@@ -85,6 +88,8 @@ struct CostInputs {
     var stepScale = 1.0
     /// Share of prompt tokens that some group held when they came: how likely what is cached is asked for again.
     var reuseShare = 0.0
+    /// The time of the decision, as in `GroupLoad.decodesSince`.
+    var nowMicroseconds: UInt64 = 0
     /// Output tokens of a mean answer.
     var meanOutputTokens = 256.0
 
@@ -117,12 +122,14 @@ struct CostInputs {
         terms.distance = group.distanceSeconds
         let growth = rule.growthPerSequence * (running + 1) + contextGrowth * (group.tokensInUse + promptTokens)
         let demand = uncached + outputTokens
-        let fullness = (group.tokensInUse + demand) / capacity
-        terms.memory = rule.memory * fullness * fullness * meanOutputTokens * step * (1 + growth)
+        let present = group.tokensInUse(atMicroseconds: nowMicroseconds, tokenSeconds: step * (1 + growth)) + uncached
+        let answer = meanOutputTokens * step * (1 + growth)
+        terms.memory = rule.memoryPrice(fullness: (group.tokensInUse + demand) / capacity, answerSeconds: answer)
+        terms.memoryWait = rule.memoryWaitPrice(fullness: present / capacity, answerSeconds: answer)
         terms.decode = rule.decode * step * (outputTokens + feltTokens * growth)
         terms.stall = rule.stall * rule.decode * group.decodingSequences * terms.prefill
         terms.slowdown = rule.slowdown * rule.decode * feltTokens * running * step * (rule.growthPerSequence + contextGrowth * promptTokens)
-        let behind = min(arrivalsPerGroup * (terms.timeToFirstToken + terms.memory), rule.mostBehind)
+        let behind = min(arrivalsPerGroup * (terms.timeToFirstToken + terms.memory + terms.memoryWait), rule.mostBehind)
         terms.queueBehind = rule.queueBehind * behind * terms.prefill
         let overflow = max(group.heldTokens + group.activeOutputTokens + demand - capacity, 0)
         terms.eviction = rule.eviction * max(group.reuse, reuseShare) * min(overflow, demand) * perToken

@@ -3,11 +3,17 @@
 public struct CostRule: Sendable, Equatable {
     /// A second of decode counts as so much of a second until the first token: decode is a matter of the whole answer, first token one of
     /// its start, and routers are judged by the start.
-    public var decode = 0.25
-    /// Share of a mean answer's time that a full KV cache costs. Found by simulation: with twice as much, requests leave prefixes that they
-    /// would find in place again; with half as much, groups get full one by one.
-    public var memory = 0.15
-    public var stall = 1.0
+    public var decode = 0.1
+    /// Share of a mean answer's time that a full KV cache costs. Found by simulation: with half as much again, requests leave prefixes that
+    /// they would find in place again; with half as much, groups get full one by one.
+    public var memory = 0.1
+    /// Mean answers' times that the whole of a KV cache beyond `memoryWaitFrom` costs. Who joins a full group waits himself, and makes all
+    /// wait that come after him; with less than twice the time slow groups fill up.
+    public var memoryWait = 3.0
+    /// Share of the KV cache from which on `memoryWait` counts: above the share that the account may be wrong by.
+    public var memoryWaitFrom = 0.9
+    /// Chunked prefill lets those that decode take some of their steps meanwhile.
+    public var stall = 0.6
     public var slowdown = 1.0
     public var queueBehind = 1.0
     public var eviction = 1.0
@@ -15,7 +21,8 @@ public struct CostRule: Sendable, Equatable {
     /// Llama-70B on H100 (1.5) and 8B (4): attention reads every active token once a step.
     public var growthPerSequence = 0.001
     public var growthAtFullCache = 1.5
-    /// Bursts make the arrival rate an overestimate of who will really wait.
+    /// Bursts make the arrival rate an overestimate of who will really wait; without a bound the price of memory would multiply it, and a busy
+    /// fleet would follow its prefixes into full groups.
     public var mostBehind = 8.0
     /// Least seconds that a difference in batch size is taken to last, and the factor on what the arrivals say of it: simulation found
     /// that any makes requests leave their prefixes for a batch that is smaller for a moment. With much less than half a second two groups
@@ -28,7 +35,7 @@ public struct CostRule: Sendable, Equatable {
     public init() {}
 
     private static let fields: [(String, any WritableKeyPath<CostRule, Double> & Sendable)] = [
-        ("decode", \.decode), ("memory", \.memory),
+        ("decode", \.decode), ("memory", \.memory), ("memoryWait", \.memoryWait), ("memoryWaitFrom", \.memoryWaitFrom),
         ("stall", \.stall), ("slowdown", \.slowdown), ("queueBehind", \.queueBehind), ("eviction", \.eviction),
         ("growthPerSequence", \.growthPerSequence), ("growthAtFullCache", \.growthAtFullCache),
         ("mostBehind", \.mostBehind), ("leastHorizon", \.leastHorizon), ("horizon", \.horizon), ("band", \.band),
@@ -41,5 +48,14 @@ public struct CostRule: Sendable, Equatable {
         guard let field = Self.fields.first(where: { $0.0 == name }) else { return false }
         self[keyPath: field.1] = value
         return true
+    }
+
+    /// Seconds that so full a KV cache costs, where a mean answer takes `answerSeconds`.
+    @inline(__always)
+    func memoryPrice(fullness: Double, answerSeconds: Double) -> Double { memory * fullness * fullness * answerSeconds }
+
+    @inline(__always)
+    func memoryWaitPrice(fullness: Double, answerSeconds: Double) -> Double {
+        memoryWait * max(fullness - memoryWaitFrom, 0) * answerSeconds
     }
 }

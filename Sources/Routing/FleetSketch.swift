@@ -114,10 +114,11 @@ extension RoutingState {
         let now = fleet.times.clock
         let isOut = !loads[slot].isUsed || !loads[slot].isReady || loads[slot].isEjected(now: now) || now < loads[slot].saturatedUntil
         let fullness = loads[slot].tokensInUse / loads[slot].kvCapacityTokens
-        // As in the cost.
+        let tokenSeconds = loads[slot].decodeStepSeconds * (1 + cost.growthAtFullCache * fullness)
+        let present = loads[slot].tokensInUse(atMicroseconds: now / 1_000, tokenSeconds: tokenSeconds) / loads[slot].kvCapacityTokens
+        let answer = outputTokensExpected * tokenSeconds
         let memory =
-            cost.memory * fullness * fullness * outputTokensExpected * loads[slot].decodeStepSeconds
-            * (1 + cost.growthAtFullCache * fullness)
+            cost.memoryPrice(fullness: fullness, answerSeconds: answer) + cost.memoryWaitPrice(fullness: present, answerSeconds: answer)
         let (group, lane) = (slot >> 2, Int(slot & 3))
         fleet.sketches[group].fixed[lane] = Float(loads[slot].distanceSeconds + memory)
         fleet.sketches[group].perToken[lane] = isOut ? .infinity : Float(loads[slot].secondsPerToken * (1 + loads[slot].warmUpSlowness))

@@ -21,6 +21,8 @@ struct Booking: BitwiseCopyable {
     /// Whether its first token will tell of prefill alone, see `RoutingState.quietShare`.
     var isQuiet: Bool
     var firstTokenAt: UInt64 = 0
+    /// Its share of `GroupLoad.decodesSince`.
+    var decodesSince: UInt64 = 0
     // Whole numbers from here to `outputTokens`, so that what is added and taken away cancels exactly.
     /// Its share of `GroupLoad.activeTokens`.
     var activeTokens: Double

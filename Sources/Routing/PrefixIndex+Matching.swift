@@ -143,9 +143,7 @@ extension PrefixIndex {
         let depth = matched == 0 ? 0 : Int(holders[Int(holder)].matchDepth)
         let limit = max(min(quota, fairShare), 1)
         result.holder = holder
-        result.ticks = UInt32(truncatingIfNeeded: max(hashes.count, 1))
-        holders[Int(holder)].clock &+= result.ticks
-        holders[Int(holder)].window &+= result.ticks
+        holders[Int(holder)].clock &+= UInt32(truncatingIfNeeded: max(hashes.count, 1))
         result.stamp = holders[Int(holder)].clock
         result.deepest = matched
         if matched != 0 {
@@ -157,25 +155,23 @@ extension PrefixIndex {
             if position & (Self.prefetchSpan - 1) == depth & (Self.prefetchSpan - 1) {
                 prefetch(hashes, from: position, evictingFrom: holders[Int(holder)].count >= limit ? holder : nil)
             }
-            while holders[Int(holder)].count >= limit && holders[Int(holder)].oldest != parent { evictOldest(of: holder) }
+            while holders[Int(holder)].count >= limit && holders[Int(holder)].oldest != parent {
+                evictOldest(of: holder, keeping: parent)
+            }
             if holders[Int(holder)].count >= limit { break }
-            let block = allocateBlock()
-            // The arena could only free the parent itself.
-            guard block != 0, parent == 0 || blocks[parent].holder == holder else { break }
+            let block = allocateBlock(keeping: parent)
+            guard block != 0 else { break }
             blocks[block] = Block(
                 hash: hashes[position], nextInBucket: 0, nextHolder: 0, previousHolder: 0, newer: 0, older: 0, parent: parent,
-                stamp: result.stamp, holder: holder, holderCount: 0)
+                stamp: result.stamp, holder: holder, holderCount: 0, bornAt: result.stamp)
             linkToHash(block)
             linkToAge(block, behind: parent)
             holders[Int(holder)].count += 1
-            holders[Int(holder)].inUse &+= 1
             result.newBlocks += 1
             parent = block
         }
-        let oldest = holders[Int(holder)].oldestInUse
-        // What is older than the path is not in use any more, or never was: its end is the oldest then.
-        if oldest == 0 || blocks[oldest].stamp == result.stamp { holders[Int(holder)].oldestInUse = parent }
         result.deepest = parent
+        if parent != 0 { result.deepestBornAt = blocks[parent].bornAt }
         return result
     }
 
@@ -202,7 +198,7 @@ extension PrefixIndex {
     private static var prefetchSpan: Int { 16 }
 
     /// Makes the path that ends in `deepest` the newest, root first in age, and returns the root's former stamp.
-    private mutating func refresh(_ deepest: UInt32, stamp: UInt32, isFull: Bool) -> UInt32 {
+    mutating func refresh(_ deepest: UInt32, stamp: UInt32, isFull: Bool) -> UInt32 {
         let holder = Int(blocks[deepest].holder)
         let span = stamp &- blocks[holders[holder].oldest].stamp
         let tailAge = span - span / UInt32(Self.tailParts)
@@ -213,9 +209,6 @@ extension PrefixIndex {
         while index != 0 {
             rootStamp = blocks[index].stamp
             if isFull && stamp &- rootStamp > tailAge { holders[holder].rescued += 1 }
-            if !holders[holder].isInUse(rootStamp) { holders[holder].inUse &+= 1 }
-            // What it passes on its way to the front is the oldest then; at the front, `insert` finds the end of the path.
-            if holders[holder].oldestInUse == index { holders[holder].oldestInUse = blocks[index].newer }
             blocks[index].stamp = stamp
             let parent = blocks[index].parent
             if parent == 0 || blocks[index].newer != parent {

@@ -9,7 +9,7 @@
 /// takes the oldest, so what a holder keeps is closed under prefixes, and a hash found at depth `d` proves depths below `d`.
 /// Searches may therefore gallop, and can never count beyond a gap.
 ///
-/// Memory: 40 bytes a block and 8 to 16 for the table. Insertion, refresh and eviction are O(1) per block; removing a holder
+/// Memory: 48 bytes a block and 8 to 16 for the table. Insertion, refresh and eviction are O(1) per block; removing a holder
 /// is O(1), its blocks are reclaimed as others need room.
 struct PrefixIndex: ~Copyable {
     struct Block: BitwiseCopyable {
@@ -29,6 +29,10 @@ struct PrefixIndex: ~Copyable {
         var holder: UInt16
         /// How many holders the hash has; only a head's is kept.
         var holderCount: UInt16
+        /// Paths in flight that end here, and blocks one chunk deeper that such paths lead through; see `countInUse`.
+        var users: UInt32 = 0
+        /// The holder's clock when it became this block.
+        var bornAt: UInt32
     }
 
     struct Holder: BitwiseCopyable {
@@ -48,14 +52,8 @@ struct PrefixIndex: ~Copyable {
         var evicted: Float
         /// The clock when this life of the number began.
         var bornAt: UInt32
-        /// Chunks of the paths in flight, each path's counted whole: how far back on the clock they reach. See `countInUse`.
-        var window: UInt32 = 0
-        /// Blocks that were touched within it, and the oldest of them.
+        /// Blocks that paths in flight lead through.
         var inUse: UInt32 = 0
-        var oldestInUse: UInt32 = 0
-
-        @inline(__always)
-        func isInUse(_ stamp: UInt32) -> Bool { clock &- stamp < window }
     }
 
     /// What `insert` did, kept to undo it or to learn from it.
@@ -66,8 +64,8 @@ struct PrefixIndex: ~Copyable {
         var newBlocks: UInt32 = 0
         /// The stamp that all blocks of the path carry now.
         var stamp: UInt32 = 0
-        /// Ticks of the holder's clock that it took: the path's chunks.
-        var ticks: UInt32 = 0
+        /// The clock when the deepest block became one, to know it again.
+        var deepestBornAt: UInt32 = 0
         var holder: UInt16 = 0
         /// The stamps of the path's root and of its deepest matched block before; meaningful when something matched.
         var rootStamp: UInt32 = 0
@@ -161,22 +159,39 @@ struct PrefixIndex: ~Copyable {
     /// Blocks that the holder holds.
     func count(of holder: UInt16) -> Int { Int(holders[Int(holder)].count) }
 
-    /// Blocks of the holder that paths in flight use, each once: those touched since as many chunks ago as are in flight, the working set of
-    /// Denning (CACM 1968). Exact when paths are released in the order in which they were inserted.
+    /// Blocks of the holder that paths in flight lead through, each once, as far as it still holds them.
     func countInUse(of holder: UInt16) -> Int { Int(holders[Int(holder)].inUse) }
 
-    /// A path that `insert` counted as in flight is not any more.
-    mutating func release(_ insertion: Insertion) {
-        let index = Int(insertion.holder)
-        // The number may belong to another by now.
-        guard insertion.ticks > 0, Int32(bitPattern: insertion.stamp &- holders[index].bornAt) > 0 else { return }
-        holders[index].window &-= insertion.ticks
-        var oldest = holders[index].oldestInUse
-        while oldest != 0, !holders[index].isInUse(blocks[oldest].stamp) {
-            holders[index].inUse &-= 1
-            oldest = blocks[oldest].newer
+    /// A path that `insert` made is in flight. Costs as many steps as it has blocks that no other such path leads through.
+    mutating func retain(_ insertion: Insertion) {
+        var index = insertion.deepest
+        while index != 0 {
+            blocks[index].users &+= 1
+            if blocks[index].users > 1 { return }
+            holders[Int(insertion.holder)].inUse &+= 1
+            index = blocks[index].parent
         }
-        holders[index].oldestInUse = oldest
+    }
+
+    /// A path that was retained is not in flight any more.
+    mutating func release(_ insertion: Insertion) {
+        let index = Int(insertion.deepest)
+        // Its end may have been evicted meanwhile, and with it its use; the number may belong to another by now.
+        guard index != 0, blocks[index].bornAt == insertion.deepestBornAt, blocks[index].holder == insertion.holder,
+            Int32(bitPattern: insertion.stamp &- holders[Int(insertion.holder)].bornAt) > 0
+        else { return }
+        endUse(of: insertion.deepest)
+    }
+
+    /// One of those who use a block does not any more.
+    private mutating func endUse(of block: UInt32) {
+        var index = block
+        while index != 0, blocks[index].users > 0 {
+            blocks[index].users &-= 1
+            if blocks[index].users > 0 { return }
+            holders[Int(blocks[index].holder)].inUse &-= 1
+            index = blocks[index].parent
+        }
     }
 
     /// The chance that the holder's oldest block would be used again within one more residence time, 0...1: how likely its
@@ -209,7 +224,8 @@ struct PrefixIndex: ~Copyable {
 
     /// A block to fill: a free one, then one of a removed holder, then untouched memory, then the oldest of whoever exceeds
     /// the fair share.
-    mutating func allocateBlock() -> UInt32 {
+    /// - Parameter kept: a block that may not give way.
+    mutating func allocateBlock(keeping kept: UInt32) -> UInt32 {
         while freeBlock == 0 && retiredHolder != 0 { reclaimFromRetired() }
         if freeBlock == 0 && Int(firstUnusedBlock) < blocks.count {
             let block = firstUnusedBlock
@@ -217,7 +233,7 @@ struct PrefixIndex: ~Copyable {
             blocksInUse += 1
             return block
         }
-        if freeBlock == 0 { evictFromTheFullest() }
+        if freeBlock == 0 { evictFromTheFullest(keeping: kept) }
         let block = freeBlock
         if block != 0 {
             freeBlock = blocks[block].older
@@ -228,22 +244,33 @@ struct PrefixIndex: ~Copyable {
 
     /// A full arena means that somebody is above the fair share, or everybody is exactly at it. The cursor stays where it
     /// found one, so the search is paid for once per crowd of evictions.
-    private mutating func evictFromTheFullest() {
+    private mutating func evictFromTheFullest(keeping kept: UInt32) {
         let share = fairShare
         for _ in 0..<holders.count {
             let holder = holders[Int(quotaCursor)]
-            if holder.isLive && holder.count > share && holder.oldest != 0 { return evictOldest(of: quotaCursor) }
+            if holder.isLive && holder.count > share && holder.oldest != 0 { return evictOldest(of: quotaCursor, keeping: kept) }
             quotaCursor = Int(quotaCursor) + 1 < Int(firstUnusedHolder) ? quotaCursor + 1 : 1
         }
     }
 
-    mutating func evictOldest(of holder: UInt16) {
+    /// What is in use an engine cannot evict either: it becomes the newest instead, while there is anything else. Not more than a few such
+    /// paths in a row, so that an insertion into a cache that is nearly all in use stays cheap.
+    mutating func evictOldest(of holder: UInt16, keeping kept: UInt32 = 0) {
+        if holders[Int(holder)].inUse < holders[Int(holder)].count {
+            for _ in 0..<Self.mostRescues {
+                let oldest = holders[Int(holder)].oldest
+                if oldest == 0 || blocks[oldest].users == 0 { break }
+                _ = refresh(oldest, stamp: holders[Int(holder)].clock, isFull: false)
+            }
+        }
         let oldest = holders[Int(holder)].oldest
-        guard oldest != 0 else { return }
+        guard oldest != 0, oldest != kept else { return }
         holders[Int(holder)].evicted += 1
         forgetOldReuse(of: holder)
         free(oldest)
     }
+
+    private static var mostRescues: Int { 16 }
 
     /// Halves the counters now and then, so that `reuse` follows the last few thousand blocks rather than all of them.
     mutating func forgetOldReuse(of holder: UInt16) {
@@ -255,8 +282,10 @@ struct PrefixIndex: ~Copyable {
     /// Takes a block out of all lists and frees it.
     mutating func free(_ index: UInt32) {
         let holder = Int(blocks[index].holder)
-        if holders[holder].isInUse(blocks[index].stamp) { holders[holder].inUse &-= 1 }
-        if holders[holder].oldestInUse == index { holders[holder].oldestInUse = blocks[index].newer }
+        if blocks[index].users > 0 {
+            blocks[index].users = 1
+            endUse(of: index)
+        }
         unlinkFromAge(index)
         unlinkFromHash(index)
         holders[holder].count -= 1

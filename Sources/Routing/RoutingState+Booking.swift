@@ -22,6 +22,7 @@ extension RoutingState {
             insertion = index.insert(hashes, holder: holder, quota: loads[slot].shadowBlocks(tokensPerChunk: inputs.tokensPerChunk))
             matchIsPrefilled = depth > 0 && Int32(bitPattern: loads[slot].prefilledStamp &- insertion.matchStamp) >= 0
         }
+        self.index.retain(insertion)
         let cached = inputs.cachedTokens(on: loads[slot], depth: depth).rounded()
         let uncached = (inputs.promptTokens - cached).rounded()
         let output = inputs.outputTokens.rounded()
@@ -35,7 +36,7 @@ extension RoutingState {
             generation: leases.bookings[index].generation, nextFree: 0, slot: slot, groupGeneration: loads[slot].generation,
             awaitsFirstToken: true, isProbe: loads[slot].failures > 0, isStreamed: request.isStreamed,
             matchIsPrefilled: matchIsPrefilled, olderUnstreamed: 0, newerUnstreamed: 0, sequence: sequence, bookedAt: now,
-            presumedPrefilledAt: now &+ UInt64(min(2 * (ttft + terms.memory), 3_600) * 1e9),
+            presumedPrefilledAt: now &+ UInt64(min(2 * (ttft + terms.memory + terms.memoryWait), 3_600) * 1e9),
             isQuiet: loads[slot].tokensInUse + uncached + output <= Self.quietShare * loads[slot].kvCapacityTokens,
             activeTokens: active, uncachedTokens: uncached, outputTokens: output,
             queuedTokensAtBooking: loads[slot].tokensAhead, promptBytes: Double(max(request.promptBytes, 0)),
@@ -99,12 +100,20 @@ extension RoutingState {
         }
     }
 
-    mutating func settle(_ lease: Lease, usage: Usage?, now: UInt64) {
+    /// An answer goes on and has come in so many events. Answers take minutes where groups are slow or full: to learn from their ends alone
+    /// would be to learn of a slow group when it is full.
+    mutating func streamed(_ lease: Lease, events: Int, now: UInt64) {
+        guard let index = leases.index(of: lease), let slot = liveSlot(of: index) else { return }
+        let tokens = Int(Double(min(events, 1 << 20)) * min(tokensPerEvent.value, 1_024))
+        learnStep(slot, tokens: tokens, since: leases.bookings[index].firstTokenAt, now: now)
+    }
+
+    mutating func settle(_ lease: Lease, usage: Usage?, events: Int = 0, now: UInt64) {
         guard let index = leases.index(of: lease) else { return }
         if let slot = liveSlot(of: index) {
             leaveQueue(index, slot: slot, now: now)
             if let usage {
-                learn(from: usage, booking: leases.bookings[index], slot: slot)
+                learn(from: usage, events: events, booking: leases.bookings[index], slot: slot)
                 learnStep(slot, tokens: usage.completionTokens, since: leases.bookings[index].firstTokenAt, now: now)
             }
             if leases.bookings[index].isProbe { reportReachable(slot, now: now) }
@@ -134,6 +143,8 @@ extension RoutingState {
         guard leases.bookings[index].awaitsFirstToken else { return }
         let before = ownLoad(slot)
         leases.bookings[index].awaitsFirstToken = false
+        leases.bookings[index].decodesSince = now / 1_000
+        loads[slot].decodesSince &+= now / 1_000
         loads[slot].awaitingFirstToken -= 1
         loads[slot].queuedTokens -= leases.bookings[index].uncachedTokens
         if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
@@ -149,8 +160,9 @@ extension RoutingState {
             let booking = leases.bookings[index]
             let before = ownLoad(slot)
             loads[slot].inFlight -= 1
+            if !booking.awaitsFirstToken { loads[slot].decodesSince &-= booking.decodesSince }
             loads[slot].activeTokens -= booking.activeTokens
-            if booking.insertion.ticks > 0 {
+            if booking.insertion.deepest != 0 {
                 self.index.release(booking.insertion)
                 refreshPinned(slot)
             }

@@ -55,7 +55,7 @@ extension RoutingState {
         setPrefillDeviation(slot, loads[slot].prefillDeviation + distance * min(elapsed / 30, 1))
     }
 
-    /// Learns how long a decode step takes from the mean of one answer's, by what this batch should make of it.
+    /// Learns how long a decode step takes from the mean of one answer's so far, by what this batch should make of it.
     mutating func learnStep(_ slot: UInt32, tokens: Int, since first: UInt64, now: UInt64) {
         guard tokens >= Self.fewestSteps, first > 0, now > first else { return }
         let load = loads[slot]
@@ -77,7 +77,10 @@ extension RoutingState {
     }
 
     /// Learns tokens per byte and output length, and corrects the shadow of the engine's cache.
-    mutating func learn(from usage: Usage, booking: Booking, slot: UInt32) {
+    mutating func learn(from usage: Usage, events: Int, booking: Booking, slot: UInt32) {
+        if events > 0, usage.completionTokens > 0 {
+            tokensPerEvent.observe(numerator: Double(min(usage.completionTokens, 1 << 20)), denominator: Double(events))
+        }
         if usage.completionTokens > 0 {
             outputLogMean += outputLearning * (log(Double(min(usage.completionTokens, 1 << 20))) - outputLogMean)
             outputLearning = max(outputLearning / (1 + outputLearning), 0.02)

@@ -77,6 +77,8 @@ struct RoutingState: ~Copyable {
     var fadeCursor = 0
     /// One ratio for all: the text decides it more than the tokeniser, and in a comparison of groups it cancels out.
     var tokensPerByteRatio = RatioEstimate(numerator: 4_096, denominator: 16_384)
+    /// Output tokens in one event of a stream.
+    var tokensPerEvent = RatioEstimate(numerator: 64, denominator: 64)
     var tokensPerByte: Double { min(max(tokensPerByteRatio.value, 0.01), 4) }
     /// Mean of the logarithm of output lengths, in tokens; outputs are heavy-tailed, and one long answer must not count for all.
     var outputLogMean = 5.545

@@ -125,9 +125,17 @@ public final class RoutingTable: Sendable {
     /// rate. Not for answers that are not streamed: those are settled only.
     public func firstToken(_ lease: Lease, now: UInt64) { state.withLock { $0.firstToken(lease, now: now) } }
 
+    /// Events of a streamed answer after which `streamed` is to be called: early enough to learn of a slow group before it fills up, and
+    /// once more, so that the prefills of one moment do not decide.
+    public static var progressEvents: (first: Int, second: Int) { (16, 64) }
+
+    /// A streamed answer goes on and has come in `events` so far, which teaches how long the group's decode steps take.
+    public func streamed(_ lease: Lease, events: Int, now: UInt64) { state.withLock { $0.streamed(lease, events: events, now: now) } }
+
     /// The answer has ended well: everything booked is released, and `usage` teaches.
-    public func settle(_ lease: Lease, usage: Usage?, now: UInt64) {
-        state.withLock { $0.settle(lease, usage: usage, now: now) }
+    /// - Parameter events: in which a streamed answer came; 0 when nobody counted.
+    public func settle(_ lease: Lease, usage: Usage?, events: Int = 0, now: UInt64) {
+        state.withLock { $0.settle(lease, usage: usage, events: events, now: now) }
     }
 
     /// The request has ended otherwise: everything booked is released.

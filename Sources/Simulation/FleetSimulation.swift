@@ -176,6 +176,11 @@ struct FleetSimulation {
                 }
             case .finished(let id, let summary): finish(Int(id), summary, group: group)
             case .preempted: measured.preemptions += 1
+            case .progressed(let id, let tokens, let time):
+                let index = Int(id)
+                if let lease = progress[index].lease {
+                    routers[Int(progress[index].router)].table.streamed(lease, events: tokens, now: time)
+                }
             default: break
             }
         }

@@ -36,6 +36,7 @@ public struct SimulatedFleet: Sendable {
         var configuration = preset.configuration(blockSize: simulatedBlockTokens)
         if let cacheTokens { configuration.blockCount = cacheTokens / simulatedBlockTokens + 1 }
         configuration.reportsTokens = false
+        configuration.reportsProgress = true
         groups = Array(repeating: configuration, count: count)
         var prefill = StepLoad()
         prefill.addPrefill(tokens: configuration.maximumBatchedTokens, context: 0)

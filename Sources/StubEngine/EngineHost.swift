@@ -343,7 +343,7 @@ final class EngineHost: EventHandler {
                 guard let owner = owners.removeValue(forKey: id) else { continue }
                 metrics.sequenceFinished(summary, endsByStop: owner.generation.choices[owner.choice].endsByStop)
                 finish(owner.generation)
-            case .firstToken, .preempted, .blockStored, .blockRemoved, .cacheCleared:
+            case .firstToken, .progressed, .preempted, .blockStored, .blockRemoved, .cacheCleared:
                 break
             }
         }

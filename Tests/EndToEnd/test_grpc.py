@@ -14,6 +14,7 @@ import processes
 from frame_backend import FrameBackend
 from kserve import MESSAGES
 from waiting import wait_until
+from wire_clients import HTTP2Client, Response
 
 INFERENCE = "/inference.GRPCInferenceService"
 HEALTH = "/grpc.health.v1.Health"
@@ -333,6 +334,29 @@ def test_no_group_that_speaks_http2(serve, scripted):
         channel.unary_unary("/echo/Unary")(b"", timeout=5)
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
     assert backend.requests == []
+
+
+REFUSED_BY_THE_TRANSPORT = {
+    "malformed": ([(b":path", b"/echo/Unary#part")], b"3"),
+    "too many fields": ([(b":path", b"/echo/Unary"), *((b"x-%d" % number, b"v") for number in range(100))], b"8"),
+    "head too large": ([(b":path", b"/echo/Unary"), (b"x", b"v" * 65_600)], b"8"),
+}
+
+
+@pytest.mark.parametrize("fields, status", REFUSED_BY_THE_TRANSPORT.values(), ids=REFUSED_BY_THE_TRANSPORT)
+def test_call_that_the_transport_refuses(serve, fields, status):
+    """A call is told in trailers, never by HTTP's status and JSON."""
+    program = serve(f"h2c://127.0.0.1:{processes.unused_port()}")
+    with HTTP2Client(program.port, strict=False) as client:
+        path, *others = fields
+        head = [(b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"test"), path]
+        head += [(b"content-type", b"application/grpc"), (b"te", b"trailers"), *others]
+        client.connection.send_headers(1, head, end_stream=True)
+        client.responses[1] = Response(body=bytearray())
+        client.flush()
+        answer = client.response(1)
+    assert (answer.status, answer.value(b"content-type"), answer.value(b"grpc-status")) == (200, b"application/grpc", status)
+    assert answer.complete and not answer.body
 
 
 @pytest.mark.parametrize("way, code", [("dies", grpc.StatusCode.UNAVAILABLE), ("cancels", grpc.StatusCode.CANCELLED)])

@@ -223,6 +223,23 @@ def test_head_that_drips_is_refused(configured, scripted):
                 time.sleep(0.05)
 
 
+def test_connection_without_a_request_has_the_idle_time(configured, scripted):
+    """A pool that connects ahead of its requests is not cut off after the time that a head may take."""
+    program = configured("timeouts: {request_header: 300ms, downstream_idle: 60s}\n", scripted())
+    with HTTP1Client(program.port) as ahead, HTTP1Client(program.port) as begun:
+        # Accepted later than `ahead`: when its head is overdue, so would be one that `ahead` had owed.
+        begun.send(b"P")
+        begun.socket.settimeout(10)
+        assert begun.socket.recv(1) == b""
+        assert ahead.request(body=STREAM).response().status == 200
+
+
+def test_connection_without_a_request_ends_after_the_idle_time(configured, scripted):
+    program = configured("timeouts: {request_header: 60s, downstream_idle: 300ms}\n", scripted())
+    with HTTP1Client(program.port) as client:
+        assert client.ended()
+
+
 @pytest.mark.parametrize("protocol", ["http1", "http1 close", "http2"])
 def test_reader_that_stops_is_given_up(configured, scripted, protocol):
     async def script(exchange):

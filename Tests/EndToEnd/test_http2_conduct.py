@@ -1,5 +1,6 @@
 """What RFC 9113 asks of a server, frame by frame: SETTINGS, PING, windows, stream limits, priorities, and a drain with two GOAWAYs."""
 
+import contextlib
 import signal
 import socket
 import struct
@@ -135,6 +136,26 @@ def test_fields_over_several_continuations(serve, scripted):
         peer.send(frame(CONTINUATION, END_HEADERS, 1))
         wait_answer(peer, 1)
     assert backend.requests[0].target == b"/flooded"
+
+
+@pytest.mark.parametrize("drips", [False, True])
+def test_header_block_that_does_not_end(configured, scripted, drips):
+    """Its time is a request head's, not an idle connection's, also while a CONTINUATION drips."""
+    backend = scripted()
+    with Peer(configured("timeouts: {request_header: 500ms, downstream_idle: 60s}\n", backend).port) as peer:
+        peer.send(frame(HEADERS, END_STREAM, 1, POST))
+
+        rest = iter(frame(CONTINUATION, END_HEADERS, 1, b"\x00\x01x\x7f\x81\x7d" + b"v" * 16_000))
+
+        def is_over():
+            if drips and not peer.ended.is_set():
+                with contextlib.suppress(OSError):
+                    peer.send(bytes([next(rest)]))
+            return peer.ended.is_set()
+
+        wait_until(is_over, 10, "the end of the connection")
+        assert peer.goaway_code == 0
+    assert backend.requests == []
 
 
 async def answer_20_kib(exchange):

@@ -9,6 +9,7 @@ import Testing
         var configuration = EngineConfiguration(
             blockSize: 8, blockCount: 40, maximumSequences: 5, maximumBatchedTokens: 32, reportsTokens: false, reportsBlocks: true,
             stepTime: StepTimeModel(model: .llama3With8B, accelerator: .h100, tensorParallel: 1))
+        configuration.reportsProgress = seed % 3 == 0
         if seed % 2 == 1 { configuration.lora = LoRASettings(slots: 2, hostSlots: 3) }
         var fast = Engine(configuration: configuration)
         var slow = Engine(configuration: configuration)
@@ -39,6 +40,8 @@ import Testing
         fast.advance(to: .max, events: &fastEvents)
         step(&slow, to: .max, events: &slowEvents)
         #expect(fastEvents == slowEvents)
+        let progress = fastEvents.count { if case .progressed(_, let tokens, _) = $0 { tokens == 16 } else { false } }
+        #expect((progress > 10) == configuration.reportsProgress)
         #expect(fast.counters == slow.counters)
         #expect(fast.pool.evictionOrder == slow.pool.evictionOrder)
         #expect(fast.nextStepEnd == nil)

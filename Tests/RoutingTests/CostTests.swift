@@ -34,10 +34,28 @@ import Testing
         var load = load()
         load.activeTokens = 470_000
         let share = 476_656 / 500_000.0
-        let expected = 0.15 * share * share * 256 * 0.02 * (1 + 0.001 + 1.5 * 476_400 / 500_000)
+        let expected = 0.1 * share * share * 256 * 0.02 * (1 + 0.001 + 1.5 * 476_400 / 500_000)
         let terms = inputs().terms(on: load, depth: 0)
         #expect(abs(terms.memory - expected) < 1e-9)
         #expect(terms.timeToFirstToken == inputs().terms(on: self.load(), depth: 0).timeToFirstToken, "a price is no wait")
+    }
+
+    /// 470,000 tokens, of which 40,000 are outputs of 100 answers that have been decoding for 2 s, so that steps of 51 ms have made some
+    /// 4,000 of them: with the request's 6,400 the cache is 88 % full, and pays nothing. 20 s later all are made.
+    @Test func aCacheThatIsFullNowIsPricedFromNineTenthsOn() {
+        var load = load()
+        load.inFlight = 100
+        load.activeTokens = 470_000
+        load.activeOutputTokens = 40_000
+        load.decodesSince = 100 * 5_000_000
+        var inputs = inputs()
+        inputs.nowMicroseconds = 7_000_000
+        #expect(inputs.terms(on: load, depth: 0).memoryWait == 0)
+        inputs.nowMicroseconds = 27_000_000
+        let answer = 256 * 0.02 * (1 + 0.101 + 1.5 * 476_400 / 500_000)
+        #expect(abs(inputs.terms(on: load, depth: 0).memoryWait - 3 * (476_400 / 500_000 - 0.9) * answer) < 1e-9)
+        inputs.nowMicroseconds = 4_999_999
+        #expect(inputs.terms(on: load, depth: 0).memoryWait == 0, "the clock of the loop that saw the first tokens was ahead")
     }
 
     /// A copy of a prompt in a full cache costs what it evicts, as far as prompts are asked for again.
@@ -85,7 +103,7 @@ import Testing
     private func values(_ terms: CostTerms) -> [Double] {
         [
             terms.overhead, terms.queueWait, terms.prefill, terms.decode, terms.stall, terms.slowdown, terms.queueBehind, terms.eviction,
-            terms.memory, terms.total,
+            terms.memory, terms.memoryWait, terms.total,
         ]
     }
 }

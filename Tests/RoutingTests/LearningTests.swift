@@ -85,6 +85,30 @@ import Testing
         #expect(chosen[1] > 50)
     }
 
+    /// Long before an answer of a slow group ends, what has come of it tells of its decode steps; and what engines put into one event counts.
+    @Test(arguments: [1, 4])
+    func aSlowGroupIsKnownWhileItsAnswersRun(tokensPerEvent: Int) throws {
+        let table = RoutingTable(equalGroups(2))
+        var now: UInt64 = 0
+        for number in 0..<200 {
+            let decision = try table.pick(.distinct(number, chunkCount: 4), now: now).get()
+            table.firstToken(decision.lease, now: now + 20 * millisecond)
+            let usage = Usage(promptTokens: 256, cachedTokens: 0, completionTokens: 64 * tokensPerEvent)
+            table.settle(decision.lease, usage: usage, events: 64, now: now + 20 * millisecond)
+            now += 10 * millisecond
+        }
+        for number in 0..<300 {
+            let decision = try table.pick(.distinct(1_000 + number, chunkCount: 4), now: now).get()
+            let step = (table.name(of: decision.group) == "g0" ? 80 : 20) * millisecond
+            table.firstToken(decision.lease, now: now + 20 * millisecond)
+            table.streamed(decision.lease, events: 64, now: now + 20 * millisecond + UInt64(64 * tokensPerEvent - 1) * step)
+            now += 10 * millisecond
+        }
+        let groups = table.groups(now: now)
+        #expect(groups[0].decodeStepSeconds > 1.3 * groups[1].decodeStepSeconds)
+        #expect(groups.allSatisfy { $0.inFlight > 0 }, "no answer has ended")
+    }
+
     @Test func tokensPerByteFollowUsage() throws {
         let table = RoutingTable(equalGroups(1))
         for number in 0..<100 {

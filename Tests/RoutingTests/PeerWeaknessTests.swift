@@ -25,7 +25,8 @@ import Testing
             }
         }
         #expect(served.count == 4)
-        #expect(served.values.allSatisfy { $0 > 200 })
+        // A quarter of an even share at least.
+        #expect(served.values.allSatisfy { $0 > 125 }, "\(served.values)")
     }
 
     /// llm-d evicts the beginning of a prompt first, engines its end.
