@@ -178,6 +178,8 @@ final class DownstreamStream: HTTP2Stream {
     private var exchange: DownstreamExchange?
     private var headBytes = 0
     private var isTooLarge = false
+    /// The application never saw the head.
+    private var isRefused = false
 
     init(id: Int32, session: HTTP2Session, exchange: DownstreamExchange) {
         self.exchange = exchange
@@ -191,6 +193,7 @@ final class DownstreamStream: HTTP2Stream {
         renew(id: id)
         headBytes = 0
         isTooLarge = false
+        isRefused = false
         self.exchange = exchange
         exchange.stream = self
         exchange.request.version = .http2
@@ -263,6 +266,7 @@ final class DownstreamStream: HTTP2Stream {
 
     private func refuse(_ defect: HTTP1Defect) {
         guard let exchange else { return }
+        isRefused = true
         let refusal = Refusal(defect)
         if let connection = exchange.connection {
             connection.application.requestRefused(status: refusal.status, client: connection.peerAddress)
@@ -295,7 +299,7 @@ final class DownstreamStream: HTTP2Stream {
         exchange.stream = nil
         exchange.connection = nil
         let wasComplete = exchange.isResponseFinished && errorCode == 0
-        if !wasComplete && headComplete { exchange.cancelled() }
+        if !wasComplete && headComplete && !isRefused { exchange.cancelled() }
         connection?.streamFinished()
     }
 }
