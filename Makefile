@@ -35,7 +35,7 @@ SUITE_THREADS ?= 1
 APT_SWIFT := libncurses6 libsqlite3-0 libcurl4 libxml2 binutils libc6-dev libstdc++-12-dev pkg-config git ca-certificates tzdata
 APT_BUILD := libnghttp2-dev libssl-dev libsimdjson-dev libxxhash-dev libc-ares-dev libprotobuf-c-dev protobuf-c-compiler
 # Clients and tools of the tests.
-APT_TESTS := chromium libhttp-parser-dev python3 python3-venv curl openssl nghttp2-client nghttp2-proxy strace valgrind
+APT_TESTS := chromium libhttp-parser-dev python3 python3-venv curl openssl nghttp2-client nghttp2-proxy nghttp2-server strace valgrind
 # Whom `make compare-strictness` asks besides.
 APT_COMPARED := nginx-light haproxy
 

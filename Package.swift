@@ -103,7 +103,7 @@ let package = Package(
         .testTarget(name: "EventLoopTests", dependencies: ["EventLoop"], swiftSettings: swift),
         .testTarget(name: "TelemetryTests", dependencies: ["Telemetry"], swiftSettings: swift),
         .testTarget(name: "ConfigurationTests", dependencies: ["Configuration"], swiftSettings: swift),
-        .testTarget(name: "HTTPTransportTests", dependencies: ["HTTPTransport"], swiftSettings: swift),
+        .testTarget(name: "HTTPTransportTests", dependencies: ["CNghttp2", "EventLoop", "HTTPTransport"], swiftSettings: swift),
         .testTarget(
             name: "StubEngineTests", dependencies: ["EngineModel", "EventLoop", "HTTPTransport", "StubEngine"], swiftSettings: swift),
         .testTarget(name: "WorkloadTests", dependencies: ["Workload"], swiftSettings: swift),

@@ -130,6 +130,11 @@ extension SwiftletConfiguration {
                 "limits.buffered_body_bytes", expected: "limits.body_bytes (\(limits.bodyBytes)) or more",
                 found: "\(limits.bufferedBodyBytes)")
         }
+        if limits.connectionBufferBytes < limits.streamBufferBytes {
+            return Violation(
+                "limits.connection_buffer_bytes", expected: "limits.stream_buffer_bytes (\(limits.streamBufferBytes)) or more",
+                found: "\(limits.connectionBufferBytes)")
+        }
         if timeouts.connectNanoseconds > timeouts.responseNanoseconds {
             return Violation(
                 "timeouts.connect", expected: "timeouts.response or less",

@@ -171,6 +171,8 @@ extension Limits {
             .scalar("http2_upstream_connections", \.http2UpstreamConnections, .count(1...256)),
             .scalar("requests", \.requests, .count(1...(1 << 24))),
             .scalar("stream_buffer_bytes", \.streamBufferBytes, .size((16 << 10)...(64 << 20))),
+            .scalar("connection_buffer_bytes", \.connectionBufferBytes, .size((1 << 20)...(64 << 30))),
+            .scalar("request_body_bytes_per_second", \.requestBodyBytesPerSecond, .count(0...1_000_000_000)),
         ]
     }
 }

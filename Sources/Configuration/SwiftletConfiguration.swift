@@ -201,6 +201,10 @@ public struct Limits: Sendable, Equatable {
     public var requests = 65_536
     /// What one exchange may hold for a slow reader before its upstream is no longer read.
     public var streamBufferBytes = 256 << 10
+    /// What the connections of one loop hold in buffers.
+    public var connectionBufferBytes = 64 << 20
+    /// Of a request body, on average over `Timeouts.requestBodyNanoseconds`; 0: any pace.
+    public var requestBodyBytesPerSecond = 500
 
     public init() {}
 }

@@ -15,8 +15,10 @@ public final class ChunkPool {
     private var free: [UnsafeMutableRawPointer] = []
     private var long: [[UnsafeMutableRawPointer]]
     private(set) var longBytes = 0
+    /// What is lent at present: every byte that buffers of this pool occupy, filled or not.
+    public private(set) var lentBytes = 0
 
-    init() {
+    public init() {
         free.reserveCapacity(Self.keptChunks)
         long = Array(repeating: [], count: Self.longestShift - Self.chunkShift)
     }
@@ -41,6 +43,7 @@ public final class ChunkPool {
 
     /// - Parameter capacity: as `capacity(for:)` has it.
     func take(_ capacity: Int) -> UnsafeMutableRawPointer {
+        lentBytes &+= capacity
         if capacity == Self.chunkBytes { return free.popLast() ?? .allocate(byteCount: capacity, alignment: 64) }
         guard let place = Self.place(of: capacity), let chunk = long[place].popLast() else {
             return .allocate(byteCount: capacity, alignment: 64)
@@ -50,6 +53,7 @@ public final class ChunkPool {
     }
 
     func give(_ chunk: UnsafeMutableRawPointer, capacity: Int) {
+        lentBytes &-= capacity
         if capacity == Self.chunkBytes {
             if free.count < Self.keptChunks { free.append(chunk) } else { chunk.deallocate() }
         } else if let place = Self.place(of: capacity), longBytes &+ capacity <= Self.keptLongBytes {

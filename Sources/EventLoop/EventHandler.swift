@@ -66,6 +66,11 @@ open class EventHandler {
         }
     }
 
+    /// The same, where the deadline that stands is later or none does.
+    public final func setDeadline(noLaterThan nanoseconds: UInt64) {
+        if nanoseconds < deadline { setDeadline(nanoseconds) }
+    }
+
     /// Asks for `turnEnded()` once the present event has been served. Not of a handler that was detached.
     public final func callAtTurnEnd() {
         guard !awaitsTurnEnd, !isDetached else { return }

@@ -29,7 +29,7 @@ extension DownstreamConnection {
                 guard !(exchange?.isBodyPaused ?? false) else { return taken }
                 let count = min(remaining, rest.count)
                 taken &+= count
-                setDeadline(loop.now &+ limits.requestBodyTimeoutNanoseconds)
+                bodyPace.received(count, at: loop.now)
                 phase = .body(remaining: remaining &- count)
                 exchange?.bodyReceived(UnsafeRawBufferPointer(rebasing: rest[..<count]))
                 if count == remaining { endRequest() }
@@ -84,6 +84,7 @@ extension DownstreamConnection {
         response = HTTP1Response()
         response.requestKeepsAlive =
             parser.connectionPersists(request.headers, isHTTP10: request.version == .http10) && keepsAliveAllowed
+        bodyPace = BodyPace(now: loop.now)
         setDeadline(loop.now &+ limits.requestBodyTimeoutNanoseconds)
         switch framing {
         case .length(let length): phase = .body(remaining: length)
@@ -101,7 +102,7 @@ extension DownstreamConnection {
     private func processChunks(_ bytes: UnsafeMutableRawBufferPointer) -> Int? {
         do throws(HTTP1Defect) {
             guard let progress = try chunkedDecoder?.decode(bytes) else { return nil }
-            setDeadline(loop.now &+ limits.requestBodyTimeoutNanoseconds)
+            bodyPace.received(progress.inputBytes, at: loop.now)
             if progress.bodyBytes > 0 {
                 exchange?.bodyReceived(UnsafeRawBufferPointer(rebasing: bytes[..<progress.bodyBytes]))
             }

@@ -31,6 +31,8 @@ public final class DownstreamConnection: TransportConnection {
     var chunkedDecoder: ChunkedDecoder?
     var exchange: DownstreamExchange?
     var response = HTTP1Response()
+    /// HTTP/1: of the request's body that comes.
+    var bodyPace = BodyPace(now: 0)
     /// The deadline of a head that has begun stands.
     var isHeadTimed = false
     private var bytesSentAtDeadline: UInt64?
@@ -217,12 +219,27 @@ public final class DownstreamConnection: TransportConnection {
         case .head where !input.isEmpty: refuse(.headTimeout)
         // Held back by us, on behalf of a backend that does not take it; the wait for that has a limit of its own.
         case .body where exchange?.isBodyPaused ?? false, .chunkedBody where exchange?.isBodyPaused ?? false:
+            bodyPace.restart(at: loop.now)
             setDeadline(loop.now &+ limits.requestBodyTimeoutNanoseconds)
-        case .body, .chunkedBody, .trailers: refuseRest(.bodyTimeout)
+        case .body, .chunkedBody, .trailers: judgeBody()
         // The backend's silence has a limit of its own.
         case .answering where exchange != nil: setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds)
         default: close()
         }
+    }
+
+    private func judgeBody() {
+        // Where the answer has begun the two talk to each other, at a pace of their own.
+        let pace = exchange?.isResponseStarted ?? false ? 0 : limits.requestBodyBytesPerSecond
+        switch bodyPace.judge(at: loop.now, term: limits.requestBodyTimeoutNanoseconds, bytesPerSecond: pace) {
+        case .fine(let next): setDeadline(next)
+        case .tooSlow: refuseRest(.bodyTimeout)
+        }
+    }
+
+    /// HTTP/2: a request has begun whose body is to come.
+    func bodyBegan() {
+        if !isDraining { setDeadline(noLaterThan: loop.now &+ limits.requestBodyTimeoutNanoseconds) }
     }
 
     private func http2DeadlineReached() {
@@ -241,7 +258,8 @@ public final class DownstreamConnection: TransportConnection {
             http2.ping()
         }
         // No oftener than sixteen times in the limit, however many streams fall due one after the other.
-        setDeadline(min(headEnd, max(min(nextSilent, (pingedAt ?? readAt) &+ limit), loop.now &+ limit / 16)))
+        let pause = min(limit, limits.requestBodyTimeoutNanoseconds) / 16
+        setDeadline(min(headEnd, max(min(nextSilent, (pingedAt ?? readAt) &+ limit), loop.now &+ pause)))
     }
 
     /// Whether output waits of which the client has taken nothing for so long, as far as deadlines have looked.

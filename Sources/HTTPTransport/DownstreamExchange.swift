@@ -152,7 +152,13 @@ open class DownstreamExchange {
     public final func resumeBody() {
         guard isBodyPaused else { return }
         isBodyPaused = false
-        if let stream { stream.resume() } else { connection?.resumeInput() }
+        if let stream {
+            stream.bodyPace.restart(at: stream.session.connection.loop.now)
+            stream.resume()
+        } else {
+            connection?.bodyPace.restart(at: connection?.loop.now ?? 0)
+            connection?.resumeInput()
+        }
     }
 }
 
@@ -180,9 +186,11 @@ final class DownstreamStream: HTTP2Stream {
     private var isTooLarge = false
     /// The application never saw the head.
     private var isRefused = false
+    fileprivate var bodyPace: BodyPace
 
     init(id: Int32, session: HTTP2Session, exchange: DownstreamExchange) {
         self.exchange = exchange
+        bodyPace = BodyPace(now: session.connection.loop.now)
         super.init(id: id, session: session)
         exchange.stream = self
         exchange.request.version = .http2
@@ -194,6 +202,7 @@ final class DownstreamStream: HTTP2Stream {
         headBytes = 0
         isTooLarge = false
         isRefused = false
+        bodyPace = BodyPace(now: movedAt)
         self.exchange = exchange
         exchange.stream = self
         exchange.request.version = .http2
@@ -250,10 +259,13 @@ final class DownstreamStream: HTTP2Stream {
         request.headers.joinCookies()
         if request.isGRPC { session.carriesGRPC = true }
         exchange.headReceived()
-        if !endsWithHead, exchange.isOpen { exchange.continueIfExpected() }
+        guard !endsWithHead, exchange.isOpen else { return }
+        exchange.connection?.bodyBegan()
+        exchange.continueIfExpected()
     }
 
     override func dataReceived(_ bytes: UnsafeRawBufferPointer) {
+        bodyPace.received(bytes.count, at: movedAt)
         exchange.map(uncounted)?.use { if $0.isOpen { $0.bodyReceived(bytes) } }
     }
 
@@ -290,6 +302,16 @@ final class DownstreamStream: HTTP2Stream {
     /// A gRPC call may stay open in silence: its client sends when it likes.
     override var waitsForPeer: Bool {
         super.waitsForPeer || !headComplete || (!receivedEnd && !isPaused && exchange?.request.isGRPC == false)
+    }
+
+    override func judgePace(at now: UInt64) -> UInt64? {
+        guard headComplete, !receivedEnd, !isPaused, let exchange, !exchange.request.isGRPC, !exchange.isResponseStarted else {
+            return .max
+        }
+        let limits = session.connection.limits
+        let (term, pace) = (limits.requestBodyTimeoutNanoseconds, limits.requestBodyBytesPerSecond)
+        guard case .fine(let next) = bodyPace.judge(at: now, term: term, bytesPerSecond: pace) else { return nil }
+        return next
     }
 
     override func closed(errorCode: UInt32) {

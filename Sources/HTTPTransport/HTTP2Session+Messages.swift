@@ -66,8 +66,8 @@ extension HTTP2Session {
         connection.flushLater()
     }
 
-    /// Gives up the streams whose peer has done nothing for so long though it was its turn: one timer and a look at all, instead of
-    /// a timer for each.
+    /// Gives up the streams whose peer has done nothing for so long though it was its turn, or too little: one timer and a look at all,
+    /// instead of a timer for each.
     /// - Returns: when the next stream is due unless it moves, and when one moved last.
     func endSilentStreams(after nanoseconds: UInt64) -> (next: UInt64, lastMove: UInt64) {
         let now = connection.loop.now
@@ -80,7 +80,11 @@ extension HTTP2Session {
                 stream.movedAt = now
                 stream.peerIsSilent()
             } else {
-                next = min(next, stream.movedAt &+ nanoseconds)
+                guard let nextLook = stream.judgePace(at: now) else {
+                    stream.peerIsSilent()
+                    continue
+                }
+                next = min(next, stream.movedAt &+ nanoseconds, nextLook)
             }
         }
         return (next, lastMove)
@@ -94,6 +98,8 @@ extension HTTP2Session {
 
     func credit(_ stream: HTTP2Stream, _ bytes: Int) {
         guard let session else { return }
+        stream.bytesBeforeWiderWindow &-= bytes
+        if stream.bytesBeforeWiderWindow <= 0 { widenWindow(of: stream) }
         nghttp2_session_consume(session, stream.id, bytes)
     }
 

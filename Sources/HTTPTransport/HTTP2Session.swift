@@ -24,6 +24,8 @@ final class HTTP2Session {
     var stalled: [HTTP2Stream] = []
     private(set) var isInsideLibrary = false
     private let memory: HTTP2Memory
+    /// Of a client's session.
+    private let promises: WindowPromises?
     private var spareStreams: [HTTP2Stream] = []
     /// Of messages sent.
     var requestIDs = 0
@@ -39,6 +41,7 @@ final class HTTP2Session {
         self.role = role
         self.connection = connection
         memory = HTTP2Memory.shared(by: connection.loop)
+        promises = role == .client ? WindowPromises.shared(by: connection.loop) : nil
         conduct = PeerConduct(limits: connection.limits, now: connection.loop.now)
         start()
     }
@@ -60,6 +63,7 @@ final class HTTP2Session {
         guard nghttp2_option_new(&option) == 0 else { return }
         defer { nghttp2_option_del(option) }
         let limits = connection.limits
+        let streamWindow = role == .client ? limits.firstUpstreamWindowBytes : limits.streamWindowBytes
         nghttp2_option_set_no_auto_window_update(option, 1)
         nghttp2_option_set_no_closed_streams(option, 1)
         nghttp2_option_set_max_send_header_block_length(option, limits.headBytes * 2)
@@ -79,7 +83,7 @@ final class HTTP2Session {
             nghttp2_settings_entry(
                 settings_id: Int32(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS.rawValue), value: UInt32(limits.streamsPerConnection)),
             nghttp2_settings_entry(
-                settings_id: Int32(NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE.rawValue), value: UInt32(limits.streamWindowBytes)),
+                settings_id: Int32(NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE.rawValue), value: UInt32(streamWindow)),
             nghttp2_settings_entry(
                 settings_id: Int32(NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE.rawValue), value: UInt32(limits.headBytes)),
         ]
@@ -96,7 +100,10 @@ final class HTTP2Session {
         let open = streams
         streams = []
         fieldsStream = nil
-        for stream in open { stream.closed(errorCode: UInt32(NGHTTP2_INTERNAL_ERROR.rawValue)) }
+        for stream in open {
+            takeBackPromise(to: stream)
+            stream.closed(errorCode: UInt32(NGHTTP2_INTERNAL_ERROR.rawValue))
+        }
         stalled = []
         guard let session else { return }
         self.session = nil
@@ -128,7 +135,7 @@ final class HTTP2Session {
         guard let session, !isInsideLibrary else { return }
         isInsideLibrary = true
         let connection = connection
-        while connection.output.count < connection.limits.outputHighWaterBytes {
+        while connection.output.count < connection.highWaterBytes {
             var data: UnsafePointer<UInt8>?
             let count = nghttp2_session_mem_send(session, &data)
             guard count > 0, let data else { break }
@@ -153,6 +160,7 @@ final class HTTP2Session {
     }
 
     func remove(_ stream: HTTP2Stream) {
+        takeBackPromise(to: stream)
         let last = streams.removeLast()
         if last !== stream {
             last.place = stream.place
@@ -181,10 +189,34 @@ final class HTTP2Session {
         return nghttp2_session_want_read(session) == 0 && nghttp2_session_want_write(session) == 0
     }
 
-    /// Bytes that may wait on one stream before its source is stopped.
+    /// Bytes that may wait on one stream before its source is stopped; never less than `leastQueuedBytesPerStream`.
     var streamHighWaterBytes: Int {
+        if connection.isShortOfRoom { return TransportLimits.leastQueuedBytesPerStream }
         let share = TransportLimits.queuedBytesPerConnection / max(1, streams.count)
         return min(connection.limits.outputHighWaterBytes, max(TransportLimits.leastQueuedBytesPerStream, share))
+    }
+
+    /// Of a new stream. What clients may send is one window from the start, and the connection's is little more.
+    var bytesBeforeWiderWindow: Int { role == .client ? connection.limits.firstUpstreamWindowBytes / 2 : .max }
+
+    /// Called when a backend has sent half of a first window and its client has taken it: lets it send more from now on, if there is room.
+    /// In the place of the first WINDOW_UPDATE that would be due anyway.
+    func widenWindow(of stream: HTTP2Stream) {
+        let (limits, first) = (connection.limits, connection.limits.firstUpstreamWindowBytes)
+        let more = limits.streamWindowBytes &- first
+        guard !connection.isShortOfRoom, promises?.make(more, within: limits.connectionBufferBytes / 2) ?? false else {
+            stream.bytesBeforeWiderWindow = first / 2
+            return
+        }
+        stream.bytesBeforeWiderWindow = .max
+        stream.promisedBytes = more
+        nghttp2_session_set_local_window_size(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream.id, Int32(limits.streamWindowBytes))
+    }
+
+    private func takeBackPromise(to stream: HTTP2Stream) {
+        guard stream.promisedBytes > 0 else { return }
+        promises?.giveBack(stream.promisedBytes)
+        stream.promisedBytes = 0
     }
 
     /// Streams that the peer lets us have open at once.

@@ -19,6 +19,10 @@ class HTTP2Stream {
     final var movedAt: UInt64
     /// Bytes received while the receiver was paused.
     final var uncredited = 0
+    /// What a backend has to send before its window is widened.
+    final var bytesBeforeWiderWindow: Int
+    /// By how much it was.
+    final var promisedBytes = 0
     final var isPaused = false
     /// HEADERS that come now are trailers.
     final var headComplete = false
@@ -29,6 +33,7 @@ class HTTP2Stream {
         self.id = id
         self.session = session
         movedAt = session.connection.loop.now
+        bytesBeforeWiderWindow = session.bytesBeforeWiderWindow
         sendQueue = ByteBuffer(pool: session.connection.loop.chunks)
     }
 
@@ -41,6 +46,7 @@ class HTTP2Stream {
         receivedEnd = false
         movedAt = uncounted(session.connection).use { uncounted($0.loop).use { $0.now } }
         uncredited = 0
+        bytesBeforeWiderWindow = uncounted(session).use { $0.bytesBeforeWiderWindow }
         isPaused = false
         headComplete = false
         endsWithHead = false
@@ -62,6 +68,8 @@ class HTTP2Stream {
     func sendQueueDrained() {}
     /// It is the peer's turn: to read, or to send what it began.
     var waitsForPeer: Bool { !sendQueue.isEmpty }
+    /// When the peer's pace is to be looked at again, if it has one to keep to; nil: it is too slow.
+    func judgePace(at now: UInt64) -> UInt64? { .max }
     /// It was the peer's turn for too long.
     func peerIsSilent() { session.reset(self, errorCode: 8 /* CANCEL, RFC 9113 section 7 */) }
 
@@ -72,7 +80,9 @@ class HTTP2Stream {
         if sendQueue.isEmpty { turnBegins() }
         sendQueue.append(bytes)
         resumeIfDeferred()
-        guard sendQueue.count > uncounted(session).use({ $0.streamHighWaterBytes }) else { return true }
+        guard sendQueue.count >= TransportLimits.leastQueuedBytesPerStream,
+            sendQueue.count >= uncounted(session).use({ $0.streamHighWaterBytes })
+        else { return true }
         hasStalledSource = true
         return false
     }
@@ -98,11 +108,11 @@ class HTTP2Stream {
 
     // MARK: Receiving
 
-    /// Takes received bytes: credited at once, or when the receiver goes on.
+    /// Takes received bytes: credited at once, or, where they have filled the receiver, when that goes on.
     final func received(_ bytes: UnsafeRawBufferPointer) {
         movedAt = session.connection.loop.now
-        uncounted(session).use { if isPaused { $0.holdBack(bytes.count, of: self) } else { $0.credit(self, bytes.count) } }
         dataReceived(bytes)
+        uncounted(session).use { if isPaused { $0.holdBack(bytes.count, of: self) } else { $0.credit(self, bytes.count) } }
     }
 
     final func resume() {

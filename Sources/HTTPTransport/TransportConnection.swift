@@ -49,6 +49,8 @@ open class TransportConnection: EventHandler {
     func peerClosed() {}
     /// A read or write failed.
     func transportFailed() {}
+    /// A write failed; what the peer said before may still wait to be read.
+    func sendingFailed() { transportFailed() }
     /// The first writable edge: a connect came back. Returns false when it failed.
     func connected() -> Bool { true }
     /// The TLS handshake is done.
@@ -94,7 +96,9 @@ open class TransportConnection: EventHandler {
             hasUnreadInput = false
             let pending = input.count
             if pending > 0 { memcpy(loop.readBuffer.baseAddress!, input.readable.baseAddress!, pending) }
-            let room = UnsafeMutableRawBufferPointer(rebasing: loop.readBuffer[pending...])
+            let most =
+                isShortOfRoom ? min(pending &+ TransportLimits.readBytesWhenShort, EventLoop.readBufferBytes) : EventLoop.readBufferBytes
+            let room = UnsafeMutableRawBufferPointer(rebasing: loop.readBuffer[pending..<most])
             let result = socket!.read(into: room)
             if isTLS {
                 advanceTLS(result)
@@ -175,11 +179,11 @@ open class TransportConnection: EventHandler {
             case .wouldBlock:
                 isWriteBlocked = true
             case .endOfStream, .failed:
-                transportFailed()
+                sendingFailed()
                 return
             }
         }
-        if hasStalledSource, output.count <= limits.outputLowWaterBytes {
+        if hasStalledSource, output.count <= lowWaterBytes {
             hasStalledSource = false
             outputDrained()
         }
@@ -218,10 +222,16 @@ open class TransportConnection: EventHandler {
     var isReadyToWrite: Bool { true }
 
     final var isAboveHighWater: Bool {
-        guard output.count > limits.outputHighWaterBytes else { return false }
+        guard output.count > TransportLimits.leastQueuedBytesPerStream, output.count > highWaterBytes else { return false }
         hasStalledSource = true
         return true
     }
+
+    /// Half of what the connections of this loop may hold is taken: each gets by with the least from here on.
+    final var isShortOfRoom: Bool { uncounted(loop).use { uncounted($0.chunks).use { $0.lentBytes } } > limits.connectionBufferBytes / 2 }
+    /// Output that may wait before its source is stopped, and what may be left of it when the source goes on.
+    final var highWaterBytes: Int { isShortOfRoom ? TransportLimits.leastQueuedBytesPerStream : limits.outputHighWaterBytes }
+    private final var lowWaterBytes: Int { isShortOfRoom ? TransportLimits.leastQueuedBytesPerStream / 4 : limits.outputLowWaterBytes }
 
     // MARK: Closing
 

@@ -14,6 +14,11 @@ public struct TransportLimits: Sendable, Equatable {
     /// Output that waits for a slow reader before its source is stopped, and what is left when it may go on.
     public var outputHighWaterBytes = 256 << 10
     public var outputLowWaterBytes = 64 << 10
+    /// What the connections of one loop hold in buffers, mostly answers for clients that read slowly. Half of it may be filled before every
+    /// source is stopped at `leastQueuedBytesPerStream` instead of the high-water mark; the other half is what backends may be allowed
+    /// to send on HTTP/2 streams beyond `firstUpstreamWindowBytes`. So no more than this is ever held, and for each request under way the
+    /// little that lets it go on: those two, or a read of `readBytesWhenShort`.
+    public var connectionBufferBytes = 64 << 20
     /// Downstream connections that a listener holds at once.
     public var connections = 16_384
     /// From a client's connect to the end of its TLS handshake.
@@ -22,6 +27,9 @@ public struct TransportLimits: Sendable, Equatable {
     public var requestHeadTimeoutNanoseconds: UInt64 = 10_000_000_000
     /// A request body of which nothing comes.
     public var requestBodyTimeoutNanoseconds: UInt64 = 75_000_000_000
+    /// Of a request body, on average over each `requestBodyTimeoutNanoseconds`, while its answer has not begun; 0: any pace will do. A
+    /// byte now and then would hold a request for ever. Not asked of gRPC's calls, whose clients send when they have something to say.
+    public var requestBodyBytesPerSecond = 500
     /// A connection before its first request, or without a stream; also an answer that does not move.
     public var downstreamIdleTimeoutNanoseconds: UInt64 = 75_000_000_000
     /// A HTTP/1 connection between two requests.
@@ -74,6 +82,11 @@ public struct TransportLimits: Sendable, Equatable {
     /// Output that waits on all streams of one HTTP/2 connection, as far as each can be stopped: the more there are, the less for each.
     static let queuedBytesPerConnection = 8 << 20
     static let leastQueuedBytesPerStream = 16 << 10
+    /// What a backend may send on a new HTTP/2 stream: small, for it is a promise to hold so much whatever its client does. Grows to
+    /// `streamWindowBytes` with the first half of it, when there is room.
+    var firstUpstreamWindowBytes: Int { min(16 << 10, streamWindowBytes) }
+    /// One read at most, when the connections of the loop hold too much.
+    static let readBytesWhenShort = 16 << 10
     /// Reads in one wake before others have their turn.
     static let readsPerWake = 4
     /// Closed streams, some 300 bytes each, that a client's connection keeps for its next ones.

@@ -26,6 +26,7 @@ final class UpstreamConnection: TransportConnection {
     private var asksForWebSocket = false
     /// Bytes of the request's body that the declared length still wants.
     private var requestRemaining = 0
+    /// A tunnel's end was passed on, or a write failed.
     private var isSendingShut = false
     private var trailers: HeaderBlock?
     private var bytesSentAtDeadline: UInt64?
@@ -329,7 +330,7 @@ final class UpstreamConnection: TransportConnection {
         let trailers = trailers
         self.trailers = nil
         // A backend that has answered before it read all of the request will read the rest as the next one.
-        if keepsAlive, exchange.isRequestSent, requestRemaining == 0, output.isEmpty, !peerHasClosed {
+        if keepsAlive, exchange.isRequestSent, requestRemaining == 0, output.isEmpty, !peerHasClosed, !isSendingShut {
             phase = .idle
             idleSince = loop.now
             setDeadline(loop.now &+ limits.upstreamIdleTimeoutNanoseconds)
@@ -414,6 +415,20 @@ final class UpstreamConnection: TransportConnection {
         } else {
             if case .connecting = phase { failure = .connectFailed }
             close()
+        }
+    }
+
+    /// A backend that has no use for the rest of a request answers and resets. Reading comes to that answer first and then to the end,
+    /// which decides.
+    override func sendingFailed() {
+        switch phase {
+        case .head, .body, .chunkedBody, .trailers, .bodyUntilClose:
+            guard !isTLS else { return transportFailed() }
+            output.removeAll()
+            isSendingShut = true
+            hasUnreadInput = true
+            callAgain()
+        case .connecting, .idle, .tunnel, .http2: transportFailed()
         }
     }
 

@@ -83,7 +83,7 @@ final class Exchange: DownstreamExchange {
     init(worker: ProxyWorker) {
         self.worker = worker
         startedAt = worker.loop.now
-        body = ByteBuffer(pool: worker.loop.chunks)
+        body = ByteBuffer(pool: worker.bodyChunks)
         heldBytes = ByteBuffer(pool: worker.loop.chunks)
         super.init()
     }

@@ -28,6 +28,8 @@ public final class ProxyWorker: DownstreamApplication {
     var spareExchanges = SpareExchanges()
     /// What the exchanges of this loop hold of their requests' bodies.
     var bufferedBodyBytes = 0
+    /// Their memory: apart from that of connections, which has a bound of its own.
+    let bodyChunks = ChunkPool()
 
     public init(
         loop: EventLoop, table: RoutingTable, settings: ProxySettings, addresses: EndpointAddresses, metrics: LoopMetrics,

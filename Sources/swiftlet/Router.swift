@@ -164,6 +164,8 @@ final class Router: Sendable {
         settings.transport.idleUpstreamConnections = limits.idleUpstreamConnections
         settings.transport.outputHighWaterBytes = limits.streamBufferBytes
         settings.transport.outputLowWaterBytes = limits.streamBufferBytes / 4
+        settings.transport.connectionBufferBytes = limits.connectionBufferBytes
+        settings.transport.requestBodyBytesPerSecond = limits.requestBodyBytesPerSecond
         settings.transport.handshakeTimeoutNanoseconds = timeouts.tlsHandshakeNanoseconds
         settings.transport.requestHeadTimeoutNanoseconds = timeouts.requestHeaderNanoseconds
         settings.transport.requestBodyTimeoutNanoseconds = timeouts.requestBodyNanoseconds

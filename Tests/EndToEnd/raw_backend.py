@@ -49,11 +49,13 @@ class RawConnection:
 class RawBackend:
     """Calls `script(connection, head)` in a thread for each connection that brings a request which is not the router's own."""
 
-    def __init__(self, script, backlog=128):
+    def __init__(self, script, backlog=128, tls=None):
         self.script = script
         self.connections = 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=backlog)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}"
+        if tls:
+            self._listener = tls.wrap_socket(self._listener, server_side=True)
         threading.Thread(target=self._accept, daemon=True).start()
 
     def stop(self):

@@ -50,6 +50,9 @@ class Attacker:
         return self
 
     def __exit__(self, *_):
+        # A thread that still reads would keep the connection open.
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
 
     def _read(self):

@@ -299,6 +299,32 @@ def test_late_cancel_reaches_the_backend(house, down, up, declared, streamed):
     assert plan.gone.wait(5)
 
 
+@pytest.mark.parametrize(("down", "up"), [pair for pair in PAIRS if not pair[0].startswith("grpc")])
+def test_event_stream_any_to_any(house, down, up):
+    """Forty events of every length, cut where no event ends, and `[DONE]`: byte for byte, and never with a length."""
+    events = b"".join(b"data: %s\n\n" % content(number * 97, number).hex().encode() for number in range(40)) + b"data: [DONE]\n\n"
+    body = b": waiting\n\n" + events
+    path, plan = house.plans.add(body=body, declared=False, pieces=23, fields=answer_fields(down, b"text/event-stream"))
+    request = b'{"model":"any","stream":true,"messages":[{"role":"user","content":"hi"}]}'
+    with house.client(down, up) as client:
+        for _ in range(2):
+            response = receive(client, send(client, down, "POST", path, request, ((b"Content-Type", b"application/json"),)))
+            assert (response.status, response.complete, digest(bytes(response.body))) == (200, True, digest(body))
+            assert response.value(b"content-type") == b"text/event-stream" and not response.values(b"content-length")
+    assert plan.request.body == request
+
+
+@pytest.mark.parametrize(("down", "up"), [("http1", "http1"), ("https1", "h2c"), ("h2c", "https1"), ("grpc", "h2")])
+def test_16_mib_each_way(house, down, up):
+    size = 16 * MIB
+    path, plan = house.plans.add(body=content(size, 1), declared=False, pieces=16, fields=answer_fields(down),
+                                 trailers=GRPC_TRAILERS if down.startswith("grpc") else ())  # fmt: skip
+    with house.client(down, up) as client:
+        response = receive(client, send(client, down, "POST", path, content(size, 2), grpc_fields(down)))
+    assert (response.status, response.complete) == (200, True)
+    assert digest(bytes(response.body)) == digest(plan.body) and digest(bytes(plan.request.body)) == digest(content(size, 2))
+
+
 @pytest.mark.parametrize("up", UPSTREAMS)
 @pytest.mark.parametrize("when", ["in the head", "in the body", "before the answer", "in the answer"])
 def test_half_closed_client_is_gone(house, up, when):

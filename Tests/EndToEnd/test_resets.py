@@ -9,10 +9,11 @@ import pytest
 
 import admin
 import processes
+from raw_backend import RawBackend
 from scripted_backend import ScriptedBackend, answer_ok, answer_stream
 from test_attacks_http2 import ACK, DATA, END_HEADERS, END_STREAM, HEADERS, POST, PREFACE, SETTINGS, frame
 from waiting import wait_until
-from wire_clients import HTTP2Client, ask
+from wire_clients import HTTP1Client, HTTP2Client, ask, assert_openai_error
 
 H1_POST = b"POST /%s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 CHUNKED = b"POST /answered HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -207,3 +208,34 @@ def test_answers_of_a_crowd_that_resets(serve, scripted):
     wait_until(lambda: open_connections(program, "downstream") == 0, what="all connections' ends")
     wait_until(lambda: sum(admin.in_flight(program)) == 0, what="all bookings' ends")
     assert ask(program.port, b"{}").status == 200
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["early answer", "no answer"])
+@pytest.mark.parametrize("protocol", ["http1", "http2"])
+def test_a_backend_resets_in_a_large_upload(serve, protocol, answers):
+    """The answer that it gave before is the client's, whichever of write and read finds the reset first; without one there is a 502."""
+
+    def script(connection, head):
+        connection.read(100_000)
+        if answers:
+            connection.answer(b"enough")
+        connection.reset()
+
+    backend = RawBackend(script)
+    program = serve(backend)
+    body = b"a" * 4_000_000
+    for _ in range(8):
+        if protocol == "http1":
+            with HTTP1Client(program.port) as client:
+                client.send(b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 4000000\r\n\r\n")
+                client.send_unless_refused(body)
+                response = client.response()
+        else:
+            with HTTP2Client(program.port) as client:
+                stream = client.request(body[:1_000_000], "/upload", fields=((b"content-type", b"text/plain"),), end=False)
+                response = client.response(stream)
+        if answers:
+            assert (response.status, response.complete, response.body) == (200, True, b"enough")
+        else:
+            assert_openai_error(response, 502, "upstream_reset")
+    backend.stop()

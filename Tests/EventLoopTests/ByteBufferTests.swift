@@ -134,6 +134,26 @@ struct SeededGenerator: RandomNumberGenerator {
         #expect(third.readable.baseAddress != place)
     }
 
+    @Test func whatIsLentIsCountedByCapacity() {
+        let pool = ChunkPool()
+        do {
+            var short = ByteBuffer(pool: pool)
+            #expect(pool.lentBytes == 0)
+            short.append(byte: 1)
+            #expect(pool.lentBytes == ChunkPool.chunkBytes)
+            var long = ByteBuffer(pool: pool)
+            _ = long.reserve(100_000)
+            #expect(pool.lentBytes == ChunkPool.chunkBytes + 131_072)
+            // A buffer that grows gives its old chunk back.
+            _ = short.reserve(20_000)
+            #expect(pool.lentBytes == 32_768 + 131_072)
+            long.removeAll()
+            #expect(pool.lentBytes == 32_768)
+            withExtendedLifetime(short) {}
+        }
+        #expect(pool.lentBytes == 0)
+    }
+
     @Test func aQueueThatIsReadAsFastAsItIsWrittenStaysInItsChunk() {
         var buffer = ByteBuffer(pool: ChunkPool())
         let piece = [UInt8](repeating: 7, count: 1_000)

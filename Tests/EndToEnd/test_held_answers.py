@@ -1,0 +1,127 @@
+"""What the router holds for readers that are slow: bounded for all of a loop's connections together, by taking no more from backends."""
+
+import contextlib
+import socket
+import struct
+import subprocess
+
+import pytest
+
+import processes
+from scripted_backend import PeerGone, answer_ok
+from test_attacks_http2 import END_HEADERS, END_STREAM, HEADERS, Attacker, Neighbour, frame, stream_of
+from waiting import wait_until, wait_until_steady
+from wire_clients import HTTP1Client, HTTP2Client
+
+MIB = 1 << 20
+ANSWER, READ = 16 * MIB, 2 * MIB
+BOUND = 8 * MIB
+#: Below the bound of one stream's queue and one more window or read, with what an exchange is beside them.
+PER_REQUEST = 40 << 10
+GET = b"\x82\x86" + b"\x04\x06/large" + b"\x01\x01a"
+#: In whose answer every position can be told from every other.
+PATTERN = b"".join(struct.pack(">I", number) for number in range(ANSWER // 4))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A HTTP/2 server of another make that sends as fast as it is let."""
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "large").write_bytes(PATTERN)
+    (folder / "read").write_bytes(PATTERN[:READ])
+    (folder / "neighbour").write_bytes(b"ok")
+    port = processes.unused_port()
+    command = ["nghttpd", "--no-tls", "--max-concurrent-streams=256", f"--htdocs={folder}", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def is_up():
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return True
+
+    wait_until(is_up, what="nghttpd")
+    yield f"h2c://127.0.0.1:{port}"
+    server.terminate()
+    server.wait(10)
+
+
+@pytest.fixture
+def bounded(configured, files, scripted):
+    """A router of one loop with little room, over HTTP/2 or HTTP/1.1, and a client beside the slow ones."""
+    neighbours = []
+
+    def make(upstream):
+        async def script(exchange):
+            if exchange.request.path == b"/neighbour":
+                return await answer_ok(exchange)
+            size = ANSWER if exchange.request.path == b"/large" else READ
+            with contextlib.suppress(PeerGone):
+                await exchange.head(200, ((b"content-length", b"%d" % size),))
+                for at in range(0, size, 64 << 10):
+                    await exchange.send(PATTERN[at : at + (64 << 10)])
+
+        backend = files if upstream == "h2c" else scripted(script)
+        lines = f"limits: {{connection_buffer_bytes: {BOUND // MIB}MiB}}\n"
+        program = configured(lines, backend, arguments_after=("--loops", "1", "--log-level", "error"))
+        neighbours.append(Neighbour(program.port))
+        wait_until(lambda: len(neighbours[0].answers) >= 20, what="the neighbour's first answers")
+        program.memory_before = program.resident_bytes()
+        return program
+
+    yield make
+    if neighbours:
+        before = len(neighbours[0].answers)
+        wait_until(lambda: len(neighbours[0].answers) >= before + 20, 15, "answers beside those that nobody reads")
+        neighbours[0].stop()
+
+
+def held_bytes(program):
+    return wait_until_steady(program.resident_bytes, what="the router's memory", timeout=20) - program.memory_before
+
+
+@pytest.mark.parametrize("upstream", ["h2c", "http1"])
+def test_many_streams_of_clients_that_do_not_read(bounded, upstream):
+    """Gigabytes are asked for in a thousand streams; then one client begins to read and gets all of an answer."""
+    clients, streams = (4, 256) if upstream == "h2c" else (4, 32)
+    program = bounded(upstream)
+    with contextlib.ExitStack() as stack:
+        for _ in range(clients):
+            attacker = stack.enter_context(Attacker(program.port, settings=struct.pack(">HI", 4, 0)))
+            attacker.send(b"".join(frame(HEADERS, END_HEADERS | END_STREAM, stream_of(number), GET) for number in range(streams)))
+            wait_until(lambda attacker=attacker: len(attacker.frames(HEADERS)) == streams, 30, "the heads")
+        held = held_bytes(program)
+        print(f"{held / MIB:.1f} MiB for {clients * streams} streams")
+        assert held < BOUND + clients * streams * PER_REQUEST
+        # Room or not: one who reads is served at whatever pace the least of windows allows.
+        with HTTP2Client(program.port, timeout=30) as reader:
+            response = reader.response(reader.request(target="/read", method="GET"))
+            assert response.complete and response.body == PATTERN[:READ]
+
+
+@pytest.mark.parametrize("upstream", ["h2c", "http1"])
+def test_many_connections_that_do_not_read(bounded, upstream):
+    """The same with a connection for each: what one of them holds is as little, once all hold much."""
+    count = 200 if upstream == "h2c" else 100
+    program = bounded(upstream)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(HTTP1Client(program.port, timeout=30, receive_buffer=4096)) for _ in range(count)]
+        for client in clients:
+            client.request("GET", "/large", body=None)
+        held = held_bytes(program)
+        print(f"{held / MIB:.1f} MiB for {count} connections")
+        assert held < BOUND + count * PER_REQUEST
+        # What was held back is not lost.
+        response = clients[0].response("GET")
+        assert response.complete and response.body == PATTERN
+
+
+def test_a_window_grows_while_there_is_room_and_its_promise_is_given_back(bounded):
+    """More streams one after the other than there is room for at once, each as fast as the first."""
+    program = bounded("h2c")
+    with HTTP2Client(program.port, timeout=30) as reader:
+        for _ in range(2):
+            streams = [reader.request(target="/read", method="GET") for _ in range(10)]
+            for stream in streams:
+                assert reader.response(stream).body == PATTERN[:READ]
+    # With the free chunks that a loop keeps for the next.
+    assert held_bytes(program) < BOUND + (12 << 20)

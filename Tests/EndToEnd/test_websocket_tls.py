@@ -1,0 +1,159 @@
+"""WebSockets over TLS (wss), on either side: the same tunnel, with TLS's own end for each direction."""
+
+import contextlib
+import socket
+import ssl
+import threading
+
+import pytest
+import websockets.sync.client
+
+import pki
+from raw_backend import RawBackend
+from test_websocket import AGREED, WISH, echo, raw  # noqa: F401
+from waiting import wait_until, wait_until_steady
+from wire_clients import HTTP1Client
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return pki.Authority(tmp_path_factory.mktemp("wss"))
+
+
+@pytest.fixture(scope="module")
+def identity(authority):
+    return authority.issue("router", "DNS:localhost", "IP:127.0.0.1")
+
+
+@pytest.fixture
+def serve_tls(serve, identity):
+    def make(*backends, **named):
+        return serve(*backends, arguments=("--loops", "1", *identity.arguments()), **named)
+
+    return make
+
+
+def opened(program, authority, receive_buffer=None):
+    """A client with a tunnel through TLS."""
+    client = HTTP1Client(program.port, tls=authority.file, receive_buffer=receive_buffer)
+    client.send(b"GET /v1/realtime HTTP/1.1\r\nHost: test\r\n" + b"".join(b"%s: %s\r\n" % pair for pair in WISH) + b"\r\n")
+    assert client.read_head().status == 101
+    return client
+
+
+def say_goodbye(client):
+    """close_notify, and no waiting for the other's."""
+    client.socket.settimeout(0)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.socket.unwrap()
+    client.socket.settimeout(10)
+
+
+def test_real_client_over_tls(serve_tls, echo, authority):  # noqa: F811
+    program = serve_tls(echo)
+    context = ssl.create_default_context(cafile=authority.file)
+    options = {"subprotocols": ["realtime"], "max_size": 1 << 25, "ssl": context}
+    with websockets.sync.client.connect(f"wss://localhost:{program.port}/v1/realtime?model=any", **options) as client:
+        assert client.subprotocol == "realtime"
+        for message in ("", "héllo", b"\x00\xff" * 3, b"b" * 65_536, bytes(range(256)) * (1 << 14)):
+            client.send(message)
+            assert client.recv(10) == message
+
+
+def test_http2_was_agreed_on_and_no_tunnel_is_offered(serve_tls, echo, authority):  # noqa: F811
+    """A client that speaks HTTP/2 by ALPN has no `Upgrade`; its wish is a plain request there."""
+    program = serve_tls(echo)
+    context = ssl.create_default_context(cafile=authority.file)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with context.wrap_socket(socket.create_connection(("127.0.0.1", program.port), 5), server_hostname="localhost") as connection:
+        assert connection.selected_alpn_protocol() == "h2"
+    context.set_alpn_protocols(["http/1.1"])
+    url = f"wss://localhost:{program.port}/v1/realtime"
+    with websockets.sync.client.connect(url, ssl=context, subprotocols=["realtime"]) as client:
+        client.send("over HTTP/1.1")
+        assert client.recv(10) == "over HTTP/1.1"
+
+
+@pytest.mark.parametrize("ender", ["client", "backend"])
+def test_half_close_over_tls(serve_tls, raw, authority, ender):  # noqa: F811
+    """close_notify of one side ends that direction alone; all that the other says later arrives."""
+    received, late = [], b"late" * 50_000
+
+    def script(connection, head):
+        connection.send(AGREED + b"\r\n")
+        if ender == "backend":
+            connection.socket.shutdown(socket.SHUT_WR)
+        received.append(connection.read(1 << 30))
+        if ender == "client":
+            connection.send(late)
+
+    program = serve_tls(raw(script))
+    with opened(program, authority) as client:
+        if ender == "client":
+            client.send(b"end")
+            say_goodbye(client)
+            body = bytearray()
+            # Python's word for a close_notify behind our own.
+            with contextlib.suppress(ssl.SSLZeroReturnError):
+                client._to_end(body)
+            assert bytes(body) + bytes(client._buffer) == late
+        else:
+            assert client.ended()
+            client.send(late)
+            say_goodbye(client)
+        wait_until(lambda: received, what="the backend's end of input")
+    assert received == [b"end" if ender == "client" else late]
+
+
+def test_backpressure_over_tls(serve_tls, raw, authority):  # noqa: F811
+    """A client that does not read stops the backend; then it reads, and nothing is missing."""
+    piece, stop, sent = bytes(range(256)) * 256, threading.Event(), [0]
+
+    def script(connection, head):
+        connection.send(AGREED + b"\r\n")
+        connection.socket.settimeout(0.3)
+        with contextlib.suppress(TimeoutError):
+            while not stop.is_set():
+                sent[0] += connection.socket.send(piece[sent[0] % len(piece) :])
+        connection.socket.settimeout(10)
+        connection.socket.shutdown(socket.SHUT_WR)
+        connection.read(1 << 30)
+
+    program = serve_tls(raw(script))
+    before = program.resident_bytes()
+    with opened(program, authority, receive_buffer=4_096) as client:
+        wait_until_steady(lambda: sent[0], quiet=0.5, what="bytes that the backend could send")
+        stop.set()
+        assert program.resident_bytes() - before < 4 * MIB
+        total, twice = len(client._buffer), piece * 2
+        assert bytes(client._buffer) == piece[:total]
+        while data := client.socket.recv(1 << 15):
+            assert twice[total % len(piece) :][: len(data)] == data
+            total += len(data)
+        assert total == sent[0]
+
+
+def test_tls_on_both_sides(configured, authority, identity):
+    """https upstream: the tunnel is encrypted twice, with verification of the backend."""
+
+    def script(connection, head):
+        connection.send(AGREED + b"\r\n")
+        while data := connection.socket.recv(1 << 16):
+            connection.send(data)
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(identity.certificate, identity.key)
+    backend = RawBackend(script, tls=context)
+    program = configured(f"upstream_tls: {{ca_file: {authority.file}}}\n", backend, arguments_after=identity.arguments())
+    with opened(program, authority) as client:
+        message = bytes(range(256)) * 4_000
+        sender = threading.Thread(target=client.socket.sendall, args=(message,))
+        sender.start()
+        received = bytearray()
+        while len(received) < len(message):
+            received += client.socket.recv(1 << 16)
+        sender.join(5)
+        assert received == message
+    backend.stop()
