@@ -39,7 +39,7 @@ APT_TESTS := chromium libhttp-parser-dev python3 python3-venv curl openssl nghtt
 # Whom `make compare-strictness` asks besides.
 APT_COMPARED := nginx-light haproxy
 
-.PHONY: help deps deps-system deps-python build demo simulate simulate-suite test sanitize soak kubernetes-load fuzz lint format proto bench bench-stub bench-tables bench-peers bench-overhead bench-fleet bench-fleet-trace bench-accuracy compare-strictness clean
+.PHONY: help deps deps-system deps-python build demo simulate simulate-suite test sanitize soak kubernetes-load fuzz fuzz-merge lint format proto bench bench-stub bench-tables bench-peers bench-overhead bench-fleet bench-fleet-trace bench-accuracy compare-strictness clean
 
 help: ## Lists the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -140,6 +140,9 @@ kubernetes-load: deps build ## How soon a change at the Kubernetes API takes eff
 
 fuzz: ## Fuzzes every border that hostile bytes cross, TIME seconds each: TIME=60, TARGETS
 	@Tests/Fuzz/fuzz
+
+fuzz-merge: ## Takes the inputs that `make fuzz` found, and that cover more, into the committed corpus: TARGETS
+	@Tests/Fuzz/fuzz merge
 
 lint: ## Checks the formatting
 	@echo "== lint: swift format lint --strict"

@@ -184,6 +184,8 @@ final class DownstreamStream: HTTP2Stream {
     private var exchange: DownstreamExchange?
     private var headBytes = 0
     private var isTooLarge = false
+    /// The application never saw the head.
+    private var isRefused = false
     fileprivate var bodyPace: BodyPace
 
     init(id: Int32, session: HTTP2Session, exchange: DownstreamExchange) {
@@ -199,6 +201,7 @@ final class DownstreamStream: HTTP2Stream {
         renew(id: id)
         headBytes = 0
         isTooLarge = false
+        isRefused = false
         bodyPace = BodyPace(now: movedAt)
         self.exchange = exchange
         exchange.stream = self
@@ -275,6 +278,7 @@ final class DownstreamStream: HTTP2Stream {
 
     private func refuse(_ defect: HTTP1Defect) {
         guard let exchange else { return }
+        isRefused = true
         let refusal = Refusal(defect)
         if let connection = exchange.connection {
             connection.application.requestRefused(status: refusal.status, client: connection.peerAddress)
@@ -318,7 +322,7 @@ final class DownstreamStream: HTTP2Stream {
         exchange.stream = nil
         exchange.connection = nil
         let wasComplete = exchange.isResponseFinished && errorCode == 0
-        if !wasComplete && headComplete { exchange.cancelled() }
+        if !wasComplete && headComplete && !isRefused { exchange.cancelled() }
         connection?.streamFinished()
     }
 }
