@@ -71,7 +71,7 @@ extension HTTP2Session {
     /// - Returns: when the next stream is due unless it moves, and when one moved last.
     func endSilentStreams(after nanoseconds: UInt64) -> (next: UInt64, lastMove: UInt64) {
         let now = connection.loop.now
-        noteHold()
+        if noteHold() { announceConsumed() }
         var next = UInt64.max
         var lastMove: UInt64 = 0
         for stream in streams {
@@ -102,37 +102,54 @@ extension HTTP2Session {
         guard let session else { return }
         stream.bytesBeforeWiderWindow &-= bytes
         if stream.bytesBeforeWiderWindow <= 0 { widenWindow(of: stream) }
-        noteHold()
+        let isUsedUp = noteHold()
         nghttp2_session_consume(session, stream.id, bytes)
+        if isUsedUp { announceConsumed() }
     }
 
     /// Bytes that came for a paused stream. A backend's connection carries many clients: there only the stream's window stays used up,
     /// or a few slow readers would hold up all others. A client's own connection as a whole may wait for it.
     func holdBack(_ bytes: Int, of stream: HTTP2Stream) {
         stream.uncredited &+= bytes
-        if role == .client { creditConnection(bytes) }
+        if role == .client { creditConnection(bytes) } else if noteHold() { announceConsumed() }
     }
 
-    private func noteHold() {
-        guard role == .server, let session, nghttp2_session_get_local_window_size(session) <= 0 else { return }
+    /// Whether the client has used up its connection's window.
+    private func noteHold() -> Bool {
+        guard role == .server, let session, nghttp2_session_get_local_window_size(session) <= 0 else { return false }
         heldUntil = connection.loop.now
+        return true
+    }
+
+    /// Gives a used-up connection's window back as far as no paused stream holds it. nghttp2 waits for half of it to be consumed, and
+    /// what is held may be more than the other half. Not while a stream is still taking bytes: they would pass for consumed.
+    private func announceConsumed() {
+        guard let session, nghttp2_session_get_local_window_size(session) <= 0 else { return }
+        let held = streams.reduce(0) { $0 &+ $1.uncredited }
+        let consumed = Int(nghttp2_session_get_effective_recv_data_length(session)) &- held
+        guard consumed > 0 else { return }
+        nghttp2_submit_window_update(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), 0, Int32(clamping: consumed))
+        connection.flushLater()
     }
 
     func creditHeldBack(of stream: HTTP2Stream) {
         guard let session else { return }
-        noteHold()
+        let isUsedUp = noteHold()
         if role == .client {
             nghttp2_session_consume_stream(session, stream.id, stream.uncredited)
         } else {
             nghttp2_session_consume(session, stream.id, stream.uncredited)
         }
         stream.uncredited = 0
+        // Inside the library another stream may be taking bytes; what becomes of those ends here as well.
+        if isUsedUp, !isInsideLibrary { announceConsumed() }
     }
 
     /// Bytes that no stream will take any more still count against the connection's window.
     func creditConnection(_ bytes: Int) {
         guard let session, bytes > 0 else { return }
         nghttp2_session_consume_connection(session, bytes)
+        if role == .server { announceConsumed() }
     }
 
     func resumeData(_ stream: HTTP2Stream) {

@@ -87,8 +87,10 @@ extension Exchange {
         }
         guard self.attempt === attempt else { return }
         if !isReplayable { discardBody() }
-        guard isRequestComplete else { return }
-        attempt.finishRequest(trailers: trailers)
+        if isRequestComplete { attempt.finishRequest(trailers: trailers) }
+        guard self.attempt === attempt else { return }
+        // It may have been an earlier attempt that was full: this one is not, and will not call when it has room.
+        resumeBody()
     }
 
     /// Bytes of a body that is not collected.
@@ -113,7 +115,6 @@ extension Exchange {
     func upstreamDrained() {
         guard let attempt else { return }
         feed(attempt)
-        resumeBody()
     }
 
     // MARK: Failure
