@@ -1,13 +1,16 @@
 """Request bodies that come a byte at a time: given up when they bring too little in a term, unless nobody may ask more of them."""
 
 import contextlib
+import socket
 import threading
 import time
 
+import hpack
 import pytest
 
 import admin
 from raw_backend import RawBackend
+from test_attacks_http2 import CONTINUATION, END_HEADERS, END_STREAM, HEADERS, POST, PREFACE, SETTINGS, frame
 from waiting import wait_until
 from wire_clients import HTTP1Client, HTTP2Client, assert_openai_error
 
@@ -167,3 +170,29 @@ def test_who_waits_for_a_window_that_we_hold_is_not_slow(configured, raw):
         client.flush()
         assert client.response(waiting).status == 200
         assert [client.response(stream).status for stream in held] == [200] * 8
+
+
+def test_open_header_blocks_postpone_nothing(configured, scripted):
+    """A stalled upload ends in its time, though a header block stands open for a moment again and again."""
+    program = configured(LIMITS % (500, 500), scripted())
+    block = hpack.Encoder().encode([(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/")], huffman=False)
+    end = b"\x00\x00\x04\x03\x00" + (1).to_bytes(4, "big")  # RST_STREAM on stream 1
+    seen = bytearray()
+    streams = iter(range(3, 1_000, 2))
+    with socket.create_connection(("127.0.0.1", program.port), 10) as client:
+        client.sendall(PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 1, POST))
+
+        def send():
+            stream = next(streams)
+            client.sendall(frame(HEADERS, END_STREAM, stream, block[:5]))
+            time.sleep(0.01)
+            client.sendall(frame(CONTINUATION, END_HEADERS, stream, block[5:]))
+
+        def is_over():
+            client.settimeout(0.01)
+            with contextlib.suppress(TimeoutError):
+                seen.extend(client.recv(1 << 16))
+            client.settimeout(10)
+            return end in seen
+
+        drip(send, is_over, timeout=5)
