@@ -19,9 +19,7 @@ extension Engine {
             let room = sequences[slot].blocks.count * configuration.blockSize - sequences[slot].computed
             let produced = sequences[slot].produced
             steps = min(steps, room, sequences[slot].outputLimit - produced)
-            if configuration.reportsProgress, let mark = Self.progressMarks.first(where: { $0 > produced }) {
-                steps = min(steps, mark - produced)
-            }
+            if configuration.reportsProgress { steps = min(steps, Self.progressMark(after: produced) - produced) }
         }
         return max(1, steps)
     }
@@ -183,7 +181,7 @@ extension Engine {
             events.append(.token(sequences[slot].id, token))
         } else {
             sequences[slot].produceUnseen(1, blockSize: configuration.blockSize)
-            if configuration.reportsProgress, Self.progressMarks.contains(sequences[slot].produced) {
+            if configuration.reportsProgress, Self.progressMark(after: sequences[slot].produced - 1) == sequences[slot].produced {
                 events.append(.progressed(sequences[slot].id, tokens: sequences[slot].produced, nanoseconds: end))
             }
         }
@@ -195,7 +193,9 @@ extension Engine {
     }
 
     /// Tokens of a reply at which ``EngineEvent/progressed`` is reported.
-    private static let progressMarks = [16, 64]
+    private static func progressMark(after tokens: Int) -> Int {
+        tokens < 16 ? 16 : tokens < 64 ? 64 : 1 << (Int.bitWidth - tokens.leadingZeroBitCount)
+    }
 
     private mutating func prefilled(_ slot: Int, at end: UInt64, events: inout [EngineEvent]) {
         sequences[slot].firstToken = end

@@ -73,7 +73,7 @@ public enum EngineEvent: Sendable, Equatable {
     case token(SequenceID, ReplyToken)
     /// A sequence's prefill is complete; instead of its tokens, when those are not reported.
     case firstToken(SequenceID, nanoseconds: UInt64)
-    /// A sequence has its 16th or 64th token; see ``EngineConfiguration/reportsProgress``.
+    /// A sequence has its 16th or 64th token, or twice as many as at the last such event; see ``EngineConfiguration/reportsProgress``.
     case progressed(SequenceID, tokens: Int, nanoseconds: UInt64)
     /// A sequence is complete; its last token came just before.
     case finished(SequenceID, SequenceSummary)

@@ -40,6 +40,11 @@ struct BodyPace {
         return .fine(until: min(silenceEnds, termBegan &+ term))
     }
 
+    /// Until then nothing could come.
+    mutating func excuse(until time: UInt64) {
+        if time > termBegan { restart(at: max(time, movedAt)) }
+    }
+
     /// It was we who took nothing: what came before does not count against the client.
     mutating func restart(at now: UInt64) { self = BodyPace(now: now) }
 }

@@ -113,7 +113,8 @@ public final class DownstreamConnection: TransportConnection {
                 closesAfterFlush = true
                 flushLater()
             } else if !isDraining, http2.headerBlockBeganAt == loop.now {
-                setDeadline(loop.now &+ limits.requestHeadTimeoutNanoseconds)
+                // Header blocks that are open now and then move no other deadline.
+                setDeadline(noLaterThan: loop.now &+ limits.requestHeadTimeoutNanoseconds)
             }
             return bytes.count
         }
@@ -218,7 +219,8 @@ public final class DownstreamConnection: TransportConnection {
         switch phase {
         case .head where !input.isEmpty: refuse(.headTimeout)
         // Held back by us, on behalf of a backend that does not take it; the wait for that has a limit of its own.
-        case .body where exchange?.isBodyPaused ?? false, .chunkedBody where exchange?.isBodyPaused ?? false:
+        case .body where exchange?.isBodyPaused ?? false, .chunkedBody where exchange?.isBodyPaused ?? false,
+            .trailers where exchange?.isBodyPaused ?? false:
             bodyPace.restart(at: loop.now)
             setDeadline(loop.now &+ limits.requestBodyTimeoutNanoseconds)
         case .body, .chunkedBody, .trailers: judgeBody()

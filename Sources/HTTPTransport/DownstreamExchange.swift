@@ -310,6 +310,7 @@ final class DownstreamStream: HTTP2Stream {
         }
         let limits = session.connection.limits
         let (term, pace) = (limits.requestBodyTimeoutNanoseconds, limits.requestBodyBytesPerSecond)
+        bodyPace.excuse(until: session.heldUntil)
         guard case .fine(let next) = bodyPace.judge(at: now, term: term, bytesPerSecond: pace) else { return nil }
         return next
     }

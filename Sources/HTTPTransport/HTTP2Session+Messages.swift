@@ -71,11 +71,13 @@ extension HTTP2Session {
     /// - Returns: when the next stream is due unless it moves, and when one moved last.
     func endSilentStreams(after nanoseconds: UInt64) -> (next: UInt64, lastMove: UInt64) {
         let now = connection.loop.now
+        noteHold()
         var next = UInt64.max
         var lastMove: UInt64 = 0
         for stream in streams {
             lastMove = max(lastMove, stream.movedAt)
             guard stream.waitsForPeer else { continue }
+            if stream.sendQueue.isEmpty { stream.movedAt = max(stream.movedAt, heldUntil) }
             if now &- stream.movedAt >= nanoseconds {
                 stream.movedAt = now
                 stream.peerIsSilent()
@@ -100,6 +102,7 @@ extension HTTP2Session {
         guard let session else { return }
         stream.bytesBeforeWiderWindow &-= bytes
         if stream.bytesBeforeWiderWindow <= 0 { widenWindow(of: stream) }
+        noteHold()
         nghttp2_session_consume(session, stream.id, bytes)
     }
 
@@ -110,8 +113,14 @@ extension HTTP2Session {
         if role == .client { creditConnection(bytes) }
     }
 
+    private func noteHold() {
+        guard role == .server, let session, nghttp2_session_get_local_window_size(session) <= 0 else { return }
+        heldUntil = connection.loop.now
+    }
+
     func creditHeldBack(of stream: HTTP2Stream) {
         guard let session else { return }
+        noteHold()
         if role == .client {
             nghttp2_session_consume_stream(session, stream.id, stream.uncredited)
         } else {

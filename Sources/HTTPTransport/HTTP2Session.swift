@@ -22,6 +22,8 @@ final class HTTP2Session {
     /// A gRPC call has come over this connection.
     var carriesGRPC = false
     var stalled: [HTTP2Stream] = []
+    /// Until then the connection's window was used up by what we hold back, so that no stream could bring more.
+    var heldUntil: UInt64 = 0
     private(set) var isInsideLibrary = false
     private let memory: HTTP2Memory
     /// Of a client's session.

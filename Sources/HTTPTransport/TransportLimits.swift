@@ -16,8 +16,9 @@ public struct TransportLimits: Sendable, Equatable {
     public var outputLowWaterBytes = 64 << 10
     /// What the connections of one loop hold in buffers, mostly answers for clients that read slowly. Half of it may be filled before every
     /// source is stopped at `leastQueuedBytesPerStream` instead of the high-water mark; the other half is what backends may be allowed
-    /// to send on HTTP/2 streams beyond `firstUpstreamWindowBytes`. So no more than this is ever held, and for each request under way the
-    /// little that lets it go on: those two, or a read of `readBytesWhenShort`.
+    /// to send on HTTP/2 streams beyond `firstUpstreamWindowBytes`. So answers never take more than this, and for each request under way the
+    /// little that lets it go on: those two, or a read of `readBytesWhenShort`. What clients send is bounded for each connection alone:
+    /// an HTTP/2 window of `connectionWindowBytes`, or a head.
     public var connectionBufferBytes = 64 << 20
     /// Downstream connections that a listener holds at once.
     public var connections = 16_384

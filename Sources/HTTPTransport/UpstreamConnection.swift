@@ -409,7 +409,8 @@ final class UpstreamConnection: TransportConnection {
         // The pause is over for the bytes that may still wait in the kernel; a body that ends by close ends here.
         if hasUnreadInput, exchange?.isResponsePaused ?? false { return }
         if case .tunnel(let ended) = phase, let exchange { return ended ? () : tunnelInputEnded(exchange) }
-        if case .bodyUntilClose = phase {
+        // A write that failed has taken the reset's error with it: what then reads as an end may be one.
+        if case .bodyUntilClose = phase, !isSendingShut {
             keepsAlive = false
             endResponse()
         } else {
@@ -419,7 +420,7 @@ final class UpstreamConnection: TransportConnection {
     }
 
     /// A backend that has no use for the rest of a request answers and resets. Reading comes to that answer first and then to the end,
-    /// which decides.
+    /// which decides. OpenSSL reads nothing more after a write that failed: behind TLS such an answer is lost.
     override func sendingFailed() {
         switch phase {
         case .head, .body, .chunkedBody, .trailers, .bodyUntilClose:

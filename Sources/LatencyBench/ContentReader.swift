@@ -15,7 +15,7 @@ struct ContentReader {
     /// A line longer than this is not looked at any more; its event counts as content.
     private static let longestLine = 1 << 20
     /// Keys whose string value is output: chat, text, and the thinking of reasoning models under both of its names.
-    private static let keys: [StaticString] = ["\"content\":", "\"text\":", "\"reasoning_content\":", "\"reasoning\":", "\"arguments\":"]
+    private static let keys: [StaticString] = ["\"content\"", "\"text\"", "\"reasoning_content\"", "\"reasoning\"", "\"arguments\""]
 
     init(keepsText: Bool) { self.keepsText = keepsText }
 
@@ -68,15 +68,29 @@ struct ContentReader {
     private static func value(in line: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer? {
         guard let base = line.baseAddress else { return nil }
         for key in keys {
-            guard let found = swl_find(base, line.count, key.utf8Start, key.utf8CodeUnitCount) else { continue }
-            var start = UnsafeRawPointer(found) - base + key.utf8CodeUnitCount
-            while start < line.count, line[start] == 0x20 { start += 1 }
-            guard start < line.count, line[start] == UInt8(ascii: "\"") else { continue }
-            start += 1
-            var end = start
-            while end < line.count, line[end] != UInt8(ascii: "\"") { end += line[end] == UInt8(ascii: "\\") ? 2 : 1 }
-            if end > start, end <= line.count { return UnsafeRawBufferPointer(rebasing: line[start..<end]) }
+            var from = 0
+            while from < line.count, let found = swl_find(base + from, line.count - from, key.utf8Start, key.utf8CodeUnitCount) {
+                from = UnsafeRawPointer(found) - base + key.utf8CodeUnitCount
+                if let value = string(behindKeyAt: from, of: line) { return value }
+            }
         }
         return nil
+    }
+
+    /// What stands between quotes behind a colon; blanks may stand about it (RFC 8259, section 2). Nil where no string follows, or an empty one.
+    private static func string(behindKeyAt end: Int, of line: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer? {
+        var at = end
+        func skipBlanks() {
+            while at < line.count, line[at] == 0x20 || line[at] == 0x09 || line[at] == 0x0d || line[at] == 0x0a { at += 1 }
+        }
+        skipBlanks()
+        guard at < line.count, line[at] == UInt8(ascii: ":") else { return nil }
+        at += 1
+        skipBlanks()
+        guard at < line.count, line[at] == UInt8(ascii: "\"") else { return nil }
+        let start = at + 1
+        var close = start
+        while close < line.count, line[close] != UInt8(ascii: "\"") { close += line[close] == UInt8(ascii: "\\") ? 2 : 1 }
+        return close > start && close <= line.count ? UnsafeRawBufferPointer(rebasing: line[start..<close]) : nil
     }
 }

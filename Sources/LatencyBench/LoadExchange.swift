@@ -33,7 +33,7 @@ final class LoadExchange: UpstreamExchange {
     init(generator: LoadGenerator) {
         self.generator = generator
         isInference = generator.settings.api == .infer
-        keepsAnswer = generator.plan.requests.contains { $0.nextTurn >= 0 }
+        keepsAnswer = generator.hasSessions
         content = ContentReader(keepsText: keepsAnswer)
     }
 
@@ -79,8 +79,9 @@ final class LoadExchange: UpstreamExchange {
         if isInference { return countMessages(bytes) }
         if firstBytesAt == 0 { firstBytesAt = now }
         guard isEventStream else {
-            if isDocument { scanner.consume(bytes) }
-            if isDocument, keepsAnswer, document.count < Self.longestAnswer { document.append(contentsOf: bytes) }
+            guard isDocument, generator.settings.api != .plain else { return }
+            scanner.consume(bytes)
+            if document.count < Self.longestAnswer { document.append(contentsOf: bytes) }
             return
         }
         scanner.consume(bytes)
@@ -115,7 +116,7 @@ final class LoadExchange: UpstreamExchange {
         }
     }
 
-    /// What is kept of an answer for the next turn.
+    /// What is kept of an answer, to be looked at and for the next turn.
     private static let longestAnswer = 16 << 20
 
     private func keepText() {
@@ -145,6 +146,7 @@ final class LoadExchange: UpstreamExchange {
         scanner.finish()
         let now = now
         record.endNanoseconds = now
+        if isDocument { document.withUnsafeBytes { content.readDocument($0) } }
         if record.outcome == .unfinished { record.outcome = outcome(trailers) }
         let usage = isInference ? nil : scanner.usage
         record.promptTokens = usage?.promptTokens ?? 0
@@ -154,7 +156,7 @@ final class LoadExchange: UpstreamExchange {
             // Without a stream the first token is the answer.
             if isDocument || generator.settings.api == .plain { record.firstTokenNanoseconds = firstBytesAt == 0 ? now : firstBytesAt }
             record.lastTokenNanoseconds = record.firstTokenNanoseconds
-            if keepsAnswer { document.withUnsafeBytes { content.readDocument($0) } }
+            record.isStreamed = false
         }
         generator.finished(self)
     }
@@ -170,8 +172,12 @@ final class LoadExchange: UpstreamExchange {
         if !(200..<300).contains(response.status) { return .status(response.status) }
         if scanner.errorSeen { return .errorEvent }
         if isEventStream, !scanner.doneSeen { return .truncated }
+        guard generator.settings.api == .plain || hasContent else { return .noContent }
         return .good
     }
+
+    /// A model may say nothing at all and count that; a page of a wrong address says neither.
+    private var hasContent: Bool { content.contentEvents > 0 || (scanner.usage?.completionTokens ?? 0) > 0 }
 
     override func failed(_ failure: UpstreamFailure) {
         record.endNanoseconds = now

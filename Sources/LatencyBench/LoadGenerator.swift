@@ -18,7 +18,10 @@ public final class LoadGenerator: EventHandler {
     private var pacer: RequestPacer
     private let head = RequestHead()
     let startNanoseconds: UInt64
-    private let endNanoseconds: UInt64
+    /// Whether some answer is a part of its session's next prompt.
+    let hasSessions: Bool
+    /// A run is over so long after the last request that is known was due.
+    private var endNanoseconds: UInt64 { pacer.lastDueNanoseconds &+ settings.drainNanoseconds }
     private var bodies = PreparedBodies()
     private var spare: [LoadExchange] = []
     private var underWay: [ObjectIdentifier: LoadExchange] = [:]
@@ -41,8 +44,7 @@ public final class LoadGenerator: EventHandler {
         self.settings = settings
         self.startNanoseconds = startNanoseconds
         self.completion = completion
-        let lastOffset = plan.requests.map(\.offsetNanoseconds).max() ?? 0
-        endNanoseconds = startNanoseconds &+ lastOffset &+ settings.drainNanoseconds
+        hasSessions = plan.requests.contains { $0.nextTurn >= 0 }
         writer = RequestWriter(settings)
         pacer = RequestPacer(
             mode: settings.mode, startNanoseconds: startNanoseconds, offsets: plan.requests.map(\.offsetNanoseconds),
@@ -103,21 +105,31 @@ public final class LoadGenerator: EventHandler {
     // MARK: Sending
 
     public override func deadlineReached() {
-        if loop.now >= endNanoseconds { return stop() }
+        let isOver = loop.now >= endNanoseconds
         sendDue()
+        if isOver { stop() }
     }
 
     private func sendDue() {
         // What a finished request frees is taken by the loop below, not by a call inside a call.
         guard !isSending, !hasCompleted else { return }
         isSending = true
-        while let issue = pacer.take(at: loop.clock()) { send(issue) }
+        if turn != loop.now { (turn, sentInTurn) = (loop.now, 0) }
+        while sentInTurn < Self.sendsPerTurn, let issue = pacer.take(at: loop.clock()) {
+            send(issue)
+            sentInTurn += 1
+        }
         isSending = false
         makeRoom()
         prepare()
         arm()
         if pacer.remaining == 0, pacer.inFlight == 0 { complete() }
     }
+
+    /// Then answers, and whoever ends the run, have their turn, however far behind the schedule the generator is.
+    private static let sendsPerTurn = 64
+    private var turn: UInt64 = 0
+    private var sentInTurn = 0
 
     /// HTTP/2: room for requests that may be due before another connection could stand, lest they wait for it.
     private func makeRoom() {
@@ -154,7 +166,10 @@ public final class LoadGenerator: EventHandler {
     }
 
     private func arm() {
-        let next = pacer.nextDueNanoseconds ?? .max
+        // Also of a schedule without requests.
+        if pacer.remaining == 0 { return setDeadline(startNanoseconds) }
+        // What is overdue is sent in the next turn, not in this one for ever.
+        let next = max(pacer.nextDueNanoseconds ?? .max, loop.now &+ 1)
         let room = speaksHTTP2 ? pools.lazy.compactMap(\.nextRoomNanoseconds).min() ?? .max : .max
         setDeadline(min(isFull ? .max : next, room, endNanoseconds))
     }

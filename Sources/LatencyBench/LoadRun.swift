@@ -30,9 +30,21 @@ public final class LoadRun: Sendable {
     private let done = DispatchGroup()
 
     public init(plan: LoadPlan, target: LoadTarget, settings: LoadSettings) {
-        self.plan = plan
+        self.plan = settings.api == .plain ? Self.plain(plan, target, settings) : plan
         self.target = target
         self.settings = settings
+    }
+
+    /// What all plain requests have in common is content as well.
+    private static func plain(_ plan: LoadPlan, _ target: LoadTarget, _ settings: LoadSettings) -> LoadPlan {
+        var body = ContentHash()
+        for byte in settings.body { body.add(byte) }
+        var plan = plan
+        plan.common = [
+            "method": settings.method, "path": target.path.isEmpty ? "/" : target.path, "body_bytes": "\(settings.body.count)",
+            "body_hash": ContentHash.text(body.value),
+        ]
+        return plan
     }
 
     /// Whether `stop()` ended it before its time.

@@ -50,6 +50,8 @@ public struct RequestPacer: Sendable {
     private var followUps = Heap<Due>()
     private let startNanoseconds: UInt64
     public private(set) var inFlight = 0
+    /// The latest time at which a request that is known was or will be due: by the schedule, or as a session's next turn.
+    public private(set) var lastDueNanoseconds: UInt64
     /// Sessions whose next turn is not due yet, or under way.
     public private(set) var remaining: Int
 
@@ -71,6 +73,7 @@ public struct RequestPacer: Sendable {
         let own = indices ?? offsets.indices.map { Int32($0) }
         remaining = own.count
         firsts = own.filter { !isFollowUp[Int($0)] }
+        lastDueNanoseconds = startNanoseconds &+ (firsts.map { offsets[Int($0)] }.max() ?? 0)
     }
 
     /// The next request that is due by `now` and may be under way; it is counted as sent.
@@ -113,7 +116,9 @@ public struct RequestPacer: Sendable {
                 next = Int(nextTurn[next])
             }
         } else {
-            followUps.insert(Due(at: now &+ thinkNanoseconds[next], index: next))
+            let due = now &+ thinkNanoseconds[next]
+            followUps.insert(Due(at: due, index: next))
+            lastDueNanoseconds = max(lastDueNanoseconds, due)
         }
     }
 

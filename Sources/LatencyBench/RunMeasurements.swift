@@ -13,6 +13,8 @@ public enum RequestOutcome: Sendable, Equatable, Hashable {
     case errorEvent
     /// An event stream that ended without `[DONE]`.
     case truncated
+    /// A success of a chat or text completion in which there is neither text nor a count of tokens: another server's answer, perhaps.
+    case noContent
     /// Still under way when the run ended.
     case unfinished
 
@@ -30,6 +32,7 @@ public enum RequestOutcome: Sendable, Equatable, Hashable {
         case .grpcStatus(let code): "gRPC status \(code)"
         case .errorEvent: "error event"
         case .truncated: "truncated stream"
+        case .noContent: "no content"
         case .unfinished: "unfinished"
         }
     }
@@ -51,6 +54,8 @@ public struct RequestRecord: Sendable {
     public var promptTokens = 0
     public var cachedTokens = 0
     public var outputTokens = 0
+    /// Tokens came as they were made.
+    public var isStreamed = true
     /// Index into `RunMeasurements.backends`; -1 when the answer named none.
     public var backend = -1
     public var outcome = RequestOutcome.unfinished
@@ -66,9 +71,9 @@ public struct RequestRecord: Sendable {
     /// Time to first token from when the request was due.
     public var timeToFirstToken: UInt64 { firstTokenNanoseconds &- dueNanoseconds }
     public var endToEnd: UInt64 { endNanoseconds &- dueNanoseconds }
-    /// Mean time per output token after the first; nil below two tokens.
+    /// Mean time per output token after the first; nil below two tokens, and where the answer came whole.
     public var timePerOutputToken: UInt64? {
-        outputTokens > 1 && lastTokenNanoseconds >= firstTokenNanoseconds
+        isStreamed && outputTokens > 1 && lastTokenNanoseconds >= firstTokenNanoseconds
             ? (lastTokenNanoseconds &- firstTokenNanoseconds) / UInt64(outputTokens - 1) : nil
     }
 }

@@ -11,8 +11,13 @@ extension RunReport {
         page.paragraph(
             "\(completed) requests, \(failed) failed, \(Self.number(requestRate)) a second over \(Self.number(durationSeconds)) s; \(mode)\(offeredRate == nil ? "" : " (\(workload.process))"), \(url)."
         )
-        page.paragraph("Latencies count from the moment a request was due, unless it says that they count from the send.")
+        for note in notes { page.paragraph("Note: \(note).") }
+        page.table(headlines)
+        page.paragraph(
+            "Latencies count from the moment a request was due, unless it says that they count from the send. A run is invalid when the p99 of the generator's own lag is over 1 ms or over 1 % of the TTFT's p50, or when not all was sent."
+        )
         page.table(latencyTable)
+        if let starNote { page.paragraph(starNote) }
         page.heading("Latency by percentile")
         page.figure(
             percentileChart.svg, caption: "Logarithmic in what is beyond each percentile: half the way to the right is the worst 1 %.")
@@ -32,6 +37,33 @@ extension RunReport {
         page.heading("How it was measured")
         page.facts(provenance)
         return page.html
+    }
+
+    /// What is asked first.
+    private var headlines: TextTable {
+        var rows = [["requests/s", Self.number(requestRate)]]
+        if let sessions, let offeredRate {
+            rows.append(["offered sessions/s", offeredRate > 0 ? Self.number(offeredRate) : "all \(sessions) at once"])
+        } else if let offeredRate {
+            rows.append(["offered requests/s", Self.number(offeredRate)])
+        }
+        if api != "plain" {
+            rows += [
+                ["output tokens/s", Self.number(outputTokenRate)], ["all tokens/s", Self.number(totalTokenRate)],
+                [
+                    "prefix cache hit rate",
+                    String(format: "%.1f %%", hitRate * 100)
+                        + (workload.idealHitRate.map { String(format: " (unbounded cache: %.1f %%)", $0 * 100) } ?? ""),
+                ],
+            ]
+        }
+        if let goodput {
+            rows.append([
+                "goodput (\(goodput.target.name))",
+                String(format: "%.2f %%, ", goodput.share * 100) + Self.number(goodput.requestsPerSecond) + "/s",
+            ])
+        }
+        return TextTable(header: ["", ""], rows: rows)
     }
 
     private static let ticks = [50.0, 75, 90, 99, 99.9, 99.99]

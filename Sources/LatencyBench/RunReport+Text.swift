@@ -16,7 +16,10 @@ extension RunReport {
             "Failed requests:",
             failed == 0 ? "0" : "\(failed)  " + errors.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }.joined(separator: ", "))
         line("Benchmark duration (s):", Self.number(durationSeconds))
-        if let offeredRate {
+        if let sessions, offeredRate != nil {
+            let rate = offeredRate.flatMap { $0 > 0 ? Self.number($0) : nil }
+            line("Offered sessions (1/s):", "\(rate ?? "all at once")  \(sessions) in all, \(workload.process), \(mode)")
+        } else if let offeredRate {
             line("Offered rate (req/s):", "\(Self.number(offeredRate))  \(workload.process), \(mode)")
         } else {
             line("Offered load:", "\(mode), each request sent when another has been answered")
@@ -44,6 +47,7 @@ extension RunReport {
         }
         lines.append("")
         lines.append(latencyTable.text)
+        if let starNote { lines.append(starNote) }
         if stages.count > 1 { lines += ["", stageTable.text] }
         if !backends.isEmpty {
             lines += ["", "Requests per backend: " + backends.map { "\($0.name) \($0.requests)" }.joined(separator: ", ")]
@@ -54,6 +58,7 @@ extension RunReport {
                 "Generator lag p50 \(Self.milliseconds(lag.p50)), p99 \(Self.milliseconds(lag.p99)), max \(Self.milliseconds(lag.maximum)) ms"
                     + (environment.generatorSchedule.map { "; its threads: \($0)" } ?? ""))
         }
+        for note in notes { lines.append("NOTE: \(note)") }
         for reason in invalidReasons { lines.append("INVALID: \(reason)") }
         lines.append(String(repeating: "=", count: 54))
         return lines.joined(separator: "\n")
@@ -69,11 +74,22 @@ extension RunReport {
             header: ["ms", "Mean", "Median", "P90", "P99", "P99.9", "Max"],
             rows: rows.compactMap { name, key in
                 guard let metric = metrics[key], metric.count > 0 else { return nil }
+                func cell(_ value: UInt64, _ percentile: Double) -> String {
+                    Self.milliseconds(value) + (isFailure(key, percentile: percentile) ? "*" : "")
+                }
                 return [
-                    name, Self.milliseconds(UInt64(metric.mean)), Self.milliseconds(metric.p50), Self.milliseconds(metric.p90),
-                    Self.milliseconds(metric.p99), Self.milliseconds(metric.p999), Self.milliseconds(metric.maximum),
+                    name, cell(UInt64(metric.mean), 100), cell(metric.p50, 50), cell(metric.p90, 90), cell(metric.p99, 99),
+                    cell(metric.p999, 99.9), cell(metric.maximum, 100),
                 ]
             })
+    }
+
+    /// What the stars say; nil where there is none.
+    var starNote: String? {
+        let unanswered = max(unanswered("ttft"), unanswered("e2e"))
+        guard unanswered > 0, latencyTable.rows.joined().contains(where: { $0.hasSuffix("*") }) else { return nil }
+        return
+            "* of the answered alone: \(unanswered) of \(completed + failed) requests failed or had no token, and this percentile of all is one of them"
     }
 
     /// One row per stage of the schedule.
@@ -81,9 +97,12 @@ extension RunReport {
         TextTable(
             header: ["rate", "requests", "failed", "TTFT p50", "TTFT p99", "from send p99", "E2E p50", "tok/s", "goodput"],
             rows: stages.map { stage in
-                [
-                    Self.number(stage.offeredRate), "\(stage.requests)", "\(stage.failed)", Self.milliseconds(stage.ttft.p50),
-                    Self.milliseconds(stage.ttft.p99), Self.milliseconds(stage.ttftFromSend.p99), Self.milliseconds(stage.endToEnd.p50),
+                func cell(_ value: UInt64, _ share: Double) -> String {
+                    Self.milliseconds(value) + (Double(stage.requests - stage.failed) < share * Double(stage.requests) ? "*" : "")
+                }
+                return [
+                    Self.number(stage.offeredRate), "\(stage.requests)", "\(stage.failed)", cell(stage.ttft.p50, 0.5),
+                    cell(stage.ttft.p99, 0.99), cell(stage.ttftFromSend.p99, 0.99), cell(stage.endToEnd.p50, 0.5),
                     Self.number(stage.outputTokensPerSecond), stage.goodputShare.map { String(format: "%.1f %%", $0 * 100) } ?? "",
                 ]
             })

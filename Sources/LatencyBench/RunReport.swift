@@ -66,12 +66,16 @@ public struct RunReport: Codable, Sendable {
     public var streams: Bool
     /// `open`, `open, at most N under way` or `closed loop of N`.
     public var mode: String
+    /// How requests were made, by the options' names; nil in reports that do not tell.
+    public var conditions: [String: String]?
     public var workload: Workload
     /// Of the schedule; none in a closed loop.
     public var stages: [Stage]
     public var durationSeconds: Double
-    /// Nil in a closed loop, which sends as it is answered.
+    /// Requests a second by the schedule, of sessions their first ones alone: the others come as they are answered. Nil in a closed loop.
     public var offeredRate: Double?
+    /// Nil where every request is by itself.
+    public var sessions: Int?
     /// Without the warm-up, like all figures.
     public var sent: Int
     /// Requests that were due in the first so many seconds and are in no figure; nil in reports that do not tell.
@@ -81,7 +85,10 @@ public struct RunReport: Codable, Sendable {
     public var failed: Int
     public var errors: [String: Int]
     public var promptTokens: Int
+    /// Up to the prompt's of each request.
     public var cachedTokens: Int
+    /// Answers that told of more cached tokens than the prompt had; nil in reports that do not tell.
+    public var excessCachedCounts: Int?
     public var outputTokens: Int
     public var highestInFlight: Int
     public var requestRate: Double
@@ -98,6 +105,18 @@ public struct RunReport: Codable, Sendable {
     public var designEffects: [String: [String: Double]]?
 
     public var isValid: Bool { invalidReasons.isEmpty }
+
+    /// Requests that ended without the figure `metric`, of those that every request should have: as failures they are slower than any other.
+    public func unanswered(_ metric: String) -> Int {
+        guard metric.hasPrefix("ttft") || metric.hasPrefix("e2e") else { return 0 }
+        return max(0, completed + failed - Int(metrics[metric]?.count ?? 0))
+    }
+
+    /// Whether the percentile of all requests is a failure, so that the one of the answered says nothing about it.
+    public func isFailure(_ metric: String, percentile: Double) -> Bool {
+        let unanswered = unanswered(metric)
+        return unanswered > 0 && Double(completed + failed - unanswered) < percentile / 100 * Double(completed + failed)
+    }
     /// Of the prompt tokens that engines counted.
     public var hitRate: Double { promptTokens == 0 ? 0 : Double(cachedTokens) / Double(promptTokens) }
 
@@ -126,6 +145,7 @@ public struct RunReport: Codable, Sendable {
         isPartial = run.isPartial
         self.environment = environment
         url = run.target.url
+        conditions = run.conditions
         api = run.settings.api.rawValue
         streams = run.settings.streams && run.settings.api != .plain
         let plan = run.plan
@@ -143,7 +163,11 @@ public struct RunReport: Codable, Sendable {
         func rate(_ count: Int) -> Double { seconds > 0 ? Double(count) / seconds : 0 }
         durationSeconds = seconds
         let active = Self.countedSeconds(plan.stages, run.settings).reduce(0, +)
-        let counted = plan.requests.count { $0.offsetNanoseconds >= run.settings.warmUpNanoseconds }
+        let followUps = Set(plan.requests.lazy.map(\.nextTurn).filter { $0 >= 0 })
+        let counted = plan.requests.indices.count {
+            plan.requests[$0].offsetNanoseconds >= run.settings.warmUpNanoseconds && !followUps.contains(Int32($0))
+        }
+        sessions = hasSessions ? plan.requests.count - followUps.count : nil
         let isOpen = Self.isOpen(run.settings.mode)
         offeredRate = isOpen ? (active > 0 ? Double(counted) / active : 0) : nil
         sent = measured.sent
@@ -151,7 +175,9 @@ public struct RunReport: Codable, Sendable {
         completed = measured.good
         failed = measured.finished - measured.good
         errors = Dictionary(uniqueKeysWithValues: measured.outcomes.filter { $0.key != .good }.map { ($0.key.name, $0.value) })
-        (promptTokens, cachedTokens, outputTokens) = (measured.promptTokens, measured.cachedTokens, measured.outputTokens)
+        let excess = Self.excessCached(measured)
+        (promptTokens, cachedTokens, outputTokens) = (measured.promptTokens, measured.cachedTokens - excess.tokens, measured.outputTokens)
+        excessCachedCounts = excess.answers
         highestInFlight = measured.highestInFlight
         requestRate = rate(measured.good)
         outputTokenRate = rate(measured.outputTokens)
@@ -199,8 +225,8 @@ public struct RunReport: Codable, Sendable {
             if let relative = relativeLagReason { reasons.append(relative) }
         }
         let all = sent + (warmUpRequests ?? 0)
-        if !isPartial, all * 100 < planned * 99 { reasons.append("only \(all) of \(planned) requests were sent") }
-        if completed == 0 { reasons.append("no request succeeded") }
+        if !isPartial, all * 100 < planned * 99 { reasons.append("only \(all) of \(planned) \(Self.wereSent)") }
+        if completed == 0 { reasons.append(Self.nothingSucceeded) }
         return reasons
     }
 

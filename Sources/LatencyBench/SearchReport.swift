@@ -19,15 +19,18 @@ public struct SearchReport: Codable, Sendable {
         public var contentHash: String
         public var scheduleHash: String
 
-        public init(rate: Double, _ report: RunReport, share: Double) {
+        /// Of a run that is invalid nothing is known, neither that the target holds nor that it does not.
+        public var isValid: Bool { invalidReasons.isEmpty }
+
+        public init(rate: Double, _ report: RunReport, share: Double, target: GoodputTarget) {
             self.rate = rate
             (requests, failed) = (report.sent, report.failed)
             goodShare = report.goodput?.share ?? 0
-            holds = goodShare >= share
             let nothing = Distribution(LatencyHistogram.latency())
             ttft = report.metrics["ttft"] ?? nothing
             generatorLag = report.metrics["generator_lag"] ?? nothing
-            invalidReasons = report.invalidReasons
+            invalidReasons = report.invalidReasons(for: target)
+            holds = goodShare >= share && invalidReasons.isEmpty
             (contentHash, scheduleHash) = (report.workload.contentHash, report.workload.scheduleHash)
         }
     }
@@ -47,6 +50,8 @@ public struct SearchReport: Codable, Sendable {
     public var environment: RunEnvironment
     /// In the order they were tried.
     public var steps: [Step] = []
+    /// Why it ended before it knew, in a sentence; nil when it knows.
+    public var inconclusive: String?
 
     public init(tool: String, startedAt: Date, command: [String], url: String, target: GoodputTarget, share: Double) {
         self.tool = tool
@@ -76,7 +81,7 @@ public struct SearchReport: Codable, Sendable {
                 return [
                     RunReport.number(step.rate), String(format: "%.2f %%", step.goodShare * 100), milliseconds(step.ttft.p50),
                     milliseconds(step.ttft.p99), "\(step.failed)", String(format: "%.3f", Double(step.generatorLag.p99) / 1e6),
-                    (step.holds ? "holds" : "missed") + (step.invalidReasons.isEmpty ? "" : ", invalid"),
+                    !step.isValid ? "invalid" : step.holds ? "holds" : "missed",
                 ]
             })
     }
@@ -88,8 +93,25 @@ public struct SearchReport: Codable, Sendable {
             return "Interrupted: no answer yet. "
                 + (held.map { "It held at \($0) requests/s and lower rates tried." } ?? "It held at no rate tried so far.")
         }
+        if let inconclusive {
+            return "No answer: \(inconclusive)" + (held.map { " The target held at \($0) requests/s." } ?? "")
+        }
         return held.map { String(format: "Highest rate with %.1f %% good: ", share * 100) + $0 + " requests/s" }
             ?? "The target holds at no rate tried."
+    }
+
+    /// Why no rate could be answered any better; nil where fewer requests might be.
+    public static func hopelessness(_ report: RunReport) -> String? {
+        guard report.completed == 0, !report.errors.isEmpty, report.errors.keys.allSatisfy(isOfNoLoad) else { return nil }
+        let kinds = report.errors.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }.joined(separator: ", ")
+        return "Not one of \(report.failed) requests to \(report.url) was answered well (\(kinds)), which no lower rate would change."
+    }
+
+    /// Whether an error says nothing of how much was asked: nobody there, no understanding, or a request that is refused for what it is.
+    private static func isOfNoLoad(_ kind: String) -> Bool {
+        if ["connect failed", "TLS failed", "protocol error", "no content"].contains(kind) { return true }
+        guard kind.hasPrefix("HTTP "), let status = Int(kind.dropFirst(5)) else { return false }
+        return (300..<500).contains(status) && status != 408 && status != 429
     }
 
     /// The search as a page in one file.
@@ -99,7 +121,7 @@ public struct SearchReport: Codable, Sendable {
         for step in steps {
             for reason in step.invalidReasons { page.warning("Invalid at \(RunReport.number(step.rate))/s: \(reason).") }
         }
-        page.paragraph("\(answer) (\(target.name), \(url)).")
+        page.paragraph("\(answer) (\(target.name), \(url))")
         page.table(table)
         let tried = steps.sorted { $0.rate < $1.rate }
         page.heading("Rate against goodput")
@@ -112,7 +134,7 @@ public struct SearchReport: Codable, Sendable {
                         hollow: Set(tried.indices.filter { !tried[$0].holds })),
                     .init(name: "wanted", points: [tried.first, tried.last].compactMap { $0.map { ($0.rate, share * 100) } }),
                 ]
-            ).svg, caption: "Hollow where the target was missed.")
+            ).svg, caption: "Hollow where the target was missed, or the run was invalid.")
         page.heading("Rate against time to first token")
         func points(_ value: (Distribution) -> UInt64) -> [(x: Double, y: Double)] {
             tried.map { ($0.rate, $0.ttft.count > 0 ? Double(value($0.ttft)) / 1e6 : .nan) }

@@ -108,8 +108,7 @@ extension Exchange {
     }
 
     private func noteProgress() {
-        let second = RoutingTable.progressEvents.second
-        nextProgress = scanner.dataEvents < second ? second : .max
+        nextProgress = RoutingTable.progressMark(after: scanner.dataEvents)
         guard let decision, firstTokenAt != 0 else { return }
         worker.table.streamed(decision.lease, events: scanner.dataEvents, now: worker.loop.now)
     }

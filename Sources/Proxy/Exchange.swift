@@ -70,7 +70,7 @@ final class Exchange: DownstreamExchange {
     var scanner = ResponseScanner(kind: .other)
     var isEventStream = false
     /// Events after which routing is told of the stream's progress next.
-    var nextProgress = RoutingTable.progressEvents.first
+    var nextProgress = RoutingTable.progressMark(after: 0)
     var responseStatus = 0
     var responseBytes = 0
     var firstTokenAt: UInt64 = 0
@@ -130,7 +130,7 @@ final class Exchange: DownstreamExchange {
         isInspecting = false
         scanner = ResponseScanner(kind: .other)
         isEventStream = false
-        nextProgress = RoutingTable.progressEvents.first
+        nextProgress = RoutingTable.progressMark(after: 0)
         responseStatus = 0
         responseBytes = 0
         firstTokenAt = 0

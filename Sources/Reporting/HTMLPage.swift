@@ -33,7 +33,7 @@ public struct HTMLPage: Sendable {
         th:first-child, td:first-child { text-align: left }
         .facts th, .facts td { text-align: left; vertical-align: top; white-space: normal; overflow-wrap: anywhere }
         .facts td:first-child { white-space: nowrap }
-        .wide { overflow-x: auto } figure { margin: 1rem 0; overflow-x: auto } figcaption { font-size: .85rem; opacity: .8 }
+        .wide { overflow-x: auto } figure { margin: 1rem 0 } figure svg { max-width: 100%; height: auto } figcaption { font-size: .85rem; opacity: .8 }
         .warning { border: 2px solid currentColor; padding: .5rem .8rem; font-weight: 600 }
         svg text { fill: var(--ink); font: 12px system-ui, sans-serif }
         </style></head><body>

@@ -10,11 +10,11 @@ public struct CostTerms: Sendable, Equatable {
     public var queueWait = 0.0
     /// This request's uncached tokens × seconds per token.
     public var prefill = 0.0
-    /// The price of KV memory: the seconds in which a mean answer ends there and frees its own, times the square of the share that those
-    /// in flight and this request will use when their answers are complete. So it is little among groups with room, whose prefixes stay
-    /// where they are.
+    /// The price of KV memory, which those pay who come later: the share of the cache that this request's uncached and output tokens take, times
+    /// the share in use when all answers there are complete, times the seconds in which a mean answer ends and frees its own. So a prefix
+    /// that is found in place saves room, a copy of it pays for its own, and among groups with room the price is little.
     public var memory = 0.0
-    /// The price of memory that is about to be short: the same seconds times what is in use at this moment beyond nine tenths. There
+    /// The price of memory that is about to be short: a mean answer's seconds times what is in use at this moment beyond nine tenths. There
     /// requests wait for answers to end, or lose their place to others and are computed anew.
     public var memoryWait = 0.0
     /// This request's decode steps, the share that depends on the batch counted over the relaxation horizon only.
@@ -28,6 +28,9 @@ public struct CostTerms: Sendable, Equatable {
     /// Tokens that must be evicted for it × the chance that they would have been used again × seconds per token: so a full cache takes
     /// a copy of what another group holds only when that is worth it, and new prompts go where there is room.
     public var eviction = 0.0
+    /// Less than nothing: what of `prefill`, `stall` and `queueBehind` goes into a copy of a prefix that another group holds, and serves those
+    /// that will come with it. As many as are in flight with it tell how many.
+    public var copy = 0.0
     /// What a group that has just started takes longer for what is queued and for this prompt, see `PlacementSettings`.
     public var warmUp = 0.0
     /// Until the request's LoRA adapter is in a GPU slot there.
@@ -46,7 +49,7 @@ public struct CostTerms: Sendable, Equatable {
 
     @inline(__always)
     public var total: Double {
-        timeToFirstToken + memory + memoryWait + decode + stall + slowdown + queueBehind + eviction + lateness
+        timeToFirstToken + memory + memoryWait + decode + stall + slowdown + queueBehind + copy + eviction + lateness
     }
 }
 
@@ -56,7 +59,7 @@ extension CostTerms {
         [
             ("overhead", overhead), ("queue_wait", queueWait), ("prefill", prefill), ("memory", memory),
             ("memory_wait", memoryWait), ("decode", decode), ("stall", stall),
-            ("slowdown", slowdown), ("queue_behind", queueBehind), ("eviction", eviction),
+            ("slowdown", slowdown), ("queue_behind", queueBehind), ("copy", copy), ("eviction", eviction),
             ("warm_up", warmUp), ("adapter", adapter), ("distance", distance), ("lateness", lateness), ("total", total),
         ]
     }
@@ -92,6 +95,9 @@ struct CostInputs {
     var nowMicroseconds: UInt64 = 0
     /// Output tokens of a mean answer.
     var meanOutputTokens = 256.0
+    /// Leading chunks of the prompt that some group holds, and the requests in flight with all of them on each such group.
+    var deepest = 0
+    var sharers = 0.0
 
     /// Steepness of `lateness`.
     static let latenessWeight = 4.0
@@ -123,14 +129,21 @@ struct CostInputs {
         let growth = rule.growthPerSequence * (running + 1) + contextGrowth * (group.tokensInUse + promptTokens)
         let demand = uncached + outputTokens
         let present = group.tokensInUse(atMicroseconds: nowMicroseconds, tokenSeconds: step * (1 + growth)) + uncached
-        let answer = meanOutputTokens * step * (1 + growth)
-        terms.memory = rule.memoryPrice(fullness: (group.tokensInUse + demand) / capacity, answerSeconds: answer)
+        // By the fleet's step: by each group's own, the slower would be left emptier, and the others be full first.
+        let answer = meanOutputTokens * group.describedStepSeconds * stepScale * (1 + growth)
+        terms.memory = rule.memoryPrice(
+            fullness: (group.tokensInUse + demand) / capacity, share: demand / capacity, answerSeconds: answer)
         terms.memoryWait = rule.memoryWaitPrice(fullness: present / capacity, answerSeconds: answer)
         terms.decode = rule.decode * step * (outputTokens + feltTokens * growth)
         terms.stall = rule.stall * rule.decode * group.decodingSequences * terms.prefill
         terms.slowdown = rule.slowdown * rule.decode * feltTokens * running * step * (rule.growthPerSequence + contextGrowth * promptTokens)
-        let behind = min(arrivalsPerGroup * (terms.timeToFirstToken + terms.memory + terms.memoryWait), rule.mostBehind)
+        let behind = min(arrivalsPerGroup * (terms.timeToFirstToken + terms.memoryWait), rule.mostBehind)
         terms.queueBehind = rule.queueBehind * behind * terms.prefill
+        if depth < deepest {
+            let copied = min(Double(deepest - depth) * tokensPerChunk / uncached, 1)
+            let taken = rule.copySharing * sharers
+            terms.copy = -copied * taken / (1 + taken) * (terms.prefill + terms.stall + terms.queueBehind)
+        }
         let overflow = max(group.heldTokens + group.activeOutputTokens + demand - capacity, 0)
         terms.eviction = rule.eviction * max(group.reuse, reuseShare) * min(overflow, demand) * perToken
         if wantedTTFTSeconds > 0 { terms.lateness = Self.lateness(terms.timeToFirstToken, beyond: wantedTTFTSeconds) }

@@ -4,9 +4,10 @@ public struct CostRule: Sendable, Equatable {
     /// A second of decode counts as so much of a second until the first token: decode is a matter of the whole answer, first token one of
     /// its start, and routers are judged by the start.
     public var decode = 0.1
-    /// Share of a mean answer's time that a full KV cache costs. Found by simulation: with half as much again, requests leave prefixes that
-    /// they would find in place again; with half as much, groups get full one by one.
-    public var memory = 0.1
+    /// How many of those that come while an answer goes on feel what room in the KV cache it takes. Found by simulation, and between 4 and 8
+    /// there is little difference: with less, copies of prefixes fill a busy fleet and a group that comes back empty draws more than it can
+    /// prefill; with twice as much, groups of unequal speed fill up one by one.
+    public var memory = 6.0
     /// Mean answers' times that the whole of a KV cache beyond `memoryWaitFrom` costs. Who joins a full group waits himself, and makes all
     /// wait that come after him; with less than twice the time slow groups fill up.
     public var memoryWait = 3.0
@@ -29,6 +30,9 @@ public struct CostRule: Sendable, Equatable {
     /// keep what a hot prefix brings.
     public var leastHorizon = 0.5
     public var horizon = 0.0
+    /// What share of a copy each request in flight with the same prefix takes over: it will not be the last, and they divide among more groups.
+    /// With none, hot prefixes stay where they were first; with three times as much long prompts are computed on too many groups.
+    public var copySharing = 0.1
     /// Share of the prefill within which costs count as equal.
     public var band = 0.05
 
@@ -36,6 +40,7 @@ public struct CostRule: Sendable, Equatable {
 
     private static let fields: [(String, any WritableKeyPath<CostRule, Double> & Sendable)] = [
         ("decode", \.decode), ("memory", \.memory), ("memoryWait", \.memoryWait), ("memoryWaitFrom", \.memoryWaitFrom),
+        ("copySharing", \.copySharing),
         ("stall", \.stall), ("slowdown", \.slowdown), ("queueBehind", \.queueBehind), ("eviction", \.eviction),
         ("growthPerSequence", \.growthPerSequence), ("growthAtFullCache", \.growthAtFullCache),
         ("mostBehind", \.mostBehind), ("leastHorizon", \.leastHorizon), ("horizon", \.horizon), ("band", \.band),
@@ -50,9 +55,10 @@ public struct CostRule: Sendable, Equatable {
         return true
     }
 
-    /// Seconds that so full a KV cache costs, where a mean answer takes `answerSeconds`.
+    /// Seconds that others lose by a request that adds `share` of a KV cache to one that is then so full, where a mean answer takes
+    /// `answerSeconds`.
     @inline(__always)
-    func memoryPrice(fullness: Double, answerSeconds: Double) -> Double { memory * fullness * fullness * answerSeconds }
+    func memoryPrice(fullness: Double, share: Double, answerSeconds: Double) -> Double { memory * fullness * share * answerSeconds }
 
     @inline(__always)
     func memoryWaitPrice(fullness: Double, answerSeconds: Double) -> Double {

@@ -116,9 +116,12 @@ extension RoutingState {
         let fullness = loads[slot].tokensInUse / loads[slot].kvCapacityTokens
         let tokenSeconds = loads[slot].decodeStepSeconds * (1 + cost.growthAtFullCache * fullness)
         let present = loads[slot].tokensInUse(atMicroseconds: now / 1_000, tokenSeconds: tokenSeconds) / loads[slot].kvCapacityTokens
-        let answer = outputTokensExpected * tokenSeconds
+        let answer = outputTokensExpected * loads[slot].describedStepSeconds * (1 + cost.growthAtFullCache * fullness)
+        // What a request takes of the cache is not known here: as much as they do on average.
+        let share = (meanUncachedTokens + outputTokensExpected) / loads[slot].kvCapacityTokens
         let memory =
-            cost.memoryPrice(fullness: fullness, answerSeconds: answer) + cost.memoryWaitPrice(fullness: present, answerSeconds: answer)
+            cost.memoryPrice(fullness: fullness + share, share: share, answerSeconds: answer)
+            + cost.memoryWaitPrice(fullness: present, answerSeconds: answer)
         let (group, lane) = (slot >> 2, Int(slot & 3))
         fleet.sketches[group].fixed[lane] = Float(loads[slot].distanceSeconds + memory)
         fleet.sketches[group].perToken[lane] = isOut ? .infinity : Float(loads[slot].secondsPerToken * (1 + loads[slot].warmUpSlowness))

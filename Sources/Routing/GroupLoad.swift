@@ -26,7 +26,8 @@ struct GroupLoad: BitwiseCopyable {
     /// Natural logarithm of how much longer decode steps take here than on the fleet.
     var stepDeviation = 0.0
     var describedStepSeconds = 0.02
-    /// Sum of the times at which our decoding sequences there began to, in microseconds, modulo 2⁶⁴.
+    /// Output tokens of our decoding sequences there, as last counted, and the sum of the times when they were, in microseconds, modulo 2⁶⁴.
+    var generatedTokens = 0.0
     var decodesSince: UInt64 = 0
     /// The output part of `activeTokens`.
     var activeOutputTokens: Double
@@ -110,13 +111,13 @@ extension GroupLoad {
     @inline(__always)
     var ownTokensInUse: Double { activeTokens + pinnedTokens }
 
-    /// KV tokens in use at this moment: of answers of ours only what has been generated, one token in `tokenSeconds`.
+    /// KV tokens in use at this moment: of answers of ours only what has been generated, since they were counted one token in `tokenSeconds`.
     @inline(__always)
     func tokensInUse(atMicroseconds now: UInt64, tokenSeconds: Double) -> Double {
         let decoding = UInt64(max(inFlight - awaitingFirstToken, 0))
         // Signed: another loop's clock may be a little ahead of this one's.
         let elapsed = max(Double(Int64(bitPattern: decoding &* now &- decodesSince)), 0) * 1e-6
-        return tokensInUse - activeOutputTokens + min(elapsed / tokenSeconds, activeOutputTokens)
+        return tokensInUse - activeOutputTokens + min(generatedTokens + elapsed / tokenSeconds, activeOutputTokens)
     }
 
     /// Blocks that its shadow LRU may hold.

@@ -23,10 +23,14 @@ struct Booking: BitwiseCopyable {
     var firstTokenAt: UInt64 = 0
     /// Its share of `GroupLoad.decodesSince`.
     var decodesSince: UInt64 = 0
+    /// Natural logarithm of the length that the fleet was taught so far of this answer, which still goes on; 0: nothing yet.
+    var taughtLength = 0.0
     // Whole numbers from here to `outputTokens`, so that what is added and taken away cancels exactly.
     /// Its share of `GroupLoad.activeTokens`.
     var activeTokens: Double
     var uncachedTokens: Double
+    /// Its share of `GroupLoad.generatedTokens`.
+    var generatedTokens = 0.0
     var outputTokens: Double
     var queuedTokensAtBooking: Double
     var promptBytes: Double

@@ -41,6 +41,22 @@ extension PrefixIndex {
         return Int(record.matchEpoch == epoch ? record.matchDepth : matchFloor)
     }
 
+    /// Paths in flight that lead on from the deepest chunk that anybody holds, on each of those who hold it.
+    func sharers() -> Double {
+        var sum: UInt32 = 0
+        var count = 0
+        while count < min(visitedCount, Self.mostSharing) {
+            let holder = holders[Int(visited[count])]
+            if Int(holder.matchDepth) < matchDeepest { break }
+            sum &+= blocks[holder.matchBlock].users
+            count += 1
+        }
+        return count > 0 ? Double(sum) / Double(count) : 0
+    }
+
+    /// So many holders tell of all.
+    private static var mostSharing: Int { 16 }
+
     /// The holder's block at the end of its match; 0 when it has none.
     mutating func matchedBlock(of holder: UInt16, hashes: UnsafeBufferPointer<UInt64>) -> UInt32 {
         if holders[Int(holder)].matchEpoch == epoch { return holders[Int(holder)].matchBlock }

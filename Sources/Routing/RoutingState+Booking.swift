@@ -36,7 +36,7 @@ extension RoutingState {
             generation: leases.bookings[index].generation, nextFree: 0, slot: slot, groupGeneration: loads[slot].generation,
             awaitsFirstToken: true, isProbe: loads[slot].failures > 0, isStreamed: request.isStreamed,
             matchIsPrefilled: matchIsPrefilled, olderUnstreamed: 0, newerUnstreamed: 0, sequence: sequence, bookedAt: now,
-            presumedPrefilledAt: now &+ UInt64(min(2 * (ttft + terms.memory + terms.memoryWait), 3_600) * 1e9),
+            presumedPrefilledAt: now &+ UInt64(min(2 * (ttft + terms.memoryWait), 3_600) * 1e9),
             isQuiet: loads[slot].tokensInUse + uncached + output <= Self.quietShare * loads[slot].kvCapacityTokens,
             activeTokens: active, uncachedTokens: uncached, outputTokens: output,
             queuedTokensAtBooking: loads[slot].tokensAhead, promptBytes: Double(max(request.promptBytes, 0)),
@@ -106,6 +106,28 @@ extension RoutingState {
         guard let index = leases.index(of: lease), let slot = liveSlot(of: index) else { return }
         let tokens = Int(Double(min(events, 1 << 20)) * min(tokensPerEvent.value, 1_024))
         learnStep(slot, tokens: tokens, since: leases.bookings[index].firstTokenAt, now: now)
+        count(tokens, of: index, slot: slot, now: now)
+    }
+
+    /// So much of an answer has been generated. One that is longer than it was taken to be is expected to become twice as long as it is:
+    /// the lengths of answers have heavy tails.
+    private mutating func count(_ tokens: Int, of index: UInt32, slot: UInt32, now: UInt64) {
+        guard !leases.bookings[index].awaitsFirstToken else { return }
+        let before = ownLoad(slot)
+        loads[slot].generatedTokens += Double(tokens) - leases.bookings[index].generatedTokens
+        leases.bookings[index].generatedTokens = Double(tokens)
+        loads[slot].decodesSince &+= now / 1_000 &- leases.bookings[index].decodesSince
+        leases.bookings[index].decodesSince = now / 1_000
+        if Double(tokens) >= outputTokensExpected { learnLength(2 * tokens, of: index) }
+        let expected = min(Double(2 * tokens), loads[slot].kvCapacityTokens.rounded())
+        let excess = expected - leases.bookings[index].outputTokens
+        guard Double(tokens) >= leases.bookings[index].outputTokens, excess > 0 else { return }
+        leases.bookings[index].outputTokens += excess
+        leases.bookings[index].activeTokens += excess
+        loads[slot].activeOutputTokens += excess
+        loads[slot].activeTokens += excess
+        if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
+        sketch(slot)
     }
 
     mutating func settle(_ lease: Lease, usage: Usage?, events: Int = 0, now: UInt64) {
@@ -113,7 +135,7 @@ extension RoutingState {
         if let slot = liveSlot(of: index) {
             leaveQueue(index, slot: slot, now: now)
             if let usage {
-                learn(from: usage, events: events, booking: leases.bookings[index], slot: slot)
+                learn(from: usage, events: events, index: index, slot: slot)
                 learnStep(slot, tokens: usage.completionTokens, since: leases.bookings[index].firstTokenAt, now: now)
             }
             if leases.bookings[index].isProbe { reportReachable(slot, now: now) }
@@ -161,6 +183,7 @@ extension RoutingState {
             let before = ownLoad(slot)
             loads[slot].inFlight -= 1
             if !booking.awaitsFirstToken { loads[slot].decodesSince &-= booking.decodesSince }
+            loads[slot].generatedTokens -= booking.generatedTokens
             loads[slot].activeTokens -= booking.activeTokens
             if booking.insertion.deepest != 0 {
                 self.index.release(booking.insertion)

@@ -117,7 +117,7 @@ extension RoutingState {
             horizonSeconds: max(cost.leastHorizon, cost.horizon * Double(most - fewest) / max(arrivalRate, 1e-3)),
             prefillScale: prefillFit.slope,
             overheadSeconds: prefillFit.intercept, rule: cost, stepScale: exp(stepLogScale), reuseShare: reuseShare,
-            nowMicroseconds: now / 1_000, meanOutputTokens: outputTokensExpected)
+            nowMicroseconds: now / 1_000, meanOutputTokens: outputTokensExpected, deepest: index.matchDeepest, sharers: index.sharers())
     }
 
     mutating func leastCost(

@@ -77,20 +77,30 @@ extension RoutingState {
     }
 
     /// Learns tokens per byte and output length, and corrects the shadow of the engine's cache.
-    mutating func learn(from usage: Usage, events: Int, booking: Booking, slot: UInt32) {
+    mutating func learn(from usage: Usage, events: Int, index: UInt32, slot: UInt32) {
         if events > 0, usage.completionTokens > 0 {
             tokensPerEvent.observe(numerator: Double(min(usage.completionTokens, 1 << 20)), denominator: Double(events))
         }
         if usage.completionTokens > 0 {
-            outputLogMean += outputLearning * (log(Double(min(usage.completionTokens, 1 << 20))) - outputLogMean)
+            learnLength(usage.completionTokens, of: index)
             outputLearning = max(outputLearning / (1 + outputLearning), 0.02)
         }
+        let booking = leases.bookings[index]
         guard booking.promptBytes > 0, usage.promptTokens > 0 else { return }
         let promptTokens = Double(min(usage.promptTokens, 1 << 30))
         tokensPerByteRatio.observe(numerator: min(promptTokens, booking.promptBytes * 4), denominator: booking.promptBytes)
         if let cached = usage.cachedTokens {
             correctShadow(slot, cachedTokens: Double(min(max(cached, 0), 1 << 30)), promptTokens: promptTokens, booking: booking)
         }
+    }
+
+    /// An answer has so many tokens or is taken to get them: it takes the place of what was taught of it before, so that every answer counts
+    /// once. Answers that go on have a say, for of a fleet's first ones the short ones end long before the others.
+    mutating func learnLength(_ tokens: Int, of index: UInt32) {
+        let length = log(Double(min(tokens, 1 << 20)))
+        let former = leases.bookings[index].taughtLength
+        outputLogMean += outputLearning * (length - (former > 0 ? former : outputLogMean))
+        leases.bookings[index].taughtLength = length
     }
 
     /// The engine found another share of the prompt in its cache than the shadow promised.

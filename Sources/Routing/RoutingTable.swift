@@ -125,11 +125,14 @@ public final class RoutingTable: Sendable {
     /// rate. Not for answers that are not streamed: those are settled only.
     public func firstToken(_ lease: Lease, now: UInt64) { state.withLock { $0.firstToken(lease, now: now) } }
 
-    /// Events of a streamed answer after which `streamed` is to be called: early enough to learn of a slow group before it fills up, and
-    /// once more, so that the prefills of one moment do not decide.
-    public static var progressEvents: (first: Int, second: Int) { (16, 64) }
+    /// The number of a streamed answer's events at which `streamed` is to be called next: early enough to learn of a slow group before it fills
+    /// up, and then whenever the answer is twice as long, so that what it holds of the KV cache stays known.
+    public static func progressMark(after events: Int) -> Int {
+        if events < 64 { return events < 16 ? 16 : 64 }
+        return events < 1 << 40 ? 1 << (Int.bitWidth - events.leadingZeroBitCount) : .max
+    }
 
-    /// A streamed answer goes on and has come in `events` so far, which teaches how long the group's decode steps take.
+    /// A streamed answer goes on and has come in `events` so far, which teaches how long the group's decode steps take, and answers are.
     public func streamed(_ lease: Lease, events: Int, now: UInt64) { state.withLock { $0.streamed(lease, events: events, now: now) } }
 
     /// The answer has ended well: everything booked is released, and `usage` teaches.

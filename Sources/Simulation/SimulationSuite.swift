@@ -53,7 +53,7 @@ public enum SimulationSuite {
     static var standard: [SimulationRow] {
         let loads: [(String, [Double])] = [
             ("toolagent", [8, 14, 22]), ("reasoning", [4, 8, 11]), ("rotating-zipf", [15, 30, 45]), ("sibling-bursts", [2, 4, 6]),
-            ("no-prefix", [15, 25, 32]), ("shared-prefix-heavy", [15, 30, 50]), ("predicted-latency-a", [10, 25, 40]),
+            ("no-prefix", [15, 25, 32]), ("shared-prefix-heavy", [15, 30, 50]), ("predicted-latency-a", [2, 5, 8]),
         ]
         return loads.flatMap { name, rates in rates.map { row(name, $0, .published()) } }
     }

@@ -25,9 +25,35 @@ extension LoadPlan {
         default: return nil
         }
         self.init(
-            name: name, parameters: ["seed": "\(seed)", "requests": "\(requests.count)"], requests: requests, stages: schedule.stages,
+            name: name, parameters: (Self.ownParameters[name] ?? [:]).merging(["seed": "\(seed)", "requests": "\(requests.count)"]) { $1 },
+            requests: requests, stages: schedule.stages,
             process: process)
     }
+
+    /// What the functions below draw from, for reports.
+    private static let ownParameters: [String: [String: String]] = [
+        "toolagent": [
+            "agents":
+                "0.45: shared 4096, tools 2048 (8 sets, Zipf 1.2), own 512 x geometric 0.55 up to 16; answers 0.6: 3, else uniform 20 to 79",
+            "others": "0.12: shared 2560, own uniform 512 to 1023; answers uniform 16 to 23",
+            "conversations":
+                "0.43: log-normal 9000 +- 9000 up to 80000, two thirds of it one of 400 histories (Zipf 0.8); answers log-normal 380 +- 300 up to 2000",
+        ],
+        "reasoning": [
+            "shared_tokens": "250", "input_tokens": "log-normal 1000 +- 800, 1 to 16000",
+            "output_tokens": "log-normal 8000 +- 6500, 500 to 32000", "turns": "1",
+        ],
+        "rotating-zipf": [
+            "groups": "150, Zipf 1.2, ranks move by 37 every 20 s", "shared_tokens": "4000", "input_tokens": "uniform 300 to 699",
+            "output_tokens": "uniform 100 to 299",
+        ],
+        "sibling-bursts": [
+            "samples": "8 of each prompt, at once", "input_tokens": "uniform 2000 to 5999", "output_tokens": "uniform 150 to 449",
+        ],
+        "no-prefix": [
+            "input_tokens": "log-normal 3000 +- 3000, 64 to 30000", "output_tokens": "log-normal 250 +- 200, 1 to 2000",
+        ],
+    ]
 
     private static func request(_ arrival: ArrivalSchedule.Arrival, _ blocks: [PromptBlock], output: Int) -> PlannedRequest {
         var request = PlannedRequest(offsetNanoseconds: arrival.offsetNanoseconds, user: blocks, outputTokens: max(1, output))

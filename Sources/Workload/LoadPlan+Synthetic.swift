@@ -47,12 +47,6 @@ public struct SyntheticShape: Sendable, Equatable {
         // vLLM bench's prefix_repetition and random, default sizes.
         "vllm-prefix-repetition": .init(groups: 10, promptsPerGroup: 1_000_000, systemTokens: 256, questionTokens: 256, outputTokens: 128),
         "vllm-random": .init(groups: 1, promptsPerGroup: 1_000_000, systemTokens: 0, questionTokens: 1_024, outputTokens: 128),
-        // The predicted-latency study's A (March 2026).
-        "predicted-latency-a": Self.init(groups: 6, promptsPerGroup: 1_000, systemTokens: 1_000, questionTokens: 30, outputTokens: 1_000)
-            .with {
-                $0.questionDeviation = 9
-                $0.outputDeviation = 300
-            },
         // inference-sim's presets.
         "chatbot": .init(groups: 1, promptsPerGroup: 1_000_000, systemTokens: 0, questionTokens: 256, outputTokens: 256),
         "summarization": .init(groups: 1, promptsPerGroup: 1_000_000, systemTokens: 0, questionTokens: 4_096, outputTokens: 512),

@@ -42,6 +42,8 @@ public struct LoadPlan: Sendable {
     public var requests: [PlannedRequest]
     public var stages: [ArrivalSchedule.Stage]
     public var process: String
+    /// What every request has in common beside its text, by name: parameters, too, and in the content's hash.
+    public var common: [String: String] = [:] { didSet { parameters.merge(common) { $1 } } }
 
     public init(
         name: String, parameters: [String: String], requests: [PlannedRequest], stages: [ArrivalSchedule.Stage], process: String
@@ -64,6 +66,7 @@ public struct LoadPlan: Sendable {
             hash.add(UInt64(truncatingIfNeeded: request.outputTokens))
             hash.add(UInt64(truncatingIfNeeded: Int(request.nextTurn)))
         }
+        for (name, value) in common.sorted(by: { $0.key < $1.key }) { hash.add("\(name)=\(value)\n") }
         return hash.value
     }
 

@@ -38,7 +38,7 @@ struct WorkloadOptions: ParsableArguments {
         name: .customLong("workload"),
         help: ArgumentHelp("Named workload: \(LoadPlan.names.joined(separator: ", ")). (default: chatbot)", valueName: "name"))
     var givenWorkload: String?
-    @Option(help: ArgumentHelp("Trace instead: JSONL of Mooncake or AIPerf, CSV of Azure or BurstGPT.", valueName: "file"))
+    @Option(help: ArgumentHelp("Trace instead: JSONL of Mooncake, Bailian or AIPerf, CSV of Azure or BurstGPT.", valueName: "file"))
     var trace: String?
     @Option(help: ArgumentHelp("Trace times are multiplied by it; below 1 is faster.", valueName: "factor"))
     var timeScale = 1.0
@@ -46,6 +46,8 @@ struct WorkloadOptions: ParsableArguments {
     var lengthScale = 1.0
     @Option(help: ArgumentHelp("Trace rows to leave out from its start; later rows share more.", valueName: "rows"))
     var traceSkip = 0
+    @Option(help: ArgumentHelp("Length of a hash id's block. (default: 512, of Bailian's traces 16)", valueName: "tokens"))
+    var traceBlockTokens: Int?
     @Option(name: .customLong("prompt-groups"), help: ArgumentHelp("Groups of prompts with one beginning.", valueName: "count"))
     var groups: Int?
     @Option(help: ArgumentHelp("Prompts per group.", valueName: "count"))
@@ -62,10 +64,12 @@ struct WorkloadOptions: ParsableArguments {
     var thinkSeconds: Double?
     @Option(help: ArgumentHelp("At most so many requests (trace rows, sessions).", valueName: "count"))
     var limit: Int?
-    @Option(name: .customLong("seed"), help: ArgumentHelp("Seed of schedule and workload. (default: 1)", valueName: "seed"))
+    @Option(
+        name: .customLong("seed"), parsing: .unconditional,
+        help: ArgumentHelp("Seed of schedule and workload. (default: 1)", valueName: "seed"))
     var givenSeed: UInt64?
     @Option(
-        name: .customLong("salt"),
+        name: .customLong("salt"), parsing: .unconditional,
         help: ArgumentHelp("Changes all text, so that nothing is in a cache yet. (default: 0)", valueName: "salt"))
     var givenSalt: UInt64?
 }
@@ -75,7 +79,8 @@ struct TrafficOptions: ParsableArguments {
     @Option(
         name: [.customLong("rate"), .customLong("rates")],
         help: ArgumentHelp(
-            "Several, with commas, are stages; 10-50 is a ramp. (default: 10)", valueName: "requests/s"))
+            "Several, with commas, are stages; 10-50 is a ramp; 'published': those of --workload's authors (\(LoadPlan.publishedLoads.keys.sorted().joined(separator: ", "))), with their durations. (default: 10)",
+            valueName: "requests/s"))
     var givenRate: String?
     @Option(
         name: .customLong("duration"),
@@ -147,12 +152,18 @@ struct OutputOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Write a page with plots, in one file.", valueName: "file"))
     var html: String?
 
+    func validate() throws { try OutputFile.check(files) }
+
+    private var files: [OutputFile?] {
+        [.init("--json", json), .init("--requests", requests), .init("--csv", csv), .init("--hgrm", hgrm), .init("--html", html)]
+    }
+
     func write(_ report: RunReport, _ measured: RunMeasurements) throws {
-        if let json { try report.json().write(to: URL(filePath: json)) }
-        if let requests { try Data(measured.jsonLines.utf8).write(to: URL(filePath: requests)) }
-        if let csv { try Data(report.csv.utf8).write(to: URL(filePath: csv)) }
-        if let hgrm { try Data(report.hgrm("ttft").utf8).write(to: URL(filePath: hgrm)) }
-        if let html { try Data(report.html.utf8).write(to: URL(filePath: html)) }
+        let contents: [() throws -> Data] = [
+            { try report.json() }, { Data(measured.jsonLines.utf8) }, { Data(report.csv.utf8) }, { Data(report.hgrm("ttft").utf8) },
+            { Data(report.html.utf8) },
+        ]
+        try OutputFile.write(zip(files, contents).map { ($0, $1) })
     }
 }
 
@@ -163,8 +174,13 @@ struct ReportFiles: ParsableArguments {
     @Option(help: ArgumentHelp("Write a page with plots, in one file.", valueName: "file"))
     var html: String?
 
-    func write(json data: () throws -> Data, html page: @autoclosure () -> String) throws {
-        if let json { try data().write(to: URL(filePath: json)) }
-        if let html { try Data(page().utf8).write(to: URL(filePath: html)) }
+    func validate() throws { try OutputFile.check([.init("--json", json), .init("--html", html)]) }
+
+    /// - Parameter others: files of flags that the command has beside these.
+    func write(
+        json data: @escaping () throws -> Data, html page: @escaping @autoclosure () -> String,
+        others: [(file: OutputFile?, content: () throws -> Data)] = []
+    ) throws {
+        try OutputFile.write([(.init("--json", json), data), (.init("--html", html), { Data(page().utf8) })] + others)
     }
 }

@@ -27,38 +27,67 @@ extension LoadOptions {
         guard goals.goodput == nil || goodputTarget != nil else {
             throw ValidationError("--goodput: expected ttft:MS,tpot:MS,e2e:MS or a preset's name, found '\(goals.goodput ?? "")'")
         }
+        try checkPublished()
+        guard request.stream || goodputTarget?.tpotMilliseconds == nil else {
+            throw ValidationError("--goodput: a time per token needs an answer that is streamed, and --no-stream asks for none")
+        }
         _ = try process()
         _ = try stages()
         try checkTraceAlone()
         try checkClosedLoop()
-        func range(_ flag: String, _ value: Double, _ bounds: ClosedRange<Double>) throws {
-            guard bounds.contains(value) else {
-                throw ValidationError("\(flag): expected \(bounds.lowerBound) to \(bounds.upperBound), found \(value)")
-            }
+        try checkRanges()
+        try checkWarmUp()
+        guard !request.header.contains(where: { !$0.contains(":") || $0.contains("\n") || $0.contains("\r") }) else {
+            throw ValidationError("--header: expected 'name: value'")
+        }
+        let names = request.header.map { $0.prefix { $0 != ":" }.trimmingCharacters(in: .whitespaces) }
+        for name in names where name.isEmpty || !name.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7f && !"\"(),/;<=>?@[\\]{}".utf8.contains($0) })
+        {
+            throw ValidationError("--header: '\(name)' is no name of a field")
+        }
+    }
+
+    private func checkRanges() throws {
+        func range<Value: Comparable>(_ flag: String, _ value: Value?, _ bounds: ClosedRange<Value>) throws {
+            guard let value, !bounds.contains(value) else { return }
+            throw ValidationError(
+                "\(flag): expected \(Self.text(bounds.lowerBound)) to \(Self.text(bounds.upperBound)), found \(Self.text(value))")
         }
         try range("--time-scale", content.timeScale, 0...1_000)
         try range("--length-scale", content.lengthScale, 0...100)
-        try range("--loops", Double(generator.loops), 1...256)
-        try range("--connections", Double(request.connections), 1...65_536)
-        try range("--max-concurrency", Double(traffic.maxConcurrency ?? 1), 1...1_000_000)
-        try range("--closed-loop", Double(traffic.closedLoop ?? 1), 1...1_000_000)
+        try range("--loops", generator.loops, 1...256)
+        try range("--connections", request.connections, 1...65_536)
+        try range("--max-concurrency", traffic.maxConcurrency, 1...1_000_000)
+        try range("--closed-loop", traffic.closedLoop, 1...1_000_000)
         try range("--timeout", request.timeout, 0.001...86_400)
         try range("--drain", traffic.drain, 0...86_400)
         try range("--warm-up", traffic.warmUp, 0...86_400)
-        try range("--trace-skip", Double(content.traceSkip), 0...10_000_000)
+        try range("--trace-block-tokens", content.traceBlockTokens, 1...1_000_000)
+        try range("--trace-skip", content.traceSkip, 0...10_000_000)
         try range("--stage-gap", traffic.stageGap, 0...86_400)
-        try range("--body-bytes", Double(request.bodyBytes), 0...Double(64 << 20))
+        try range("--body-bytes", request.bodyBytes, 0...(64 << 20))
         for (flag, value) in [
             ("--prompt-groups", content.groups), ("--prompts-per-group", content.promptsPerGroup),
             ("--system-tokens", content.systemTokens),
             ("--input-tokens", content.inputTokens), ("--output-tokens", content.outputTokens), ("--turns", content.turns),
             ("--limit", content.limit),
         ] {
-            try range(flag, Double(value ?? 1), flag == "--system-tokens" ? 0...10_000_000 : 1...10_000_000)
+            try range(flag, value, flag == "--system-tokens" ? 0...10_000_000 : 1...10_000_000)
         }
-        try range("--think-seconds", content.thinkSeconds ?? 0, 0...86_400)
-        guard !request.header.contains(where: { !$0.contains(":") || $0.contains("\n") || $0.contains("\r") }) else {
-            throw ValidationError("--header: expected 'name: value'")
+        try range("--think-seconds", content.thinkSeconds, 0...86_400)
+    }
+
+    /// As it would be given.
+    private static func text(_ value: some Any) -> String { (value as? Double).map { String(format: "%.15g", $0) } ?? "\(value)" }
+
+    /// A warm-up as long as the run would leave nothing to tell. A closed loop is as long as it takes; a trace is not known yet.
+    private func checkWarmUp() throws {
+        guard traffic.warmUp > 0, traffic.closedLoop == nil, content.trace == nil else { return }
+        let length = try stages().reduce(0) { $0 + $1.seconds + $1.gapSeconds } - stageGap
+        guard traffic.warmUp < length else {
+            throw ValidationError(
+                "--warm-up: expected less than the schedule's \(Self.text(length)) seconds, found \(Self.text(traffic.warmUp)): nothing would be left"
+            )
         }
     }
 
@@ -93,7 +122,7 @@ extension LoadOptions {
         }
         let stages = rates.enumerated().map { index, rates in
             ArrivalSchedule.Stage(
-                startRate: rates.from, endRate: rates.to, seconds: durations[durations.count == 1 ? 0 : index], gapSeconds: traffic.stageGap
+                startRate: rates.from, endRate: rates.to, seconds: durations[durations.count == 1 ? 0 : index], gapSeconds: stageGap
             )
         }
         guard stages.reduce(0, { $0 + $1.meanRate * $1.seconds }) <= 20_000_000 else {
@@ -116,16 +145,21 @@ extension LoadOptions {
     }
 
     func plan(salt: UInt64? = nil, stages: [ArrivalSchedule.Stage]? = nil) throws -> LoadPlan {
-        if let file = content.trace {
-            var options = TraceOptions()
-            options.timeScale = content.timeScale
-            options.lengthScale = content.lengthScale
-            options.skip = content.traceSkip
-            options.limit = content.limit ?? .max
-            guard let text = try? String(contentsOfFile: file, encoding: .utf8) else {
-                throw ValidationError("--trace: cannot read '\(file)'")
+        let plan = try scheduled(salt: salt, stages: stages)
+        guard !plan.requests.isEmpty else { throw ValidationError("the schedule has no request: expected a higher rate, or more time") }
+        return plan
+    }
+
+    /// Empty where nothing is due.
+    func scheduled(salt: UInt64?, stages: [ArrivalSchedule.Stage]?) throws -> LoadPlan {
+        if content.trace != nil {
+            var plan = try trace()
+            plan.salt(salt ?? self.salt)
+            guard plan.requests.contains(where: { Double($0.offsetNanoseconds) >= traffic.warmUp * 1e9 }) else {
+                throw ValidationError(
+                    "--warm-up: expected less than the trace's length, found \(Self.text(traffic.warmUp)): nothing would be left")
             }
-            return try LoadPlan(trace: text, file: file, options: options)
+            return plan
         }
         let schedule = ArrivalSchedule(try process(), stages: try stages ?? self.stages(), seed: seed, limit: content.limit ?? .max)
         if request.api != "plain", var plan = LoadPlan(standard: workload, schedule: schedule, process: arrival, seed: seed) {
@@ -138,13 +172,27 @@ extension LoadOptions {
             seed: seed, salt: salt ?? self.salt)
     }
 
+    private func trace() throws -> LoadPlan {
+        let file = content.trace ?? ""
+        var options = TraceOptions()
+        options.timeScale = content.timeScale
+        options.lengthScale = content.lengthScale
+        options.skip = content.traceSkip
+        options.limit = content.limit ?? .max
+        options.blockTokens = content.traceBlockTokens
+        guard let text = try? String(contentsOfFile: file, encoding: .utf8) else {
+            throw ValidationError("--trace: cannot read '\(file)'")
+        }
+        return try LoadPlan(trace: text, file: file, options: options)
+    }
+
     /// The plan of one rate: a synthetic workload on that stage, or as many of a trace's rows as fit, stretched to the rate.
     func plan(forStage stage: ArrivalSchedule.Stage) throws -> LoadPlan {
         guard content.trace != nil else { return try plan(stages: [stage]) }
         var part = self
         part.content.limit = min(content.limit ?? .max, max(1, Int(stage.startRate * stage.seconds)))
         part.content.timeScale = 1
-        let natural = try part.plan().stages.first?.startRate ?? 0
+        let natural = try part.trace().stages.first?.startRate ?? 0
         guard natural > 0 else { throw ValidationError("--trace: its rows have no times that could be stretched") }
         part.content.timeScale = natural / stage.startRate
         return try part.plan()
@@ -163,7 +211,7 @@ extension LoadOptions {
             let parts = line.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
             return (String(parts[0]).trimmingCharacters(in: .whitespaces), String(parts[1]).trimmingCharacters(in: .whitespaces))
         }
-        settings.mode = traffic.closedLoop.map { .closed(concurrency: $0) } ?? .open(limit: traffic.maxConcurrency)
+        settings.mode = traffic.closedLoop.map { .closed(concurrency: $0) } ?? .open(limit: maxConcurrency)
         settings.loops = generator.loops
         settings.realTime = generator.realtime
         settings.busyPolls = generator.busyPoll

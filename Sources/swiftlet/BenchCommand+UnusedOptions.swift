@@ -1,10 +1,34 @@
 import ArgumentParser
+import Foundation
+import Workload
 
 /// Options of which it matters whether they were given: where another one leaves nothing for them to do, the run would not be what was asked
 /// for, and that is an error.
 extension LoadOptions {
-    var rate: String { traffic.givenRate ?? "10" }
-    var duration: String { traffic.givenDuration ?? "10" }
+    var rate: String { published.map { Self.list($0.rates) } ?? traffic.givenRate ?? "10" }
+    var duration: String { published?.seconds.map(Self.list) ?? traffic.givenDuration ?? "10" }
+    var stageGap: Double { published?.gapSeconds ?? traffic.stageGap }
+    var maxConcurrency: Int? { published?.concurrency ?? traffic.maxConcurrency }
+
+    /// With `--rate published` the load that the workload's authors publish.
+    private var published: PublishedLoad? { traffic.givenRate == "published" ? LoadPlan.publishedLoads[workload] : nil }
+
+    private static func list(_ values: [Double]) -> String { values.map { String(format: "%g", $0) }.joined(separator: ",") }
+
+    /// `--rate published` brings all that is published, and is for workloads of which something is.
+    func checkPublished() throws {
+        guard traffic.givenRate == "published" else { return }
+        guard content.trace == nil, let published else {
+            throw ValidationError(
+                "--rate published: expected --workload to be one of \(LoadPlan.publishedLoads.keys.sorted().joined(separator: ", "))")
+        }
+        try Self.refuse(
+            Self.names([
+                ("--duration", traffic.givenDuration != nil && published.seconds != nil), ("--stage-gap", traffic.stageGap != 0),
+                ("--max-concurrency", traffic.maxConcurrency != nil && published.concurrency != nil),
+            ]), "--rate published brings its own")
+    }
+
     /// A closed loop needs only the number that the rate gives.
     var arrival: String { traffic.givenArrival ?? (traffic.closedLoop == nil ? "poisson" : "constant") }
     var seed: UInt64 { content.givenSeed ?? 1 }
@@ -24,7 +48,7 @@ extension LoadOptions {
     private var givenTraceOptions: [String] {
         Self.names([
             ("--time-scale", content.timeScale != 1), ("--length-scale", content.lengthScale != 1),
-            ("--trace-skip", content.traceSkip != 0),
+            ("--trace-skip", content.traceSkip != 0), ("--trace-block-tokens", content.traceBlockTokens != nil),
         ])
     }
 
@@ -32,7 +56,7 @@ extension LoadOptions {
     func checkTraceAlone() throws {
         guard content.trace != nil else { return try Self.refuse(givenTraceOptions, "they are for --trace") }
         let others = [
-            ("--arrival", traffic.givenArrival != nil), ("--seed", content.givenSeed != nil), ("--salt", content.givenSalt != nil),
+            ("--arrival", traffic.givenArrival != nil), ("--seed", content.givenSeed != nil),
         ]
         try Self.refuse(givenShape + Self.names(others), "--trace brings its own requests")
     }

@@ -67,11 +67,12 @@ struct BenchRunCommand: ParsableCommand {
         )
         let (report, measured) = try play(run, label: output.label ?? run.plan.name, goodput: load.goodputTarget)
         print(report.text)
-        try output.write(report, measured)
         let misses = misses(report)
         for line in misses { FileHandle.standardError.write(Data("\(line)\n".utf8)) }
-        if !misses.isEmpty { throw ExitCode(2) }
+        try output.write(report, measured)
+        // Half a run says little of what a whole one would have kept.
         if report.isPartial { throw ExitCode(130) }
+        if !misses.isEmpty { throw ExitCode(2) }
         if report.completed == 0 { throw ExitCode(1) }
     }
 }
@@ -122,8 +123,8 @@ struct BenchThreshold {
     private let bound: Double
 
     init?(_ text: String) {
-        let parts = text.split(whereSeparator: { $0 == "<" || $0 == ">" })
-        guard parts.count == 2, let bound = Double(parts[1].trimmingCharacters(in: .whitespaces)) else { return nil }
+        let parts = text.split(omittingEmptySubsequences: false, whereSeparator: { $0 == "<" || $0 == ">" })
+        guard parts.count == 2, let bound = Double(parts[1].trimmingCharacters(in: .whitespaces)), bound.isFinite else { return nil }
         self.text = text
         name = parts[0].trimmingCharacters(in: .whitespaces)
         isUpper = text.contains("<")
@@ -132,7 +133,9 @@ struct BenchThreshold {
     }
 
     private static func percentile(_ name: String) -> (metric: String, percentile: Double)? {
-        guard let at = name.range(of: "_p", options: .backwards), let value = Double(name[at.upperBound...]) else { return nil }
+        guard let at = name.range(of: "_p", options: .backwards), let value = Double(name[at.upperBound...]),
+            (0...100).contains(value)
+        else { return nil }
         let metric = String(name[..<at.lowerBound])
         guard ["ttft", "ttft_from_send", "e2e", "e2e_from_send", "tpot", "itl", "generator_lag"].contains(metric) else { return nil }
         return (metric, value)
@@ -149,6 +152,7 @@ struct BenchThreshold {
         case "rate": value = report.requestRate
         default:
             guard let wanted = Self.percentile(name), let metric = report.metrics[wanted.metric], metric.count > 0 else { return false }
+            if isUpper, report.isFailure(wanted.metric, percentile: wanted.percentile) { return false }
             value = metric.milliseconds(percentile: wanted.percentile)
         }
         return isUpper ? value < bound : value > bound

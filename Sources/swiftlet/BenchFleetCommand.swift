@@ -16,6 +16,8 @@ struct FleetOutputOptions: ParsableArguments {
     @OptionGroup(title: "Output") var files: ReportFiles
     @Option(help: ArgumentHelp("Write the plots of rate against TTFT, mean and p99, as SVG.", valueName: "file"))
     var plot: String?
+
+    func validate() throws { try OutputFile.check([.init("--plot", plot)]) }
 }
 
 /// `swiftlet bench fleet`: several routers before the same simulated groups.
@@ -158,8 +160,8 @@ struct BenchFleetCommand: ParsableCommand {
         for line in report.silent { print("NO ANSWER: \(line)") }
         for reason in report.invalidReasons { print("INVALID: \(reason)") }
         print(Self.schedules(report.environment))
-        try output.files.write(json: report.json, html: report.html)
-        if let plot = output.plot { try Data(report.picture.utf8).write(to: URL(filePath: plot)) }
+        try output.files.write(
+            json: report.json, html: report.html, others: [(.init("--plot", output.plot), { Data(report.picture.utf8) })])
         if report.isPartial { throw ExitCode(130) }
         // A router that answered nothing at some rate is a result. Where none ever did, nothing was measured.
         if !report.failures.isEmpty || !report.cells.contains(where: \.hasAnswers) { throw ExitCode(1) }

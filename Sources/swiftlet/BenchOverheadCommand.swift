@@ -119,9 +119,9 @@ struct BenchOverheadCommand: ParsableCommand {
             print("PARTIAL: interrupted in run \(runs) of \(2 + 4 * result.repeats); what follows is of whole pairs before it")
         }
         print("Null test: the direct URL against itself, \(clock)")
-        print(differenceTable(result.null, unit: "µs", scale: 1e3, title: "null").text)
+        print(differenceTable(result.null, unit: "µs", scale: 1e3, title: "null", sides: ("first", "second")).text)
         print("\nAdded by \(result.via), \(clock), \(result.repeats) runs of each in turns")
-        print(differenceTable(result.added, unit: "µs", scale: 1e3, title: "added").text)
+        print(differenceTable(result.added, unit: "µs", scale: 1e3, title: "added", sides: ("direct", "through")).text)
         if let workload = result.workload {
             print("Workload \(workload.name), content \(workload.contentHash), schedule \(workload.scheduleHash)")
         }
@@ -213,9 +213,9 @@ extension BenchOverheadCommand.Result {
             }, evenBelow: 100)
         if !names.isEmpty { page.figure(chart.svg, caption: "Even up to 100 µs about zero, logarithmic beyond, on either side.") }
         page.heading("Added")
-        page.table(differenceTable(added, unit: "µs", scale: 1e3, title: "added"))
+        page.table(differenceTable(added, unit: "µs", scale: 1e3, title: "added", sides: ("direct", "through")))
         page.heading("Null test: the direct URL against itself")
-        page.table(differenceTable(null, unit: "µs", scale: 1e3, title: "null"))
+        page.table(differenceTable(null, unit: "µs", scale: 1e3, title: "null", sides: ("first", "second")))
         page.heading("How it was measured")
         var facts = [["tool", tool], ["started", startedAt], ["command", command.joined(separator: " ")]]
         if let workload {
@@ -232,8 +232,8 @@ extension LoadOptions {
     var parameters: [String: String] {
         [
             "api": request.api, "stream": "\(request.stream)", "ignore-eos": "\(request.ignoreEnd)", "rate": rate, "duration": duration,
-            "stage-gap": "\(traffic.stageGap)",
-            "arrival": arrival, "seed": "\(seed)", "salt": "\(salt)", "max-concurrency": traffic.maxConcurrency.map { "\($0)" } ?? "",
+            "stage-gap": "\(stageGap)",
+            "arrival": arrival, "seed": "\(seed)", "salt": "\(salt)", "max-concurrency": maxConcurrency.map { "\($0)" } ?? "",
             "closed-loop": traffic.closedLoop.map { "\($0)" } ?? "", "warm-up": "\(traffic.warmUp)", "timeout": "\(request.timeout)",
             "drain": "\(traffic.drain)",
             "loops": "\(generator.loops)", "connections": "\(request.connections)", "realtime": generator.realtime.rawValue,

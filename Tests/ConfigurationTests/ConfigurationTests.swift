@@ -178,6 +178,10 @@ private func loadFault(_ text: String) -> String {
         ),
         ("upstream_tls: {certificate_file: c}\n", "upstream_tls.key_file: expected a file together with certificate_file, found none"),
         ("upstream_tls: {key_file: c}\n", "upstream_tls.certificate_file: expected a file together with key_file, found none"),
+        (
+            "limits: {connection_buffer_bytes: 1MiB, stream_buffer_bytes: 2MiB}\n",
+            "limits.connection_buffer_bytes: expected limits.stream_buffer_bytes (2097152) or more, found 1048576"
+        ),
         ("timeouts: {connect: 20m}\n", "timeouts.connect: expected timeouts.response or less, found 20m"),
     ])
     func valuesThatDoNotGoTogetherAreRefused(text: String, expected: String) {

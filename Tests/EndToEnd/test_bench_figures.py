@@ -72,6 +72,83 @@ def test_some_failures_leave_the_others_alone(tmp_path):
     assert (report["goodput"]["requests"], report["goodput"]["share"]) == (8, 0.8)
 
 
+def streamed(*events):
+    """An answer of these events."""
+
+    async def answer(exchange):
+        await exchange.event_stream_head()
+        for event in events:
+            await exchange.event(event if isinstance(event, str) else json.dumps(event))
+        await exchange.last_chunk()
+
+    return answer
+
+
+def whole(status, body, kind):
+    async def answer(exchange):
+        await exchange.answer(status, body, ((b"content-type", kind),))
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        whole(200, b"<html>welcome</html>", b"text/html"),
+        whole(204, b"", b"text/plain"),
+        whole(200, b"{{{{", b"application/json"),
+        whole(200, b'{"object":"ok"}', b"application/json"),
+        streamed("[DONE]"),
+        streamed({"choices": [{"delta": {"role": "assistant", "content": ""}}]}, "[DONE]"),
+    ],
+)
+def test_a_success_that_says_nothing_is_none(answer, scripted, tmp_path):
+    """A wrong address must not look like a fast server."""
+    out = bench("run", scripted(answer).url, *LOAD, "--json", tmp_path / "json", expect=1)
+    assert json.loads((tmp_path / "json").read_text())["errors"] == {"no content": 4}
+    assert "INVALID: no request succeeded" in out
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        whole(200, b'{"choices":[{"message":{"content":"a b"}}]}', b"application/json"),
+        whole(200, b'{"choices":[{"message":{"content":""}}],"usage":{"prompt_tokens":3,"completion_tokens":1}}', b"application/json"),
+        streamed({"choices": [{"delta": {"content": ""}}], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}, "[DONE]"),
+        streamed({"choices": [{"delta": {"reasoning_content": "hm"}}]}, "[DONE]"),
+    ],
+)
+def test_text_or_a_count_of_tokens_is_an_answer(answer, scripted, tmp_path):
+    bench("run", scripted(answer).url, *LOAD, "--json", tmp_path / "json")
+    assert json.loads((tmp_path / "json").read_text())["completed"] == 4
+
+
+def test_what_came_whole_has_no_time_per_token(engine, tmp_path):
+    out = bench("run", engine.url, *LOAD, "--no-stream", "--json", tmp_path / "json")
+    report = json.loads((tmp_path / "json").read_text())
+    assert report["completed"] == 4 and report["outputTokens"] == 24
+    assert report["metrics"]["tpot"]["count"] == 0 and "TPOT" not in out
+    assert "streamed" in bench("run", engine.url, *LOAD, "--no-stream", "--goodput", "tpot:10", expect=64)
+
+
+def test_a_percentile_that_is_a_failure_passes_no_bound(tmp_path):
+    """One of ten fails: the median is that of the answered, of the tail nothing is known but that it is no answer."""
+    program = stub(prefill_us=0, decode_ms=0.2)
+    try:
+        faults = {"faults": {"busy": {"action": "error", "status": 503, "skip": 4, "times": 2, "path": "/v1/"}}}
+        assert httpx.post(f"{program.url}/admin/config", json=faults).status_code == 200
+        bounds = [argument for name in ("ttft_p50", "ttft_p90", "ttft_p95", "e2e_p99") for argument in ("--threshold", f"{name}<600000")]
+        out = bench("run", program.url, "--arrival", "constant", "--rate", 50, "--duration", 0.4, "--input-tokens", 8,
+                    "--output-tokens", 3, *bounds, "--html", tmp_path / "html", expect=2)  # fmt: skip
+    finally:
+        program.stop()
+    missed = [line.split(": ")[1] for line in out.splitlines() if line.startswith("threshold missed")]
+    assert missed == ["ttft_p95<600000", "e2e_p99<600000"]
+    row = next(line.split() for line in out.splitlines() if line.startswith("TTFT, from schedule"))
+    assert [cell.endswith("*") for cell in row[3:]] == [True, False, False, True, True, True]
+    assert "2 of 20 requests failed" in out and "2 of 20 requests failed" in (tmp_path / "html").read_text()
+
+
 def test_tokens_hits_and_rates_are_the_engines_own(tmp_path):
     program = stub(prefill_us=5, decode_ms=0.2)
     try:

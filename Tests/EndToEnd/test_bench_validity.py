@@ -1,6 +1,8 @@
 """`swiftlet bench` about itself: its own queue is its lag, what it did not heed it says, and an invalid run passes nothing."""
 
 import json
+import re
+import signal
 import socket
 import threading
 import time
@@ -87,11 +89,6 @@ def test_a_late_generator_passes_no_threshold(engine, tmp_path):
     assert "no threshold is passed, since the run is invalid" in out and "threshold missed" not in out
 
 
-def test_a_search_says_which_steps_were_invalid(engine):
-    out = bench("search", f"{engine.url}/health", *TOO_FAST, "--goodput", "e2e:60000", "--highest", 1_000_000)
-    assert "INVALID at 1000000.00/s: the generator's own lag" in out
-
-
 def test_the_warm_up_is_in_no_figure(engine, tmp_path):
     """A ramp from 10 to 190 a second in one second: 55 a second in its first half, 145 in its second."""
     bench("run", engine.url, "--arrival", "constant", "--rate", "10-190", "--duration", 1, "--warm-up", 0.5,
@@ -173,7 +170,7 @@ def test_a_rate_may_have_an_exponent(engine):
     [
         (["run", "URL", "--trace", "T", "--rates", "5"], "--rate"),
         (["run", "URL", "--trace", "T", "--duration", "5"], "--duration"),
-        (["run", "URL", "--trace", "T", "--arrival", "poisson", "--salt", "3"], "--arrival, --salt"),
+        (["run", "URL", "--trace", "T", "--arrival", "poisson", "--seed", "3"], "--arrival, --seed"),
         (["run", "URL", "--trace", "T", "--input-tokens", "5"], "--input-tokens"),
         (["run", "URL", "--time-scale", "2"], "--time-scale"),
         (["overhead", "--via", "URL", "--direct", "URL", "--trace", "T", "--rate", "5"], "--rate"),
@@ -226,3 +223,15 @@ def test_a_server_that_takes_no_more_connections_is_not_stormed(tmp_path):
     assert len(backend.held) == 4, "what its one connection holds"
     # Rests of 10, 20, 40 ms and so on up to a second: eight in the first two seconds, then one in each.
     assert 5 <= backend.refused <= 30 + 8 + seconds
+
+
+def test_a_schedule_without_requests_is_a_mistake(engine):
+    assert "no request" in bench("run", engine.url, "--arrival", "constant", "--rate", 0.1, "--duration", 0.5, expect=64)
+
+
+def test_a_generator_that_cannot_follow_still_ends(engine):
+    """Four hundred thousand requests due in four seconds: far more than it can send, and whoever stops it is heard."""
+    program = Program("bench", "run", f"{engine.url}/health", "--api", "plain", "--rate", 100_000, "--duration", 4, "--realtime", "off")
+    wait_until(lambda: any(re.search(r" [1-9]\d*/\d+ ", line) for line in program.stdout_lines + program.stderr_lines), 30, "answers")
+    program.process.send_signal(signal.SIGINT)
+    assert program.process.wait(30) == 130

@@ -4,11 +4,11 @@ import contextlib
 import threading
 
 import grpc
+import h2.events
 import pytest
 
 from frame_backend import FrameBackend
 from test_grpc import EchoServer, channel_to
-from waiting import wait_until
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def test_as_many_requests_as_may_be_under_way_and_one_more(configured, server):
         hanging = [channel.unary_unary("/echo/Hang").future(b"", timeout=20) for _ in range(2)]
         for call in hanging:
             stack.callback(call.cancel)
-        wait_until(lambda: server.entered.is_set(), what="the calls at their backend")
-        wait_until(lambda: failure_of(channel.unary_unary("/echo/Unary"), b"more"), what="a refusal")
+        # Calls of one channel come in the order in which they were made.
+        assert server.entered.wait(5)
         assert_exhausted(failure_of(channel.unary_unary("/echo/Unary"), b"more"), "too many requests")
         server.cancelled.set()
         for call in hanging:
@@ -67,7 +67,12 @@ def test_as_many_requests_as_may_be_under_way_and_one_more(configured, server):
 def test_a_backend_whose_streams_are_all_taken(configured):
     """No stream comes free in time."""
     begun = threading.Event()
-    backend = FrameBackend(lambda connection, event: begun.set(), stream_limit=1)
+
+    def answer(connection, event):
+        if isinstance(event, h2.events.RequestReceived):
+            begun.set()
+
+    backend = FrameBackend(answer, stream_limit=1)
     program = configured(
         "limits: {http2_upstream_connections: 1}\ntimeouts: {stream_queue: 200ms}\nload_signals: {interval: 0s}\n", backend
     )

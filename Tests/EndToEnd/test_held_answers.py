@@ -4,12 +4,15 @@ import contextlib
 import socket
 import struct
 import subprocess
+import time
 
+import h2.events
 import pytest
 
 import processes
+from frame_backend import FrameBackend
 from scripted_backend import PeerGone, answer_ok
-from test_attacks_http2 import END_HEADERS, END_STREAM, HEADERS, Attacker, Neighbour, frame, stream_of
+from test_attacks_http2 import CANCEL, END_HEADERS, END_STREAM, HEADERS, Attacker, Neighbour, frame, stream_of
 from waiting import wait_until, wait_until_steady
 from wire_clients import HTTP1Client, HTTP2Client
 
@@ -113,6 +116,66 @@ def test_many_connections_that_do_not_read(bounded, upstream):
         # What was held back is not lost.
         response = clients[0].response("GET")
         assert response.complete and response.body == PATTERN
+
+
+def test_as_many_wide_windows_as_there_is_room_for(configured):
+    """Half a megabyte for them: two streams may send more, the third as much as before, until one of the two has ended."""
+    wide, begun, updates = (256 << 10) - (16 << 10), {}, {}
+
+    def answer(connection, event):
+        if isinstance(event, h2.events.RequestReceived):
+            begun[event.stream_id] = connection
+            connection.h2.send_headers(event.stream_id, [(b":status", b"200")])
+            connection.h2.send_data(event.stream_id, bytes(10_000))
+        elif isinstance(event, h2.events.WindowUpdated) and event.stream_id:
+            updates[event.stream_id] = event.delta
+
+    program = configured("loops: 1\nlimits: {connection_buffer_bytes: 1MiB}\n", FrameBackend(answer))
+    with HTTP2Client(program.port) as client:
+
+        def begin():
+            stream = client.request(target="/part", method="GET")
+            while len(client.responses[stream].body) < 10_000:
+                client.pump()
+            wait_until(lambda: len(updates) == len(begun), what="a WINDOW_UPDATE")
+            return stream
+
+        streams = [begin() for _ in range(3)]
+        assert list(updates.values()) == [wide, wide, 10_000]
+        first = min(begun)
+        with begun[first].lock:
+            begun[first].h2.end_stream(first)
+            begun[first].flush()
+        assert client.response(streams[0]).complete
+        begin()
+        assert list(updates.values())[3] == wide
+
+
+def test_a_slow_reader_outlives_one_that_has_stopped(configured, scripted):
+    """On one HTTP/2 connection: what moves now and then stays, for many times the idle timeout; what does not move is reset."""
+
+    async def script(exchange):
+        with contextlib.suppress(PeerGone):
+            await exchange.answer(body=PATTERN[:MIB])
+
+    program = configured("timeouts: {downstream_idle: 300ms}\n", scripted(script))
+    with HTTP2Client(program.port) as client:
+        # The windows of streams are what is left to the test: the connection's is wide.
+        client.connection.increment_flow_control_window(1 << 30)
+        slow, stopped = (client.request(target=f"/{name}", method="GET") for name in ("slow", "stopped"))
+        steps = range((MIB - 65_535) // 32_768)
+        for step in steps:
+            while len(client.responses[slow].body) < 65_535 + step * 32_768:
+                client.pump(acknowledge=False)
+            client.connection.increment_flow_control_window(32_768, slow)
+            client.flush()
+            time.sleep(0.05)
+        client.connection.increment_flow_control_window(MIB, slow)
+        client.flush()
+        # All the steps took five times as long as nothing may move.
+        assert client.response(slow).body == PATTERN[:MIB] and client.responses[slow].complete
+        assert client.responses[stopped].reset_code == CANCEL
+        assert not client.responses[stopped].complete
 
 
 def test_a_window_grows_while_there_is_room_and_its_promise_is_given_back(bounded):

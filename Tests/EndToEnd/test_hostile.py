@@ -13,7 +13,7 @@ import admin
 from frame_backend import FrameBackend
 from scripted_backend import answer_ok
 from waiting import wait_until, wait_until_steady
-from wire_clients import HTTP1Client, HTTP2Client, Response, ask, sse_payloads
+from wire_clients import HTTP1Client, HTTP2Client, Response, ask, assert_openai_error, sse_payloads
 
 STREAM = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True}
 GRPC = ((b"content-type", b"application/grpc"), (b"te", b"trailers"))
@@ -221,6 +221,31 @@ def test_head_that_drips_is_refused(configured, scripted):
             for _ in range(60):
                 client.send(b"a")
                 time.sleep(0.05)
+
+
+@pytest.mark.parametrize("pieces", [(b"\r\n",), (b"\r", b"\n")], ids=["whole", "halves"])
+def test_empty_lines_buy_no_time(configured, scripted, pieces):
+    """They are no request (RFC 9112, 2.2): the connection ends when it would have without them."""
+    program = configured("timeouts: {request_header: 400ms, downstream_idle: 400ms}\n", scripted())
+    with HTTP1Client(program.port) as client, pytest.raises(ConnectionError):
+        for _ in range(150):
+            for piece in pieces:
+                client.send(piece)
+                time.sleep(0.02)
+
+
+def test_empty_lines_before_a_head_leave_it_its_time(configured, scripted):
+    program = configured("timeouts: {request_header: 300ms, downstream_idle: 60s}\n", scripted())
+    with HTTP1Client(program.port) as client:
+        for _ in range(20):
+            client.send(b"\r\n")
+            time.sleep(0.02)
+        client.send(b"GET /late HTTP/1.1\r\n")
+        time.sleep(0.05)
+        client.send(b"Host: x\r\n\r\n")
+        assert client.response().status == 200
+        client.send(b"\r\n\r\nGET / HT")
+        assert_openai_error(client.response(), 408)
 
 
 def test_connection_without_a_request_has_the_idle_time(configured, scripted):

@@ -239,3 +239,29 @@ def test_a_backend_resets_in_a_large_upload(serve, protocol, answers):
         else:
             assert_openai_error(response, 502, "upstream_reset")
     backend.stop()
+
+
+@pytest.mark.parametrize("uploads", [True, False], ids=["while it uploads", "while it waits"])
+def test_an_answer_without_a_length_that_is_cut_off_is_not_whole(serve, uploads):
+    """A reset is no end, whichever of write and read finds it: the client must not see the last chunk."""
+    cut = threading.Event()
+
+    def script(connection, head):
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n")
+        connection.socket.settimeout(0.3)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                connection.send(b"x" * 65_536)
+        connection.reset()
+        cut.set()
+
+    backend = RawBackend(script)
+    program = serve(backend)
+    with HTTP1Client(program.port, receive_buffer=32_768) as client:
+        client.send(b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 1000000\r\n\r\n" + b"u" * 100_000)
+        assert cut.wait(10)
+        if uploads:
+            client.send(b"u" * 1_000)
+        response = client.response()
+        assert response.body.startswith(b"xxx") and not response.complete
+    backend.stop()

@@ -1,16 +1,21 @@
 """Request bodies that come a byte at a time: given up when they bring too little in a term, unless nobody may ask more of them."""
 
+import contextlib
+import socket
+import threading
 import time
 
+import hpack
 import pytest
 
 import admin
 from raw_backend import RawBackend
+from test_attacks_http2 import CONTINUATION, END_HEADERS, END_STREAM, HEADERS, POST, PREFACE, SETTINGS, frame
 from waiting import wait_until
 from wire_clients import HTTP1Client, HTTP2Client, assert_openai_error
 
-#: A term of 0.4 seconds, in which 200 bytes have to come.
-LIMITS = "timeouts: {request_body: 400ms}\nlimits: {request_body_bytes_per_second: %d}\n"
+#: Of a term, in milliseconds, and of the bytes that have to come in a second of it.
+LIMITS = "timeouts: {request_body: %dms}\nlimits: {request_body_bytes_per_second: %d}\n"
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 LENGTH = HEAD + b"Content-Length: 1000000\r\n\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -54,7 +59,7 @@ def has_answer(client):
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 def test_a_body_that_drips_is_refused(configured, scripted, framing):
-    program = configured(LIMITS % 500, scripted(), admin=True)
+    program = configured(LIMITS % (400, 500), scripted(), admin=True)
     with HTTP1Client(program.port) as client:
         client.send(LENGTH if framing == "length" else CHUNKED)
         pieces = drip(lambda: client.send(b" " if framing == "length" else b"1\r\n \r\n"), lambda: has_answer(client))
@@ -65,7 +70,7 @@ def test_a_body_that_drips_is_refused(configured, scripted, framing):
 
 
 def test_a_stream_that_drips_is_reset_and_others_go_on(configured, scripted):
-    program = configured(LIMITS % 500, scripted())
+    program = configured(LIMITS % (400, 500), scripted())
     with HTTP2Client(program.port) as client:
         slow = client.request(b"{", end=False)
 
@@ -79,13 +84,13 @@ def test_a_stream_that_drips_is_reset_and_others_go_on(configured, scripted):
 
 @pytest.mark.parametrize("rate", [500, 0], ids=["fast enough", "any pace will do"])
 def test_a_body_that_keeps_its_pace_arrives(configured, scripted, rate):
-    """For three terms: with five times what is asked for, or with next to nothing where nothing is."""
-    program = configured(LIMITS % rate, backend := scripted())
+    """For more than two terms: with five times what is asked for, or with next to nothing where nothing is."""
+    program = configured(LIMITS % (900, rate), backend := scripted())
     piece = b" " * (50 if rate else 1)
     with HTTP1Client(program.port) as client:
         client.send(CHUNKED)
         began = time.monotonic()
-        count = drip(lambda: client.send(b"%x\r\n%s\r\n" % (len(piece), piece)), lambda: time.monotonic() - began > 1.3)
+        count = drip(lambda: client.send(b"%x\r\n%s\r\n" % (len(piece), piece)), lambda: time.monotonic() - began > 2.0)
         client.send(b"2\r\n{}\r\n0\r\n\r\n")
         assert client.response().status == 200
     assert backend.requests[-1].body == piece * count + b"{}"
@@ -101,12 +106,93 @@ def test_two_that_talk_go_at_their_own_pace(configured, raw):
             body += connection.read(1)
         connection.send(b"%x\r\n%s\r\n0\r\n\r\n" % (body.count(b"1\r\n"), b"b" * body.count(b"1\r\n")))
 
-    program = configured(LIMITS % 500, raw(script))
+    program = configured(LIMITS % (900, 500), raw(script))
     with HTTP1Client(program.port) as client:
         client.send(CHUNKED.replace(b"application/json", b"text/plain"))
         client.send(b"1\r\nx\r\n")
         head = client.read_head()
         began = time.monotonic()
-        count = drip(lambda: client.send(b"1\r\nx\r\n"), lambda: time.monotonic() - began > 1.0)
+        count = drip(lambda: client.send(b"1\r\nx\r\n"), lambda: time.monotonic() - began > 2.0)
         client.send(b"0\r\n\r\n")
         assert client.read_body(head).body == b"a" + b"b" * (count + 1)
+
+
+def test_who_waits_for_a_window_that_we_hold_is_not_slow(configured, raw):
+    """One upload that the backend does not take uses up the connection's window, and another cannot send: for three terms of both kinds."""
+    released = threading.Event()
+
+    def script(connection, head):
+        if b"/hold" in head:
+            assert released.wait(20)
+        data = connection.buffer
+        while not data.endswith(b"\r\n0\r\n\r\n"):
+            data = data[-8:] + connection.socket.recv(1 << 16)
+        connection.answer()
+
+    program = configured(LIMITS % (600, 500), raw(script))
+    text = ((b"content-type", b"text/plain"),)
+    with HTTP2Client(program.port) as client:
+        held = [client.request(target="/hold", fields=text, end=False) for _ in range(8)]
+
+        def room(stream):
+            return min(client.connection.local_flow_control_window(stream), 16_384)
+
+        def is_used_up():
+            """In turns, so that no stream starves by the client's own choice; then what the kernel still took may have come back."""
+            while client.connection.outbound_flow_control_window > 0:
+                for stream in held:
+                    if (size := min(room(stream), 4_096)) > 0:
+                        client.connection.send_data(stream, b" " * size)
+                client.flush()
+            try:
+                client.pump()
+            except TimeoutError:
+                return True
+            return client.connection.outbound_flow_control_window == 0
+
+        client.socket.settimeout(0.2)
+        wait_until(is_used_up, what="a window that is used up")
+        waiting = client.request(target="/go", fields=text, end=False)
+        began = time.monotonic()
+        while time.monotonic() - began < 1.5:
+            is_used_up()
+        assert client.responses[waiting].reset_code is None
+        released.set()
+        client.socket.settimeout(10)
+        for stream in held:
+            while room(stream) <= 0:
+                client.pump()
+            client.connection.send_data(stream, b"}", end_stream=True)
+            client.flush()
+        while room(waiting) <= 0:
+            client.pump()
+        client.connection.send_data(waiting, b"{}", end_stream=True)
+        client.flush()
+        assert client.response(waiting).status == 200
+        assert [client.response(stream).status for stream in held] == [200] * 8
+
+
+def test_open_header_blocks_postpone_nothing(configured, scripted):
+    """A stalled upload ends in its time, though a header block stands open for a moment again and again."""
+    program = configured(LIMITS % (500, 500), scripted())
+    block = hpack.Encoder().encode([(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/")], huffman=False)
+    end = b"\x00\x00\x04\x03\x00" + (1).to_bytes(4, "big")  # RST_STREAM on stream 1
+    seen = bytearray()
+    streams = iter(range(3, 1_000, 2))
+    with socket.create_connection(("127.0.0.1", program.port), 10) as client:
+        client.sendall(PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 1, POST))
+
+        def send():
+            stream = next(streams)
+            client.sendall(frame(HEADERS, END_STREAM, stream, block[:5]))
+            time.sleep(0.01)
+            client.sendall(frame(CONTINUATION, END_HEADERS, stream, block[5:]))
+
+        def is_over():
+            client.settimeout(0.01)
+            with contextlib.suppress(TimeoutError):
+                seen.extend(client.recv(1 << 16))
+            client.settimeout(10)
+            return end in seen
+
+        drip(send, is_over, timeout=5)

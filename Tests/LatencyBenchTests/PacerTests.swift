@@ -48,6 +48,18 @@ import Testing
         #expect(scheduled[494] == 980 * millisecond)
     }
 
+    /// A drain is counted from here: a session whose next turn is known is not over before it.
+    @Test func theLastDueTimeMovesWithSessions() {
+        var pacer = RequestPacer(
+            mode: .open(limit: nil), startNanoseconds: 1_000, offsets: [0, 0, 50], nextTurn: [1, -1, -1], thinkNanoseconds: [0, 300, 0])
+        #expect(pacer.lastDueNanoseconds == 1_050)
+        _ = pacer.take(at: 1_000)
+        pacer.finished(0, at: 1_900)
+        #expect(pacer.lastDueNanoseconds == 2_200)
+        let empty = RequestPacer(mode: .open(limit: nil), startNanoseconds: 7, offsets: [], nextTurn: [], thinkNanoseconds: [])
+        #expect(empty.lastDueNanoseconds == 7 && empty.remaining == 0)
+    }
+
     @Test func aSessionGoesOnAfterItsAnswerAndItsThinking() {
         var pacer = RequestPacer(
             mode: .open(limit: nil), startNanoseconds: 1_000, offsets: [0, 0, 50], nextTurn: [1, -1, -1],

@@ -37,6 +37,19 @@ import Workload
         }
     }
 
+    /// Blanks about a colon are JSON; a key as a value, and one behind an empty string, are none of ours.
+    @Test(arguments: [
+        (#"data: {"choices" : [{"delta" : {"content" : "x"}}]}"#, "x"), ("data: {\"text\"\t:\t\"y\"}", "y"),
+        (#"data: {"content":"","delta":{"content" :"z"}}"#, "z"), (#"data: {"type":"content","other":"v"}"#, ""),
+        (#"data: {"content""#, ""),
+        (#"data: {"content" :"#, ""),
+    ]) func blanksAboutAColonAreJSON(line: String, expected: String) {
+        var reader = ContentReader(keepsText: true)
+        Array((line + "\n").utf8).withUnsafeBytes { reader.consume($0) }
+        #expect(String(decoding: reader.text, as: UTF8.self) == expected)
+        #expect(reader.contentEvents == (expected.isEmpty ? 0 : 1))
+    }
+
     @Test func aBrokenLineIsNoTrap() {
         for text in ["data: {\"content\":\"\\", "data: {\"content\":", "data: {\"content\":\"abc", "data: \"text\":\""] {
             var reader = ContentReader(keepsText: true)

@@ -7,6 +7,7 @@ import Testing
         var load = GroupLoad(generation: 1, holder: 1, identity: 1)
         load.secondsPerToken = 1 / 40_000
         load.decodeStepSeconds = 0.02
+        load.describedStepSeconds = 0.02
         load.kvCapacityTokens = 500_000
         load.reuse = 0.1
         return load
@@ -28,15 +29,16 @@ import Testing
         #expect(abs(terms.timeToFirstToken - 0.302) < 1e-9)
     }
 
-    /// 470,000 tokens in use and 6,656 of this request are 95.3 % of the cache: its square of the time in which 256 steps of 20 ms, which the
-    /// batch makes 1 + 1.5 · (470,000 + 6,400) / 500,000 + 0.001 times as long, end a mean answer.
-    @Test func aFullCacheHasItsPrice() {
+    /// 470,000 tokens in use and 6,656 of this request are 95.3 % of the cache: six times that and the request's own share of the time in which
+    /// 256 steps of 20 ms, which the batch makes 1 + 1.5 · (470,000 + 6,400) / 500,000 + 0.001 times as long, end a mean answer.
+    @Test func whatARequestTakesOfTheCacheHasItsPrice() {
         var load = load()
         load.activeTokens = 470_000
         let share = 476_656 / 500_000.0
-        let expected = 0.1 * share * share * 256 * 0.02 * (1 + 0.001 + 1.5 * 476_400 / 500_000)
+        let expected = 6 * share * (6_656 / 500_000.0) * 256 * 0.02 * (1 + 0.001 + 1.5 * 476_400 / 500_000)
         let terms = inputs().terms(on: load, depth: 0)
         #expect(abs(terms.memory - expected) < 1e-9)
+        #expect(inputs().terms(on: load, depth: 80).memory < 0.3 * expected, "what is there already takes no room")
         #expect(terms.timeToFirstToken == inputs().terms(on: self.load(), depth: 0).timeToFirstToken, "a price is no wait")
     }
 
@@ -48,6 +50,7 @@ import Testing
         load.activeTokens = 470_000
         load.activeOutputTokens = 40_000
         load.decodesSince = 100 * 5_000_000
+        load.generatedTokens = 0
         var inputs = inputs()
         inputs.nowMicroseconds = 7_000_000
         #expect(inputs.terms(on: load, depth: 0).memoryWait == 0)
@@ -69,6 +72,34 @@ import Testing
         #expect(abs(inputs.terms(on: load, depth: 0).eviction - 0.5 * 6_656 / 20_000) < 1e-9)
     }
 
+    /// Twenty requests in flight with 80 chunks that another group holds take two thirds of what a copy costs, and none of what only this request
+    /// brings: 5,120 of its 6,400 tokens are copied.
+    @Test func aCopyIsSharedByThoseInFlightWithThePrefix() {
+        var load = load()
+        load.inFlight = 4
+        var inputs = inputs()
+        inputs.deepest = 80
+        #expect(inputs.terms(on: load, depth: 0).copy == 0, "nobody else is there")
+        inputs.sharers = 20
+        let terms = inputs.terms(on: load, depth: 0)
+        let whole = terms.prefill + terms.stall + terms.queueBehind
+        #expect(abs(terms.copy + 0.8 * whole * 2 / 3) < 1e-9)
+        #expect(inputs.terms(on: load, depth: 80).copy == 0, "nothing is copied")
+        inputs.rule.copySharing = 0
+        #expect(inputs.terms(on: load, depth: 0).copy == 0)
+    }
+
+    /// Of an answer that was counted only what came since is extrapolated: 2,000 tokens, and 2 s of 100 sequences at 51 ms.
+    @Test func whatWasCountedOfAnswersIsInUse() {
+        var load = load()
+        load.inFlight = 100
+        load.activeTokens = 100_000
+        load.activeOutputTokens = 40_000
+        load.generatedTokens = 2_000
+        load.decodesSince = 100 * 5_000_000
+        #expect(abs(load.tokensInUse(atMicroseconds: 7_000_000, tokenSeconds: 0.051) - (62_000 + 200 / 0.051)) < 1e-6)
+    }
+
     @Test func theLastBlockIsNeverFree() {
         let terms = inputs().terms(on: load(), depth: 100)
         #expect(abs(terms.prefill - 16 / 20_000.0) < 1e-9)
@@ -78,18 +109,21 @@ import Testing
     @Test(arguments: 1...20 as ClosedRange<UInt64>)
     func everyTermGrowsWithLoadAndShrinksWithTheMatch(seed: UInt64) {
         var random = SeededGenerator(seed: seed)
-        let inputs = inputs(horizonSeconds: .random(in: 0.05...10, using: &random))
+        var inputs = inputs(horizonSeconds: .random(in: 0.05...10, using: &random))
         var load = load()
         load.inFlight = .random(in: 0...200, using: &random)
         load.queuedTokens = .random(in: 0...200_000, using: &random)
         load.activeTokens = .random(in: 0...600_000, using: &random)
         load.heldTokens = .random(in: 0...500_000, using: &random)
         let depth = Int.random(in: 0...99, using: &random)
-        let base = inputs.terms(on: load, depth: depth)
+        inputs.deepest = .random(in: 0...100, using: &random)
+        inputs.sharers = .random(in: 0...50, using: &random)
+        let pricing = inputs
+        let base = pricing.terms(on: load, depth: depth)
         func expectNoTermBelowBase(_ change: (inout GroupLoad) -> Void) {
             var heavier = load
             change(&heavier)
-            let terms = inputs.terms(on: heavier, depth: depth)
+            let terms = pricing.terms(on: heavier, depth: depth)
             for (more, less) in zip(values(terms), values(base)) { #expect(more >= less && more.isFinite) }
         }
         expectNoTermBelowBase { $0.inFlight += 1 }

@@ -109,6 +109,61 @@ import Testing
         #expect(groups.allSatisfy { $0.inFlight > 0 }, "no answer has ended")
     }
 
+    /// 256 tokens of prompt, and as many are expected of an answer of which nothing is known. When 512 have come it is taken to become 1,024
+    /// tokens long, but never longer than the cache; and its end gives back all of it.
+    @Test func anAnswerLongerThanExpectedIsTakenToDouble() throws {
+        let table = RoutingTable(equalGroups(1))
+        let decision = try table.pick(.distinct(0, chunkCount: 4), now: 0).get()
+        table.streamed(decision.lease, events: 512, now: 1)
+        #expect(table.state("g0")?.activeKVTokens == 512, "nothing can have come before the first token")
+        table.firstToken(decision.lease, now: 20 * millisecond)
+        table.streamed(decision.lease, events: 128, now: second)
+        #expect(table.state("g0")?.activeKVTokens == 512)
+        table.streamed(decision.lease, events: 512, now: 2 * second)
+        #expect(table.state("g0")?.activeKVTokens == 256 + 1_024)
+        table.streamed(decision.lease, events: .max, now: 3 * second)
+        let capacity = try #require(table.state("g0")?.kvCapacityTokens)
+        #expect(table.state("g0")?.activeKVTokens == 256 + capacity)
+        table.settle(decision.lease, usage: nil, now: 4 * second)
+        #expect(table.state("g0")?.activeKVTokens == 0)
+    }
+
+    /// Answers that go on teach their length before any has ended, and each counts once: what came of it last.
+    @Test func lengthsAreLearnedOfAnswersThatGoOn() throws {
+        let table = RoutingTable(equalGroups(1))
+        let prompt = Prompt.distinct(0, chunkCount: 4)
+        #expect(abs(table.explain(prompt).outputTokens - 256) <= 1)
+        let leases = try (0..<20).map { _ in try table.pick(prompt, now: 0).get().lease }
+        for lease in leases { table.firstToken(lease, now: millisecond) }
+        for events in [256, 512, 1_024] { for lease in leases { table.streamed(lease, events: events, now: 20 * second) } }
+        let running = table.explain(prompt).outputTokens
+        #expect((1_000...2_048).contains(running))
+        for lease in leases {
+            table.settle(lease, usage: Usage(promptTokens: 256, cachedTokens: 0, completionTokens: 1_100), now: 21 * second)
+        }
+        #expect((700...1_200).contains(table.explain(prompt).outputTokens))
+    }
+
+    @Test func progressIsToldWheneverAnAnswerHasDoubled() {
+        let marks = [0, 15, 16, 63, 64, 127, 128, 1_000, 1 << 39].map { RoutingTable.progressMark(after: $0) }
+        #expect(marks == [16, 16, 64, 64, 128, 128, 256, 1_024, 1 << 40])
+        #expect(RoutingTable.progressMark(after: .max) == .max)
+    }
+
+    /// Ten requests in flight with a prefix make its next copy cheaper; when they have ended nobody shares it.
+    @Test func requestsInFlightShareTheNextCopy() throws {
+        let table = RoutingTable(equalGroups(2))
+        let first = try table.pick(Prompt(Array(0..<40) + [99]), now: 0).get()
+        table.firstToken(first.lease, now: millisecond)
+        let others = try (0..<9).map { number in
+            try table.pick(Prompt(Array(0..<40) + [100 + number]), pinnedTo: table.name(of: first.group), now: second).get().lease
+        }
+        func copy() -> Double { table.explain(Prompt(Array(0..<40) + [200])).groups.map(\.terms.copy).min() ?? 0 }
+        #expect(copy() < 0)
+        for lease in [first.lease] + others { table.settle(lease, usage: nil, now: 2 * second) }
+        #expect(copy() == 0)
+    }
+
     @Test func tokensPerByteFollowUsage() throws {
         let table = RoutingTable(equalGroups(1))
         for number in 0..<100 {

@@ -58,14 +58,86 @@ import Workload
         #expect { try plan(table) { $0.skip = 2 } } throws: { "\($0)" == "t:3: expected rows to play, found none" }
     }
 
+    private static let expectation = "expected a JSON object with input_length and output_length, with text, or with turns of these"
+
     @Test(arguments: [
         ("", "t:1: expected a trace, found nothing"),
-        ("{\"input_length\":1}", "t:1: expected a JSON object with input_length and output_length"),
+        ("{\"input_length\":1}", "t:1: expected a JSON object with input_length and output_length, with text, or with turns of these"),
         ("a,b\n1,2", "t:1: expected the columns of Azure's or BurstGPT's traces, found 'a,b'"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n1,-5,2", "t:2: expected a time and two lengths, found '1,-5,2'"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n\n1,5,2\n\n1,-5,2\n", "t:5: expected a time and two lengths, found '1,-5,2'"),
+        ("{\"input_length\":1,\"output_length\":1}\n\r\n \n{}", "t:4: \(Self.expectation)"),
+        (
+            "{\"input_length\":1,\"output_length\":1}\n{\"timestamp\":1e300,\"input_length\":1,\"output_length\":1}",
+            "t:2: expected times within a year, found 104166 days"
+        ),
+        ("{\"session_id\":\"a\",\"turns\":[{\"text\":\"x\"},{\"text\":\"y\",\"delay\":4e10}]}", "t:1: expected a delay of up to a year"),
+        (
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n2024-13-10 00:00:00,1,2",
+            "t:2: expected a time and two lengths, found '2024-13-10 00:00:00,1,2'"
+        ),
         ("{\"input_length\":99999999999,\"output_length\":1}", "t:1: expected lengths of 0 to 10000000 tokens"),
     ]) func aMistakeIsNamedByItsLine(text: String, expected: String) {
         #expect { try plan(text) } throws: { "\($0)" == expected }
+    }
+
+    /// A year to the millisecond is played, scaled times count as they are played.
+    @Test func aTraceMayLastAYear() throws {
+        let rows =
+            "{\"timestamp\":0,\"input_length\":1,\"output_length\":1}\n{\"timestamp\":31622400000,\"input_length\":1,\"output_length\":1}"
+        #expect(try plan(rows).requests[1].offsetNanoseconds == 366 * 86_400_000_000_000)
+        #expect(throws: TraceError.self) { try plan(rows) { $0.timeScale = 1.001 } }
+    }
+
+    /// The weeks of 2024 name their zone.
+    @Test func datesMayNameTheirZone() throws {
+        let plan = try plan(
+            """
+            TIMESTAMP,ContextTokens,GeneratedTokens
+            2024-05-10 00:00:46.68+00:00,374,44
+            2024-05-10T02:00:47.18+02:00,1,1
+            2024-05-09T19:30:48Z,1,1
+            2024-05-09 19:30:48-04:30,1,1
+            """)
+        // The third is before all others.
+        let first = plan.requests.first { $0.plannedTokens == 374 }?.offsetNanoseconds ?? 0
+        let offsets = plan.requests.map { Double($0.offsetNanoseconds) - Double(first) }
+        for (found, expected) in zip(offsets, [-16_198.68e9, 0, 0.5e9, 1.32e9]) { #expect(abs(found - expected) < 1_000) }
+    }
+
+    @Test func aiperfsSessionsMayBeALineEach() throws {
+        let plan = try plan(
+            """
+            {"session_id":"a","turns":[{"text":"one two three"},{"text":"four","delay":1500,"output_length":7}]}
+            {"turns":[{"input_length":600,"output_length":3,"hash_ids":[8,9],"timestamp":250}]}
+            {"text_input":"one two three and more","output_length":5}
+            """)
+        #expect(plan.requests.map(\.nextTurn) == [1, -1, -1, -1])
+        #expect(plan.requests.map(\.plannedTokens) == [3, 1, 600, 5])
+        #expect(plan.requests.map(\.outputTokens) == [128, 7, 3, 5])
+        #expect(plan.requests[1].thinkNanoseconds == 1_500_000_000 && plan.requests[2].offsetNanoseconds == 250_000_000)
+        #expect(plan.requests[2].user == [.init(id: 8, tokens: 512), .init(id: 9, tokens: 88)])
+        #expect(plan.parameters["format"] == "aiperf, text as made-up words")
+    }
+
+    /// Texts that begin alike are blocks that are alike, 16 words each.
+    @Test func equalTextIsEqualBlocks() throws {
+        let words = (0..<40).map { "w\($0)" }
+        let texts = [words.joined(separator: " "), (words.prefix(32) + ["other"]).joined(separator: "  ")]
+        let plan = try plan(texts.map { "{\"text_input\":\"\($0)\"}" }.joined(separator: "\n"))
+        #expect(plan.requests[0].user.prefix(2) == plan.requests[1].user.prefix(2))
+        #expect(plan.requests.map { $0.user.map(\.tokens) } == [[16, 16, 8], [16, 16, 1]])
+    }
+
+    @Test func bailiansUnitsAreItsOwn() throws {
+        let rows = """
+            {"chat_id":1,"timestamp":61.5,"input_length":20,"output_length":2,"hash_ids":[5,6]}
+            {"chat_id":2,"timestamp":62.0,"input_length":16,"output_length":2,"hash_ids":[5]}
+            """
+        let plan = try plan(rows)
+        #expect(plan.requests[0].user == [.init(id: 5, tokens: 16), .init(id: 6, tokens: 4)])
+        #expect(plan.requests[1].offsetNanoseconds == 500_000_000 && plan.parameters["format"] == "bailian")
+        #expect(try self.plan(rows) { $0.blockTokens = 8 }.requests[0].user == [.init(id: 5, tokens: 8), .init(id: 6, tokens: 12)])
     }
 
     @Test func equalParametersAreEqualContent() {
