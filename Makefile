@@ -208,6 +208,7 @@ FLEET_FLAGS ?= --repeats 2 --duration 7 --warm-up 2 --drain 6
 FLEET_RATES ?= 8,20,40
 # Text, so that it may stand in the repository, for the README to show.
 FLEET_PLOT ?= Tests/Comparison/fleet.svg
+TRACE_PLOT ?= Tests/Comparison/trace.svg
 TRACE ?= ../shared/traces/mooncake_synthetic_trace.jsonl
 TRACE_RATES ?= 6,12,24
 # The first rows of Mooncake's trace share next to nothing; of the last 500, half of the blocks have come before.
@@ -224,7 +225,7 @@ bench-fleet-trace: build bench-peers ## A trace through the same: TRACE, TRACE_R
 	mkdir -p .build/bench
 	$(BINARY) bench fleet --peers $(FLEET_PEERS) --groups 8 --trace $(TRACE) --trace-skip $(TRACE_SKIP) --length-scale 0.04 --rates $(TRACE_RATES) $(FLEET_FLAGS) \
 		--goodput ttft:2000,tpot:100 --stub-flags "$(FLEET_GROUPS)" \
-		--json .build/bench/trace.json --html .build/bench/trace.html --plot .build/bench/trace.svg | tee .build/bench/trace.txt
+		--json .build/bench/trace.json --html .build/bench/trace.html --plot $(TRACE_PLOT) | tee .build/bench/trace.txt
 
 bench-accuracy: build deps-python ## Is the bench itself exact? Against a server of known times, h2load and its own limits; wants a quiet machine
 	@command -v nghttpd >/dev/null || { echo "make bench-accuracy: nghttpd is missing: apt-get install nghttp2-server" >&2; exit 1; }

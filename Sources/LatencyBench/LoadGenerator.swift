@@ -105,8 +105,9 @@ public final class LoadGenerator: EventHandler {
     // MARK: Sending
 
     public override func deadlineReached() {
-        if loop.now >= endNanoseconds { return stop() }
+        let isOver = loop.now >= endNanoseconds
         sendDue()
+        if isOver { stop() }
     }
 
     private func sendDue() {

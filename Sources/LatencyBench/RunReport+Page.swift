@@ -17,6 +17,7 @@ extension RunReport {
             "Latencies count from the moment a request was due, unless it says that they count from the send. A run is invalid when the p99 of the generator's own lag is over 1 ms or over 1 % of the TTFT's p50, or when not all was sent."
         )
         page.table(latencyTable)
+        if let starNote { page.paragraph(starNote) }
         page.heading("Latency by percentile")
         page.figure(
             percentileChart.svg, caption: "Logarithmic in what is beyond each percentile: half the way to the right is the worst 1 %.")
@@ -41,7 +42,11 @@ extension RunReport {
     /// What is asked first.
     private var headlines: TextTable {
         var rows = [["requests/s", Self.number(requestRate)]]
-        if let offeredRate { rows.append(["offered requests/s", Self.number(offeredRate)]) }
+        if let sessions, let offeredRate {
+            rows.append(["offered sessions/s", offeredRate > 0 ? Self.number(offeredRate) : "all \(sessions) at once"])
+        } else if let offeredRate {
+            rows.append(["offered requests/s", Self.number(offeredRate)])
+        }
         if api != "plain" {
             rows += [
                 ["output tokens/s", Self.number(outputTokenRate)], ["all tokens/s", Self.number(totalTokenRate)],

@@ -47,12 +47,7 @@ extension RunReport {
         }
         lines.append("")
         lines.append(latencyTable.text)
-        let unanswered = unanswered("e2e")
-        if unanswered > 0, metrics["e2e"].map({ $0.count > 0 }) ?? false {
-            lines.append(
-                "* of the answered alone: \(unanswered) of \(completed + failed) requests failed, and this percentile of all is one of them"
-            )
-        }
+        if let starNote { lines.append(starNote) }
         if stages.count > 1 { lines += ["", stageTable.text] }
         if !backends.isEmpty {
             lines += ["", "Requests per backend: " + backends.map { "\($0.name) \($0.requests)" }.joined(separator: ", ")]
@@ -89,14 +84,25 @@ extension RunReport {
             })
     }
 
+    /// What the stars say; nil where there is none.
+    var starNote: String? {
+        let unanswered = max(unanswered("ttft"), unanswered("e2e"))
+        guard unanswered > 0, latencyTable.rows.joined().contains(where: { $0.hasSuffix("*") }) else { return nil }
+        return
+            "* of the answered alone: \(unanswered) of \(completed + failed) requests failed or had no token, and this percentile of all is one of them"
+    }
+
     /// One row per stage of the schedule.
     public var stageTable: TextTable {
         TextTable(
             header: ["rate", "requests", "failed", "TTFT p50", "TTFT p99", "from send p99", "E2E p50", "tok/s", "goodput"],
             rows: stages.map { stage in
-                [
-                    Self.number(stage.offeredRate), "\(stage.requests)", "\(stage.failed)", Self.milliseconds(stage.ttft.p50),
-                    Self.milliseconds(stage.ttft.p99), Self.milliseconds(stage.ttftFromSend.p99), Self.milliseconds(stage.endToEnd.p50),
+                func cell(_ value: UInt64, _ share: Double) -> String {
+                    Self.milliseconds(value) + (Double(stage.requests - stage.failed) < share * Double(stage.requests) ? "*" : "")
+                }
+                return [
+                    Self.number(stage.offeredRate), "\(stage.requests)", "\(stage.failed)", cell(stage.ttft.p50, 0.5),
+                    cell(stage.ttft.p99, 0.99), cell(stage.ttftFromSend.p99, 0.99), cell(stage.endToEnd.p50, 0.5),
                     Self.number(stage.outputTokensPerSecond), stage.goodputShare.map { String(format: "%.1f %%", $0 * 100) } ?? "",
                 ]
             })

@@ -225,8 +225,8 @@ public struct RunReport: Codable, Sendable {
             if let relative = relativeLagReason { reasons.append(relative) }
         }
         let all = sent + (warmUpRequests ?? 0)
-        if !isPartial, all * 100 < planned * 99 { reasons.append("only \(all) of \(planned) requests were sent") }
-        if completed == 0 { reasons.append("no request succeeded") }
+        if !isPartial, all * 100 < planned * 99 { reasons.append("only \(all) of \(planned) \(Self.wereSent)") }
+        if completed == 0 { reasons.append(Self.nothingSucceeded) }
         return reasons
     }
 

@@ -109,7 +109,7 @@ public struct SearchReport: Codable, Sendable {
 
     /// Whether an error says nothing of how much was asked: nobody there, no understanding, or a request that is refused for what it is.
     private static func isOfNoLoad(_ kind: String) -> Bool {
-        if ["connect failed", "TLS failed", "protocol error"].contains(kind) { return true }
+        if ["connect failed", "TLS failed", "protocol error", "no content"].contains(kind) { return true }
         guard kind.hasPrefix("HTTP "), let status = Int(kind.dropFirst(5)) else { return false }
         return (300..<500).contains(status) && status != 408 && status != 429
     }

@@ -40,6 +40,11 @@ extension LoadOptions {
         guard !request.header.contains(where: { !$0.contains(":") || $0.contains("\n") || $0.contains("\r") }) else {
             throw ValidationError("--header: expected 'name: value'")
         }
+        let names = request.header.map { $0.prefix { $0 != ":" }.trimmingCharacters(in: .whitespaces) }
+        for name in names where name.isEmpty || !name.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7f && !"\"(),/;<=>?@[\\]{}".utf8.contains($0) })
+        {
+            throw ValidationError("--header: '\(name)' is no name of a field")
+        }
     }
 
     private func checkRanges() throws {

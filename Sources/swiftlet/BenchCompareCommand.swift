@@ -58,6 +58,11 @@ struct BenchCompareCommand: ParsableCommand {
             ("warm-up", warmUp(left), warmUp(right)),
             ("goodput target", left.goodput?.target.name ?? "none", right.goodput?.target.name ?? "none"),
             ("CPU", left.environment.cpu, right.environment.cpu), ("kernel", left.environment.kernel, right.environment.kernel),
+            (
+                "generator's threads", left.environment.generatorSchedule ?? "not recorded",
+                right.environment.generatorSchedule ?? "not recorded"
+            ),
+            ("failed requests, whose times are in no figure,", "\(left.failed)", "\(right.failed)"),
         ]
         let names = Set((left.conditions ?? [:]).keys).union((right.conditions ?? [:]).keys)
         func value(_ report: RunReport, _ name: String) -> String {

@@ -119,10 +119,10 @@ struct BenchSearchCommand: ParsableCommand {
             }
             if step.isValid { return step }
             if attempt == Self.attempts {
-                search.result.inconclusive = String(
-                    format: "At %.2f requests/s the run was invalid %d times: what is there is the generator's limit, not the server's.",
-                    rate,
-                    Self.attempts)
+                search.result.inconclusive =
+                    String(
+                        format: "At %.2f requests/s the run was invalid %d times and says nothing of the server: ", rate, Self.attempts)
+                    + step.invalidReasons.joined(separator: "; ") + "."
                 return step
             }
         }

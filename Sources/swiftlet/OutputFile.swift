@@ -20,7 +20,8 @@ struct OutputFile {
     static func check(_ files: [OutputFile?]) throws {
         var known: Set<String> = []
         for file in files.compactMap({ $0 }) {
-            guard file.path.hasPrefix("/dev/") || known.insert(file.path).inserted else {
+            let whole = URL(fileURLWithPath: file.path).standardizedFileURL.path
+            guard file.path.hasPrefix("/dev/") || known.insert(whole).inserted else {
                 throw ValidationError("\(file.flag): '\(file.path)' is named by another option, too")
             }
             if let reason = file.refusal { throw ValidationError("\(file.flag): cannot write '\(file.path)': \(reason)") }
@@ -30,7 +31,10 @@ struct OutputFile {
     private var refusal: String? {
         var status = stat()
         let isNew = lstat(path, &status) != 0
-        // A pipe is not waited for: its reader may come later.
+        // Whoever reads a pipe would take a second opening for its end.
+        if !isNew, stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFIFO {
+            return access(path, W_OK) == 0 ? nil : String(cString: strerror(errno))
+        }
         let descriptor = open(path, O_WRONLY | O_CREAT | O_NONBLOCK | O_CLOEXEC, 0o666)
         guard descriptor >= 0 else { return errno == ENXIO ? nil : String(cString: strerror(errno)) }
         close(descriptor)

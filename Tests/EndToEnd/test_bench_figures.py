@@ -139,14 +139,14 @@ def test_a_percentile_that_is_a_failure_passes_no_bound(tmp_path):
         assert httpx.post(f"{program.url}/admin/config", json=faults).status_code == 200
         bounds = [argument for name in ("ttft_p50", "ttft_p90", "ttft_p95", "e2e_p99") for argument in ("--threshold", f"{name}<600000")]
         out = bench("run", program.url, "--arrival", "constant", "--rate", 50, "--duration", 0.4, "--input-tokens", 8,
-                    "--output-tokens", 3, *bounds, expect=2)  # fmt: skip
+                    "--output-tokens", 3, *bounds, "--html", tmp_path / "html", expect=2)  # fmt: skip
     finally:
         program.stop()
     missed = [line.split(": ")[1] for line in out.splitlines() if line.startswith("threshold missed")]
     assert missed == ["ttft_p95<600000", "e2e_p99<600000"]
     row = next(line.split() for line in out.splitlines() if line.startswith("TTFT, from schedule"))
     assert [cell.endswith("*") for cell in row[3:]] == [True, False, False, True, True, True]
-    assert "2 of 20 requests failed" in out
+    assert "2 of 20 requests failed" in out and "2 of 20 requests failed" in (tmp_path / "html").read_text()
 
 
 def test_tokens_hits_and_rates_are_the_engines_own(tmp_path):

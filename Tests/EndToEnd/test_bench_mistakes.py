@@ -6,6 +6,7 @@ import pty
 import struct
 import subprocess
 import termios
+import threading
 from fcntl import ioctl
 
 import pytest
@@ -196,3 +197,36 @@ def test_a_live_line_keeps_to_its_terminal(engine, term, columns):
         return
     lines = [line for line in seen.decode().split("\r\x1b[2K") if line]
     assert lines and all(len(line) < columns for line in lines)
+
+
+def test_a_pipe_gets_its_report(engine, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    read = []
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()))
+    reader.start()
+    bench("run", f"{engine.url}/health", *PLAIN, "--json", tmp_path / "pipe")
+    reader.join(10)
+    assert json.loads(read[0])["completed"] == 5
+
+
+def test_without_a_drain_the_last_request_is_sent(engine, tmp_path):
+    bench("run", f"{engine.url}/health", *PLAIN, "--drain", 0, "--json", tmp_path / "json")
+    assert json.loads((tmp_path / "json").read_text())["sent"] == 5
+
+
+async def answers_busy(exchange):
+    await exchange.answer(429, b"{}")
+
+
+def test_a_server_that_has_enough_misses_a_search_and_invalidates_none(scripted, tmp_path):
+    """Nothing succeeds, which is what a lower rate may change: so lower ones are tried."""
+    out = bench("search", scripted(answers_busy).url, "--rate", 20, "--duration", 0.3, "--arrival", "constant", "--input-tokens", 4,
+                "--output-tokens", 2, "--goodput", "ttft:60000", "--json", tmp_path / "json", expect=1)  # fmt: skip
+    steps = json.loads((tmp_path / "json").read_text())["steps"]
+    assert [step["rate"] for step in steps][:2] == [20, 10] and not any(step["holds"] for step in steps), out
+    assert "no request succeeded" not in out
+
+
+@pytest.mark.parametrize("header", [": x", "bad name: x", "a\x01: x"])
+def test_a_field_needs_a_name(engine, header):
+    assert "no name of a field" in bench("run", engine.url, *SHORT, "-H", header, expect=64)
