@@ -182,9 +182,15 @@ open class DownstreamApplication {
 final class DownstreamStream: HTTP2Stream {
     /// Nil once it is closed.
     private var exchange: DownstreamExchange?
-    private var headBytes = 0
+    /// Of the fields that are being received: the head's, then the trailers'. As RFC 9113 counts in 6.5.2.
+    private var sectionBytes = 0
+    /// Of all fields that were kept, and are counted at the session.
+    private var keptFieldBytes = 0
     private var isTooLarge = false
-    /// The application never saw the head.
+    /// There was no room for the head beside those of the connection's other streams.
+    private var isCrowdedOut = false
+    private var hasBodyBegun = false
+    /// The application never saw the head, or has been told that the request is over.
     private var isRefused = false
     fileprivate var bodyPace: BodyPace
 
@@ -199,8 +205,11 @@ final class DownstreamStream: HTTP2Stream {
     /// Begins anew for another exchange.
     func renew(id: Int32, exchange: DownstreamExchange) {
         renew(id: id)
-        headBytes = 0
+        sectionBytes = 0
+        keptFieldBytes = 0
         isTooLarge = false
+        isCrowdedOut = false
+        hasBodyBegun = false
         isRefused = false
         bodyPace = BodyPace(now: movedAt)
         self.exchange = exchange
@@ -215,12 +224,19 @@ final class DownstreamStream: HTTP2Stream {
 
     private func take(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer, into request: RequestHead) -> Bool {
         let limits = session.connection.limits
-        headBytes &+= name.count &+ value.count &+ 32
-        if headBytes > limits.headBytes || request.headers.count >= limits.headFields {
+        let bytes = name.count &+ value.count &+ 32
+        sectionBytes &+= bytes
+        if sectionBytes > limits.headBytes || (headComplete ? request.trailers : request.headers).count >= limits.headFields {
             isTooLarge = true
             // A few bytes on the wire may stand for thousands: what goes far beyond the limit is no mistake.
-            return headBytes <= limits.headBytes &* 4
+            return sectionBytes <= limits.headBytes &* 4
         }
+        guard session.openFieldBytes &+ bytes <= limits.openFieldBytesPerConnection else {
+            if headComplete { isTooLarge = true } else { isCrowdedOut = true }
+            return true
+        }
+        session.openFieldBytes &+= bytes
+        keptFieldBytes &+= bytes
         if headComplete {
             request.appendTrailer(name: name, value: value)
         } else if name.first == 58 {
@@ -244,6 +260,8 @@ final class DownstreamStream: HTTP2Stream {
 
     override func headReceived() {
         headComplete = true
+        sectionBytes = 0
+        guard !isCrowdedOut else { return refuseUnprocessed() }
         guard !isTooLarge else { return refuse(.tooManyFields) }
         exchange.map(uncounted)?.use { headReceived(of: $0) }
     }
@@ -265,6 +283,7 @@ final class DownstreamStream: HTTP2Stream {
     }
 
     override func dataReceived(_ bytes: UnsafeRawBufferPointer) {
+        hasBodyBegun = true
         bodyPace.received(bytes.count, at: movedAt)
         exchange.map(uncounted)?.use { if $0.isOpen { $0.bodyReceived(bytes) } }
     }
@@ -272,8 +291,23 @@ final class DownstreamStream: HTTP2Stream {
     override func endReceived() {
         exchange.map(uncounted)?.use { exchange in
             exchange.isRequestComplete = true
-            if exchange.isOpen { exchange.requestEnded() }
+            guard exchange.isOpen else { return }
+            if isTooLarge { refuseTrailers(of: exchange) } else { exchange.requestEnded() }
         }
+    }
+
+    /// The client may try it again when it has fewer streams open. One that keeps on is dismissed, as for any other reset.
+    private func refuseUnprocessed() {
+        isRefused = true
+        session.countReset()
+        exchange?.abort(errorCode: 7 /* REFUSED_STREAM, RFC 9113 section 7 */)
+    }
+
+    /// A request that lost some of its trailers is not the client's any more.
+    private func refuseTrailers(of exchange: DownstreamExchange) {
+        guard !exchange.isResponseStarted else { return exchange.abort(errorCode: 11 /* ENHANCE_YOUR_CALM */) }
+        exchange.cancelled()
+        refuse(.tooManyFields)
     }
 
     private func refuse(_ defect: HTTP1Defect) {
@@ -299,13 +333,18 @@ final class DownstreamStream: HTTP2Stream {
 
     override func sendQueueDrained() { exchange?.outputDrained() }
 
-    /// A gRPC call may stay open in silence: its client sends when it likes.
+    /// A gRPC call may stay open in silence, for its client sends when it likes; but not before its first message, unless the backend
+    /// speaks first: who opens calls and does nothing would hold them for ever.
+    private func mayBeSilent(_ exchange: DownstreamExchange) -> Bool {
+        (hasBodyBegun || exchange.isResponseStarted) && exchange.request.isGRPC
+    }
+
     override var waitsForPeer: Bool {
-        super.waitsForPeer || !headComplete || (!receivedEnd && !isPaused && exchange?.request.isGRPC == false)
+        super.waitsForPeer || !headComplete || (!receivedEnd && !isPaused && exchange.map(mayBeSilent) == false)
     }
 
     override func judgePace(at now: UInt64) -> UInt64? {
-        guard headComplete, !receivedEnd, !isPaused, let exchange, !exchange.request.isGRPC, !exchange.isResponseStarted else {
+        guard headComplete, !receivedEnd, !isPaused, let exchange, !exchange.isResponseStarted, !mayBeSilent(exchange) else {
             return .max
         }
         let limits = session.connection.limits
@@ -316,6 +355,8 @@ final class DownstreamStream: HTTP2Stream {
     }
 
     override func closed(errorCode: UInt32) {
+        session.openFieldBytes &-= keptFieldBytes
+        keptFieldBytes = 0
         guard let exchange else { return }
         self.exchange = nil
         let connection = exchange.connection

@@ -24,6 +24,8 @@ final class HTTP2Session {
     var stalled: [HTTP2Stream] = []
     /// Until then the connection's window was used up by what we hold back, so that no stream could bring more.
     var heldUntil: UInt64 = 0
+    /// Of a server's session: what the fields of open streams come to, each with 32 bytes more (RFC 9113, 6.5.2).
+    var openFieldBytes = 0
     private(set) var isInsideLibrary = false
     private let memory: HTTP2Memory
     /// Of a client's session.

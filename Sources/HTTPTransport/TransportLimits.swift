@@ -78,6 +78,9 @@ public struct TransportLimits: Sendable, Equatable {
     /// HTTP/2 frames that carry no message (SETTINGS, PING, PRIORITY, empty DATA, tiny WINDOW_UPDATE) that a client may send in the
     /// long run; ten times as many at once.
     static let idleFramesPerSecond = 1_000
+    /// Fields of the open streams of a client's HTTP/2 connection: 4 KiB for each stream that it may open, 1 MiB at least. HPACK makes
+    /// of a byte on the wire a field of 4 KiB, which would be 64 KiB on each stream otherwise.
+    var openFieldBytesPerConnection: Int { max(1 << 20, streamsPerConnection &* (4 << 10)) }
     /// What a client that was dismissed may still send while it reads why.
     static let discardedBytes = 256 << 10
     /// Output that waits on all streams of one HTTP/2 connection, as far as each can be stopped: the more there are, the less for each.

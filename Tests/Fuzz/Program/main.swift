@@ -33,7 +33,8 @@ private func readInput() -> [UInt8] {
 
 private func writeOutput(_ bytes: some Sequence<UInt8>) { for byte in bytes { putchar(CInt(byte)) } }
 
-switch CommandLine.arguments.dropFirst().first {
+// libFuzzer starts this program again to merge, without the target.
+switch getenv("FUZZ_TARGET").map({ String(cString: $0) }) ?? CommandLine.arguments.dropFirst().first {
 case "list": for target in FuzzTarget.all { print(target.name) }
 case "encode": writeOutput(EscapedBytes.encode(readInput()).utf8)
 case "decode":
@@ -47,7 +48,8 @@ case let name:
     target = chosen
     signal(SIGPIPE, SIG_IGN)
     var arguments = CommandLine.arguments
-    arguments.remove(at: 1)
+    if arguments.dropFirst().first == name { arguments.remove(at: 1) }
+    setenv("FUZZ_TARGET", chosen.name, 1)
     arguments.insert("-max_len=\(chosen.maximumBytes)", at: 1)
     var pointers = arguments.map { strdup($0) } + [nil]
     var count = CInt(arguments.count)

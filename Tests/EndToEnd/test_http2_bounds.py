@@ -1,0 +1,174 @@
+"""Bounds on what a HTTP/2 client's open streams may hold: their fields together, their trailers, and the time of a call that says nothing."""
+
+import h2.events
+import pytest
+
+import admin
+from frame_backend import FrameBackend
+from scripted_backend import answer_ok
+from test_attacks_http2 import (
+    END_HEADERS,
+    GET,
+    HEADERS,
+    POST,
+    Attacker,
+    attacked,  # noqa: F401
+    batches,
+    frame,
+    stream_of,
+)
+from waiting import wait_until
+from wire_clients import HTTP2Client, assert_openai_error
+
+CANCEL, REFUSED_STREAM, ENHANCE_YOUR_CALM = 8, 7, 11
+TEXT = ((b"content-type", b"text/plain"),)
+CALL = ((b"content-type", b"application/grpc"), (b"te", b"trailers"))
+MESSAGE = b"\0\0\0\0\2hi"
+
+
+def fields_of(size, target):
+    """One more field, so that a GET's come to `size` bytes as RFC 9113 counts in 6.5.2."""
+    pseudo = {b":method": b"GET", b":scheme": b"http", b":authority": b"test", b":path": target.encode()}
+    used = sum(len(name) + len(value) + 32 for name, value in pseudo.items()) + len(b"x-long") + 32
+    return ((b"x-long", b"a" * (size - used)),)
+
+
+def read_until(client, condition):
+    while not condition():
+        client.pump()
+
+
+# Fields of open streams ----------------------------------------------------------------------------------------------
+
+
+def test_heads_of_open_streams_have_one_bound(serve, scripted, gate):
+    """4 KiB on each of 256 streams, and a byte more."""
+
+    async def script(exchange):
+        await gate.wait()
+        await answer_ok(exchange)
+
+    backend = scripted(script)
+    program = serve(backend, arguments=("--loops", "1"))
+
+    def get(size):
+        return client.request(target="/held", method="GET", fields=fields_of(size, "/held"))
+
+    with HTTP2Client(program.port) as client:
+        streams = [get(4_096) for _ in range(255)]
+        refused = get(4_097)
+        assert client.response(refused).reset_code == REFUSED_STREAM
+        streams.append(get(4_096))
+        wait_until(lambda: len(backend.requests) == 256, what="256 requests at the backend")
+        gate.open()
+        assert {client.response(stream).status for stream in streams} == {200}
+        # They are gone, and so is what they held.
+        assert client.response(get(65_536)).status == 200
+    assert len(backend.requests) == 257
+
+
+def test_a_flood_of_heads_out_of_the_table(attacked):  # noqa: F811
+    """Some fifty bytes on the wire are 62 KiB of fields, on streams that stay open."""
+    attacked.memory_limit = 12 << 20
+    entry = b"\x40\x03x-a\x7f" + bytes([(3_900 - 127) % 128 + 128, (3_900 - 127) // 128]) + b"a" * 3_900
+
+    def piece(number):
+        return frame(HEADERS, END_HEADERS, stream_of(number), POST + (entry if number == 0 else b"\xbe" * 16))
+
+    with Attacker(attacked.port) as attacker:
+        attacker.send(b"".join(piece(number) for number in range(200)))
+        # The first, and 16 of 62 KiB each.
+        wait_until(lambda: len(attacker.reset_codes()) == 200 - 17, what="the refusal of what goes beyond 1 MiB")
+        assert set(attacker.reset_codes()) == {REFUSED_STREAM}
+        attacker.send(frame(HEADERS, END_HEADERS | 1, stream_of(200), GET))
+        wait_until(lambda: any(stream == stream_of(200) for stream, _, _ in attacker.frames(HEADERS)), what="an answer all the same")
+        assert attacker.flood(batches(lambda number: piece(number + 201), 20_000))
+        attacker.assert_calmed(9 + len(POST) + 16)
+
+
+# Trailers ------------------------------------------------------------------------------------------------------------
+
+
+def trailers_of(size):
+    """Seventeen of them, that come to so many bytes as RFC 9113 counts."""
+    names = [b"x-%02d" % number for number in range(17)]
+    longest = 3_840
+    rest = size - 16 * longest - 17 * 36
+    return [(name, b"a" * (rest if name == names[-1] else longest)) for name in names]
+
+
+def test_trailers_as_long_or_many_as_may_be_arrive_whole(serve, scripted):
+    backend = scripted()
+    program = serve(backend)
+    for head, trailers in ((1, trailers_of(65_536)), (98, [(b"x-t", b"%d" % number) for number in range(100)])):
+        fields = (*TEXT, *((b"x-h", b"1"),) * head)
+        with HTTP2Client(program.port) as client:
+            assert client.response(client.request(b"{}", fields=fields, trailers=trailers)).status == 200
+        assert backend.requests[-1].trailers == trailers
+        assert len(backend.requests[-1].values(b"x-h")) == head
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/json", "application/grpc"])
+@pytest.mark.parametrize("shape", ["bytes", "fields"])
+def test_trailers_beyond_that_are_refused(serve, scripted, kind, shape):
+    is_call = kind == "application/grpc"
+    program = serve(FrameBackend(lambda *_: None) if is_call else scripted(), admin=True)
+    trailers = trailers_of(65_537) if shape == "bytes" else [(b"x-t", b"1")] * 101
+    with HTTP2Client(program.port) as client:
+        stream = client.request(b"{}", fields=((b"content-type", kind.encode()),), trailers=trailers)
+        response = client.response(stream)
+        if is_call:
+            assert (response.status, response.value(b"grpc-status")) == (200, b"8")
+        else:
+            assert_openai_error(response, 431, "request_too_large")
+        wait_until(lambda: admin.sample(program, "swiftlet_requests_in_flight") == 0, what="the end of the request")
+        if not is_call:
+            assert client.response(client.request({})).status == 200
+
+
+def test_trailers_beyond_that_behind_an_answer_that_has_begun(serve, scripted):
+    backend = FrameBackend(lambda connection, event: isinstance(event, h2.events.RequestReceived)
+                           and connection.h2.send_headers(event.stream_id, [(b":status", b"200"), CALL[0]]))  # fmt: skip
+    program = serve(backend, admin=True)
+    with HTTP2Client(program.port) as client:
+        stream = client.request(MESSAGE, fields=CALL, end=False)
+        read_until(client, lambda: client.responses[stream].status == 200)
+        client.connection.send_headers(stream, [(b"x-t", b"1")] * 101, end_stream=True)
+        client.flush()
+        assert client.response(stream).reset_code == ENHANCE_YOUR_CALM
+    wait_until(lambda: admin.sample(program, "swiftlet_requests_in_flight") == 0, what="the end of the request")
+
+
+# Silent calls --------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_without_a_message_is_given_up(configured):
+    """One that has sent a message may be silent for as long as it likes, as may one that the backend talks to."""
+
+    begun = set()
+
+    def answer(connection, event):
+        tells = isinstance(event, h2.events.RequestReceived) and dict(event.headers)[b":path"] == b"/any/Tells"
+        ends = isinstance(event, h2.events.StreamEnded)
+        if tells or (ends and event.stream_id not in begun):
+            connection.h2.send_headers(event.stream_id, [(b":status", b"200"), CALL[0]])
+            begun.add(event.stream_id)
+        if ends:
+            connection.h2.send_headers(event.stream_id, [(b"grpc-status", b"0")], end_stream=True)
+
+    lines = "timeouts: {request_body: 600ms}\nload_signals: {interval: 0s}\n"
+    # One loop, one connection: the stream's ids tell them apart.
+    program = configured(lines, FrameBackend(answer), arguments_after=("--loops", "1"), admin=True)
+    with HTTP2Client(program.port) as client:
+        spoken = client.request(MESSAGE, "/any/Listens", fields=CALL, end=False)
+        told = client.request(b"", "/any/Tells", fields=CALL, end=False)
+        read_until(client, lambda: client.responses[told].status == 200)
+        # The second one's term begins when the first one's is over: two terms for those above.
+        for _ in range(2):
+            assert client.response(client.request(b"", "/any/Listens", fields=CALL, end=False)).reset_code == CANCEL
+        assert admin.sample(program, "swiftlet_requests_in_flight") == 2
+        for stream in (spoken, told):
+            client.connection.send_data(stream, MESSAGE, end_stream=True)
+            client.flush()
+            response = client.response(stream)
+            assert response.complete and response.trailers == [(b"grpc-status", b"0")]
