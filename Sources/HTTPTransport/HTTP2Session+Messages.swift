@@ -71,7 +71,7 @@ extension HTTP2Session {
     /// - Returns: when the next stream is due unless it moves, and when one moved last.
     func endSilentStreams(after nanoseconds: UInt64) -> (next: UInt64, lastMove: UInt64) {
         let now = connection.loop.now
-        if noteHold() { announceConsumed() }
+        announceIfUsedUp()
         var next = UInt64.max
         var lastMove: UInt64 = 0
         for stream in streams {
@@ -102,19 +102,25 @@ extension HTTP2Session {
         guard let session else { return }
         stream.bytesBeforeWiderWindow &-= bytes
         if stream.bytesBeforeWiderWindow <= 0 { widenWindow(of: stream) }
-        let isUsedUp = noteHold()
+        noteHold()
         nghttp2_session_consume(session, stream.id, bytes)
-        if isUsedUp { announceConsumed() }
+        announceIfUsedUp()
     }
 
     /// Bytes that came for a paused stream. A backend's connection carries many clients: there only the stream's window stays used up,
     /// or a few slow readers would hold up all others. A client's own connection as a whole may wait for it.
     func holdBack(_ bytes: Int, of stream: HTTP2Stream) {
         stream.uncredited &+= bytes
-        if role == .client { creditConnection(bytes) } else if noteHold() { announceConsumed() }
+        if role == .client { creditConnection(bytes) } else { noteHold() }
+    }
+
+    /// To be called whenever the library has been left: inside it a stream may be taking bytes, which would pass for consumed.
+    func announceIfUsedUp() {
+        if !isInsideLibrary, noteHold() { announceConsumed() }
     }
 
     /// Whether the client has used up its connection's window.
+    @discardableResult
     private func noteHold() -> Bool {
         guard role == .server, let session, nghttp2_session_get_local_window_size(session) <= 0 else { return false }
         heldUntil = connection.loop.now
@@ -122,9 +128,9 @@ extension HTTP2Session {
     }
 
     /// Gives a used-up connection's window back as far as no paused stream holds it. nghttp2 waits for half of it to be consumed, and
-    /// what is held may be more than the other half. Not while a stream is still taking bytes: they would pass for consumed.
+    /// what is held may be more than the other half.
     private func announceConsumed() {
-        guard let session, nghttp2_session_get_local_window_size(session) <= 0 else { return }
+        guard let session else { return }
         let held = streams.reduce(0) { $0 &+ $1.uncredited }
         let consumed = Int(nghttp2_session_get_effective_recv_data_length(session)) &- held
         guard consumed > 0 else { return }
@@ -134,22 +140,22 @@ extension HTTP2Session {
 
     func creditHeldBack(of stream: HTTP2Stream) {
         guard let session else { return }
-        let isUsedUp = noteHold()
+        noteHold()
         if role == .client {
             nghttp2_session_consume_stream(session, stream.id, stream.uncredited)
         } else {
             nghttp2_session_consume(session, stream.id, stream.uncredited)
         }
         stream.uncredited = 0
-        // Inside the library another stream may be taking bytes; what becomes of those ends here as well.
-        if isUsedUp, !isInsideLibrary { announceConsumed() }
+        announceIfUsedUp()
     }
 
     /// Bytes that no stream will take any more still count against the connection's window.
     func creditConnection(_ bytes: Int) {
         guard let session, bytes > 0 else { return }
+        noteHold()
         nghttp2_session_consume_connection(session, bytes)
-        if role == .server { announceConsumed() }
+        announceIfUsedUp()
     }
 
     func resumeData(_ stream: HTTP2Stream) {

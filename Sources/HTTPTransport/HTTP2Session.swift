@@ -123,7 +123,12 @@ final class HTTP2Session {
         let taken = nghttp2_session_mem_recv(session, bytes.baseAddress?.assumingMemoryBound(to: UInt8.self), bytes.count)
         isInsideLibrary = false
         // Each broken or refused stream costs the peer ten bytes and us a queued RST_STREAM: a flood ends the connection.
-        if nghttp2_session_get_outbound_queue_size(session) > TransportLimits.queuedFrames { connection.close() }
+        if nghttp2_session_get_outbound_queue_size(session) > TransportLimits.queuedFrames {
+            // Which frees the session.
+            connection.close()
+            return false
+        }
+        announceIfUsedUp()
         connection.flushLater()
         // FLOODED: more answers to SETTINGS and PING wait than nghttp2 keeps. The other: a header block in more frames than it takes.
         let isFlood = taken == Int(NGHTTP2_ERR_FLOODED.rawValue) || taken == Int(NGHTTP2_ERR_TOO_MANY_CONTINUATIONS.rawValue)
@@ -146,6 +151,7 @@ final class HTTP2Session {
             connection.output.append(UnsafeRawBufferPointer(start: data, count: count))
         }
         isInsideLibrary = false
+        announceIfUsedUp()
         if !stalled.isEmpty {
             let drained = stalled
             stalled.removeAll(keepingCapacity: true)

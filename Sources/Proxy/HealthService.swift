@@ -40,7 +40,7 @@ final class HealthService: EventHandler {
         guard exchange.body.count &+ bytes.count <= Self.messageBytesMaximum else {
             return refuse(exchange, "8", "The message is too long.")
         }
-        exchange.body.append(bytes)
+        exchange.collect(bytes)
     }
 
     /// The call's message is whole.

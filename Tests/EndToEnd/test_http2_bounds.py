@@ -1,5 +1,9 @@
 """Bounds on what a HTTP/2 client's open streams may hold: their fields together, their trailers, and the time of a call that says nothing."""
 
+import contextlib
+import select
+import socket
+
 import h2.events
 import pytest
 
@@ -8,9 +12,12 @@ from frame_backend import FrameBackend
 from scripted_backend import answer_ok
 from test_attacks_http2 import (
     END_HEADERS,
+    END_STREAM,
     GET,
     HEADERS,
     POST,
+    PREFACE,
+    SETTINGS,
     Attacker,
     attacked,  # noqa: F401
     batches,
@@ -18,7 +25,7 @@ from test_attacks_http2 import (
     stream_of,
 )
 from waiting import wait_until
-from wire_clients import HTTP2Client, assert_openai_error
+from wire_clients import HTTP1Client, HTTP2Client, ask, assert_openai_error
 
 CANCEL, REFUSED_STREAM, ENHANCE_YOUR_CALM = 8, 7, 11
 TEXT = ((b"content-type", b"text/plain"),)
@@ -172,3 +179,43 @@ def test_a_call_without_a_message_is_given_up(configured):
             client.flush()
             response = client.response(stream)
             assert response.complete and response.trailers == [(b"grpc-status", b"0")]
+
+
+# What is refused or answered here ------------------------------------------------------------------------------------
+
+
+def test_a_burst_of_refused_streams_costs_its_own_connection(serve, scripted):
+    """In one read come more streams than may be open and more than resets are allowed: two reasons to end the connection, one after the other."""
+    program = serve(scripted(), arguments=("--loops", "1"))
+    head = PREFACE + frame(SETTINGS, 0, 0)
+    open_ones = b"".join(frame(HEADERS, END_HEADERS, 2 * n + 1, POST) for n in range(256))
+    refused = b"".join(frame(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, GET) for n in range(256, 5_000))
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", program.port), 10) as client:
+            # Our SETTINGS are not acknowledged: each stream beyond their limit is one more RST_STREAM.
+            client.sendall(head + open_ones + refused)
+            with contextlib.suppress(ConnectionError):
+                while client.recv(1 << 16):
+                    pass
+    assert program.process.poll() is None
+    assert ask(program.port, {"model": "m"}).status == 200
+
+
+def test_health_checks_are_no_credit_for_bodies(configured, scripted):
+    """What the router reads itself is counted as it comes and as it goes."""
+    program = configured("loops: 1\nlimits: {body_bytes: 64KiB, buffered_body_bytes: 64KiB}\n", scripted())
+    with HTTP2Client(program.port) as client:
+        message = b"\0" + (4_000).to_bytes(4, "big") + b"a" * 4_000
+        for _ in range(40):
+            stream = client.request(message, "/grpc.health.v1.Health/Check", fields=CALL)
+            client.response(stream)
+    with HTTP1Client(program.port) as first, HTTP1Client(program.port) as second:
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n"
+        for client in (first, second):
+            client.send(head + b" " * 50_000)
+        # Both together are too much.
+        wait_until(lambda: readable(first) or readable(second), what="a refusal")
+
+
+def readable(client):
+    return bool(select.select([client.socket], [], [], 0)[0])
