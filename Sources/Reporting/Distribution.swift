@@ -44,6 +44,13 @@ public struct Distribution: Codable, Sendable, Equatable {
         buckets = isEmpty ? [] : histogram.recordedValues().map { [$0.value, $0.count] }
     }
 
+    /// Of several together.
+    public init(ofAll histograms: [LatencyHistogram]) {
+        var sum = LatencyHistogram.latency()
+        for one in histograms { sum.add(one) }
+        self.init(sum)
+    }
+
     /// 0 when nothing was recorded.
     public func milliseconds(percentile: Double) -> Double {
         count == 0 ? 0 : Double(histogram.valueAtPercentile(min(100, max(0, percentile)))) / 1e6

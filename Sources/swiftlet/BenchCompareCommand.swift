@@ -32,6 +32,7 @@ struct BenchCompareCommand: ParsableCommand {
             ["requests/s", String(format: "%.2f", left.requestRate), String(format: "%.2f", right.requestRate)],
             ["output tokens/s", String(format: "%.2f", left.outputTokenRate), String(format: "%.2f", right.outputTokenRate)],
             ["failed", "\(left.failed)", "\(right.failed)"],
+            ["generator lag p99, ms", lag(left), lag(right)],
             ["hit rate", String(format: "%.1f %%", left.hitRate * 100), String(format: "%.1f %%", right.hitRate * 100)],
         ]
         print("\n" + totals.text)
@@ -70,6 +71,10 @@ struct BenchCompareCommand: ParsableCommand {
             return value.isEmpty ? "none" : value
         }
         return both + names.sorted().map { ($0, value(left, $0), value(right, $0)) }
+    }
+
+    private func lag(_ report: RunReport) -> String {
+        report.metrics["generator_lag"].map { String(format: "%.3f", Double($0.p99) / 1e6) } ?? "not recorded"
     }
 
     private static func warmUp(_ report: RunReport) -> String {

@@ -50,6 +50,8 @@ struct BenchOverheadCommand: ParsableCommand {
         var added: [LatencyDifference]
         var failed: Int
         var invalidReasons: [String]
+        /// Of all runs together, in nanoseconds.
+        var generatorLag: Distribution
         var environment: RunEnvironment
     }
 
@@ -109,7 +111,8 @@ struct BenchOverheadCommand: ParsableCommand {
             null: differences,
             added: PairedComparison.doubted(PairedComparison.differences(added.first, added.second), by: differences),
             failed: null.failed + added.failed, invalidReasons: Array(Set(null.invalid + added.invalid)).sorted(),
-            environment: RunEnvironment(since: watch, generator: series.schedule))
+            generatorLag: Distribution(ofAll: null.lags + added.lags), environment: RunEnvironment(since: watch, generator: series.schedule)
+        )
         try finish(result, runs: series.number)
     }
 
@@ -125,6 +128,7 @@ struct BenchOverheadCommand: ParsableCommand {
         if let workload = result.workload {
             print("Workload \(workload.name), content \(workload.contentHash), schedule \(workload.scheduleHash)")
         }
+        print("Generator lag p50 \(milliseconds(result.generatorLag.p50)), p99 \(milliseconds(result.generatorLag.p99)) ms over all runs")
         if result.failed > 0 { print("FAILED: \(result.failed) requests") }
         for reason in result.invalidReasons { print("INVALID: \(reason)") }
         try output.write(
@@ -137,11 +141,14 @@ struct BenchOverheadCommand: ParsableCommand {
         if result.failed > 0 { throw ExitCode(1) }
     }
 
+    private func milliseconds(_ nanoseconds: UInt64) -> String { String(format: "%.3f", Double(nanoseconds) / 1e6) }
+
     private struct Gathered {
         var first: [LatencyHistogram] = []
         var second: [LatencyHistogram] = []
         var failed = 0
         var invalid: [String] = []
+        var lags: [LatencyHistogram] = []
     }
 
     /// Runs of both sides in turns, until an interrupt.
@@ -153,6 +160,7 @@ struct BenchOverheadCommand: ParsableCommand {
             guard let (report, measured) = try series.measure(plan, isSecond ? second : first, name: names[isSecond ? 1 : 0]) else { break }
             let histogram = load.request.api == "plain" || !load.request.stream ? measured.endToEnd : measured.timeToFirstToken
             if isSecond { gathered.second.append(histogram) } else { gathered.first.append(histogram) }
+            gathered.lags.append(measured.generatorLag)
             gathered.failed += report.failed
             gathered.invalid += report.invalidReasonsOfDifferences
         }

@@ -357,6 +357,7 @@ def test_overhead_claims_nothing_of_a_null_test(engine, tmp_path):
     out = bench(*arguments)
     result = json.loads((tmp_path / "json").read_text())
     assert result["failed"] == 0 and not result["isPartial"]
+    assert result["generatorLag"]["count"] == 16 * 50 and "Generator lag p50" in out
     # 200 requests a side: of a p99 only two are beyond.
     assert [one["name"] for one in result["null"]] == [one["name"] for one in result["added"]] == ["mean", "p50", "p90"]
     null_table, added_table = out.split("Added by")
