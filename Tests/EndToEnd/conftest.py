@@ -10,6 +10,7 @@ import pytest
 import kube_api
 import kube_router
 import processes
+from raw_backend import RawBackend
 from scripted_backend import Gate, Hub, ScriptedBackend, answer_ok
 
 
@@ -62,6 +63,20 @@ def scripted(hub):
         backend.stop()
     errors = [error for backend in backends for error in backend.errors]
     assert not errors, errors
+
+
+@pytest.fixture
+def raw():
+    """Makes backends that speak bytes, from scripts `(connection, head)`."""
+    backends = []
+
+    def make(script, **options):
+        backends.append(RawBackend(script, **options))
+        return backends[-1]
+
+    yield make
+    for backend in backends:
+        backend.stop()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import contextlib
 
 import pytest
 
-from raw_backend import RawBackend
 from scripted_backend import answer_ok
 from waiting import wait_until
 from wire_clients import ConnectionEnded, HTTP1Client, HTTP2Client
@@ -35,19 +34,6 @@ BROKEN = {
     "head without end": b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 100_000,
     "interim heads without end": b"HTTP/1.1 103 Early Hints\r\n\r\n" * 2_000,
 }
-
-
-@pytest.fixture
-def raw():
-    backends = []
-
-    def make(script):
-        backends.append(RawBackend(script))
-        return backends[-1]
-
-    yield make
-    for backend in backends:
-        backend.stop()
 
 
 def liar(answer):

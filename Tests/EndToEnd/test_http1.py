@@ -9,7 +9,6 @@ import time
 import pytest
 
 import processes
-from raw_backend import RawBackend
 from scripted_backend import answer_ok, answer_stream
 from waiting import wait_until
 from wire_clients import ConnectionEnded, HTTP1Client, HTTP2Client, ask, assert_openai_error
@@ -17,20 +16,6 @@ from wire_clients import ConnectionEnded, HTTP1Client, HTTP2Client, ask, assert_
 PLAIN = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
 UPLOAD = b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
-
-
-@pytest.fixture
-def raw():
-    """Makes raw backends."""
-    backends = []
-
-    def make(script, **options):
-        backends.append(RawBackend(script, **options))
-        return backends[-1]
-
-    yield make
-    for backend in backends:
-        backend.stop()
 
 
 # Informational answers -----------------------------------------------------------------------------------------------

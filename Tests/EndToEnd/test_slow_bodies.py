@@ -9,7 +9,6 @@ import hpack
 import pytest
 
 import admin
-from raw_backend import RawBackend
 from test_attacks_http2 import CONTINUATION, END_HEADERS, END_STREAM, HEADERS, POST, PREFACE, SETTINGS, frame
 from waiting import wait_until
 from wire_clients import HTTP1Client, HTTP2Client, assert_openai_error
@@ -19,20 +18,6 @@ LIMITS = "timeouts: {request_body: %dms}\nlimits: {request_body_bytes_per_second
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 LENGTH = HEAD + b"Content-Length: 1000000\r\n\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
-
-
-@pytest.fixture
-def raw():
-    """Makes backends from scripts `(connection, head)`."""
-    backends = []
-
-    def make(script):
-        backends.append(RawBackend(script))
-        return backends[-1]
-
-    yield make
-    for backend in backends:
-        backend.stop()
 
 
 def drip(send, is_over, timeout=10.0):

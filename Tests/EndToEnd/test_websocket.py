@@ -9,27 +9,12 @@ import websockets.sync.client
 import websockets.sync.server
 
 import admin
-from raw_backend import RawBackend
 from waiting import wait_until, wait_until_steady
 from wire_clients import ConnectionEnded, HTTP1Client, assert_openai_error
 
 WISH = ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"), (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ=="),
         (b"Sec-WebSocket-Version", b"13"))  # fmt: skip
 AGREED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
-
-
-@pytest.fixture
-def raw():
-    """Makes backends from scripts `(connection, head)`."""
-    backends = []
-
-    def make(script):
-        backends.append(RawBackend(script))
-        return backends[-1]
-
-    yield make
-    for backend in backends:
-        backend.stop()
 
 
 @pytest.fixture

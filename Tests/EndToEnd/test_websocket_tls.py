@@ -10,7 +10,7 @@ import websockets.sync.client
 
 import pki
 from raw_backend import RawBackend
-from test_websocket import AGREED, WISH, echo, raw  # noqa: F401
+from test_websocket import AGREED, WISH, echo  # noqa: F401
 from waiting import wait_until, wait_until_steady
 from wire_clients import HTTP1Client
 
@@ -77,7 +77,7 @@ def test_http2_was_agreed_on_and_no_tunnel_is_offered(serve_tls, echo, authority
 
 
 @pytest.mark.parametrize("ender", ["client", "backend"])
-def test_half_close_over_tls(serve_tls, raw, authority, ender):  # noqa: F811
+def test_half_close_over_tls(serve_tls, raw, authority, ender):
     """close_notify of one side ends that direction alone; all that the other says later arrives."""
     received, late = [], b"late" * 50_000
 
@@ -107,7 +107,7 @@ def test_half_close_over_tls(serve_tls, raw, authority, ender):  # noqa: F811
     assert received == [b"end" if ender == "client" else late]
 
 
-def test_backpressure_over_tls(serve_tls, raw, authority):  # noqa: F811
+def test_backpressure_over_tls(serve_tls, raw, authority):
     """A client that does not read stops the backend; then it reads, and nothing is missing."""
     piece, stop, sent = bytes(range(256)) * 256, threading.Event(), [0]
 
