@@ -180,8 +180,11 @@ extension RoutingState {
         // What `least-cost` levels, and what the sketch leaves out.
         let prefill = fleet.perToken(of: slots[cheapest]) * Float(prefillFit.slope * promptTokens)
         let limit = estimate + Float(Self.learnedNoiseShare) * prefill + Float(Self.learnedNoiseSeconds)
-        let key = hashes.isEmpty ? mix64(sequence) : hashes[min(Int(index.matchFloor), hashes.count - 1)]
+        let followsOrder = othersHits.areExpected && !hashes.isEmpty
+        let depth = followsOrder ? index.commonDepth(hashes) : Int(index.matchFloor)
+        let key = hashes.isEmpty ? mix64(sequence) : hashes[min(depth, hashes.count - 1)]
         let first = Int(truncatingIfNeeded: mix64(key).multipliedFullWidth(by: UInt64(slots.count)).high)
+        if followsOrder { admitInOrder(slots, from: first, filter, to: &count) }
         admitCheap(slots, first..<slots.count, limit: limit, filter, to: &count)
         admitCheap(slots, 0..<first, limit: limit, filter, to: &count)
         let servesAll = slots.count == order.count
@@ -211,6 +214,22 @@ extension RoutingState {
         fleet.candidateOf[slot] = sequence
         candidates[count] = slot
         count += 1
+    }
+
+    /// Makes the first three free groups from that position on the placement order of this decision, and candidates.
+    private mutating func admitInOrder(_ slots: ContiguousArray<UInt32>, from first: Int, _ filter: Filter, to count: inout Int) {
+        placementOrder = PlacementOrder(isUsed: true, shares: othersHits.shares)
+        var rank = 0
+        var position = first
+        for _ in 0..<slots.count where rank < 3 {
+            let slot = slots[position]
+            if fleet.perToken(of: slot) < .infinity {
+                admit(slot, filter, to: &count)
+                placementOrder.ranked[rank] = loads[slot].identity
+                rank += 1
+            }
+            position = position + 1 < slots.count ? position + 1 : 0
+        }
     }
 
     /// Admits those at these positions whose estimate is within `limit`, until there are enough candidates.

@@ -120,9 +120,9 @@ extension GroupLoad {
         return tokensInUse - activeOutputTokens + min(generatedTokens + elapsed / tokenSeconds, activeOutputTokens)
     }
 
-    /// Blocks that its shadow LRU may hold.
-    func shadowBlocks(tokensPerChunk: Double) -> UInt32 {
-        let blocks = kvCapacityTokens * shadowScale / max(tokensPerChunk, 1e-3)
+    /// Blocks that its shadow LRU may hold: what others bring takes the engine's room alike, by their share of the load.
+    func shadowBlocks(tokensPerChunk: Double, ownShare: Double) -> UInt32 {
+        let blocks = kvCapacityTokens * shadowScale * ownShare / max(tokensPerChunk, 1e-3)
         return UInt32(min(max(blocks, 1), Double(UInt32.max >> 1)))
     }
 }

@@ -47,6 +47,9 @@ struct RoutingState: ~Copyable {
     var fleetOthers = FleetOthers()
     var history: OwnLoadHistory
     var tracksOwnLoad = false
+    /// What replicas bring, and their order for the request that is being decided.
+    var othersHits = OthersHits()
+    var placementOrder = PlacementOrder()
     /// Uncached prompt tokens of a request, on average: what one of others' is taken to have.
     var meanUncachedTokens = 1_024.0
 
