@@ -98,7 +98,8 @@ struct CostInputs {
     /// Leading chunks of the prompt that some group holds, and the requests in flight with all of them on each such group.
     var deepest = 0
     var sharers = 0.0
-    var order = PlacementOrder()
+    /// Whether `GroupLoad.othersShare` counts, see `OthersHits`.
+    var followsOrder = false
 
     /// Steepness of `lateness`.
     static let latenessWeight = 4.0
@@ -107,7 +108,7 @@ struct CostInputs {
     @inline(__always)
     func cachedTokens(on group: borrowing GroupLoad, depth: Int) -> Double {
         let own = ownCachedTokens(on: group, depth: depth)
-        return own + order.share(of: group.identity) * (promptTokens - leastRequestTokens - own)
+        return followsOrder ? own + group.othersShare * (promptTokens - leastRequestTokens - own) : own
     }
 
     /// The part of it that we know of.

@@ -1,6 +1,6 @@
 /// What replicas of the router, of whose placements nothing is known, may be expected to have brought to a group.
 ///
-/// Replicas order the groups alike for every prompt (`PlacementOrder`), and engines say of every answer how much of its prompt they had.
+/// Replicas order the groups alike for every prompt (`orderCandidates`), and engines say of every answer how much of its prompt they had.
 /// What they had beyond what we placed there others did. How large that share is, by the group's rank in the order, is learned; where
 /// there are no others it is nothing. It is an expectation only: who places otherwise, or not at all, makes it fade.
 struct OthersHits: BitwiseCopyable {
@@ -22,6 +22,8 @@ struct OthersHits: BitwiseCopyable {
     private(set) var loadShare = 0.0
 
     private static var forgetting: Double { 0.98 }
+    /// What an answer of another rank leaves: a rank that is never chosen would keep what it once was, even when the others are gone.
+    private static var fading: Double { 0.99 }
     /// What is presumed counts as so many tokens; about one prompt.
     private static var priorTokens: Double { 4_096 }
     /// Below that it is the rounding of blocks and of tokens per byte.
@@ -33,6 +35,8 @@ struct OthersHits: BitwiseCopyable {
     ///   - tokens: of the prompt beyond our own match.
     mutating func observe(rank: UInt8, found: Double, of tokens: Double, prior: Double) {
         guard tokens > 0 else { return }
+        self.tokens *= Self.fading
+        self.found *= Self.fading
         for place in 0..<Self.ranks where Int(rank) == place || rank == Self.unranked {
             self.tokens[place] = self.tokens[place] * Self.forgetting + tokens
             self.found[place] = self.found[place] * Self.forgetting + min(max(found, 0), tokens)
@@ -53,55 +57,36 @@ struct OthersHits: BitwiseCopyable {
     }
 }
 
-/// The order in which all replicas prefer the groups for one prompt, and what each of its ranks is worth.
-struct PlacementOrder: BitwiseCopyable {
-    /// Whether there is anything to expect of it; otherwise it is not worked out.
-    var isUsed = false
-    /// Identities of the first three.
-    var ranked = SIMD4<UInt64>()
-    var shares = SIMD4<Double>()
-
-    @inline(__always)
-    func rank(of identity: UInt64) -> Int {
-        if identity == ranked[0] { return 0 }
-        if identity == ranked[1] { return 1 }
-        return identity == ranked[2] ? 2 : 3
-    }
-
-    /// The rank as a booking keeps it.
-    func bookedRank(of identity: UInt64, areExpected: Bool) -> UInt8 {
-        if isUsed { return UInt8(rank(of: identity)) }
-        return areExpected ? OthersHits.orderless : OthersHits.unranked
-    }
-
-    /// Share of a prompt beyond our own match that the group is expected to hold.
-    @inline(__always)
-    func share(of identity: UInt64) -> Double { isUsed ? shares[rank(of: identity)] : 0 }
-}
-
 extension RoutingState {
-    /// Works out the order for the request whose match `index` has just found, among the first `count` candidates.
+    /// Ranks the first `count` candidates for the request whose match `index` has just found: by rendezvous hashing, and in a wide fleet by
+    /// how far behind the prompt's hash those of their names come.
     ///
     /// The key is the first chunk that at most half of the groups hold: what most have, a system prompt say, tells prompts apart no more.
-    mutating func orderCandidates(_ count: Int, hashes: UnsafeBufferPointer<UInt64>) {
+    mutating func orderCandidates(_ count: Int, isWide: Bool, hashes: UnsafeBufferPointer<UInt64>) {
         guard !hashes.isEmpty, count > 1 else { return }
-        var order = PlacementOrder(isUsed: true, shares: othersHits.shares)
+        followsOrder = true
         let key = hashes[min(index.commonDepth(hashes), hashes.count - 1)]
-        var weights = SIMD4<UInt64>()
+        let start = mix64(key)
+        var best = SIMD4<UInt64>()
         for position in 0..<count {
             let identity = loads[candidates[position]].identity
-            let weight = mix64(key ^ identity)
-            guard weight >= weights[2] else { continue }
-            var place = 2
-            while place > 0, weight >= weights[place - 1] {
-                weights[place] = weights[place - 1]
-                order.ranked[place] = order.ranked[place - 1]
-                place -= 1
+            let weight = isWide ? start &- identity : mix64(key ^ identity)
+            if weight > best[0] {
+                best = SIMD4(weight, best[0], best[1], 0)
+            } else if weight > best[1] {
+                best = SIMD4(best[0], weight, best[1], 0)
+            } else if weight > best[2] {
+                best[2] = weight
             }
-            weights[place] = weight
-            order.ranked[place] = identity
         }
-        placementOrder = order
+        for position in 0..<count {
+            let slot = candidates[position]
+            let identity = loads[slot].identity
+            let weight = isWide ? start &- identity : mix64(key ^ identity)
+            let rank = weight == best[0] ? 0 : weight == best[1] ? 1 : weight == best[2] ? 2 : 3
+            loads[slot].orderRank = UInt8(rank)
+            loads[slot].othersShare = othersHits.shares[rank]
+        }
     }
 
     /// Which share of the engines' work the last reports say is others'.
@@ -122,16 +107,12 @@ extension RoutingState {
     }
 
     /// Of those that cost about the same the first in the order: what all prefer will be where the others look for it.
-    func firstInOrder(_ count: Int, limit: Double, order: PlacementOrder) -> UInt32? {
-        guard order.isUsed else { return nil }
+    func firstInOrder(_ count: Int, limit: Double) -> UInt32? {
         var best: UInt32?
-        var bestRank = 3
-        for position in 0..<count where costs[position] <= limit {
-            let rank = order.rank(of: loads[candidates[position]].identity)
-            if rank < bestRank {
-                bestRank = rank
-                best = candidates[position]
-            }
+        var bestRank: UInt8 = 3
+        for position in 0..<count where costs[position] <= limit && loads[candidates[position]].orderRank < bestRank {
+            best = candidates[position]
+            bestRank = loads[candidates[position]].orderRank
         }
         return best
     }

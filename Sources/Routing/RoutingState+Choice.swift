@@ -32,7 +32,7 @@ extension RoutingState {
         if policy.usesPrefixIndex { index.match(hashes) }
         let isPinned = request.pinnedGroup != nil
         let isWide = fleet.isKept && match.slots.count > Self.closeLook && !isPinned
-        placementOrder.isUsed = false
+        followsOrder = false
         var eligible = (count: 0, areSaturated: false)
         if let name = request.pinnedGroup {
             eligible.count = collectPinned(name, among: match.slots, tried: tried)
@@ -45,7 +45,7 @@ extension RoutingState {
         }
         if eligible.count == 0 { return .failure(.noReadyGroup) }
 
-        if othersHits.areExpected, !placementOrder.isUsed { orderCandidates(eligible.count, hashes: hashes) }
+        if othersHits.areExpected { orderCandidates(eligible.count, isWide: isWide, hashes: hashes) }
         arrivals.observe(now: now)
         fadeOneDeviation(now: now)
         if match.adapter != 0 { priceAdapter(match.adapter, candidateCount: eligible.count) }
@@ -120,7 +120,7 @@ extension RoutingState {
             prefillScale: prefillFit.slope,
             overheadSeconds: prefillFit.intercept, rule: cost, stepScale: exp(stepLogScale), reuseShare: reuseShare,
             nowMicroseconds: now / 1_000, meanOutputTokens: outputTokensExpected, deepest: index.matchDeepest, sharers: index.sharers(),
-            order: placementOrder)
+            followsOrder: followsOrder)
     }
 
     mutating func leastCost(
@@ -141,7 +141,7 @@ extension RoutingState {
         let prefill = inputs.terms(on: loads[group], depth: index.depth(of: loads[group].holder)).prefill
         levelEquallyLoaded(count, with: best, within: Self.learnedNoiseShare * prefill + Self.learnedNoiseSeconds, adapter: inputs.adapter)
         let limit = costs[best] + cost.band * prefill
-        let slot = firstInOrder(count, limit: limit, order: inputs.order) ?? tieBreak(count, limit: limit, hashes: hashes)
+        let slot = (followsOrder ? firstInOrder(count, limit: limit) : nil) ?? tieBreak(count, limit: limit, hashes: hashes)
         return (slot, reason(of: slot, deepest: deepest, hashes: hashes))
     }
 
