@@ -146,7 +146,8 @@ open class TransportConnection: EventHandler {
         if pending > 0 { input.removeAll() }
         let taken = process(UnsafeMutableRawBufferPointer(rebasing: loop.readBuffer[..<count]))
         guard !isClosed, taken < count else { return }
-        input.append(UnsafeRawBufferPointer(rebasing: loop.readBuffer[taken..<count]))
+        // Thousands of connections may each hold the first byte of a head.
+        input.keep(UnsafeRawBufferPointer(rebasing: loop.readBuffer[taken..<count]))
     }
 
     /// Looks again at bytes that were left when `wantsInput` was false. In a turn of its own, so that no parser is entered twice.
