@@ -176,6 +176,9 @@ open class DownstreamApplication {
     open func handshakeFailed(_ failure: TLSHandshakeFailure) {}
     /// A request was refused by the transport before an exchange could be made of it.
     open func requestRefused(status: Int, client: SocketAddress) {}
+    /// HTTP/2: a request was refused unprocessed (REFUSED_STREAM), since its fields found no room beside those of the connection's others.
+    /// What of its head was kept is in `request`.
+    open func streamRefused(_ request: RequestHead, client: SocketAddress) {}
 }
 
 /// The HTTP/2 stream of a downstream exchange.
@@ -296,11 +299,14 @@ final class DownstreamStream: HTTP2Stream {
         }
     }
 
-    /// The client may try it again when it has fewer streams open. One that keeps on is dismissed, as for any other reset.
+    /// The client may try it again when it has fewer streams open. One that keeps on is dismissed, as for any other reset that it makes us
+    /// send (CVE-2025-8671): each costs us a header block.
     private func refuseUnprocessed() {
         isRefused = true
         session.countReset()
-        exchange?.abort(errorCode: 7 /* REFUSED_STREAM, RFC 9113 section 7 */)
+        guard let exchange else { return }
+        if let connection = exchange.connection { connection.application.streamRefused(exchange.request, client: connection.peerAddress) }
+        exchange.abort(errorCode: 7 /* REFUSED_STREAM, RFC 9113 section 7 */)
     }
 
     /// A request that lost some of its trailers is not the client's any more.

@@ -40,6 +40,12 @@ def fields_of(size, target):
     return ((b"x-long", b"a" * (size - used)),)
 
 
+def outcomes(program):
+    samples = admin.metrics(program)["swiftlet_request_outcomes"].samples
+    names = {sample.labels["outcome"] for sample in samples}
+    return {name: sum(sample.value for sample in samples if sample.labels["outcome"] == name) for name in names}
+
+
 def read_until(client, condition):
     while not condition():
         client.pump()
@@ -65,6 +71,7 @@ def test_heads_of_open_streams_have_one_bound(serve, scripted, gate):
         streams = [get(4_096) for _ in range(255)]
         refused = get(4_097)
         assert client.response(refused).reset_code == REFUSED_STREAM
+        wait_until(lambda: outcomes(program).get("stream_refused") == 1, what="its count")
         streams.append(get(4_096))
         wait_until(lambda: len(backend.requests) == 256, what="256 requests at the backend")
         gate.open()
@@ -72,6 +79,9 @@ def test_heads_of_open_streams_have_one_bound(serve, scripted, gate):
         # They are gone, and so is what they held.
         assert client.response(get(65_536)).status == 200
     assert len(backend.requests) == 257
+    (line,) = wait_until(lambda: [line for line in program.access_log() if line["outcome"] == "stream_refused"], what="its line")
+    assert (line["method"], line["path"], line["protocol"], line["status"], line["client"]) == ("GET", "/held", "HTTP/2", 0, "127.0.0.1")
+    assert set(outcomes(program)) == {"completed", "stream_refused"}
 
 
 def test_a_flood_of_heads_out_of_the_table(attacked):  # noqa: F811
