@@ -66,8 +66,8 @@ extension HTTP2Session {
         connection.flushLater()
     }
 
-    /// Gives up the streams whose peer has done nothing for so long though it was its turn, or too little: one timer and a look at all,
-    /// instead of a timer for each.
+    /// Gives up the streams whose peer has done nothing for so long though it was its turn, or too little, and those on which nothing has
+    /// moved for too long: one timer and a look at all, instead of a timer for each.
     /// - Returns: when the next stream is due unless it moves, and when one moved last.
     func endSilentStreams(after nanoseconds: UInt64) -> (next: UInt64, lastMove: UInt64) {
         let now = connection.loop.now
@@ -76,7 +76,11 @@ extension HTTP2Session {
         var lastMove: UInt64 = 0
         for stream in streams {
             lastMove = max(lastMove, stream.movedAt)
-            guard stream.waitsForPeer else { continue }
+            guard stream.waitsForPeer else {
+                let end = stream.idleEnd
+                if end <= now { stream.peerIsSilent() } else { next = min(next, end) }
+                continue
+            }
             if stream.sendQueue.isEmpty { stream.movedAt = max(stream.movedAt, heldUntil) }
             if now &- stream.movedAt >= nanoseconds {
                 stream.movedAt = now

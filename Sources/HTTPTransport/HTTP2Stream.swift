@@ -70,7 +70,9 @@ class HTTP2Stream {
     var waitsForPeer: Bool { !sendQueue.isEmpty }
     /// When the peer's pace is to be looked at again, if it has one to keep to; nil: it is too slow.
     func judgePace(at now: UInt64) -> UInt64? { .max }
-    /// It was the peer's turn for too long.
+    /// When it is over though it is nobody's turn, unless something moves.
+    var idleEnd: UInt64 { .max }
+    /// It was the peer's turn for too long, or nothing has moved.
     func peerIsSilent() { session.reset(self, errorCode: 8 /* CANCEL, RFC 9113 section 7 */) }
 
     // MARK: Sending

@@ -31,6 +31,8 @@ public struct TransportLimits: Sendable, Equatable {
     /// Of a request body, on average over each `requestBodyTimeoutNanoseconds`, while its answer has not begun; 0: any pace will do. A
     /// byte now and then would hold a request for ever. Not asked of gRPC's calls, whose clients send when they have something to say.
     public var requestBodyBytesPerSecond = 500
+    /// A gRPC call that its client has begun and not ended, on which nothing moves in either direction.
+    public var callIdleTimeoutNanoseconds: UInt64 = 600_000_000_000
     /// A connection before its first request, or without a stream; also an answer that does not move.
     public var downstreamIdleTimeoutNanoseconds: UInt64 = 75_000_000_000
     /// A HTTP/1 connection between two requests.
