@@ -330,6 +330,11 @@ public final class DownstreamConnection: TransportConnection {
         flushLater()
     }
 
+    override func endIfIdle() {
+        guard let http2, http2.streams.isEmpty, !closesAfterFlush else { return }
+        sayGoodbye(http2)
+    }
+
     var keepsAliveAllowed: Bool { !isDraining }
 
     override func finishClosing() {
