@@ -25,9 +25,6 @@ public struct CostTerms: Sendable, Equatable {
     public var slowdown = 0.0
     /// Requests expected to arrive while this one prefills, each waiting for its uncached tokens.
     public var queueBehind = 0.0
-    /// Tokens that must be evicted for it × the chance that they would have been used again × seconds per token: so a full cache takes
-    /// a copy of what another group holds only when that is worth it, and new prompts go where there is room.
-    public var eviction = 0.0
     /// Less than nothing: what of `prefill`, `stall` and `queueBehind` goes into a copy of a prefix that another group holds, and serves those
     /// that will come with it. As many as are in flight with it tell how many.
     public var copy = 0.0
@@ -49,7 +46,7 @@ public struct CostTerms: Sendable, Equatable {
 
     @inline(__always)
     public var total: Double {
-        timeToFirstToken + memory + memoryWait + decode + stall + slowdown + queueBehind + copy + eviction + lateness
+        timeToFirstToken + memory + memoryWait + decode + stall + slowdown + queueBehind + copy + lateness
     }
 }
 
@@ -59,7 +56,7 @@ extension CostTerms {
         [
             ("overhead", overhead), ("queue_wait", queueWait), ("prefill", prefill), ("memory", memory),
             ("memory_wait", memoryWait), ("decode", decode), ("stall", stall),
-            ("slowdown", slowdown), ("queue_behind", queueBehind), ("copy", copy), ("eviction", eviction),
+            ("slowdown", slowdown), ("queue_behind", queueBehind), ("copy", copy),
             ("warm_up", warmUp), ("adapter", adapter), ("distance", distance), ("lateness", lateness), ("total", total),
         ]
     }
@@ -75,8 +72,6 @@ struct CostInputs {
     var outputTokens: Double
     /// Arrivals per second that one of the candidate groups may expect.
     var arrivalsPerGroup: Double
-    /// How long a difference in batch size lasts, in seconds: later arrivals fill the emptier groups.
-    var horizonSeconds: Double
     /// What the fleet's answers taught of prefill: the factor on every group's seconds per token, and the fixed part of TTFT.
     var prefillScale: Double
     var overheadSeconds: Double
@@ -89,8 +84,6 @@ struct CostInputs {
     var rule = CostRule()
     /// What the fleet's answers taught of decode steps: the factor on every group's.
     var stepScale = 1.0
-    /// Share of prompt tokens that some group held when they came: how likely what is cached is asked for again.
-    var reuseShare = 0.0
     /// The time of the decision, as in `GroupLoad.decodesSince`.
     var nowMicroseconds: UInt64 = 0
     /// Output tokens of a mean answer.
@@ -125,7 +118,7 @@ struct CostInputs {
         let step = group.decodeStepSeconds * stepScale
         let running = group.sequences
         // Output tokens within the horizon, in which a difference between groups is felt.
-        let feltTokens = min(outputTokens, horizonSeconds / step)
+        let feltTokens = min(outputTokens, rule.horizon / step)
         let contextGrowth = rule.growthAtFullCache / capacity
 
         var terms = CostTerms()
@@ -153,8 +146,6 @@ struct CostInputs {
             let taken = rule.copySharing * sharers
             terms.copy = -copied * taken / (1 + taken) * (terms.prefill + terms.stall + terms.queueBehind)
         }
-        let overflow = max(group.heldTokens + group.activeOutputTokens + demand - capacity, 0)
-        terms.eviction = rule.eviction * max(group.reuse, reuseShare) * min(overflow, demand) * perToken
         if wantedTTFTSeconds > 0 { terms.lateness = Self.lateness(terms.timeToFirstToken, beyond: wantedTTFTSeconds) }
         if wantedTPOTSeconds > 0 {
             // Steps with this batch, and the share of time that they stand still for the prompts that are queued there.

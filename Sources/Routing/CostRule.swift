@@ -17,7 +17,6 @@ public struct CostRule: Sendable, Equatable {
     public var stall = 0.6
     public var slowdown = 1.0
     public var queueBehind = 1.0
-    public var eviction = 1.0
     /// Relative growth of a decode step per sequence in the batch, and with the KV cache full of contexts. Between
     /// Llama-70B on H100 (1.5) and 8B (4): attention reads every active token once a step.
     public var growthPerSequence = 0.001
@@ -25,11 +24,10 @@ public struct CostRule: Sendable, Equatable {
     /// Bursts make the arrival rate an overestimate of who will really wait; without a bound the price of memory would multiply it, and a busy
     /// fleet would follow its prefixes into full groups.
     public var mostBehind = 8.0
-    /// Least seconds that a difference in batch size is taken to last, and the factor on what the arrivals say of it: simulation found
-    /// that any makes requests leave their prefixes for a batch that is smaller for a moment. With much less than half a second two groups
+    /// Seconds that a difference in batch size is taken to last. The derivation has it grow with the difference over the arrivals: simulation found
+    /// that this makes requests leave their prefixes for a batch that is smaller for a moment. With much less than half a second two groups
     /// keep what a hot prefix brings.
-    public var leastHorizon = 0.5
-    public var horizon = 0.0
+    public var horizon = 0.5
     /// What share of a copy each request in flight with the same prefix takes over: it will not be the last, and they divide among more groups.
     /// With none, hot prefixes stay where they were first; with three times as much long prompts are computed on too many groups.
     public var copySharing = 0.1
@@ -46,9 +44,9 @@ public struct CostRule: Sendable, Equatable {
     private static let fields: [(String, any WritableKeyPath<CostRule, Double> & Sendable)] = [
         ("decode", \.decode), ("memory", \.memory), ("memoryWait", \.memoryWait), ("memoryWaitFrom", \.memoryWaitFrom),
         ("copySharing", \.copySharing),
-        ("stall", \.stall), ("slowdown", \.slowdown), ("queueBehind", \.queueBehind), ("eviction", \.eviction),
+        ("stall", \.stall), ("slowdown", \.slowdown), ("queueBehind", \.queueBehind),
         ("growthPerSequence", \.growthPerSequence), ("growthAtFullCache", \.growthAtFullCache),
-        ("mostBehind", \.mostBehind), ("leastHorizon", \.leastHorizon), ("horizon", \.horizon), ("band", \.band),
+        ("mostBehind", \.mostBehind), ("horizon", \.horizon), ("band", \.band),
         ("othersFirst", \.othersFirst),
     ]
 

@@ -257,7 +257,7 @@ extension RoutingState {
     /// Estimates the cost on each group of the pool, and finds the least.
     private mutating func estimateAll(_ slots: ContiguousArray<UInt32>, promptTokens: Double) -> (position: Int, estimate: Float) {
         let tokens = Float(max(promptTokens, leastRequestTokens))
-        let felt = Float(cost.decode * min(horizonSeconds, outputTokensExpected * 0.02))
+        let felt = Float(cost.decode * min(cost.horizon, outputTokensExpected * 0.02))
         let weights = FleetSketch.Weights(
             tokens: tokens, scale: Float(prefillFit.slope), stall: Float(cost.stall * cost.decode) * tokens,
             perSequence: 2 * Float(cost.growthPerSequence) * felt, perFullness: Float(cost.growthAtFullCache) * felt)

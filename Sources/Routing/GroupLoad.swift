@@ -31,9 +31,8 @@ struct GroupLoad: BitwiseCopyable {
     var decodesSince: UInt64 = 0
     /// The output part of `activeTokens`.
     var activeOutputTokens: Double
-    /// Prompt tokens in the shadow of the engine's cache, and how likely its oldest are used again.
+    /// Prompt tokens in the shadow of the engine's cache.
     var heldTokens: Double
-    var reuse: Double
 
     /// What others have here, as the engine's reports tell it, aged until `othersDueAt`: sequences that wait and those that run,
     /// prompt tokens of the former, KV tokens of the latter. All 0 until something is reported.
@@ -90,7 +89,7 @@ extension GroupLoad {
         self.init(
             generation: generation, isUsed: true, isReady: false, speaksHTTP2: false, isProbing: false, failures: 0, holder: holder,
             saturatedUntil: 0, ejectedUntil: 0, inFlight: 0, awaitingFirstToken: 0, queuedTokens: 0, activeTokens: 0,
-            activeOutputTokens: 0, heldTokens: 0, reuse: 0, othersWaiting: 0, othersRunning: 0, othersQueuedTokens: 0,
+            activeOutputTokens: 0, heldTokens: 0, othersWaiting: 0, othersRunning: 0, othersQueuedTokens: 0,
             othersActiveTokens: 0, othersDueAt: .max, describedSecondsPerToken: 0, secondsPerToken: 0,
             prefillDeviation: 0, deviationFadedAt: 0, decodeStepSeconds: 0,
             kvCapacityTokens: 0, hitYield: 1, shadowScale: 1, lastChosen: 0, decisions: 0, identity: identity, firstUnstreamed: 0,

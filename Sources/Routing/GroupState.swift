@@ -46,8 +46,6 @@ public struct GroupState: Sendable {
     public var indexBlocks: Int
     /// Actual over predicted cached tokens, at most 1.
     public var hitYield: Double
-    /// The chance that a block about to be evicted would be used again.
-    public var reuse: Double
     public var decisions: UInt64
     public var node: String
     public var zone: String
@@ -79,7 +77,7 @@ extension RoutingState {
             decodeStepSeconds: load.decodeStepSeconds, tokensPerByte: tokensPerByte, reported: reportedLoad(slot, now: now),
             othersWaiting: load.othersWaiting, othersRunning: load.othersRunning,
             othersActiveKVTokens: Int(load.othersActiveTokens), indexBlocks: index.count(of: load.holder),
-            hitYield: load.hitYield, reuse: index.reuse(of: load.holder), decisions: load.decisions,
+            hitYield: load.hitYield, decisions: load.decisions,
             node: record.description.node, zone: record.description.zone, distanceSeconds: load.distanceSeconds,
             warmUpSlowness: load.warmUpEndsAt > now ? load.warmUpSlowness : 0)
     }

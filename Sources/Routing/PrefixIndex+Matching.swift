@@ -171,7 +171,7 @@ extension PrefixIndex {
         result.deepest = matched
         if matched != 0 {
             result.matchStamp = blocks[matched].stamp
-            result.rootStamp = refresh(matched, stamp: result.stamp, isFull: holders[Int(holder)].count >= limit)
+            result.rootStamp = refresh(matched, stamp: result.stamp)
         }
         var parent = matched
         for position in depth..<max(hashes.count, depth) {
@@ -221,17 +221,13 @@ extension PrefixIndex {
     private static var prefetchSpan: Int { 16 }
 
     /// Makes the path that ends in `deepest` the newest, root first in age, and returns the root's former stamp.
-    mutating func refresh(_ deepest: UInt32, stamp: UInt32, isFull: Bool) -> UInt32 {
-        let holder = Int(blocks[deepest].holder)
-        let span = stamp &- blocks[holders[holder].oldest].stamp
-        let tailAge = span - span / UInt32(Self.tailParts)
+    mutating func refresh(_ deepest: UInt32, stamp: UInt32) -> UInt32 {
         var index = deepest
         // A path mostly lies in one piece, as it was touched last: what is in order already moves as a whole.
         var last = deepest
         var rootStamp: UInt32 = 0
         while index != 0 {
             rootStamp = blocks[index].stamp
-            if isFull && stamp &- rootStamp > tailAge { holders[holder].rescued += 1 }
             blocks[index].stamp = stamp
             let parent = blocks[index].parent
             if parent == 0 || blocks[index].newer != parent {
@@ -240,7 +236,6 @@ extension PrefixIndex {
             }
             index = parent
         }
-        forgetOldReuse(of: UInt16(holder))
         return rootStamp
     }
 

@@ -47,9 +47,6 @@ struct PrefixIndex: ~Copyable {
         var matchBlock: UInt32
         var nextRetired: UInt16
         var isLive: Bool
-        /// Blocks that were touched again when they were about to fall out, and blocks that did fall out; see `reuse`.
-        var rescued: Float
-        var evicted: Float
         /// The clock when this life of the number began.
         var bornAt: UInt32
         /// Blocks that paths in flight lead through.
@@ -143,7 +140,7 @@ struct PrefixIndex: ~Copyable {
         let clock = holders[Int(holder)].clock &+ 1
         holders[Int(holder)] = Holder(
             newest: 0, oldest: 0, count: 0, clock: clock, matchEpoch: epoch &- 1, matchDepth: 0, matchBlock: 0, nextRetired: 0,
-            isLive: true, rescued: 1, evicted: 200, bornAt: clock)
+            isLive: true, bornAt: clock)
         liveHolders += 1
         return holder
     }
@@ -193,17 +190,6 @@ struct PrefixIndex: ~Copyable {
             index = blocks[index].parent
         }
     }
-
-    /// The chance that the holder's oldest block would be used again within one more residence time, 0...1: how likely its
-    /// eviction costs a recompute. Blocks spend a tenth of their residence in the tail, so ten times the share that is touched
-    /// again there. Starts near 0.05.
-    func reuse(of holder: UInt16) -> Double {
-        let record = holders[Int(holder)]
-        return min(Double(Self.tailParts * record.rescued / (record.rescued + record.evicted)), 1)
-    }
-
-    /// The tail is the oldest tenth of a holder's LRU list, by touches.
-    static var tailParts: Float { 10 }
 
     private mutating func drainOneRetiredHolder() {
         let holder = retiredHolder
@@ -260,24 +246,15 @@ struct PrefixIndex: ~Copyable {
             for _ in 0..<Self.mostRescues {
                 let oldest = holders[Int(holder)].oldest
                 if oldest == 0 || blocks[oldest].users == 0 { break }
-                _ = refresh(oldest, stamp: holders[Int(holder)].clock, isFull: false)
+                _ = refresh(oldest, stamp: holders[Int(holder)].clock)
             }
         }
         let oldest = holders[Int(holder)].oldest
         guard oldest != 0, oldest != kept else { return }
-        holders[Int(holder)].evicted += 1
-        forgetOldReuse(of: holder)
         free(oldest)
     }
 
     private static var mostRescues: Int { 16 }
-
-    /// Halves the counters now and then, so that `reuse` follows the last few thousand blocks rather than all of them.
-    mutating func forgetOldReuse(of holder: UInt16) {
-        guard holders[Int(holder)].rescued + holders[Int(holder)].evicted > 8_192 else { return }
-        holders[Int(holder)].rescued *= 0.5
-        holders[Int(holder)].evicted *= 0.5
-    }
 
     /// Takes a block out of all lists and frees it.
     mutating func free(_ index: UInt32) {

@@ -62,7 +62,6 @@ extension RoutingState {
         loads[slot].lastChosen = sequence
         loads[slot].decisions += 1
         if inputs.adapter != 0 { adapters[slot].touch(inputs.adapter, now: now) }
-        if !hashes.isEmpty { reuseShare += 0.02 * (lastReuse - reuseShare) }
         meanUncachedTokens += 0.02 * (uncached - meanUncachedTokens)
         if !hashes.isEmpty { refreshShadow(slot, tokensPerChunk: inputs.tokensPerChunk) }
         if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
@@ -81,7 +80,6 @@ extension RoutingState {
     private mutating func refreshShadow(_ slot: UInt32, tokensPerChunk: Double) {
         let holder = loads[slot].holder
         loads[slot].heldTokens = Double(index.count(of: holder)) * tokensPerChunk
-        loads[slot].reuse = index.reuse(of: holder)
         refreshPinned(slot)
     }
 

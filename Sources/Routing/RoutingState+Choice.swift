@@ -49,9 +49,7 @@ extension RoutingState {
         arrivals.observe(now: now)
         fadeOneDeviation(now: now)
         if match.adapter != 0 { priceAdapter(match.adapter, candidateCount: eligible.count) }
-        var inputs = costInputs(
-            of: request, candidateCount: eligible.count, groups: isWide ? match.slots.count : eligible.count, now: now)
-        horizonSeconds = inputs.horizonSeconds
+        var inputs = costInputs(of: request, groups: isWide ? match.slots.count : eligible.count, now: now)
         inputs.adapter = match.adapter
         inputs.wantedTTFTSeconds = request.wantedTTFTSeconds
         inputs.wantedTPOTSeconds = request.wantedTPOTSeconds
@@ -100,25 +98,16 @@ extension RoutingState {
         return (saturated, true)
     }
 
-    private mutating func costInputs(of request: borrowing RoutingRequest, candidateCount: Int, groups: Int, now: UInt64) -> CostInputs {
-        var fewest = Int32.max
-        var most: Int32 = 0
-        for position in 0..<candidateCount {
-            let inFlight = loads[candidates[position]].inFlight
-            fewest = min(fewest, inFlight)
-            most = max(most, inFlight)
-        }
-        let arrivalRate = arrivals.perSecond(now: now)
+    private mutating func costInputs(of request: borrowing RoutingRequest, groups: Int, now: UInt64) -> CostInputs {
         // What clients claim may only lower the expectation: a claim that is too high would charge others for nothing.
         let expected = request.promptBytes > 0 ? outputTokensExpected : leastRequestTokens
         return CostInputs(
             promptTokens: max(Double(request.promptBytes) * tokensPerByte, leastRequestTokens),
             tokensPerChunk: Double(max(request.chunkBytes, 0)) * tokensPerByte,
             outputTokens: request.maxOutputTokens.map { min(Double(max($0, 1)), expected) } ?? expected,
-            arrivalsPerGroup: arrivalRate / Double(groups),
-            horizonSeconds: max(cost.leastHorizon, cost.horizon * Double(most - fewest) / max(arrivalRate, 1e-3)),
+            arrivalsPerGroup: arrivals.perSecond(now: now) / Double(groups),
             prefillScale: prefillFit.slope,
-            overheadSeconds: prefillFit.intercept, rule: cost, stepScale: exp(stepLogScale), reuseShare: reuseShare,
+            overheadSeconds: prefillFit.intercept, rule: cost, stepScale: exp(stepLogScale),
             nowMicroseconds: now / 1_000, meanOutputTokens: outputTokensExpected, deepest: index.matchDeepest, sharers: index.sharers(),
             followsOrder: followsOrder)
     }
@@ -135,7 +124,6 @@ extension RoutingState {
             costs[position] = inputs.terms(on: loads[slot], depth: depth).total
             if costs[position] < costs[best] { best = position }
         }
-        lastReuse = min(Double(deepest) * inputs.tokensPerChunk / inputs.promptTokens, 1)
         // A band below the cost of one such request: a tie may go either way, an imbalance of one request may not.
         let group = candidates[best]
         let prefill = inputs.terms(on: loads[group], depth: index.depth(of: loads[group].holder)).prefill

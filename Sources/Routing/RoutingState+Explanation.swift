@@ -24,8 +24,8 @@ public struct Explanation: Sendable, Equatable {
 extension RoutingState {
     mutating func explain(_ request: borrowing RoutingRequest, tried: TriedGroups, now: UInt64) -> Explanation {
         // Everything that a decision changes besides its booking.
-        let before = (sequence, randomState, arrivals, fadeCursor, horizonSeconds)
-        defer { (sequence, randomState, arrivals, fadeCursor, horizonSeconds) = before }
+        let before = (sequence, randomState, arrivals, fadeCursor)
+        defer { (sequence, randomState, arrivals, fadeCursor) = before }
         // Groups that are no candidates are not given anew what others are expected to have brought.
         for slot in order { loads[slot].othersShare = 0 }
         switch decide(request, tried: tried, now: now) {

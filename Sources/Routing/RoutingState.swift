@@ -60,8 +60,6 @@ struct RoutingState: ~Copyable {
     /// For many groups; see `FleetSketch`.
     var fleet: FleetSketch
     var slotOfHolder: LazyBuffer<UInt32>
-    /// The relaxation horizon of the last decision, see `CostInputs`.
-    var horizonSeconds = 0.05
 
     /// Counts decisions.
     var sequence: UInt64 = 0
@@ -69,9 +67,6 @@ struct RoutingState: ~Copyable {
     var arrivals = ArrivalRate()
     /// TTFT in seconds over the seconds that the groups' own rates predict for the uncached tokens ahead and own.
     var prefillFit = LineFit(intercept: 0, slope: 1, priorX: 0.1)
-    /// Share of prompt tokens that some group held when they came, and what the last match found of its prompt.
-    var reuseShare = 0.3
-    var lastReuse = 0.0
     /// Natural logarithm of observed over predicted time of a decode step, over all groups.
     var stepLogScale = 0.0
     /// Mean of the groups' deviations, weighted by their answers.

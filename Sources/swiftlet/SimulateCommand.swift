@@ -12,7 +12,7 @@ struct SimulateCommand: ParsableCommand {
         discussion: """
             The engines are the stub's, the decisions are the router's own code. Rules that others publish see the same accounts, prefix index \
             and reports. Equal seeds give equal results. Rules: \(RoutingRule.names.joined(separator: ", ")). A rule's parameters follow \
-            colons: dynamo:temperature=0.1, least-cost:eviction=0.
+            colons: dynamo:temperature=0.1, least-cost:stall=0.
             """)
 
     @Option(help: "Trace to play: Mooncake's JSONL, AIPerf's, Azure's or BurstGPT's CSV.")

@@ -90,7 +90,7 @@ def test_terms_are_ablated_and_routers_are_judged_by_age(tmp_path):
     ablation = simulate(*small, "--ablate", "--json", tmp_path / "ablation.json")
     assert ablation.returncode == 0, ablation.stderr
     rules = [rule["rule"] for rule in json.loads((tmp_path / "ablation.json").read_text())["rows"][0]["rules"]]
-    assert rules[0] == "least-cost" and "least-cost:eviction=0" in rules and len(set(rules)) == len(rules) > 5
+    assert rules[0] == "least-cost" and "least-cost:stall=0" in rules and len(set(rules)) == len(rules) > 5
     compared = ablation.stdout.partition("least-cost against each of the others over all rows")[2]
     assert all(rule in compared for rule in rules[1:])
 

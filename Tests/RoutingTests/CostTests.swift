@@ -9,13 +9,12 @@ import Testing
         load.decodeStepSeconds = 0.02
         load.describedStepSeconds = 0.02
         load.kvCapacityTokens = 500_000
-        load.reuse = 0.1
         return load
     }
 
-    private func inputs(horizonSeconds: Double = 0.5) -> CostInputs {
+    private func inputs() -> CostInputs {
         CostInputs(
-            promptTokens: 6_400, tokensPerChunk: 64, outputTokens: 256, arrivalsPerGroup: 2, horizonSeconds: horizonSeconds,
+            promptTokens: 6_400, tokensPerChunk: 64, outputTokens: 256, arrivalsPerGroup: 2,
             prefillScale: 2,
             overheadSeconds: 0.01)
     }
@@ -61,17 +60,6 @@ import Testing
         #expect(inputs.terms(on: load, depth: 0).memoryWait == 0, "the clock of the loop that saw the first tokens was ahead")
     }
 
-    /// A copy of a prompt in a full cache costs what it evicts, as far as prompts are asked for again.
-    @Test func evictionIsPricedByReuse() {
-        var load = load()
-        load.reuse = 0
-        load.heldTokens = 500_000
-        var inputs = inputs()
-        #expect(inputs.terms(on: load, depth: 0).eviction == 0)
-        inputs.reuseShare = 0.5
-        #expect(abs(inputs.terms(on: load, depth: 0).eviction - 0.5 * 6_656 / 20_000) < 1e-9)
-    }
-
     /// Twenty requests in flight with 80 chunks that another group holds take two thirds of what a copy costs, and none of what only this request
     /// brings: 5,120 of its 6,400 tokens are copied.
     @Test func aCopyIsSharedByThoseInFlightWithThePrefix() {
@@ -109,7 +97,7 @@ import Testing
     @Test(arguments: 1...20 as ClosedRange<UInt64>)
     func everyTermGrowsWithLoadAndShrinksWithTheMatch(seed: UInt64) {
         var random = SeededGenerator(seed: seed)
-        var inputs = inputs(horizonSeconds: .random(in: 0.05...10, using: &random))
+        var inputs = inputs()
         var load = load()
         load.inFlight = .random(in: 0...200, using: &random)
         load.queuedTokens = .random(in: 0...200_000, using: &random)
@@ -130,13 +118,12 @@ import Testing
         expectNoTermBelowBase { $0.queuedTokens += 500 }
         expectNoTermBelowBase { $0.activeTokens += 500 }
         expectNoTermBelowBase { $0.heldTokens += 500 }
-        expectNoTermBelowBase { $0.reuse += 0.1 }
         for (more, less) in zip(values(base), values(inputs.terms(on: load, depth: depth + 1))) { #expect(more >= less) }
     }
 
     private func values(_ terms: CostTerms) -> [Double] {
         [
-            terms.overhead, terms.queueWait, terms.prefill, terms.decode, terms.stall, terms.slowdown, terms.queueBehind, terms.eviction,
+            terms.overhead, terms.queueWait, terms.prefill, terms.decode, terms.stall, terms.slowdown, terms.queueBehind,
             terms.memory, terms.memoryWait, terms.total,
         ]
     }

@@ -373,21 +373,4 @@ private func randomPath(_ random: inout SeededGenerator) -> [UInt64] {
         }
         #expect(depths == [0, 0, 10])
     }
-
-    @Test func reuseRisesWhenBlocksAreRescuedAndFallsWhenTheyAreNot() {
-        var index = PrefixIndex(blockLimit: 10_000, holderLimit: 1, seed: 3)
-        let holder = index.addHolder()
-        func insert(_ name: Int, into index: inout PrefixIndex) {
-            Prompt.distinct(name, chunkCount: 10).hashes.withUnsafeBufferPointer { hashes in
-                index.match(hashes)
-                _ = index.insert(hashes, holder: holder, quota: 200)
-            }
-        }
-        // Twenty prompts in turn fit exactly: each is touched again when it is the oldest.
-        for round in 0..<600 { insert(round % 20, into: &index) }
-        let rescued = index.reuse(of: holder)
-        #expect(rescued > 0.9)
-        for name in 0..<8_000 { insert(100 + name, into: &index) }
-        #expect(index.reuse(of: holder) < 0.05)
-    }
 }

@@ -91,7 +91,7 @@ private func row(_ name: String, fleet: SimulatedFleet = .published(groups: 1), 
         #expect(ablations[0].cost == CostRule())
         #expect(Set(ablations.map(\.text)).count == ablations.count)
         for (index, rule) in ablations.enumerated().dropFirst() { #expect(rule.cost != ablations[0].cost, "\(index)") }
-        #expect(ablations.map(\.text).contains("least-cost:eviction=0"))
+        #expect(ablations.map(\.text).contains("least-cost:stall=0"))
     }
 }
 

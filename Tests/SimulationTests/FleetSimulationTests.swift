@@ -108,7 +108,7 @@ private func rules(_ texts: [String]) throws -> [RoutingRule] { try texts.map { 
     }
 
     @Test func aRulesParametersAreItsOwn() throws {
-        #expect(try RoutingRule("least-cost:eviction=0").cost.eviction == 0)
+        #expect(try RoutingRule("least-cost:stall=0").cost.stall == 0)
         #expect(try RoutingRule("dynamo:temperature=0.5").parameters == ["temperature": 0.5])
     }
 
