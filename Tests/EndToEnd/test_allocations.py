@@ -142,7 +142,7 @@ def test_a_call_allocates_nothing(counted, fleet, deadline):
                 assert (b"grpc-status", b"0") in client.response(number).trailers
                 del client.responses[number]
 
-        libraries, own = per_unit(read, act, 100, 300)
+        libraries, own = per_unit(read, act, 300, 600)
     print(f"gRPC: {own} of a call, {libraries} of libraries")
     assert own <= SELDOM and libraries <= SELDOM
 

@@ -29,7 +29,7 @@ def attacked(configured, scripted):
     wait_until(lambda: len(neighbour.answers) >= 20, what="the neighbour's first answers")
     program.forget_peak()
     memory, cpu, answers = program.resident_bytes(), cpu_seconds(program.pid), len(neighbour.answers)
-    program.memory_limit, program.cpu_limit = 24 << 20, 3.0
+    program.memory_limit, program.cpu_limit = 16 << 20, 3.0
     program.backend = backend
     yield program
     grown, used = program.peak_bytes() - memory, cpu_seconds(program.pid) - cpu
