@@ -185,6 +185,7 @@ extension Timeouts {
             .scalar("tls_handshake", \.tlsHandshakeNanoseconds, .duration(upToADay)),
             .scalar("request_header", \.requestHeaderNanoseconds, .duration(upToADay)),
             .scalar("request_body", \.requestBodyNanoseconds, .duration(upToADay)),
+            .scalar("call_idle", \.callIdleNanoseconds, .duration(upToADay)),
             .scalar("downstream_idle", \.downstreamIdleNanoseconds, .duration(upToADay)),
             .scalar("upstream_idle", \.upstreamIdleNanoseconds, .duration(upToADay)),
             .scalar("connect", \.connectNanoseconds, .duration(upToADay)),

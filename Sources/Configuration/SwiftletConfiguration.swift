@@ -219,6 +219,8 @@ public struct Timeouts: Sendable, Equatable {
     public var requestHeaderNanoseconds: UInt64 = 10 * 1_000_000_000
     /// A request body of which nothing comes.
     public var requestBodyNanoseconds: UInt64 = 75 * 1_000_000_000
+    /// A gRPC call whose client has begun and not ended, on which nothing moves in either direction.
+    public var callIdleNanoseconds: UInt64 = 600 * 1_000_000_000
     /// A downstream connection without a request.
     public var downstreamIdleNanoseconds: UInt64 = 75 * 1_000_000_000
     /// A pooled upstream connection. uvicorn, under vLLM, closes at 5 s without notice: a connection must be given up

@@ -9,11 +9,15 @@ public final class ChunkPool {
     static let keptChunks = 256
     /// The same of longer ones, all together.
     static let keptLongBytes = 8 << 20
+    /// Of each shorter length kept: for the first bytes of what the rest is awaited of.
+    static let keptShortChunks = 64
     private static let longestShift = 20
     private static let chunkShift = 14
+    private static let shortestShift = 9
 
     private var free: [UnsafeMutableRawPointer] = []
     private var long: [[UnsafeMutableRawPointer]]
+    private var short: [[UnsafeMutableRawPointer]]
     private(set) var longBytes = 0
     /// What is lent at present: every byte that buffers of this pool occupy, filled or not.
     public private(set) var lentBytes = 0
@@ -21,11 +25,13 @@ public final class ChunkPool {
     public init() {
         free.reserveCapacity(Self.keptChunks)
         long = Array(repeating: [], count: Self.longestShift - Self.chunkShift)
+        short = Array(repeating: [], count: Self.chunkShift - Self.shortestShift)
     }
 
     deinit {
         for chunk in free { chunk.deallocate() }
         for chunks in long { for chunk in chunks { chunk.deallocate() } }
+        for chunks in short { for chunk in chunks { chunk.deallocate() } }
     }
 
     /// The capacity of a chunk for so many bytes: a power of two as far as they are kept.
@@ -35,16 +41,27 @@ public final class ChunkPool {
         return 1 << (Int.bitWidth &- (count &- 1).leadingZeroBitCount)
     }
 
+    /// The capacity of the shortest chunk for so many bytes, at most `chunkBytes`: twice as many, or 512.
+    static func shortCapacity(for count: Int) -> Int {
+        guard count > 1 << shortestShift else { return 1 << shortestShift }
+        return 1 << (Int.bitWidth &- (count &- 1).leadingZeroBitCount)
+    }
+
+    private static func shortPlace(of capacity: Int) -> Int { capacity.trailingZeroBitCount &- shortestShift }
+
     /// Where chunks of this capacity are kept; nil when they are not.
     private static func place(of capacity: Int) -> Int? {
         guard capacity <= 1 << longestShift else { return nil }
         return capacity.trailingZeroBitCount &- chunkShift &- 1
     }
 
-    /// - Parameter capacity: as `capacity(for:)` has it.
+    /// - Parameter capacity: as `capacity(for:)` or `shortCapacity(for:)` has it.
     func take(_ capacity: Int) -> UnsafeMutableRawPointer {
         lentBytes &+= capacity
         if capacity == Self.chunkBytes { return free.popLast() ?? .allocate(byteCount: capacity, alignment: 64) }
+        if capacity < Self.chunkBytes {
+            return short[Self.shortPlace(of: capacity)].popLast() ?? .allocate(byteCount: capacity, alignment: 64)
+        }
         guard let place = Self.place(of: capacity), let chunk = long[place].popLast() else {
             return .allocate(byteCount: capacity, alignment: 64)
         }
@@ -56,6 +73,9 @@ public final class ChunkPool {
         lentBytes &-= capacity
         if capacity == Self.chunkBytes {
             if free.count < Self.keptChunks { free.append(chunk) } else { chunk.deallocate() }
+        } else if capacity < Self.chunkBytes {
+            let place = Self.shortPlace(of: capacity)
+            if short[place].count < Self.keptShortChunks { short[place].append(chunk) } else { chunk.deallocate() }
         } else if let place = Self.place(of: capacity), longBytes &+ capacity <= Self.keptLongBytes {
             long[place].append(chunk)
             longBytes &+= capacity
@@ -161,6 +181,15 @@ public struct ByteBuffer: ~Copyable {
         guard let base = bytes.baseAddress, bytes.count > 0 else { return }
         memcpy(reserve(bytes.count), base, bytes.count)
         end &+= bytes.count
+    }
+
+    /// Appends bytes that are to wait, perhaps for long: as the first, in a chunk hardly longer than they are.
+    public mutating func keep(_ bytes: UnsafeRawBufferPointer) {
+        if storage == nil, bytes.count > 0, bytes.count < ChunkPool.chunkBytes {
+            capacity = ChunkPool.shortCapacity(for: bytes.count)
+            storage = pool.take(capacity)
+        }
+        append(bytes)
     }
 
     @inline(__always)

@@ -25,6 +25,8 @@ final class TLSSession {
     /// Both sides have finished; set by the read that sees it.
     private(set) var isEstablished = false
     private var hasFailed = false
+    /// The kernel takes no more. What it has received can still be read.
+    private var cannotSend = false
     /// The peer's close_notify came, perhaps in one read with its last bytes and long before its FIN.
     private var hasEnded = false
     /// OpenSSL's code of the error that ended the session; 0 for none.
@@ -105,7 +107,7 @@ final class TLSSession {
         channel.state.pointee.input = ciphertext.baseAddress
         channel.state.pointee.inputCount = ciphertext.count
         channel.clearOutput()
-        defer { if channel.state.pointee.outputCount > 0 { pendingOutput.append(channel.output) } }
+        defer { if channel.state.pointee.outputCount > 0, !cannotSend { pendingOutput.append(channel.output) } }
         var total = 0
         repeat {
             let count = SSL_read(ssl, buffer.baseAddress! + total, CInt(clamping: buffer.count &- total))
@@ -166,7 +168,7 @@ final class TLSSession {
         } else {
             let output = channel.output
             let sent = sendSome(descriptor, output)
-            if sent < 0 { return .failed(errno) }
+            if sent < 0 { return .failed(sendingFailed()) }
             pendingOutput.append(UnsafeRawBufferPointer(rebasing: output[sent...]))
         }
         return .moved(Int(count), drained: pendingOutput.isEmpty)
@@ -175,11 +177,19 @@ final class TLSSession {
     private func sendPending(_ descriptor: CInt) -> CInt? {
         while !pendingOutput.isEmpty {
             let sent = sendSome(descriptor, pendingOutput.readable)
-            if sent < 0 { return errno }
+            if sent < 0 { return sendingFailed() }
             if sent == 0 { return nil }
             pendingOutput.consume(sent)
         }
         return nil
+    }
+
+    /// Forgets what cannot leave any more; returns why.
+    private func sendingFailed() -> CInt {
+        let code = errno
+        cannotSend = true
+        pendingOutput.removeAll()
+        return code
     }
 
     /// Bytes taken by the kernel, 0 when it is full; -1 with `errno`.

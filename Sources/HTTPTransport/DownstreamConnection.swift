@@ -242,7 +242,8 @@ public final class DownstreamConnection: TransportConnection {
 
     /// HTTP/2: a request has begun whose body is to come.
     func bodyBegan() {
-        if !isDraining { setDeadline(noLaterThan: loop.now &+ limits.requestBodyTimeoutNanoseconds) }
+        guard !isDraining else { return }
+        setDeadline(noLaterThan: loop.now &+ min(limits.requestBodyTimeoutNanoseconds, limits.callIdleTimeoutNanoseconds))
     }
 
     private func http2DeadlineReached() {
@@ -262,7 +263,7 @@ public final class DownstreamConnection: TransportConnection {
             http2.ping()
         }
         // No oftener than sixteen times in the limit, however many streams fall due one after the other.
-        let pause = min(limit, limits.requestBodyTimeoutNanoseconds) / 16
+        let pause = min(limit, limits.requestBodyTimeoutNanoseconds, limits.callIdleTimeoutNanoseconds) / 16
         setDeadline(min(headEnd, max(min(nextSilent, (pingedAt ?? readAt) &+ limit), loop.now &+ pause)))
     }
 
@@ -336,6 +337,11 @@ public final class DownstreamConnection: TransportConnection {
         closesAfterFlush = true
         setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds)
         flushLater()
+    }
+
+    override func endIfIdle() {
+        guard let http2, http2.streams.isEmpty, !closesAfterFlush else { return }
+        sayGoodbye(http2)
     }
 
     var keepsAliveAllowed: Bool { !isDraining }

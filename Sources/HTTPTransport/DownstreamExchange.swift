@@ -55,6 +55,8 @@ open class DownstreamExchange {
     open func cancelled() {}
     /// The output that `write` found too long has been read by the client.
     open func outputDrained() {}
+    /// HTTP/2: a call on which nothing has moved for too long, in either direction. To be ended.
+    open func stayedIdle() { abort(errorCode: 8 /* CANCEL, RFC 9113 section 7 */) }
     /// The transport is done with the exchange.
     open func released() {}
 
@@ -176,6 +178,9 @@ open class DownstreamApplication {
     open func handshakeFailed(_ failure: TLSHandshakeFailure) {}
     /// A request was refused by the transport before an exchange could be made of it.
     open func requestRefused(status: Int, client: SocketAddress) {}
+    /// HTTP/2: a request was refused unprocessed (REFUSED_STREAM), since its fields found no room beside those of the connection's others.
+    /// What of its head was kept is in `request`.
+    open func streamRefused(_ request: RequestHead, client: SocketAddress) {}
 }
 
 /// The HTTP/2 stream of a downstream exchange.
@@ -262,7 +267,7 @@ final class DownstreamStream: HTTP2Stream {
         headComplete = true
         sectionBytes = 0
         guard !isCrowdedOut else { return refuseUnprocessed() }
-        guard !isTooLarge else { return refuse(.tooManyFields) }
+        guard !isTooLarge else { return refuse(Refusal(.tooManyFields)) }
         exchange.map(uncounted)?.use { headReceived(of: $0) }
     }
 
@@ -273,7 +278,7 @@ final class DownstreamStream: HTTP2Stream {
     private func headReceived(of exchange: DownstreamExchange, _ request: RequestHead) {
         // RFC 9113, 8.3.1. nghttp2 asks for it under the schemes http and https only, and what HTTP/1.1 makes of another is anybody's guess.
         let hasOriginForm = request.target.first == 47 || (request.method == .options && request.target.equals("*"))
-        guard request.method != .connect, hasOriginForm, request.hasStrictAddress else { return refuse(.malformed) }
+        guard request.method != .connect, hasOriginForm, request.hasStrictAddress else { return refuse(Refusal(.malformed)) }
         request.headers.joinCookies()
         if request.isGRPC { session.carriesGRPC = true }
         exchange.headReceived()
@@ -296,24 +301,26 @@ final class DownstreamStream: HTTP2Stream {
         }
     }
 
-    /// The client may try it again when it has fewer streams open. One that keeps on is dismissed, as for any other reset.
+    /// The client may try it again when it has fewer streams open. One that keeps on is dismissed, as for any other reset that it makes us
+    /// send (CVE-2025-8671): each costs us a header block.
     private func refuseUnprocessed() {
         isRefused = true
         session.countReset()
-        exchange?.abort(errorCode: 7 /* REFUSED_STREAM, RFC 9113 section 7 */)
+        guard let exchange else { return }
+        if let connection = exchange.connection { connection.application.streamRefused(exchange.request, client: connection.peerAddress) }
+        exchange.abort(errorCode: 7 /* REFUSED_STREAM, RFC 9113 section 7 */)
     }
 
     /// A request that lost some of its trailers is not the client's any more.
     private func refuseTrailers(of exchange: DownstreamExchange) {
         guard !exchange.isResponseStarted else { return exchange.abort(errorCode: 11 /* ENHANCE_YOUR_CALM */) }
         exchange.cancelled()
-        refuse(.tooManyFields)
+        refuse(Refusal(.tooManyFields))
     }
 
-    private func refuse(_ defect: HTTP1Defect) {
+    private func refuse(_ refusal: Refusal) {
         guard let exchange else { return }
         isRefused = true
-        let refusal = Refusal(defect)
         if let connection = exchange.connection {
             connection.application.requestRefused(status: refusal.status, client: connection.peerAddress)
         }
@@ -333,8 +340,8 @@ final class DownstreamStream: HTTP2Stream {
 
     override func sendQueueDrained() { exchange?.outputDrained() }
 
-    /// A gRPC call may stay open in silence, for its client sends when it likes; but not before its first message, unless the backend
-    /// speaks first: who opens calls and does nothing would hold them for ever.
+    /// A gRPC call's client sends when it likes, so the call may be silent for longer than a body; but not before its first message, unless
+    /// the backend speaks first: who opens calls and does nothing would hold them for nothing.
     private func mayBeSilent(_ exchange: DownstreamExchange) -> Bool {
         (hasBodyBegun || exchange.isResponseStarted) && exchange.request.isGRPC
     }
@@ -352,6 +359,22 @@ final class DownstreamStream: HTTP2Stream {
         bodyPace.excuse(until: session.heldUntil)
         guard case .fine(let next) = bodyPace.judge(at: now, term: term, bytesPerSecond: pace) else { return nil }
         return next
+    }
+
+    /// Envoy has the same (`stream_idle_timeout`, 5 minutes): what moves counts, in either direction.
+    override var idleEnd: UInt64 {
+        guard headComplete, !receivedEnd, !isPaused, let exchange, mayBeSilent(exchange) else { return .max }
+        return movedAt &+ session.connection.limits.callIdleTimeoutNanoseconds
+    }
+
+    /// A client that is still to send, and has begun too slowly or not at all, is told so, as over HTTP/1. One that does not read is not
+    /// there for it.
+    override func peerIsSilent() {
+        guard headComplete, !receivedEnd, sendQueue.isEmpty, !isRefused, let exchange else { return super.peerIsSilent() }
+        if mayBeSilent(exchange) { return exchange.stayedIdle() }
+        guard !exchange.isResponseStarted else { return super.peerIsSilent() }
+        exchange.cancelled()
+        refuse(.bodyTimeout)
     }
 
     override func closed(errorCode: UInt32) {

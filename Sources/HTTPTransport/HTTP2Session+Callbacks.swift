@@ -165,7 +165,10 @@ let onInvalidFrame: nghttp2_on_invalid_frame_recv_callback = { _, _, _, context 
 let onFrameSent: nghttp2_on_frame_send_callback = { _, frame, context in
     let header = frame!.pointee.hd
     let carriesMessage = header.type == NGHTTP2_DATA.rawValue || header.type == NGHTTP2_HEADERS.rawValue
-    guard carriesMessage, header.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0 else { return 0 }
+    guard carriesMessage, header.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0 else {
+        if header.type == NGHTTP2_WINDOW_UPDATE.rawValue, header.stream_id == 0 { withSession(context) { $0.connectionWindowAnnounced() } }
+        return 0
+    }
     withSession(context) { $0.answerSent(header.stream_id) }
     return 0
 }

@@ -69,8 +69,8 @@ extension HTTP2Session {
         connection.flushLater()
     }
 
-    /// Gives up the streams whose peer has done nothing for so long though it was its turn, or too little: one timer and a look at all,
-    /// instead of a timer for each.
+    /// Gives up the streams whose peer has done nothing for so long though it was its turn, or too little, and those on which nothing has
+    /// moved for too long: one timer and a look at all, instead of a timer for each.
     /// - Returns: when the next stream is due unless it moves, and when one moved last.
     func endSilentStreams(after nanoseconds: UInt64) -> (next: UInt64, lastMove: UInt64) {
         let now = connection.loop.now
@@ -79,7 +79,11 @@ extension HTTP2Session {
         var lastMove: UInt64 = 0
         for stream in streams {
             lastMove = max(lastMove, stream.movedAt)
-            guard stream.waitsForPeer else { continue }
+            guard stream.waitsForPeer else {
+                let end = stream.idleEnd
+                if end <= now { stream.peerIsSilent() } else { next = min(next, end) }
+                continue
+            }
             if stream.sendQueue.isEmpty { stream.movedAt = max(stream.movedAt, heldUntil) }
             if now &- stream.movedAt >= nanoseconds {
                 stream.movedAt = now
@@ -99,66 +103,6 @@ extension HTTP2Session {
         guard let session else { return }
         nghttp2_submit_ping(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), nil)
         connection.flushLater()
-    }
-
-    func credit(_ stream: HTTP2Stream, _ bytes: Int) {
-        guard let session else { return }
-        stream.bytesBeforeWiderWindow &-= bytes
-        if stream.bytesBeforeWiderWindow <= 0 { widenWindow(of: stream) }
-        noteHold()
-        nghttp2_session_consume(session, stream.id, bytes)
-        announceIfUsedUp()
-    }
-
-    /// Bytes that came for a paused stream. A backend's connection carries many clients: there only the stream's window stays used up,
-    /// or a few slow readers would hold up all others. A client's own connection as a whole may wait for it.
-    func holdBack(_ bytes: Int, of stream: HTTP2Stream) {
-        stream.uncredited &+= bytes
-        if role == .client { creditConnection(bytes) } else { noteHold() }
-    }
-
-    /// To be called whenever the library has been left: inside it a stream may be taking bytes, which would pass for consumed.
-    func announceIfUsedUp() {
-        if !isInsideLibrary, noteHold() { announceConsumed() }
-    }
-
-    /// Whether the client has used up its connection's window.
-    @discardableResult
-    private func noteHold() -> Bool {
-        guard role == .server, let session, nghttp2_session_get_local_window_size(session) <= 0 else { return false }
-        heldUntil = connection.loop.now
-        return true
-    }
-
-    /// Gives a used-up connection's window back as far as no paused stream holds it. nghttp2 waits for half of it to be consumed, and
-    /// what is held may be more than the other half.
-    private func announceConsumed() {
-        guard let session else { return }
-        let held = streams.reduce(0) { $0 &+ $1.uncredited }
-        let consumed = Int(nghttp2_session_get_effective_recv_data_length(session)) &- held
-        guard consumed > 0 else { return }
-        nghttp2_submit_window_update(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), 0, Int32(clamping: consumed))
-        connection.flushLater()
-    }
-
-    func creditHeldBack(of stream: HTTP2Stream) {
-        guard let session else { return }
-        noteHold()
-        if role == .client {
-            nghttp2_session_consume_stream(session, stream.id, stream.uncredited)
-        } else {
-            nghttp2_session_consume(session, stream.id, stream.uncredited)
-        }
-        stream.uncredited = 0
-        announceIfUsedUp()
-    }
-
-    /// Bytes that no stream will take any more still count against the connection's window.
-    func creditConnection(_ bytes: Int) {
-        guard let session, bytes > 0 else { return }
-        noteHold()
-        nghttp2_session_consume_connection(session, bytes)
-        announceIfUsedUp()
     }
 
     func resumeData(_ stream: HTTP2Stream) {

@@ -28,8 +28,11 @@ final class HTTP2Session {
     var openFieldBytes = 0
     private(set) var isInsideLibrary = false
     private let memory: HTTP2Memory
-    /// Of a client's session.
-    private let promises: WindowPromises?
+    let promises: WindowPromises
+    /// Of a server's session: what the client may send beyond the first window of its connection.
+    var widenedBytes = 0
+    /// When half of that window was given back last.
+    var windowAnnouncedAt: UInt64 = 0
     private var spareStreams: [HTTP2Stream] = []
     /// Of messages sent.
     var requestIDs = 0
@@ -45,7 +48,7 @@ final class HTTP2Session {
         self.role = role
         self.connection = connection
         memory = HTTP2Memory.shared(by: connection.loop)
-        promises = role == .client ? WindowPromises.shared(by: connection.loop) : nil
+        promises = WindowPromises.shared(by: connection.loop)
         conduct = PeerConduct(limits: connection.limits, now: connection.loop.now)
         start()
     }
@@ -95,8 +98,8 @@ final class HTTP2Session {
             settings.append(nghttp2_settings_entry(settings_id: Int32(NGHTTP2_SETTINGS_ENABLE_PUSH.rawValue), value: 0))
         }
         nghttp2_submit_settings(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), settings, settings.count)
-        nghttp2_session_set_local_window_size(
-            session, UInt8(NGHTTP2_FLAG_NONE.rawValue), 0, Int32(limits.connectionWindowBytes))
+        guard role == .client else { return }
+        nghttp2_session_set_local_window_size(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), 0, Int32(limits.connectionWindowBytes))
     }
 
     /// Ends all use: called when the connection is closed, never from inside a callback of the library's.
@@ -110,6 +113,7 @@ final class HTTP2Session {
         }
         stalled = []
         guard let session else { return }
+        takeBackConnectionPromise()
         self.session = nil
         nghttp2_session_del(session)
     }
@@ -204,29 +208,6 @@ final class HTTP2Session {
         if connection.isShortOfRoom { return TransportLimits.leastQueuedBytesPerStream }
         let share = TransportLimits.queuedBytesPerConnection / max(1, streams.count)
         return min(connection.limits.outputHighWaterBytes, max(TransportLimits.leastQueuedBytesPerStream, share))
-    }
-
-    /// Of a new stream. What clients may send is one window from the start, and the connection's is little more.
-    var bytesBeforeWiderWindow: Int { role == .client ? connection.limits.firstUpstreamWindowBytes / 2 : .max }
-
-    /// Called when a backend has sent half of a first window and its client has taken it: lets it send more from now on, if there is room.
-    /// In the place of the first WINDOW_UPDATE that would be due anyway.
-    func widenWindow(of stream: HTTP2Stream) {
-        let (limits, first) = (connection.limits, connection.limits.firstUpstreamWindowBytes)
-        let more = limits.streamWindowBytes &- first
-        guard !connection.isShortOfRoom, promises?.make(more, within: limits.connectionBufferBytes / 2) ?? false else {
-            stream.bytesBeforeWiderWindow = first / 2
-            return
-        }
-        stream.bytesBeforeWiderWindow = .max
-        stream.promisedBytes = more
-        nghttp2_session_set_local_window_size(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream.id, Int32(limits.streamWindowBytes))
-    }
-
-    private func takeBackPromise(to stream: HTTP2Stream) {
-        guard stream.promisedBytes > 0 else { return }
-        promises?.giveBack(stream.promisedBytes)
-        stream.promisedBytes = 0
     }
 
     /// Streams that the peer lets us have open at once.

@@ -21,8 +21,15 @@ class HTTP2Stream {
     final var uncredited = 0
     /// What a backend has to send before its window is widened.
     final var bytesBeforeWiderWindow: Int
-    /// By how much it was.
+    /// It has been.
+    final var isWide = false
+    /// What it may send beyond its first window.
     final var promisedBytes = 0
+    /// Of its client's share: that, and what of it has come and is held for the client.
+    final var sharedBytes = 0
+    final var share: WindowShare?
+    /// When the backend began to send what counts towards a wider window.
+    final var windowBeganAt: UInt64 = 0
     final var isPaused = false
     /// HEADERS that come now are trailers.
     final var headComplete = false
@@ -66,11 +73,15 @@ class HTTP2Stream {
     /// The stream is gone; `errorCode` as in RFC 9113, section 7.
     func closed(errorCode: UInt32) {}
     func sendQueueDrained() {}
+    /// Of the client that it is for.
+    func findShare() -> WindowShare? { nil }
     /// It is the peer's turn: to read, or to send what it began.
     var waitsForPeer: Bool { !sendQueue.isEmpty }
     /// When the peer's pace is to be looked at again, if it has one to keep to; nil: it is too slow.
     func judgePace(at now: UInt64) -> UInt64? { .max }
-    /// It was the peer's turn for too long.
+    /// When it is over though it is nobody's turn, unless something moves.
+    var idleEnd: UInt64 { .max }
+    /// It was the peer's turn for too long, or nothing has moved.
     func peerIsSilent() { session.reset(self, errorCode: 8 /* CANCEL, RFC 9113 section 7 */) }
 
     // MARK: Sending

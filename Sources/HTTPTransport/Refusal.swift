@@ -38,9 +38,13 @@ struct Refusal {
         }
     }
 
-    /// INVALID_ARGUMENT or RESOURCE_EXHAUSTED, as the router says for what it refuses itself.
-    var grpcStatus: StaticString { status == 431 ? "8" : "3" }
-    var grpcMessage: StaticString { status == 431 ? "Request header fields too large." : "Malformed HTTP request." }
+    /// INVALID_ARGUMENT, DEADLINE_EXCEEDED or RESOURCE_EXHAUSTED, as the router says for what it refuses itself.
+    var grpcStatus: StaticString { status == 431 ? "8" : status == 408 ? "4" : "3" }
+    var grpcMessage: StaticString {
+        status == 431
+            ? "Request header fields too large."
+            : status == 408 ? "The request's body did not arrive in time." : "Malformed HTTP request."
+    }
 
     static let headTimeout = Refusal(
         408,

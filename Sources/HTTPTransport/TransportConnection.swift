@@ -29,6 +29,8 @@ open class TransportConnection: EventHandler {
     private final var closesWhenOutsideHTTP2 = false
     /// Bytes that the kernel has taken: what a deadline looks at to tell a slow reader from one that has stopped.
     final var bytesSent: UInt64 = 0
+    /// Of the windows that backends have been given for answers to this connection's requests.
+    final lazy var windowShare = WindowShare()
     /// Output went above the high-water mark; a source waits for the low-water mark.
     final var hasStalledSource = false
 
@@ -67,6 +69,8 @@ open class TransportConnection: EventHandler {
     func pingAnswered() {}
     /// HTTP/2: the peer takes no new streams on this connection.
     func peerGoingAway(errorCode: UInt32) {}
+    /// Others want what an idle connection has.
+    func endIfIdle() {}
     /// The connection is closed and forgotten.
     func closed() {}
 
@@ -146,7 +150,8 @@ open class TransportConnection: EventHandler {
         if pending > 0 { input.removeAll() }
         let taken = process(UnsafeMutableRawBufferPointer(rebasing: loop.readBuffer[..<count]))
         guard !isClosed, taken < count else { return }
-        input.append(UnsafeRawBufferPointer(rebasing: loop.readBuffer[taken..<count]))
+        // Thousands of connections may each hold the first byte of a head.
+        input.keep(UnsafeRawBufferPointer(rebasing: loop.readBuffer[taken..<count]))
     }
 
     /// Looks again at bytes that were left when `wantsInput` was false. In a turn of its own, so that no parser is entered twice.

@@ -5,7 +5,8 @@ public struct TransportLimits: Sendable, Equatable {
     public var headFields = 100
     /// Concurrent streams that a HTTP/2 client may open on one connection.
     public var streamsPerConnection = 256
-    /// Flow-control windows that we offer (RFC 9113, 6.9): what a peer may send before we credit more.
+    /// Flow-control windows that we offer (RFC 9113, 6.9): what a peer may send before we credit more. The streams of backends and
+    /// the connections of clients begin with less.
     public var streamWindowBytes = 256 << 10
     public var connectionWindowBytes = 1 << 20
     /// Streams that a client may reset, or have us reset by breaking the protocol, on one connection in the long run; ten times as
@@ -14,11 +15,12 @@ public struct TransportLimits: Sendable, Equatable {
     /// Output that waits for a slow reader before its source is stopped, and what is left when it may go on.
     public var outputHighWaterBytes = 256 << 10
     public var outputLowWaterBytes = 64 << 10
-    /// What the connections of one loop hold in buffers, mostly answers for clients that read slowly. Half of it may be filled before every
-    /// source is stopped at `leastQueuedBytesPerStream` instead of the high-water mark; the other half is what backends may be allowed
-    /// to send on HTTP/2 streams beyond `firstUpstreamWindowBytes`. So answers never take more than this, and for each request under way the
-    /// little that lets it go on: those two, or a read of `readBytesWhenShort`. What clients send is bounded for each connection alone:
-    /// an HTTP/2 window of `connectionWindowBytes`, or a head.
+    /// What the connections of one loop hold in buffers: answers for clients that read slowly, and request bodies for backends that do, those
+    /// that wait for a backend's stream among them. Half of it may be filled before every source is stopped at `leastQueuedBytesPerStream`
+    /// instead of the high-water mark; the other half is what peers may be allowed to send over HTTP/2 beyond their first windows
+    /// (`WindowPromises`). So they never take more than this, and for each request under way the little that lets it go on:
+    /// `leastQueuedBytesPerStream` with `firstUpstreamWindowBytes`, or a read of `readBytesWhenShort`, or the window of 64 KiB that every
+    /// HTTP/2 client's connection begins with (RFC 9113, 6.9.2).
     public var connectionBufferBytes = 64 << 20
     /// Downstream connections that a listener holds at once.
     public var connections = 16_384
@@ -31,6 +33,8 @@ public struct TransportLimits: Sendable, Equatable {
     /// Of a request body, on average over each `requestBodyTimeoutNanoseconds`, while its answer has not begun; 0: any pace will do. A
     /// byte now and then would hold a request for ever. Not asked of gRPC's calls, whose clients send when they have something to say.
     public var requestBodyBytesPerSecond = 500
+    /// A gRPC call that its client has begun and not ended, on which nothing moves in either direction.
+    public var callIdleTimeoutNanoseconds: UInt64 = 600_000_000_000
     /// A connection before its first request, or without a stream; also an answer that does not move.
     public var downstreamIdleTimeoutNanoseconds: UInt64 = 75_000_000_000
     /// A HTTP/1 connection between two requests.
@@ -90,6 +94,10 @@ public struct TransportLimits: Sendable, Equatable {
     /// What a backend may send on a new HTTP/2 stream: small, for it is a promise to hold so much whatever its client does. Grows to
     /// `streamWindowBytes` with the first half of it, when there is room.
     var firstUpstreamWindowBytes: Int { min(16 << 10, streamWindowBytes) }
+    /// In which half of a first window has to be used up for a wider one: a backend's stream (8 KiB), a client's connection (32 KiB). Well
+    /// above a round trip; a stream of tokens takes longer.
+    static let quickHalfWindowNanoseconds: UInt64 = 250_000_000
+    static let quickHalfConnectionWindowNanoseconds: UInt64 = 1_000_000_000
     /// One read at most, when the connections of the loop hold too much.
     static let readBytesWhenShort = 16 << 10
     /// Reads in one wake before others have their turn.

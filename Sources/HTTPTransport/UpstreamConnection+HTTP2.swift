@@ -221,6 +221,7 @@ final class UpstreamStream: HTTP2Stream {
         }
         headComplete = true
         connection.hasAnswered = true
+        windowBeganAt = movedAt
         exchange.map(uncounted)?.use { if !$0.isFinished { $0.headReceived() } }
     }
 
@@ -237,6 +238,8 @@ final class UpstreamStream: HTTP2Stream {
         // An answer that is whole before its request is: the rest of the request is of no use (RFC 9113, 8.1).
         if !sendEnded || !sendQueue.isEmpty { session.reset(self, errorCode: UInt32(NGHTTP2_NO_ERROR.rawValue)) }
     }
+
+    override func findShare() -> WindowShare? { exchange?.client?.connection?.windowShare }
 
     override func sendQueueDrained() {
         // Whoever asked may be gone once its answer was whole, while the stream lives on for the rest of the request.

@@ -422,11 +422,10 @@ final class UpstreamConnection: TransportConnection {
     }
 
     /// A backend that has no use for the rest of a request answers and resets. Reading comes to that answer first and then to the end,
-    /// which decides. OpenSSL reads nothing more after a write that failed: behind TLS such an answer is lost.
+    /// which decides. OpenSSL does not know of the failed write: our channel is memory to it, and goes on decrypting.
     override func sendingFailed() {
         switch phase {
         case .head, .body, .chunkedBody, .trailers, .bodyUntilClose:
-            guard !isTLS else { return transportFailed() }
             output.removeAll()
             isSendingShut = true
             hasUnreadInput = true

@@ -78,6 +78,8 @@ open class UpstreamExchange {
 
     // MARK: To be overridden
 
+    /// For whom it asks: what is held of the answer is held for that client's connection. Nil: for itself.
+    open var client: DownstreamExchange? { nil }
     /// The connection carries the request now.
     open func requestStarted() {}
     /// An informational head (1xx other than 101) is here, in `response`.

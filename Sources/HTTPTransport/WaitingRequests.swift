@@ -35,7 +35,7 @@ final class WaitingRequest {
 
 /// Requests that wait, first come first served: one time limit for all, so they are due in their order and one timer does.
 final class WaitingRequests: EventHandler {
-    let highWaterBytes: Int
+    private let limits: TransportLimits
     private let nanoseconds: UInt64
     private(set) var count = 0
     var isEmpty: Bool { count == 0 }
@@ -43,9 +43,14 @@ final class WaitingRequests: EventHandler {
     private unowned(unsafe) var last: WaitingRequest?
 
     init(loop: EventLoop, limits: TransportLimits) {
-        highWaterBytes = limits.outputHighWaterBytes
+        self.limits = limits
         nanoseconds = limits.upstreamQueueTimeoutNanoseconds
         super.init(loop: loop)
+    }
+
+    /// What each may keep before its source is stopped: it counts as other buffers of the loop do.
+    var highWaterBytes: Int {
+        loop.chunks.lentBytes > limits.connectionBufferBytes / 2 ? TransportLimits.leastQueuedBytesPerStream : limits.outputHighWaterBytes
     }
 
     func append(_ exchange: UpstreamExchange, _ request: UpstreamRequest) {

@@ -12,6 +12,7 @@ final class Attempt: UpstreamExchange {
 
     private var isCurrent: Bool { exchange.attempt.map { uncounted($0).toOpaque() } == uncounted(self).toOpaque() }
 
+    override var client: DownstreamExchange? { exchange }
     override func informationalReceived() { if isCurrent { exchange.upstreamInformed(response) } }
     override func tunnelOpened() { if isCurrent { exchange.tunnelOpened(response) } }
     override func headReceived() { if isCurrent { exchange.upstreamHeadReceived(response) } }

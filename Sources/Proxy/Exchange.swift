@@ -285,6 +285,8 @@ final class Exchange: DownstreamExchange {
 
     override func outputDrained() { attempt?.resumeResponse() }
 
+    override func stayedIdle() { fail(.callIdle) }
+
     override func cancelled() {
         attempt?.cancel()
         attempt = nil

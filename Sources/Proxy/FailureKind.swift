@@ -7,7 +7,7 @@ import Wire
 /// Every way in which the proxy itself answers instead of a backend, with what the client is told. No address is ever in a message.
 enum FailureKind: Int, CaseIterable {
     case invalidRequest, modelNotFound, bodyTooLarge, queueFull, saturated, upstreamConnectError, upstreamReset, noReadyGroup,
-        upstreamTimeout, queueTimeout, deadlineExceeded, notFound, methodNotAllowed, expectationFailed, overloaded, pinRefused
+        upstreamTimeout, queueTimeout, deadlineExceeded, notFound, methodNotAllowed, expectationFailed, overloaded, pinRefused, callIdle
 
     init(_ failure: HTTPTransport.UpstreamFailure) {
         switch failure {
@@ -31,6 +31,7 @@ enum FailureKind: Int, CaseIterable {
         case .upstreamConnectError, .upstreamReset: 502
         case .noReadyGroup, .queueTimeout, .overloaded: 503
         case .upstreamTimeout, .deadlineExceeded: 504
+        case .callIdle: 408
         }
     }
 
@@ -51,7 +52,7 @@ enum FailureKind: Int, CaseIterable {
         case .pinRefused: "7"
         case .bodyTooLarge, .queueFull, .saturated, .overloaded: "8"
         case .upstreamConnectError, .upstreamReset, .noReadyGroup, .queueTimeout: "14"
-        case .upstreamTimeout, .deadlineExceeded: "4"
+        case .upstreamTimeout, .deadlineExceeded, .callIdle: "4"
         }
     }
 
@@ -74,6 +75,7 @@ enum FailureKind: Int, CaseIterable {
         case .upstreamTimeout: "upstream_timeout"
         case .queueTimeout: "queue_timeout"
         case .deadlineExceeded: "deadline_exceeded"
+        case .callIdle: "request_timeout"
         }
     }
 
@@ -95,6 +97,7 @@ enum FailureKind: Int, CaseIterable {
         case .upstreamTimeout: "The backend did not answer in time."
         case .queueTimeout: "No backend had room for this request in time."
         case .deadlineExceeded: "The deadline of the call has passed."
+        case .callIdle: "Nothing has moved on the call for too long."
         }
     }
 
@@ -126,6 +129,7 @@ enum FailureKind: Int, CaseIterable {
         case .invalidRequest, .modelNotFound, .bodyTooLarge, .queueFull, .saturated, .notFound, .methodNotAllowed, .expectationFailed,
             .overloaded, .pinRefused:
             .rejected
+        case .callIdle: .idle
         }
     }
 }

@@ -65,14 +65,28 @@ public final class ProxyWorker: DownstreamApplication {
     public override func handshakeFailed(_ failure: TLSHandshakeFailure) { metrics.tlsHandshakeFailed(failure.rawValue) }
 
     public override func requestRefused(status: Int, client: SocketAddress) {
-        let series = metrics.series(SeriesKey(model: LabelTable.other, group: LabelTable.other))
-        metrics.requestStarted(series)
-        metrics.requestFinished(series, status: status, outcome: .rejected, durationNanoseconds: 0)
-        guard let accessLog else { return }
         var record = AccessRecord()
-        record.wallClockNanoseconds = loop.wallClock()
         record.status = status
         record.outcome = .rejected
+        count(&record, client: client)
+    }
+
+    public override func streamRefused(_ request: RequestHead, client: SocketAddress) {
+        var record = AccessRecord()
+        record.method = request.methodBytes
+        record.path = request.path
+        record.protocolName = request.isGRPC ? "gRPC" : "HTTP/2"
+        record.outcome = .streamRefused
+        count(&record, client: client)
+    }
+
+    /// What no exchange was made of.
+    private func count(_ record: inout AccessRecord, client: SocketAddress) {
+        let series = metrics.series(SeriesKey(model: LabelTable.other, group: LabelTable.other))
+        metrics.requestStarted(series)
+        metrics.requestFinished(series, status: record.status, outcome: record.outcome, durationNanoseconds: 0)
+        guard let accessLog else { return }
+        record.wallClockNanoseconds = loop.wallClock()
         var client = client.host
         client.withUTF8 { client in
             record.client = UnsafeRawBufferPointer(client)

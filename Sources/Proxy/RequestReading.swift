@@ -37,7 +37,7 @@ public struct RequestReading: Sendable {
     /// What the choice needs to know, but for the protocol. Its buffers are the probe's and live until its next request.
     public func routingRequest(_ probe: RequestProbe, _ headers: HeaderBlock) -> RoutingRequest {
         var request = RoutingRequest(
-            model: probe.model, prefixHashes: probe.prefixHashes, chunkBytes: 256, promptBytes: probe.promptBytes,
+            model: probe.model, prefixHashes: probe.prefixHashes, chunkBytes: RequestProbe.chunkBytes, promptBytes: probe.promptBytes,
             maxOutputTokens: probe.maxTokens, isStreamed: probe.stream)
         if headers.has(.wantedTTFT) { request.wantedTTFTSeconds = Self.seconds(headers.value(.wantedTTFT)) }
         if headers.has(.wantedTPOT) { request.wantedTPOTSeconds = Self.seconds(headers.value(.wantedTPOT)) }

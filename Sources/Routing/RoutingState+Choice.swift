@@ -1,7 +1,7 @@
 import Glibc
 
 extension RoutingState {
-    /// Chunks of a prompt that are looked at; 8,192 chunks of 256 bytes are about half a million tokens.
+    /// Chunks of a prompt that are looked at; 8,192 chunks of 512 bytes are about a million tokens.
     static var longestPath: Int { 8_192 }
 
     /// Chooses a group and books the request there. One critical section, so two requests never see the same gap.

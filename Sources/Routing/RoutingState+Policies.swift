@@ -53,8 +53,8 @@ extension RoutingState {
 
     // MARK: Hashing
 
-    /// Chunks that stand for a whole prompt in `consistent-hash`: 1 KiB at 256 bytes. Fewer, and one system prompt would be one key.
-    private static var hashedChunks: Int { 4 }
+    /// Chunks that stand for a whole prompt in `consistent-hash`: 1 KiB at 512 bytes. Fewer, and one system prompt would be one key.
+    private static var hashedChunks: Int { 2 }
 
     /// 0 for a prompt without a full chunk.
     private func beginning(of hashes: UnsafeBufferPointer<UInt64>) -> UInt64 {

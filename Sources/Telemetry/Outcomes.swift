@@ -13,6 +13,10 @@ public enum ExchangeOutcome: Int, CaseIterable, Sendable {
     case upstreamTimeout
     /// The engine ended its stream with an error event.
     case engineError
+    /// HTTP/2: refused unprocessed (REFUSED_STREAM), for the fields of the connection's open streams had no room for its own.
+    case streamRefused
+    /// A gRPC call on which nothing moved for too long.
+    case idle
 
     /// As in `outcome` of metrics and access log.
     public var label: StaticString {
@@ -26,6 +30,8 @@ public enum ExchangeOutcome: Int, CaseIterable, Sendable {
         case .upstreamReset: "upstream_reset"
         case .upstreamTimeout: "upstream_timeout"
         case .engineError: "engine_error"
+        case .streamRefused: "stream_refused"
+        case .idle: "idle"
         }
     }
 }

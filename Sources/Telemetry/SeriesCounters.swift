@@ -18,7 +18,7 @@ public struct SeriesCounters: Sendable {
     public internal(set) var timeToFirstToken = LatencyHistogram(scale: .request)
     public internal(set) var duration = LatencyHistogram(scale: .request)
     var statuses = InlineArray<16, StatusCount>(repeating: StatusCount(code: 0, count: 0))
-    var outcomes = InlineArray<9, UInt64>(repeating: 0)
+    var outcomes = InlineArray<11, UInt64>(repeating: 0)
 
     init() {}
 

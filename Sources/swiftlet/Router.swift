@@ -170,6 +170,7 @@ final class Router: Sendable {
         settings.transport.handshakeTimeoutNanoseconds = timeouts.tlsHandshakeNanoseconds
         settings.transport.requestHeadTimeoutNanoseconds = timeouts.requestHeaderNanoseconds
         settings.transport.requestBodyTimeoutNanoseconds = timeouts.requestBodyNanoseconds
+        settings.transport.callIdleTimeoutNanoseconds = timeouts.callIdleNanoseconds
         settings.transport.tunnelIdleTimeoutNanoseconds = timeouts.tunnelIdleNanoseconds
         settings.transport.downstreamIdleTimeoutNanoseconds = timeouts.downstreamIdleNanoseconds
         settings.transport.keepAliveTimeoutNanoseconds = timeouts.downstreamIdleNanoseconds

@@ -1,5 +1,6 @@
 import Glibc
 import Routing
+import Wire
 
 /// SplitMix64 (Steele et al., OOPSLA 2014), so that every run does the same.
 struct SeededGenerator: RandomNumberGenerator {
@@ -26,9 +27,9 @@ struct Scenario {
         case cold
     }
 
-    static let chunkBytes = 256
-    static let chunks = 128
-    private static let newChunks = 4
+    static let chunkBytes = RequestProbe.chunkBytes
+    static let chunks = (32 << 10) / chunkBytes
+    private static let newChunks = (1 << 10) / chunkBytes
     private static let mostConversations = 2_048
     /// In flight per group: half of a busy engine's batch.
     private static let inFlightPerGroup = 8

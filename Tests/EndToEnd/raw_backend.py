@@ -13,6 +13,8 @@ class RawConnection:
 
     def __init__(self, accepted):
         self.socket = accepted
+        # A short answer would wait until what came before it, a TLS ticket for one, is acknowledged; and a reset would take it away.
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
 
     def read_head(self):

@@ -9,6 +9,7 @@ import time
 import h2.events
 import pytest
 
+import admin
 import processes
 from frame_backend import FrameBackend
 from scripted_backend import PeerGone, answer_ok
@@ -118,37 +119,107 @@ def test_many_connections_that_do_not_read(bounded, upstream):
         assert response.complete and response.body == PATTERN
 
 
-def test_as_many_wide_windows_as_there_is_room_for(configured):
-    """Half a megabyte for them: two streams may send more, the third as much as before, until one of the two has ended."""
-    wide, begun, updates = (256 << 10) - (16 << 10), {}, {}
+#: By how much a window is widened.
+WIDE = (256 << 10) - (16 << 10)
+PART = 10_000
 
-    def answer(connection, event):
+
+class Parts:
+    """A HTTP/2 backend that begins each answer with more than half of a first window, and keeps what windows it is given."""
+
+    def __init__(self):
+        self.begun, self.updates = {}, {}
+
+    def __call__(self, connection, event):
         if isinstance(event, h2.events.RequestReceived):
-            begun[event.stream_id] = connection
+            self.begun[event.stream_id], self.updates[event.stream_id] = connection, []
             connection.h2.send_headers(event.stream_id, [(b":status", b"200")])
-            connection.h2.send_data(event.stream_id, bytes(10_000))
+            connection.h2.send_data(event.stream_id, bytes(PART))
         elif isinstance(event, h2.events.WindowUpdated) and event.stream_id:
-            updates[event.stream_id] = event.delta
+            self.updates[event.stream_id].append(event.delta)
 
-    program = configured("loops: 1\nlimits: {connection_buffer_bytes: 1MiB}\n", FrameBackend(answer))
-    with HTTP2Client(program.port) as client:
+    def ask(self, client):
+        """One more answer begins; returns its stream at the client, its stream here, and the window that this got."""
+        known = set(self.begun)
+        stream = client.request(target="/part", method="GET")
+        while len(client.responses[stream].body) < PART:
+            client.pump()
+        (here,) = set(self.begun) - known
+        wait_until(lambda: self.updates[here], what="a WINDOW_UPDATE")
+        return stream, here, self.updates[here][0]
 
-        def begin():
-            stream = client.request(target="/part", method="GET")
-            while len(client.responses[stream].body) < 10_000:
-                client.pump()
-            wait_until(lambda: len(updates) == len(begun), what="a WINDOW_UPDATE")
-            return stream
+    def act(self, here, *actions):
+        connection = self.begun[here]
+        with connection.lock:
+            for action in actions:
+                action(connection.h2)
+            connection.flush()
 
-        streams = [begin() for _ in range(3)]
-        assert list(updates.values()) == [wide, wide, 10_000]
-        first = min(begun)
-        with begun[first].lock:
-            begun[first].h2.end_stream(first)
-            begun[first].flush()
-        assert client.response(streams[0]).complete
-        begin()
-        assert list(updates.values())[3] == wide
+    def send_window(self, here):
+        """All that the router allows of that stream."""
+
+        def send(h2):
+            while (part := min(h2.local_flow_control_window(here), 16_384)) > 0:
+                h2.send_data(here, bytes(part))
+
+        self.act(here, lambda h2: h2.increment_flow_control_window(1), send)
+
+
+def test_as_many_wide_windows_as_there_is_room_for(configured):
+    """Half a megabyte for them: two clients' streams may send more, the third's as much as before, until one of the two has ended."""
+    backend = Parts()
+    program = configured("loops: 1\nlimits: {connection_buffer_bytes: 1MiB}\n", FrameBackend(backend))
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(HTTP2Client(program.port)) for _ in range(3)]
+        begun = [backend.ask(client) for client in clients]
+        assert [window for _, _, window in begun] == [WIDE, WIDE, PART]
+        stream, here, _ = begun[0]
+        backend.act(here, lambda h2: h2.end_stream(here))
+        assert clients[0].response(stream).complete
+        assert backend.ask(clients[2])[2] == WIDE
+
+
+def test_no_client_has_more_of_the_wide_windows_than_it_leaves(configured):
+    """A megabyte for them: one connection gets two, however many it wants, and two others get theirs."""
+    backend = Parts()
+    program = configured("loops: 1\nlimits: {connection_buffer_bytes: 2MiB}\n", FrameBackend(backend))
+    with HTTP2Client(program.port) as greedy, HTTP2Client(program.port) as second, HTTP2Client(program.port) as third:
+        assert [backend.ask(greedy)[2] for _ in range(6)] == [WIDE] * 2 + [PART] * 4
+        assert [backend.ask(second)[2], backend.ask(third)[2]] == [WIDE] * 2
+        assert backend.ask(second)[2] == PART
+
+
+def test_what_a_client_leaves_lying_is_no_reason_for_a_wide_window(configured):
+    """It is others' until the client has taken what it has; then its window is widened with that."""
+    backend = Parts()
+    lines = "loops: 1\nlimits: {connection_buffer_bytes: 2MiB, stream_buffer_bytes: 16KiB}\n"
+    program = configured(lines, FrameBackend(backend))
+    with contextlib.ExitStack() as stack:
+        lazy, *others = (stack.enter_context(HTTP2Client(program.port)) for _ in range(5))
+        (first, here, window), (second, there, other) = backend.ask(lazy), backend.ask(lazy)
+        assert (window, other) == (WIDE, WIDE)
+        assert [backend.ask(client)[2] for client in others[:3]] == [WIDE, WIDE, PART]
+        for stream in (here, there):
+            backend.send_window(stream)
+        # As soon as it is held, and no earlier.
+        wait_until(lambda: backend.ask(others[3])[2] == WIDE, what="a wide window")
+        before = len(backend.updates[here]) + len(backend.updates[there])
+        while len(lazy.responses[first].body) + len(lazy.responses[second].body) < 500_000:
+            lazy.pump()
+        wait_until(lambda: len(backend.updates[here]) + len(backend.updates[there]) > before, what="windows again")
+        assert max(backend.updates[here][1:] + backend.updates[there][1:]) > WIDE // 2
+
+
+def test_beginnings_of_heads_are_as_short_as_they_look(configured):
+    """A hundred clients have sent one byte each: they leave the room to others."""
+    backend = Parts()
+    program = configured("loops: 1\nlimits: {connection_buffer_bytes: 1MiB}\n", FrameBackend(backend), admin=True)
+    with contextlib.ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(HTTP1Client(program.port)).send(b"G")
+        wait_until(lambda: admin.sample(program, "swiftlet_downstream_connections_open") == 100, what="all connections")
+        with HTTP2Client(program.port) as client:
+            assert backend.ask(client)[2] == WIDE
 
 
 def test_a_slow_reader_outlives_one_that_has_stopped(configured, scripted):

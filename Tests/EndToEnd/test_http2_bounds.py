@@ -3,6 +3,7 @@
 import contextlib
 import select
 import socket
+import time
 
 import h2.events
 import pytest
@@ -40,6 +41,12 @@ def fields_of(size, target):
     return ((b"x-long", b"a" * (size - used)),)
 
 
+def outcomes(program):
+    samples = admin.metrics(program)["swiftlet_request_outcomes"].samples
+    names = {sample.labels["outcome"] for sample in samples}
+    return {name: sum(sample.value for sample in samples if sample.labels["outcome"] == name) for name in names}
+
+
 def read_until(client, condition):
     while not condition():
         client.pump()
@@ -56,7 +63,7 @@ def test_heads_of_open_streams_have_one_bound(serve, scripted, gate):
         await answer_ok(exchange)
 
     backend = scripted(script)
-    program = serve(backend, arguments=("--loops", "1"))
+    program = serve(backend, admin=True, arguments=("--loops", "1"))
 
     def get(size):
         return client.request(target="/held", method="GET", fields=fields_of(size, "/held"))
@@ -65,6 +72,7 @@ def test_heads_of_open_streams_have_one_bound(serve, scripted, gate):
         streams = [get(4_096) for _ in range(255)]
         refused = get(4_097)
         assert client.response(refused).reset_code == REFUSED_STREAM
+        wait_until(lambda: outcomes(program).get("stream_refused") == 1, what="its count")
         streams.append(get(4_096))
         wait_until(lambda: len(backend.requests) == 256, what="256 requests at the backend")
         gate.open()
@@ -72,6 +80,9 @@ def test_heads_of_open_streams_have_one_bound(serve, scripted, gate):
         # They are gone, and so is what they held.
         assert client.response(get(65_536)).status == 200
     assert len(backend.requests) == 257
+    (line,) = wait_until(lambda: [line for line in program.access_log() if line["outcome"] == "stream_refused"], what="its line")
+    assert (line["method"], line["path"], line["protocol"], line["status"], line["client"]) == ("GET", "/held", "HTTP/2", 0, "127.0.0.1")
+    assert set(outcomes(program)) == {"completed", "stream_refused"}
 
 
 def test_a_flood_of_heads_out_of_the_table(attacked):  # noqa: F811
@@ -150,7 +161,7 @@ def test_trailers_beyond_that_behind_an_answer_that_has_begun(serve, scripted):
 
 
 def test_a_call_without_a_message_is_given_up(configured):
-    """One that has sent a message may be silent for as long as it likes, as may one that the backend talks to."""
+    """One that has sent a message may be silent for longer, as may one that the backend talks to."""
 
     begun = set()
 
@@ -172,13 +183,55 @@ def test_a_call_without_a_message_is_given_up(configured):
         read_until(client, lambda: client.responses[told].status == 200)
         # The second one's term begins when the first one's is over: two terms for those above.
         for _ in range(2):
-            assert client.response(client.request(b"", "/any/Listens", fields=CALL, end=False)).reset_code == CANCEL
+            response = client.response(client.request(b"", "/any/Listens", fields=CALL, end=False))
+            assert (response.status, response.value(b"grpc-status"), response.complete) == (200, b"4", True)
         assert admin.sample(program, "swiftlet_requests_in_flight") == 2
         for stream in (spoken, told):
             client.connection.send_data(stream, MESSAGE, end_stream=True)
             client.flush()
             response = client.response(stream)
             assert response.complete and response.trailers == [(b"grpc-status", b"0")]
+
+
+def test_a_call_on_which_nothing_moves_is_ended(configured):
+    """Whether its answer has begun or not; one on which either side says something now and then goes on for many times as long."""
+    talking = {}
+
+    def answer(connection, event):
+        if isinstance(event, h2.events.RequestReceived):
+            path = dict(event.headers)[b":path"]
+            if path != b"/any/Listens":
+                connection.h2.send_headers(event.stream_id, [(b":status", b"200"), CALL[0]])
+            talking[path] = (connection, event.stream_id)
+        elif isinstance(event, h2.events.StreamReset):
+            resets.append(event.error_code)
+
+    resets = []
+    lines = "timeouts: {call_idle: 500ms}\nload_signals: {interval: 0s}\n"
+    program = configured(lines, FrameBackend(answer), arguments_after=("--loops", "1"), admin=True)
+    with HTTP2Client(program.port) as client:
+        asks, hears, listens, told = (
+            client.request(MESSAGE, f"/any/{name}", fields=CALL, end=False) for name in ("Asks", "Hears", "Listens", "Told")
+        )
+        wait_until(lambda: len(talking) == 4, what="all calls at the backend")
+        for _ in range(20):
+            client.connection.send_data(asks, MESSAGE)
+            client.flush()
+            connection, stream = talking[b"/any/Hears"]
+            with connection.lock:
+                connection.h2.send_data(stream, MESSAGE)
+                connection.flush()
+            time.sleep(0.1)
+        # Trailers alone, or behind what has begun; and nothing more is wanted of the client.
+        silent = client.response(listens)
+        assert (silent.status, silent.value(b"grpc-status"), silent.complete) == (200, b"4", True)
+        broken = client.response(told)
+        assert (b"grpc-status", b"4") in broken.trailers
+        wait_until(lambda: resets == [CANCEL, CANCEL], what="the backend to be told")
+        assert outcomes(program) == {"idle": 2}
+        for stream in (asks, hears):
+            assert client.responses[stream].reset_code is None and not client.responses[stream].complete
+            client.reset(stream)
 
 
 # What is refused or answered here ------------------------------------------------------------------------------------

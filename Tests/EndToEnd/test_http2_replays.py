@@ -11,6 +11,7 @@ import pytest
 import admin
 import processes
 from frame_backend import FrameBackend
+from scripted_backend import answer_ok
 from test_http2_upstream import LimitedBackend, answer
 from waiting import wait_until
 from wire_clients import HTTP1Client, HTTP2Client, ask
@@ -187,17 +188,19 @@ def test_a_body_that_is_refused_in_its_middle(serve, protocol):
     assert len(refused) < len(body) and taken == body
 
 
-def test_a_body_for_which_there_is_no_room_is_only_forwarded(configured):
+def test_a_body_for_which_there_is_no_room_is_only_forwarded(configured, scripted, gate):
     """What is kept for another try counts as all bodies do; that there is no room for it refuses nobody."""
-    backend = LimitedBackend(100)
+
+    async def script(exchange):
+        if exchange.request.body.startswith(b"a"):
+            await gate.wait()
+        await answer_ok(exchange)
+
+    backend = scripted(script)
     program = configured("loops: 1\nlimits: {body_bytes: 64KiB, buffered_body_bytes: 64KiB}\n", backend)
     with HTTP1Client(program.port) as first:
         first.request(target=UPLOAD, body=b"a" * 40_000, fields=FORM)
-        wait_until(lambda: backend.open, what="the first body")
-        backend.holds, held = False, backend.open
-        backend.open = []
+        wait_until(lambda: backend.requests, what="the first body")
         assert ask(program.port, b"b" * 40_000, UPLOAD, fields=FORM).status == 200
-        backend.open = held
-        with held[0][0].lock:
-            backend.release()
+        gate.open()
         assert first.response().status == 200

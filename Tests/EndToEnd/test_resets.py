@@ -2,12 +2,14 @@
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 
 import pytest
 
 import admin
+import pki
 import processes
 from raw_backend import RawBackend
 from scripted_backend import ScriptedBackend, answer_ok, answer_stream
@@ -212,7 +214,8 @@ def test_answers_of_a_crowd_that_resets(serve, scripted):
 
 @pytest.mark.parametrize("answers", [True, False], ids=["early answer", "no answer"])
 @pytest.mark.parametrize("protocol", ["http1", "http2"])
-def test_a_backend_resets_in_a_large_upload(serve, protocol, answers):
+@pytest.mark.parametrize("secured", [False, True], ids=["plain", "TLS"])
+def test_a_backend_resets_in_a_large_upload(configured, tmp_path, protocol, answers, secured):
     """The answer that it gave before is the client's, whichever of write and read finds the reset first; without one there is a 502."""
 
     def script(connection, head):
@@ -221,8 +224,12 @@ def test_a_backend_resets_in_a_large_upload(serve, protocol, answers):
             connection.answer(b"enough")
         connection.reset()
 
-    backend = RawBackend(script)
-    program = serve(backend)
+    authority = pki.Authority(tmp_path)
+    identity = authority.issue("backend", "IP:127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(identity.certificate, identity.key)
+    backend = RawBackend(script, tls=context if secured else None)
+    program = configured(f"upstream_tls: {{ca_file: {authority.file}}}\nload_signals: {{interval: 0s}}\n", backend)
     body = b"a" * 4_000_000
     for _ in range(8):
         if protocol == "http1":

@@ -5,11 +5,13 @@ import socket
 import threading
 import time
 
+import h2.events
 import hpack
 import pytest
 
 import admin
-from test_attacks_http2 import CONTINUATION, END_HEADERS, END_STREAM, HEADERS, POST, PREFACE, SETTINGS, frame
+from frame_backend import FrameBackend
+from test_attacks_http2 import CANCEL, CONTINUATION, END_HEADERS, END_STREAM, HEADERS, POST, PREFACE, SETTINGS, frame
 from waiting import wait_until
 from wire_clients import HTTP1Client, HTTP2Client, assert_openai_error
 
@@ -54,8 +56,9 @@ def test_a_body_that_drips_is_refused(configured, scripted, framing):
     wait_until(lambda: admin.sample(program, "swiftlet_requests_in_flight") == 0, what="the end of the request")
 
 
-def test_a_stream_that_drips_is_reset_and_others_go_on(configured, scripted):
-    program = configured(LIMITS % (400, 500), scripted())
+def test_a_stream_that_drips_is_refused_and_others_go_on(configured, scripted):
+    """It is told why, and that the rest of its body is not wanted."""
+    program = configured(LIMITS % (400, 500), scripted(), admin=True)
     with HTTP2Client(program.port) as client:
         slow = client.request(b"{", end=False)
 
@@ -64,7 +67,63 @@ def test_a_stream_that_drips_is_reset_and_others_go_on(configured, scripted):
             client.flush()
             assert client.response(client.request(body={})).status == 200
 
-        drip(send, lambda: client.responses[slow].reset_code is not None)
+        drip(send, lambda: client.responses[slow].complete or client.responses[slow].reset_code is not None)
+        assert_openai_error(client.responses[slow], 408)
+        while client.responses[slow].reset_code is None:
+            client.pump()
+        assert client.responses[slow].reset_code == 0  # NO_ERROR
+    wait_until(lambda: admin.sample(program, "swiftlet_requests_in_flight") == 0, what="the end of the request")
+
+
+def test_a_stream_that_drips_into_an_answer_is_reset(configured):
+    """What has begun cannot be called off with another answer."""
+
+    def answer(connection, event):
+        if isinstance(event, h2.events.RequestReceived):
+            connection.h2.send_headers(event.stream_id, [(b":status", b"200")])
+            connection.h2.send_data(event.stream_id, b"begun")
+
+    program = configured("timeouts: {request_body: 300ms, downstream_idle: 300ms}\n", FrameBackend(answer))
+    with HTTP2Client(program.port) as client:
+        stream = client.request(b"x", fields=((b"content-type", b"text/plain"),), end=False)
+        response = client.response(stream)
+        assert (response.status, response.body, response.complete, response.reset_code) == (200, b"begun", False, CANCEL)
+
+
+def test_trailers_that_we_hold_back_are_not_slow(configured):
+    """A backend's only stream is taken, and the end of a chunked upload comes while what is kept of it is enough: for three terms."""
+    streams, trailers = [], []
+
+    def answer(connection, event):
+        if isinstance(event, h2.events.RequestReceived):
+            streams.append((connection, event.stream_id))
+        elif isinstance(event, h2.events.DataReceived):
+            connection.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        elif isinstance(event, h2.events.TrailersReceived):
+            trailers.extend(event.headers)
+        elif isinstance(event, h2.events.StreamEnded) and len(streams) > 1:
+            connection.h2.send_headers(event.stream_id, [(b":status", b"200")], end_stream=True)
+
+    lines = (
+        "loops: 1\nlimits: {stream_buffer_bytes: 16KiB, http2_upstream_connections: 1}\n"
+        "timeouts: {request_body: 400ms, stream_queue: 60s}\nload_signals: {interval: 0s}\n"
+    )
+    program = configured(lines, FrameBackend(answer, stream_limit=1), admin=True)
+    with HTTP2Client(program.port) as first, HTTP1Client(program.port) as client:
+        first.request(target="/first", method="GET")
+        wait_until(lambda: streams, what="the first request")
+        client.send(CHUNKED.replace(b"application/json", b"text/plain") + b"1\r\nx\r\n")
+        wait_until(lambda: sum(admin.in_flight(program)) == 2, what="the upload to wait")
+        client.send(b"%x\r\n%s\r\n0\r\nX-Sum: 1\r\n\r\n" % (20_000, b"y" * 20_000))
+        began = time.monotonic()
+        while time.monotonic() - began < 1.2:
+            assert not has_answer(client)
+        connection, stream = streams[0]
+        with connection.lock:
+            connection.h2.send_headers(stream, [(b":status", b"200")], end_stream=True)
+            connection.flush()
+        assert client.response().status == 200
+    assert trailers == [(b"x-sum", b"1")]
 
 
 @pytest.mark.parametrize("rate", [500, 0], ids=["fast enough", "any pace will do"])

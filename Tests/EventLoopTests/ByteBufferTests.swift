@@ -154,6 +154,34 @@ struct SeededGenerator: RandomNumberGenerator {
         #expect(pool.lentBytes == 0)
     }
 
+    @Test func whatIsKeptTakesHardlyMoreThanItsLength() {
+        let pool = ChunkPool()
+        let bytes = [UInt8](repeating: 5, count: ChunkPool.chunkBytes + 1)
+        let lengths = [(1, 512), (512, 512), (513, 1_024), (8_192, 8_192), (8_193, 16_384), (16_384, 16_384), (16_385, 32_768)]
+        for (count, capacity) in lengths {
+            var buffer = ByteBuffer(pool: pool)
+            bytes.withUnsafeBytes { buffer.keep(UnsafeRawBufferPointer(rebasing: $0[..<count])) }
+            #expect(buffer.count == count && pool.lentBytes == capacity, "\(count) bytes")
+            // It grows as any other.
+            bytes.withUnsafeBytes { buffer.append($0) }
+            #expect(Array(buffer.readable) == [UInt8](repeating: 5, count: count + bytes.count))
+            buffer.removeAll()
+            #expect(pool.lentBytes == 0)
+        }
+        var buffer = ByteBuffer(pool: pool)
+        buffer.keep(UnsafeRawBufferPointer(start: nil, count: 0))
+        #expect(buffer.isEmpty && pool.lentBytes == 0)
+    }
+
+    @Test func shortChunksAreUsedAgainUpToTheirBound() {
+        let pool = ChunkPool()
+        let taken = (0...ChunkPool.keptShortChunks).map { _ in pool.take(512) }
+        for chunk in taken { pool.give(chunk, capacity: 512) }
+        #expect(pool.take(512) == taken[ChunkPool.keptShortChunks - 1])
+        #expect(pool.lentBytes == 512)
+        pool.give(taken[ChunkPool.keptShortChunks - 1], capacity: 512)
+    }
+
     @Test func aQueueThatIsReadAsFastAsItIsWrittenStaysInItsChunk() {
         var buffer = ByteBuffer(pool: ChunkPool())
         let piece = [UInt8](repeating: 7, count: 1_000)

@@ -55,6 +55,10 @@ private func written(_ snapshot: MetricsSnapshot) throws -> PrometheusParser {
         return (metrics, series)
     }
 
+    @Test func everyOutcomeHasACounter() {
+        #expect(SeriesCounters().outcomes.count == ExchangeOutcome.allCases.count)
+    }
+
     @Test func aRequestIsCountedFromStartToEnd() throws {
         let (metrics, series) = loop("m", "g")
         metrics.requestStarted(series)
