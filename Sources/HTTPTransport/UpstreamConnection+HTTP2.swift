@@ -124,7 +124,10 @@ extension UpstreamConnection {
             failure = .connectFailed
             return close()
         }
-        guard !http2.streams.isEmpty else { return close() }
+        guard !http2.streams.isEmpty else {
+            // A backend may allow none for a while, and whoever waits for a stream waits for one here.
+            return pool.hasWaitingRequests ? setDeadline(loop.now &+ limits.upstreamIdleTimeoutNanoseconds) : close()
+        }
         let now = loop.now
         let (nextSilent, lastMove) = http2.endSilentStreams(after: limits.upstreamSilenceTimeoutNanoseconds)
         guard !isClosed else { return }

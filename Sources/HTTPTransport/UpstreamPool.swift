@@ -66,6 +66,7 @@ public final class UpstreamPool {
     }
 
     public var openConnections: Int { open.count }
+    var hasWaitingRequests: Bool { !waiting.isEmpty }
 
     /// Sends `request` for `exchange` over a kept connection or a new one; what becomes of it the exchange is told.
     /// `freshConnection`: one that was kept has just failed. Over HTTP/1.1 none of the others is used; over HTTP/2, where they may be in the
