@@ -8,6 +8,8 @@ private struct ExplanationJSON: Encodable {
         var chosen: Bool
         var obstacle: String?
         var cachedTokens: Int
+        /// Of `cachedTokens`, what other routers are expected to have placed there.
+        var othersTokens: Int
         var timeToFirstTokenSeconds: Double
         /// Every term of the cost, see `CostTerms`; `total` is what `least-cost` compares.
         var seconds: [String: Double]
@@ -35,7 +37,7 @@ private struct ExplanationJSON: Encodable {
         groups = explanation.groups.map { group in
             Group(
                 name: group.name, chosen: group.isChosen, obstacle: group.obstacle?.rawValue, cachedTokens: group.cachedTokens,
-                timeToFirstTokenSeconds: group.terms.timeToFirstToken,
+                othersTokens: group.othersTokens, timeToFirstTokenSeconds: group.terms.timeToFirstToken,
                 seconds: Dictionary(group.terms.named, uniquingKeysWith: { first, _ in first }))
         }
     }

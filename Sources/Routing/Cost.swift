@@ -98,6 +98,8 @@ struct CostInputs {
     /// Leading chunks of the prompt that some group holds, and the requests in flight with all of them on each such group.
     var deepest = 0
     var sharers = 0.0
+    /// Whether `GroupLoad.othersShare` counts, see `OthersHits`.
+    var followsOrder = false
 
     /// Steepness of `lateness`.
     static let latenessWeight = 4.0
@@ -105,6 +107,13 @@ struct CostInputs {
     /// Prompt tokens that `depth` matched chunks save on this group; the last block is always computed anew.
     @inline(__always)
     func cachedTokens(on group: borrowing GroupLoad, depth: Int) -> Double {
+        let own = ownCachedTokens(on: group, depth: depth)
+        return followsOrder ? own + group.othersShare * (promptTokens - leastRequestTokens - own) : own
+    }
+
+    /// The part of it that we know of.
+    @inline(__always)
+    func ownCachedTokens(on group: borrowing GroupLoad, depth: Int) -> Double {
         min(Double(depth) * tokensPerChunk, promptTokens - leastRequestTokens) * group.hitYield
     }
 

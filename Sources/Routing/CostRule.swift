@@ -36,6 +36,11 @@ public struct CostRule: Sendable, Equatable {
     /// Share of the prefill within which costs count as equal.
     public var band = 0.05
 
+    /// What the first group in the order that replicas share is presumed to hold of a prompt, times the share of the load that is others'. With
+    /// nothing presumed the order never forms, and each prefix is computed wherever a replica first saw a gap; with less than half it
+    /// forms slowly.
+    public var othersFirst = 0.8
+
     public init() {}
 
     private static let fields: [(String, any WritableKeyPath<CostRule, Double> & Sendable)] = [
@@ -44,6 +49,7 @@ public struct CostRule: Sendable, Equatable {
         ("stall", \.stall), ("slowdown", \.slowdown), ("queueBehind", \.queueBehind), ("eviction", \.eviction),
         ("growthPerSequence", \.growthPerSequence), ("growthAtFullCache", \.growthAtFullCache),
         ("mostBehind", \.mostBehind), ("leastHorizon", \.leastHorizon), ("horizon", \.horizon), ("band", \.band),
+        ("othersFirst", \.othersFirst),
     ]
 
     public static var names: [String] { fields.map(\.0) }

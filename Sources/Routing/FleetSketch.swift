@@ -180,8 +180,15 @@ extension RoutingState {
         // What `least-cost` levels, and what the sketch leaves out.
         let prefill = fleet.perToken(of: slots[cheapest]) * Float(prefillFit.slope * promptTokens)
         let limit = estimate + Float(Self.learnedNoiseShare) * prefill + Float(Self.learnedNoiseSeconds)
-        let key = hashes.isEmpty ? mix64(sequence) : hashes[min(Int(index.matchFloor), hashes.count - 1)]
-        let first = Int(truncatingIfNeeded: mix64(key).multipliedFullWidth(by: UInt64(slots.count)).high)
+        let followsOrder = othersHits.areExpected && !hashes.isEmpty
+        let depth = followsOrder ? index.commonDepth(hashes) : Int(index.matchFloor)
+        let key = hashes.isEmpty ? mix64(sequence) : hashes[min(depth, hashes.count - 1)]
+        let start = mix64(key)
+        var first = Int(truncatingIfNeeded: start.multipliedFullWidth(by: UInt64(slots.count)).high)
+        if followsOrder {
+            first = firstPosition(slots, behind: start)
+            admitInOrder(slots, from: first, filter, to: &count)
+        }
         admitCheap(slots, first..<slots.count, limit: limit, filter, to: &count)
         admitCheap(slots, 0..<first, limit: limit, filter, to: &count)
         let servesAll = slots.count == order.count
@@ -211,6 +218,30 @@ extension RoutingState {
         fleet.candidateOf[slot] = sequence
         candidates[count] = slot
         count += 1
+    }
+
+    /// The position of the first group whose name's hash is not below `start`, in a pool that is sorted by them; else 0.
+    private func firstPosition(_ slots: ContiguousArray<UInt32>, behind start: UInt64) -> Int {
+        var low = 0
+        var high = slots.count
+        while low < high {
+            let middle = (low + high) / 2
+            if loads[slots[middle]].identity < start { low = middle + 1 } else { high = middle }
+        }
+        return low < slots.count ? low : 0
+    }
+
+    /// Admits the first three free groups from that position on: the first in the order, see `orderCandidates`.
+    private mutating func admitInOrder(_ slots: ContiguousArray<UInt32>, from first: Int, _ filter: Filter, to count: inout Int) {
+        var position = first
+        var found = 0
+        for _ in 0..<slots.count where found < 3 {
+            if fleet.perToken(of: slots[position]) < .infinity {
+                admit(slots[position], filter, to: &count)
+                found += 1
+            }
+            position = position + 1 < slots.count ? position + 1 : 0
+        }
     }
 
     /// Admits those at these positions whose estimate is within `limit`, until there are enough candidates.

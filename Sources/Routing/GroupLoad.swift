@@ -70,6 +70,10 @@ struct GroupLoad: BitwiseCopyable {
     /// The newest holder stamp whose prompt is known to be prefilled; what was inserted later may still be computed.
     var prefilledStamp: UInt32
 
+    /// Of the request being decided: the group's rank in its order, and the share beyond our own match that others are expected to have
+    /// brought, see `OthersHits`; as last worked out.
+    var othersShare = 0.0
+    var orderRank: UInt8 = 0
     /// What a request pays for the way there and back, see `Locality`.
     var distanceSeconds = 0.0
     /// How much longer prefill takes there while it is cold, as a share; and when that ends, 0 once it has.
@@ -120,9 +124,9 @@ extension GroupLoad {
         return tokensInUse - activeOutputTokens + min(generatedTokens + elapsed / tokenSeconds, activeOutputTokens)
     }
 
-    /// Blocks that its shadow LRU may hold.
-    func shadowBlocks(tokensPerChunk: Double) -> UInt32 {
-        let blocks = kvCapacityTokens * shadowScale / max(tokensPerChunk, 1e-3)
+    /// Blocks that its shadow LRU may hold: what others bring takes the engine's room alike, by their share of the load.
+    func shadowBlocks(tokensPerChunk: Double, ownShare: Double) -> UInt32 {
+        let blocks = kvCapacityTokens * shadowScale * ownShare / max(tokensPerChunk, 1e-3)
         return UInt32(min(max(blocks, 1), Double(UInt32.max >> 1)))
     }
 }

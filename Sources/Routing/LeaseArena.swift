@@ -20,6 +20,10 @@ struct Booking: BitwiseCopyable {
     var presumedPrefilledAt: UInt64
     /// Whether its first token will tell of prefill alone, see `RoutingState.quietShare`.
     var isQuiet: Bool
+    /// The group's rank in the prompt's order, or `OthersHits.unranked`.
+    var rank: UInt8
+    /// Whether so much of `uncachedTokens` is an expectation that only the answer's usage will tell what was prefilled.
+    var awaitsUsage: Bool
     var firstTokenAt: UInt64 = 0
     /// Its share of `GroupLoad.decodesSince`.
     var decodesSince: UInt64 = 0

@@ -81,6 +81,13 @@ extension PrefixIndex {
         return found
     }
 
+    /// How many leading chunks of the last matched prompt more than half of the holders have, and at least two.
+    func commonDepth(_ hashes: UnsafeBufferPointer<UInt64>) -> Int {
+        let most = UInt16(max(liveHolders / 2, 1))
+        guard matchDeepest > 0, isHeld(hashes[0], byMoreThan: most) else { return 0 }
+        return deepest(hashes, from: 1, to: matchDeepest, withMoreHoldersThan: most)
+    }
+
     /// Depth of the deepest chunk that anybody holds.
     private mutating func deepestHeld(_ hashes: UnsafeBufferPointer<UInt64>) -> Int {
         if hashes.isEmpty || head(of: hashes[0]) == 0 { return 0 }
@@ -96,7 +103,7 @@ extension PrefixIndex {
     /// The deepest level from `known`, which more than `count` holders reach, up to `end`. Every probe of a large table waits for memory,
     /// first for the bucket and then for the block; so instead of bisecting one probe at a time the range is cut at several places whose
     /// memory is fetched together.
-    private mutating func deepest(
+    private func deepest(
         _ hashes: UnsafeBufferPointer<UInt64>, from known: Int, to end: Int, withMoreHoldersThan count: UInt16
     ) -> Int {
         var low = known

@@ -8,6 +8,10 @@ extension RoutingState {
     /// whose steps they share and of waits for memory, and a fleet that learns from them takes its busy groups for slow ones.
     private static var quietShare: Double { 0.25 }
 
+    /// Tokens that others are presumed to have brought, as a share of those to prefill, above which a time to first token says nothing of the
+    /// rate before it is known how many there were.
+    private static var presumedShare: Double { 0.1 }
+
     /// Charges the chosen group with the request.
     mutating func book(
         _ request: borrowing RoutingRequest, hashes: UnsafeBufferPointer<UInt64>, inputs: CostInputs, slot: UInt32,
@@ -19,12 +23,15 @@ extension RoutingState {
         var matchIsPrefilled = false
         if !hashes.isEmpty {
             depth = index.depth(of: holder)
-            insertion = index.insert(hashes, holder: holder, quota: loads[slot].shadowBlocks(tokensPerChunk: inputs.tokensPerChunk))
+            insertion = index.insert(
+                hashes, holder: holder,
+                quota: loads[slot].shadowBlocks(tokensPerChunk: inputs.tokensPerChunk, ownShare: 1 - othersHits.loadShare))
             matchIsPrefilled = depth > 0 && Int32(bitPattern: loads[slot].prefilledStamp &- insertion.matchStamp) >= 0
         }
         self.index.retain(insertion)
         let cached = inputs.cachedTokens(on: loads[slot], depth: depth).rounded()
         let uncached = (inputs.promptTokens - cached).rounded()
+        let presumed = cached - inputs.ownCachedTokens(on: loads[slot], depth: depth)
         let output = inputs.outputTokens.rounded()
         let terms = inputs.terms(on: loads[slot], depth: depth)
         let ttft = terms.timeToFirstToken
@@ -38,6 +45,8 @@ extension RoutingState {
             matchIsPrefilled: matchIsPrefilled, olderUnstreamed: 0, newerUnstreamed: 0, sequence: sequence, bookedAt: now,
             presumedPrefilledAt: now &+ UInt64(min(2 * (ttft + terms.memoryWait), 3_600) * 1e9),
             isQuiet: loads[slot].tokensInUse + uncached + output <= Self.quietShare * loads[slot].kvCapacityTokens,
+            rank: inputs.followsOrder ? loads[slot].orderRank : othersHits.areExpected ? OthersHits.orderless : OthersHits.unranked,
+            awaitsUsage: presumed > Self.presumedShare * uncached,
             activeTokens: active, uncachedTokens: uncached, outputTokens: output,
             queuedTokensAtBooking: loads[slot].tokensAhead, promptBytes: Double(max(request.promptBytes, 0)),
             matchedBytes: Double(min(max(depth &* request.chunkBytes, 0), max(request.promptBytes, 0))), insertion: insertion)
@@ -89,7 +98,7 @@ extension RoutingState {
         guard let slot = liveSlot(of: index) else { return }
         leases.bookings[index].firstTokenAt = now
         let booking = leases.bookings[index]
-        if booking.isStreamed && booking.promptBytes > 0 && booking.isQuiet {
+        if booking.isStreamed && booking.promptBytes > 0 && booking.isQuiet && !booking.awaitsUsage {
             let tokens = booking.queuedTokensAtBooking + booking.uncachedTokens
             learnPrefill(slot, tokens: tokens, seconds: now.seconds(since: booking.bookedAt))
         }

@@ -32,6 +32,7 @@ extension RoutingState {
         if policy.usesPrefixIndex { index.match(hashes) }
         let isPinned = request.pinnedGroup != nil
         let isWide = fleet.isKept && match.slots.count > Self.closeLook && !isPinned
+        followsOrder = false
         var eligible = (count: 0, areSaturated: false)
         if let name = request.pinnedGroup {
             eligible.count = collectPinned(name, among: match.slots, tried: tried)
@@ -44,6 +45,7 @@ extension RoutingState {
         }
         if eligible.count == 0 { return .failure(.noReadyGroup) }
 
+        if othersHits.areExpected { orderCandidates(eligible.count, isWide: isWide, hashes: hashes) }
         arrivals.observe(now: now)
         fadeOneDeviation(now: now)
         if match.adapter != 0 { priceAdapter(match.adapter, candidateCount: eligible.count) }
@@ -117,7 +119,8 @@ extension RoutingState {
             horizonSeconds: max(cost.leastHorizon, cost.horizon * Double(most - fewest) / max(arrivalRate, 1e-3)),
             prefillScale: prefillFit.slope,
             overheadSeconds: prefillFit.intercept, rule: cost, stepScale: exp(stepLogScale), reuseShare: reuseShare,
-            nowMicroseconds: now / 1_000, meanOutputTokens: outputTokensExpected, deepest: index.matchDeepest, sharers: index.sharers())
+            nowMicroseconds: now / 1_000, meanOutputTokens: outputTokensExpected, deepest: index.matchDeepest, sharers: index.sharers(),
+            followsOrder: followsOrder)
     }
 
     mutating func leastCost(
@@ -137,7 +140,8 @@ extension RoutingState {
         let group = candidates[best]
         let prefill = inputs.terms(on: loads[group], depth: index.depth(of: loads[group].holder)).prefill
         levelEquallyLoaded(count, with: best, within: Self.learnedNoiseShare * prefill + Self.learnedNoiseSeconds, adapter: inputs.adapter)
-        let slot = tieBreak(count, limit: costs[best] + cost.band * prefill, hashes: hashes)
+        let limit = costs[best] + cost.band * prefill
+        let slot = (followsOrder ? firstInOrder(count, limit: limit) : nil) ?? tieBreak(count, limit: limit, hashes: hashes)
         return (slot, reason(of: slot, deepest: deepest, hashes: hashes))
     }
 

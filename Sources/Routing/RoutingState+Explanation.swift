@@ -7,6 +7,8 @@ public struct Explanation: Sendable, Equatable {
         public var obstacle: GroupState.Obstacle?
         /// Prompt tokens that it is expected to find in its KV cache.
         public var cachedTokens: Int
+        /// Those of them that we did not place there, but other routers are expected to have.
+        public var othersTokens: Int
         public var terms: CostTerms
     }
 
@@ -24,6 +26,8 @@ extension RoutingState {
         // Everything that a decision changes besides its booking.
         let before = (sequence, randomState, arrivals, fadeCursor, horizonSeconds)
         defer { (sequence, randomState, arrivals, fadeCursor, horizonSeconds) = before }
+        // Groups that are no candidates are not given anew what others are expected to have brought.
+        for slot in order { loads[slot].othersShare = 0 }
         switch decide(request, tried: tried, now: now) {
         case .failure(let failure): return Explanation(policy: policy, outcome: .failure(failure))
         case .success(let choice):
@@ -37,10 +41,11 @@ extension RoutingState {
             explanation.groups = slots.compactMap { slot in
                 guard let description = records[Int(slot)]?.description else { return nil }
                 let depth = policy.usesPrefixIndex ? index.depth(of: loads[slot].holder) : 0
+                let cached = inputs.cachedTokens(on: loads[slot], depth: depth)
                 return Explanation.Group(
                     name: description.name, isChosen: slot == choice.slot,
                     obstacle: obstacle(loads[slot], isDescribedReady: description.isReady, now: now).0,
-                    cachedTokens: Int(inputs.cachedTokens(on: loads[slot], depth: depth)),
+                    cachedTokens: Int(cached), othersTokens: Int(cached - inputs.ownCachedTokens(on: loads[slot], depth: depth)),
                     terms: inputs.terms(on: loads[slot], depth: depth))
             }
             return explanation

@@ -28,6 +28,7 @@ extension RoutingState {
         take(seen.activeTokens, into: &others[slot].activeTokens, batchConstant)
         fleetOthers.observe(
             waiting: seen.waiting, running: seen.running, activeTokens: seen.activeTokens, groups: order.count, at: madeAt)
+        noteOthers()
         keepForPeople(report, slot: slot, at: madeAt)
         ageOthers(slot, now: now)
     }

@@ -90,6 +90,7 @@ extension RoutingState {
         let promptTokens = Double(min(usage.promptTokens, 1 << 30))
         tokensPerByteRatio.observe(numerator: min(promptTokens, booking.promptBytes * 4), denominator: booking.promptBytes)
         if let cached = usage.cachedTokens {
+            learnDeferredPrefill(slot, cachedTokens: Double(min(max(cached, 0), 1 << 30)), promptTokens: promptTokens, booking: booking)
             correctShadow(slot, cachedTokens: Double(min(max(cached, 0), 1 << 30)), promptTokens: promptTokens, booking: booking)
         }
     }
@@ -103,11 +104,20 @@ extension RoutingState {
         leases.bookings[index].taughtLength = length
     }
 
+    /// Learns the prefill rate from a request of which it was not known at its first token how much there was to prefill.
+    private mutating func learnDeferredPrefill(_ slot: UInt32, cachedTokens: Double, promptTokens: Double, booking: Booking) {
+        guard booking.awaitsUsage, booking.isQuiet, booking.isStreamed, booking.firstTokenAt > booking.bookedAt else { return }
+        let own = max(promptTokens - cachedTokens, leastRequestTokens)
+        learnPrefill(
+            slot, tokens: booking.queuedTokensAtBooking + own, seconds: booking.firstTokenAt.seconds(since: booking.bookedAt))
+    }
+
     /// The engine found another share of the prompt in its cache than the shadow promised.
     private mutating func correctShadow(_ slot: UInt32, cachedTokens: Double, promptTokens: Double, booking: Booking) {
         let predicted = promptTokens * booking.matchedBytes / booking.promptBytes
         // Engines count whole blocks and never the last one, and a ratio of tokens to bytes is no tokeniser.
         let slack = 64 + 0.05 * predicted
+        learnOthers(cachedTokens: cachedTokens, promptTokens: promptTokens, predicted: predicted, slack: slack, rank: booking.rank)
         if cachedTokens > predicted + slack { loads[slot].shadowScale = min(loads[slot].shadowScale * 1.01, 1) }
         // What was still being computed when this request was booked may miss for reasons that say nothing about eviction.
         guard booking.matchIsPrefilled, predicted > slack else { return }

@@ -47,6 +47,9 @@ struct RoutingState: ~Copyable {
     var fleetOthers = FleetOthers()
     var history: OwnLoadHistory
     var tracksOwnLoad = false
+    /// What replicas bring; and whether the request that is being decided has an order of groups that goes with it.
+    var othersHits = OthersHits()
+    var followsOrder = false
     /// Uncached prompt tokens of a request, on average: what one of others' is taken to have.
     var meanUncachedTokens = 1_024.0
 
