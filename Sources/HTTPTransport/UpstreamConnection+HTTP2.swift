@@ -159,6 +159,10 @@ final class UpstreamStream: HTTP2Stream {
     /// Unchecked: a connection ends its streams before it goes.
     private unowned(unsafe) let connection: UpstreamConnection
     private var responseTrailers: HeaderBlock?
+    /// What the trailers of the last answer came in, for those of the next; they may still wait to be sent to their client.
+    private var spareTrailers: HeaderBlock?
+    /// A block that has grown further is not kept.
+    private static let spareTrailersMaximum = 1 << 10
     private var headBytes = 0
     private var isInformational = false
     /// The connection had brought an answer before this stream was opened.
@@ -187,6 +191,16 @@ final class UpstreamStream: HTTP2Stream {
         exchange?.stream = nil
         exchange = nil
         responseTrailers = nil
+        if let spareTrailers, spareTrailers.byteCount > Self.spareTrailersMaximum { self.spareTrailers = nil }
+    }
+
+    private func beginTrailers() -> HeaderBlock {
+        let isFree = isKnownUniquelyReferenced(&spareTrailers)
+        let trailers = isFree ? spareTrailers ?? HeaderBlock() : HeaderBlock(byteCapacity: 128, fieldCapacity: 4)
+        trailers.removeAll()
+        spareTrailers = trailers
+        responseTrailers = trailers
+        return trailers
     }
 
     override func headerReceived(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> Bool {
@@ -199,9 +213,7 @@ final class UpstreamStream: HTTP2Stream {
 
     private func take(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer, into response: ResponseHead) -> Bool {
         if headComplete {
-            let trailers = responseTrailers ?? HeaderBlock(byteCapacity: 128, fieldCapacity: 4)
-            responseTrailers = trailers
-            trailers.append(name: name, value: value)
+            (responseTrailers ?? beginTrailers()).append(name: name, value: value)
         } else if name.equals(":status") {
             response.removeAll()
             response.status = value.decimalValue ?? 0

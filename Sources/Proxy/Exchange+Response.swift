@@ -15,6 +15,7 @@ extension Exchange {
     /// Passed on at once: it promises nothing that another backend could not keep.
     func upstreamInformed(_ response: ResponseHead) {
         removeConnectionFields(response.headers)
+        response.headers.remove(.contentLength)
         inform(status: response.status, headers: response.headers)
     }
 
@@ -62,6 +63,8 @@ extension Exchange {
         uncounted(attempt.response.headers).use { headers in
             removeConnectionFields(headers)
             headers.remove(.requestID)
+            // RFC 9110, 8.6: a 204 has none, nor has an informational answer.
+            if responseStatus == 204 { headers.remove(.contentLength) }
             headers.append("x-request-id", requestID, known: .requestID)
             if wantsExplanation { appendExplanation(to: headers) }
             // Not ended for a HEAD alone: the client's stream would close, and this exchange with it, before the backend's end is here.
@@ -138,8 +141,7 @@ extension Exchange {
         attempt = nil
         if let trailers {
             takeLoadMetrics(trailers)
-            removeConnectionFields(trailers)
-            trailers.removeFieldsForbiddenInTrailers()
+            cleanTrailers(trailers)
         }
         finish(trailers: trailers)
         let broke = isEventStream && scanner.errorSeen

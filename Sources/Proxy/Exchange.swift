@@ -266,9 +266,14 @@ final class Exchange: DownstreamExchange {
     }
 
     private func adoptTrailers() {
-        removeConnectionFields(request.trailers)
-        request.trailers.removeFieldsForbiddenInTrailers()
+        cleanTrailers(request.trailers)
         request.hasTrailers = request.trailers.count > 0
+    }
+
+    /// Drops what must not go on of trailing fields, in either direction.
+    func cleanTrailers(_ trailers: HeaderBlock) {
+        removeConnectionFields(trailers)
+        if isGRPC { trailers.removeFieldsForbiddenInTrailingMetadata() } else { trailers.removeFieldsForbiddenInTrailers() }
     }
 
     /// The request's trailing fields, to be sent behind its body.

@@ -6,7 +6,7 @@ import Telemetry
 import Wire
 
 /// `grpc.health.v1.Health` of the router itself (grpc/grpc, doc/health-checking.md): the empty service is the router, which serves
-/// when some group is ready; a model's name is a service too.
+/// when some group is ready; a model's name is a service too, and serves when some group that is ready has it.
 final class HealthService: EventHandler {
     private typealias Status = Grpc__Health__V1__HealthCheckResponse__ServingStatus
     private static let serving = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING
@@ -28,6 +28,8 @@ final class HealthService: EventHandler {
     private let table: RoutingTable
     private var watches: [Watch] = []
     private var isDraining = false
+    /// The table's count of changes when those who watch a model were told last.
+    private var changesTold: UInt64?
 
     init(loop: EventLoop, table: RoutingTable) {
         self.table = table
@@ -93,9 +95,18 @@ final class HealthService: EventHandler {
         }
     }
 
+    /// However many watch, the table's lock is taken once for each service that is watched, and for models only when something changed.
     override func deadlineReached() {
-        for index in watches.indices {
-            let status = status(of: watches[index].service) ?? Self.serviceUnknown
+        let changes = table.readinessChanges
+        let hasChanged = changes != changesTold
+        changesTold = changes
+        var states: [String: Status] = [:]
+        // From the end: a call that ends meanwhile leaves its place to one that has been told.
+        for index in watches.indices.reversed() where index < watches.count {
+            let service = watches[index].service
+            guard hasChanged || service.isEmpty else { continue }
+            let status = states[service] ?? status(of: service) ?? Self.serviceUnknown
+            states[service] = status
             guard status != watches[index].status else { continue }
             watches[index].status = status
             send(status, to: watches[index].exchange)
@@ -108,8 +119,7 @@ final class HealthService: EventHandler {
     /// Nil: no such service.
     private func status(of service: String) -> Status? {
         if service.isEmpty { return !isDraining && table.hasReadyGroup(now: loop.now) ? Self.serving : Self.notServing }
-        guard table.models().contains(service) else { return nil }
-        let isServed = table.groups(now: loop.now).contains { $0.isReady && ($0.models.isEmpty || $0.models.contains(service)) }
+        guard let isServed = table.isReady(model: service) else { return nil }
         return !isDraining && isServed ? Self.serving : Self.notServing
     }
 

@@ -92,6 +92,11 @@ extension RoutingState {
         return (nil, 0)
     }
 
+    func isReady(model: String) -> Bool? {
+        var model = model
+        return model.withUTF8 { catalog.slots(listing: UnsafeRawBufferPointer($0)) }.map { $0.contains { loads[$0].isReady } }
+    }
+
     func hasReadyGroup(excluding tried: TriedGroups, now: UInt64) -> Bool {
         order.contains {
             loads[$0].isReady && !loads[$0].isEjected(now: now) && !tried.contains(GroupID(slot: $0, generation: loads[$0].generation))

@@ -30,6 +30,11 @@ struct ModelCatalog {
 
         init(name: [UInt8]) { self.name = name }
 
+        func isNamed(_ model: UnsafeRawBufferPointer) -> Bool {
+            guard name.count == model.count, let bytes = model.baseAddress else { return false }
+            return name.withUnsafeBytes { name in name.baseAddress.map { memcmp($0, bytes, model.count) == 0 } ?? false }
+        }
+
         func findParent() {
             parent = parents.isEmpty ? nil : slots[..<listing.count].lazy.compactMap { self.parents[$0] }.first
         }
@@ -176,13 +181,16 @@ struct ModelCatalog {
 
     /// Slots of the groups that may serve the model; empty when every group is known not to.
     func match(_ model: UnsafeRawBufferPointer?) -> Match {
-        guard let model, let bytes = model.baseAddress, model.count > 0 else { return Match(slots: everyGroup) }
+        guard let model, model.count > 0 else { return Match(slots: everyGroup) }
         let hash = Self.hash(model)
-        guard let pool = pools[hash], pool.name.count == model.count else { return Match(slots: openGroups) }
-        let isSame = pool.name.withUnsafeBytes { name in
-            name.baseAddress.map { memcmp($0, bytes, model.count) == 0 } ?? false
-        }
-        return isSame ? Match(slots: pool.slots, adapter: pool.parent == nil ? 0 : hash) : Match(slots: openGroups)
+        guard let pool = pools[hash], pool.isNamed(model) else { return Match(slots: openGroups) }
+        return Match(slots: pool.slots, adapter: pool.parent == nil ? 0 : hash)
+    }
+
+    /// As `match`; nil for a name that no group lists.
+    func slots(listing model: UnsafeRawBufferPointer) -> ContiguousArray<UInt32>? {
+        guard let pool = pools[Self.hash(model)], pool.isNamed(model) else { return nil }
+        return pool.slots
     }
 
     /// Whether the group itself says that it serves the name.

@@ -128,7 +128,7 @@ extension RoutingState {
 
     /// Takes over what changed in the description and keeps what was learned, unless its prior changed.
     private mutating func describe(_ slot: UInt32, as group: GroupDescription) {
-        loads[slot].isReady = group.isReady && !drained.contains(group.name)
+        setReady(slot, group.isReady && !drained.contains(group.name))
         loads[slot].distanceSeconds = locality.seconds(to: group)
         loads[slot].speaksHTTP2 = group.leader.protocol == .http2
         defer { sketch(slot) }
@@ -168,9 +168,14 @@ extension RoutingState {
         } else {
             drained.remove(name)
         }
-        loads[slot].isReady = description.isReady && !isDrained
+        setReady(slot, description.isReady && !isDrained)
         sketch(slot)
         return true
+    }
+
+    private mutating func setReady(_ slot: UInt32, _ isReady: Bool) {
+        if loads[slot].isReady != isReady { readinessChanges &+= 1 }
+        loads[slot].isReady = isReady
     }
 
     mutating func updateKVCapacity(tokens: Int, of slot: UInt32) {
@@ -185,6 +190,7 @@ extension RoutingState {
     }
 
     private mutating func rebuildCatalog() {
+        readinessChanges &+= 1
         keepSketchIfWide()
         lastRank = 0
         for slot in order {
@@ -198,6 +204,7 @@ extension RoutingState {
     private mutating func updateCatalog(_ changes: CatalogChanges) {
         guard !changes.removed.isEmpty || !changes.served.isEmpty else { return }
         if isWide != fleet.isKept { return rebuildCatalog() }
+        readinessChanges &+= 1
         catalog.update(changes.served.map { listing($0) }, removing: changes.removed)
     }
 

@@ -34,6 +34,8 @@ struct RoutingState: ~Copyable {
     let placement: PlacementSettings
     /// Names of groups that an operator has taken out.
     var drained: Set<String> = []
+    /// Counts changes of who is ready, and of who serves what.
+    var readinessChanges: UInt64 = 0
     /// When the first groups came; nil: none yet.
     var firstGroupsAt: UInt64?
     /// Which adapters are in an engine's GPU slots, by slot of the group.

@@ -87,6 +87,12 @@ public final class RoutingTable: Sendable {
     /// Names of all models that some group lists, sorted.
     public func models() -> [String] { state.withLock { $0.catalog.names } }
 
+    /// Whether some group that serves the model is ready and not drained, whatever it has failed at lately; nil when none lists the name.
+    public func isReady(model: String) -> Bool? { state.withLock { $0.isReady(model: model) } }
+
+    /// Counts what may change an answer of `isReady(model:)`: as long as it stays, so do they.
+    public var readinessChanges: UInt64 { state.withLock { $0.readinessChanges } }
+
     /// Whether any group but these could take a request.
     public func hasReadyGroup(excluding tried: TriedGroups = .init(), now: UInt64) -> Bool {
         state.withLock { $0.hasReadyGroup(excluding: tried, now: now) }

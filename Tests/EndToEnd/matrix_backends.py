@@ -34,6 +34,8 @@ class Plan:
     request: Received = None
     begun: threading.Event = field(default_factory=threading.Event)
     gone: threading.Event = field(default_factory=threading.Event)
+    #: The client has the head: over HTTP/1.1 a reset waits for it, which throws away what has not been passed on.
+    told: threading.Event = field(default_factory=threading.Event)
 
     def cut(self, total=None):
         total = len(self.body) if total is None else total
@@ -75,6 +77,7 @@ async def http1_script(plans, exchange):
         await asyncio.sleep(0)
     plan.begun.set()
     if plan.way == "reset":
+        await asyncio.to_thread(plan.told.wait, 10)
         exchange.reset()
     elif plan.way == "stall":
         await exchange.peer_gone()

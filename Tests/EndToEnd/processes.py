@@ -154,12 +154,23 @@ class Program:
 
     def resident_bytes(self):
         """VmRSS from /proc, in bytes; nothing under a sanitizer, whose shadow and quarantine it would be."""
+        return self._memory("VmRSS")
+
+    def peak_bytes(self):
+        """The most that was resident since `forget_peak()`, in bytes; nothing under a sanitizer."""
+        return self._memory("VmHWM")
+
+    def forget_peak(self):
+        """What is resident now is the most from here on (proc(5), clear_refs)."""
+        pathlib.Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def _memory(self, key):
         if IS_SANITIZED:
             return 0
         for line in pathlib.Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
+            if line.startswith(f"{key}:"):
                 return int(line.split()[1]) * 1024
-        raise AssertionError("no VmRSS line")
+        raise AssertionError(f"no {key} line")
 
     def accepts_connections(self):
         try:

@@ -12,8 +12,10 @@ import subprocess
 
 import pytest
 
+import kserve
 import processes
-from wire_clients import HTTP2Client
+from test_http2_bounds import CALL
+from wire_clients import HTTP1Client, HTTP2Client
 
 HERE = pathlib.Path(__file__).parent
 BODY = (b'{"model":"stub-model","messages":[{"role":"user","content":"' + b"lorem ipsum " * 34 + b'"}],"max_tokens":%d%s}')
@@ -22,6 +24,8 @@ pytestmark = pytest.mark.skipif("release" not in processes.BINARY, reason="count
 
 #: What a timer, a table or a buffer that grows now and then may come to, for each request and for each event.
 SELDOM, SELDOM_OF_AN_EVENT = 0.2, 0.01
+#: The same for 16 KiB of a body, which a socket may bring in many pieces or few.
+SELDOM_OF_A_CHUNK = 0.03
 WAYS = [(client, upstream) for client in ("http1", "http2") for upstream in ("http", "h2c")]
 
 
@@ -123,6 +127,54 @@ def test_an_event_allocates_nothing(counted, fleet, client, upstream):
         libraries, own = (count / 200 for count in per_unit(read, act, 10, 20))
     print(f"{client} to {upstream}: {own} of an event, {libraries} of libraries")
     assert own <= SELDOM_OF_AN_EVENT and libraries <= SELDOM_OF_AN_EVENT
+
+
+@pytest.mark.parametrize("deadline", [(), ((b"grpc-timeout", b"5S"),)], ids=["no deadline", "deadline"])
+def test_a_call_allocates_nothing(counted, fleet, deadline):
+    router, read = counted(f"h2c://127.0.0.1:{fleet.port}")
+    message = kserve.infer_request("hello there").SerializeToString()
+    with HTTP2Client(router.port) as client:
+
+        def act(calls):
+            for _ in range(calls):
+                body = struct.pack(">BI", 0, len(message)) + message
+                number = client.request(body, "/inference.GRPCInferenceService/ModelInfer", fields=(*CALL, *deadline))
+                assert (b"grpc-status", b"0") in client.response(number).trailers
+                del client.responses[number]
+
+        libraries, own = per_unit(read, act, 300, 600)
+    print(f"gRPC: {own} of a call, {libraries} of libraries")
+    assert own <= SELDOM and libraries <= SELDOM
+
+
+@pytest.mark.parametrize("way", ["upload", "answer"])
+def test_a_chunk_allocates_nothing(counted, scripted, way):
+    chunks, piece = 200, bytes(16_384)
+
+    async def script(exchange):
+        if way == "upload":
+            assert len(exchange.request.body) == chunks * len(piece)
+            return await exchange.answer(200)
+        await exchange.head(200, [(b"content-type", b"text/plain"), (b"transfer-encoding", b"chunked")])
+        for _ in range(chunks):
+            await exchange.chunk(piece)
+        await exchange.last_chunk()
+
+    router, read = counted(scripted(script).url)
+    with HTTP1Client(router.port) as client:
+
+        def act(bodies):
+            for _ in range(bodies):
+                client.send(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Type: a/b\r\nTransfer-Encoding: chunked\r\n\r\n")
+                for _ in range(chunks if way == "upload" else 0):
+                    client.send(b"4000\r\n" + piece + b"\r\n")
+                client.send(b"0\r\n\r\n")
+                response = client.response()
+                assert response.status == 200 and (way == "upload" or len(response.body) == chunks * len(piece))
+
+        libraries, own = (count / chunks for count in per_unit(read, act, 3, 5))
+    print(f"{way}: {own} of a chunk, {libraries} of libraries")
+    assert own <= SELDOM_OF_A_CHUNK and libraries == 0
 
 
 @pytest.mark.parametrize("upstream", ["http", "h2c"])

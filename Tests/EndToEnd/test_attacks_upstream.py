@@ -59,6 +59,24 @@ def test_an_answer_that_breaks_the_rules_is_an_error(serve, raw, case):
         assert response.status == 502, response
 
 
+#: Twice the fields of a request's, and as many bytes; the status line and the line ends count.
+LARGEST = {
+    "fields": lambda more: b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n" + b"x: y\r\n" * (199 + more) + b"\r\n",
+    "bytes": lambda more: b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx: " + b"a" * (65_536 - 17 - 19 - 3 - 4 + more) + b"\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("shape", LARGEST)
+def test_the_largest_head_and_one_beyond_it(serve, raw, shape):
+    for more, status in ((0, 200), (1, 502)):
+        head = LARGEST[shape](more)
+        assert shape == "fields" or len(head) == 65_536 + more
+        program = serve(raw(liar(head + b"ok")))
+        with HTTP1Client(program.port) as client:
+            response = client.request(method="GET", target="/x").response()
+        assert (response.status, len(response.values(b"x"))) == (status, {"fields": 199, "bytes": 1}[shape] if not more else 0)
+
+
 @pytest.mark.parametrize("protocol", ["http1", "http2"])
 @pytest.mark.parametrize("size", [b"zz", b"-1", b"", b"0x2", b"2 2", b"ffffffffffffffffff", b"2\n"])
 def test_a_chunk_of_no_size_cuts_the_answer(serve, raw, size, protocol):

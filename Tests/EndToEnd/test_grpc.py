@@ -395,3 +395,34 @@ def test_killed_engine_is_replaced_for_calls_that_have_not_begun(start):
         wait_until(lambda: min(admin.in_flight(program)) >= 1, what="a call on each engine")
         engines[0].kill()
         assert [future.result().id for future in pending] == ["0", "1", "2", "3"]
+
+
+def answered(serve, trailers, fields=()):
+    """What a client gets of an answer with these trailing fields, and what the backend got of the call's own."""
+    seen = []
+
+    def script(connection, event):
+        if isinstance(event, h2.events.RequestReceived):
+            seen.append(dict(event.headers))
+        if isinstance(event, h2.events.StreamEnded):
+            connection.h2.send_headers(event.stream_id, [(b":status", b"200"), (b"content-type", b"application/grpc")])
+            connection.h2.send_data(event.stream_id, bytes(5))
+            connection.h2.send_headers(event.stream_id, trailers, end_stream=True)
+
+    program = serve(FrameBackend(script))
+    with HTTP2Client(program.port) as client:
+        head = ((b"content-type", b"application/grpc"), (b"te", b"trailers"), *fields)
+        return client.response(client.request(bytes(5), "/echo/Unary", fields=head)), seen
+
+
+def test_trailing_metadata_may_have_any_name(serve):
+    """Of HTTP's trailers some are dropped; a call's are its application's own."""
+    names = [b"date", b"retry-after", b"location", b"via", b"authorization", b"content-x", b"if-x", b"set-cookie", b"cache-control"]
+    trailers = [(b"grpc-status", b"0"), *((name, b"1") for name in names)]
+    answer, _ = answered(serve, [*trailers, (b"host", b"evil"), (b"trailer", b"x"), (b"content-length", b"5")])
+    assert answer.complete and answer.trailers == trailers
+
+
+def test_expectations_are_no_concern_of_calls(serve):
+    answer, seen = answered(serve, [(b"grpc-status", b"0")], fields=((b"expect", b"the-best"),))
+    assert answer.trailers == [(b"grpc-status", b"0")] and len(seen) == 1

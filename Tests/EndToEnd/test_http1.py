@@ -9,7 +9,7 @@ import time
 import pytest
 
 import processes
-from scripted_backend import answer_ok, answer_stream
+from scripted_backend import Gate, answer_ok, answer_stream
 from waiting import wait_until
 from wire_clients import ConnectionEnded, HTTP1Client, HTTP2Client, ask, assert_openai_error
 
@@ -204,6 +204,31 @@ def test_response_trailers_reach_the_client(serve, scripted, protocol, kind):
     assert [(name.lower(), value) for name, value in response.trailers] == [(b"x-sum", b"abc")]
 
 
+#: Legal there (RFC 9530), though their names begin as those of fields that are not.
+DIGESTS = [(b"content-digest", b"sha-256=:YWJj:"), (b"repr-digest", b"sha-256=:ZGVm:")]
+
+
+@pytest.mark.parametrize("protocol", ["http1", "http2"])
+def test_digests_are_trailers_in_both_directions(serve, scripted, protocol):
+    async def script(exchange):
+        await exchange.head(200, [(b"content-type", b"text/plain"), (b"transfer-encoding", b"chunked")])
+        await exchange.chunk(b"abc")
+        await exchange.send(b"0\r\n" + b"".join(b"%s: %s\r\n" % pair for pair in DIGESTS) + b"\r\n")
+
+    backend = scripted(script)
+    program = serve(backend)
+    if protocol == "http1":
+        with HTTP1Client(program.port) as client:
+            lines = b"".join(b"%s: %s\r\n" % pair for pair in DIGESTS)
+            client.send(UPLOAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n" + lines + b"\r\n")
+            response = client.response()
+    else:
+        with HTTP2Client(program.port) as client:
+            response = client.response(client.request(body=PLAIN, trailers=DIGESTS))
+    assert (response.status, response.complete, response.trailers) == (200, True, DIGESTS)
+    assert backend.requests[0].trailers == DIGESTS
+
+
 BROKEN_TRAILERS = {
     "no colon": b"X-Sum\r\n\r\n",
     "no name": b": 1\r\n\r\n",
@@ -243,10 +268,18 @@ def test_broken_response_trailers_do_not_look_whole(serve, scripted, case):
 
 @pytest.mark.parametrize("shape", ["bytes", "fields"])
 def test_trailers_are_bounded_as_heads_are(serve, scripted, shape):
-    program = serve(scripted())
-    line = b"X-Big: " + b"a" * 70_000 + b"\r\n" if shape == "bytes" else b"X-Many: 1\r\n" * 101
+    backend = scripted()
+    program = serve(backend)
+    begin = POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+    # The line ends and the one behind them count.
+    whole = b"X-Big: " + b"a" * (65_536 - 11) + b"\r\n" if shape == "bytes" else b"X-Many: 1\r\n" * 100
     with HTTP1Client(program.port) as client:
-        client.send_unless_refused(POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n" + line + b"\r\n")
+        client.send(begin + whole + b"\r\n")
+        assert client.response().status == 200
+    assert sum(len(name) + len(value) + 4 for name, value in backend.requests[0].trailers) == len(whole)
+    line = whole[:-2] + b"a\r\n" if shape == "bytes" else whole + b"X-Many: 1\r\n"
+    with HTTP1Client(program.port) as client:
+        client.send_unless_refused(begin + line + b"\r\n")
         assert_openai_error(client.response(), 431, "request_too_large")
 
 
@@ -376,6 +409,19 @@ def test_answers_without_a_body_that_name_a_length(serve, scripted, status, kept
             assert (response.status, response.values(b"content-length")) == (status, kept)
 
 
+def test_no_length_of_a_204_reaches_http2(serve, scripted):
+    """RFC 9110, 8.6."""
+
+    async def script(exchange):
+        await exchange.send(b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\nX-Kept: 1\r\n\r\n")
+
+    program = serve(scripted(script))
+    with HTTP2Client(program.port) as client:
+        response = client.response(client.request(method="GET", target="/x"))
+    assert (response.status, response.complete, response.value(b"x-kept")) == (204, True, b"1")
+    assert response.values(b"content-length") == []
+
+
 def test_head_keeps_the_length_and_the_connection(serve, scripted):
     async def script(exchange):
         await exchange.head(200, [(b"content-length", b"12345")])
@@ -425,7 +471,9 @@ def test_mixed_case_names(serve, scripted):
 
 @pytest.mark.parametrize("how", ["close", "reset"])
 @pytest.mark.parametrize("framing", ["length", "chunked"])
-def test_an_answer_cut_short_never_looks_whole(serve, scripted, framing, how):
+def test_an_answer_cut_short_never_looks_whole(serve, scripted, hub, framing, how):
+    seen = {b"/1.1": Gate(hub), b"/1.0": Gate(hub)}
+
     async def script(exchange):
         if framing == "length":
             await exchange.head(200, [(b"content-length", b"100000")])
@@ -434,16 +482,16 @@ def test_an_answer_cut_short_never_looks_whole(serve, scripted, framing, how):
             await exchange.head(200, [(b"transfer-encoding", b"chunked")])
             await exchange.chunk(b"a" * 99_999)
             await exchange.send(b"0\r\n")
+        # A reset throws away what has not been passed on.
+        await seen[exchange.request.path].wait()
         getattr(exchange, how)()
 
     program = serve(scripted(script))
     for version in (b"1.1", b"1.0"):
         with HTTP1Client(program.port) as client:
-            client.send(b"GET /x HTTP/" + version + b"\r\nHost: x\r\n\r\n")
-            try:
-                head = client.read_head()
-            except ConnectionEnded:
-                continue  # a reset may overtake all of it
+            client.send(b"GET /" + version + b" HTTP/" + version + b"\r\nHost: x\r\n\r\n")
+            head = client.read_head()
+            seen[b"/" + version].open()
             body = bytearray()
             with pytest.raises(ConnectionError) if version == b"1.0" and framing == "chunked" else pytest.raises(ConnectionEnded):
                 if version == b"1.0" and framing == "chunked":
@@ -455,7 +503,7 @@ def test_an_answer_cut_short_never_looks_whole(serve, scripted, framing, how):
                     while size := int(client._until(b"\r\n"), 16):
                         client._exactly(size + 2, body)
                     client._until(b"\r\n")
-            assert head.status in (200, 502)
+            assert head.status == 200
 
 
 # Bodies --------------------------------------------------------------------------------------------------------------

@@ -166,7 +166,8 @@ def test_sighup(program, files, authority):
 
 
 def test_clients_authority(start, tmp_path, authority):
-    """A client whose authority is not trusted any more is refused, its session from before included."""
+    """A client whose authority is not trusted any more is refused, its session from before included; one of the new authority is
+    taken, and a connection that stands goes on."""
     other = pki.Authority(tmp_path, "other")
     trusted, config = tmp_path / "clients.pem", tmp_path / "s.yaml"
     trusted.write_bytes(authority.file.read_bytes())
@@ -176,10 +177,12 @@ def test_clients_authority(start, tmp_path, authority):
         f"client_ca_file: {trusted}}}}}]\nadmin: 127.0.0.1:0\ngroups: [{{leader: http://127.0.0.1:9}}]\n"
     )
     program = start(lambda: processes.Program("serve", "--config", config).wait_ready(admin=True))
-    context = ssl.create_default_context(cafile=str(authority.file))
+    context, new = (ssl.create_default_context(cafile=str(authority.file)) for _ in range(2))
     context.load_cert_chain(friend.certificate, friend.key)
+    successor = other.issue("successor")
+    new.load_cert_chain(successor.certificate, successor.key)
 
-    def ask(session=None):
+    def ask(session=None, context=context):
         raw = socket.create_connection(("127.0.0.1", program.port), 5)
         with context.wrap_socket(raw, server_hostname="localhost", session=session) as connection:
             connection.sendall(GET)
@@ -188,8 +191,16 @@ def test_clients_authority(start, tmp_path, authority):
 
     session, _ = ask()
     assert ask(session)[1]
-    replace(trusted, other.file)
-    wait_until(lambda: reloads(program, "success") == 1, what="the reload")
-    for kept in (session, None):
-        with pytest.raises((ssl.SSLError, ConnectionError)):
-            ask(kept)
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        ask(context=new)
+    with connect(program.port, authority, friend) as standing:
+        standing.sendall(GET)
+        assert standing.recv(4_096).startswith(b"HTTP/1.1 200")
+        replace(trusted, other.file)
+        wait_until(lambda: reloads(program, "success") == 1, what="the reload")
+        for kept in (session, None):
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                ask(kept)
+        assert not ask(context=new)[1]
+        standing.sendall(GET)
+        assert standing.recv(4_096).startswith(b"HTTP/1.1 200")

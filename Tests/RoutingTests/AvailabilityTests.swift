@@ -166,4 +166,40 @@ import Testing
         #expect(!table.hasReadyGroup(now: 1))
         #expect(table.state("g0")?.obstacle == .notReady)
     }
+
+    @Test func whoServesAModelIsReadyOrNot() throws {
+        var groups = equalGroups(3)
+        groups[0].models = ["a"]
+        groups[1].models = ["b"]
+        groups[2].models = ["b"]
+        let table = RoutingTable(groups)
+        #expect(table.isReady(model: "a") == true)
+        #expect(table.isReady(model: "x") == nil)
+        var count = table.readinessChanges
+        func changed(_ change: () -> Void) -> Bool {
+            change()
+            defer { count = table.readinessChanges }
+            return table.readinessChanges != count
+        }
+        // What says nothing new, and what requests do, changes nothing.
+        #expect(!changed { table.updateGroups(groups, now: 1) })
+        let id = try #require(table.state("g0")?.id)
+        #expect(!changed { table.reportUnreachable(id, now: 1) })
+        #expect(table.isReady(model: "a") == true)
+        #expect(changed { _ = table.setDrained(true, group: "g0") })
+        #expect(table.isReady(model: "a") == false)
+        #expect(changed { _ = table.setDrained(false, group: "g0") })
+        groups[1].isReady = false
+        #expect(changed { table.updateGroups([groups[1]], now: 2) })
+        #expect(table.isReady(model: "b") == true)
+        #expect(changed { table.updateGroups([], removing: ["g2"], now: 3) })
+        #expect(table.isReady(model: "b") == false)
+        #expect(changed { table.setModels(["b"], of: id) })
+        #expect(table.isReady(model: "b") == true && table.isReady(model: "a") == nil)
+        // A group that does not say what it serves has every model that another one lists.
+        #expect(changed { table.setModels([], of: id) })
+        #expect(table.isReady(model: "b") == true)
+        #expect(changed { table.replaceGroups([], now: 4) })
+        #expect(table.isReady(model: "b") == nil)
+    }
 }

@@ -111,8 +111,7 @@ class Soak:
                 try:
                     answer = await client.post("/v1/chat/completions", json=self.body(False, self.random.randrange(1, 20)))
                     good = answer.status_code == 200 and answer.json()["usage"]["completion_tokens"] > 0
-                    # An engine that dies within its answer takes it along; that is told and not hidden.
-                    self.count(kind, "answered" if good else "told" if answer.status_code == 502 else "LOST", f"{answer.status_code}")
+                    self.count(kind, "answered" if good else "LOST", f"{answer.status_code}")
                 except httpx.RemoteProtocolError:
                     self.count(kind, "cut")
                 except httpx.HTTPError as error:
