@@ -164,6 +164,7 @@ extension Limits {
             .scalar("header_fields", \.headerFields, .count(8...1_024)),
             .scalar("body_bytes", \.bodyBytes, .size((1 << 10)...(1 << 30))),
             .scalar("buffered_body_bytes", \.bufferedBodyBytes, .size((1 << 10)...(64 << 30))),
+            .scalar("replay_bytes", \.replayBytes, .size(0...(1 << 30))),
             .scalar("streams_per_connection", \.streamsPerConnection, .count(1...65_536)),
             .scalar("resets_per_second", \.resetsPerSecond, .count(1...1_000_000)),
             .scalar("connections", \.connections, .count(1...1_000_000)),

@@ -187,6 +187,8 @@ public struct Limits: Sendable, Equatable {
     public var bodyBytes = 64 << 20
     /// All request bodies that one loop keeps at once.
     public var bufferedBodyBytes = 256 << 20
+    /// Of a body that is forwarded as it comes, since it is no JSON: up to so long it can be sent again.
+    public var replayBytes = 1 << 20
     /// Concurrent HTTP/2 streams of one downstream connection.
     public var streamsPerConnection = 256
     /// HTTP/2 streams that a client may reset, or have reset by breaking the protocol, on one connection in the long run.

@@ -103,7 +103,7 @@ public final class DownstreamConnection: TransportConnection {
             }
         }
         if case .http2 = phase {
-            touchIdleDeadline()
+            // No sign of life moves the deadline of a connection without a stream: only requests are activity.
             pingedAt = nil
             readAt = loop.now
             guard let http2 else { return bytes.count }
@@ -142,6 +142,7 @@ public final class DownstreamConnection: TransportConnection {
     private func startHTTP2() {
         phase = .http2
         http2 = HTTP2Session(role: .server, connection: self)
+        touchIdleDeadline()
         flushLater()
     }
 
@@ -247,6 +248,7 @@ public final class DownstreamConnection: TransportConnection {
 
     private func http2DeadlineReached() {
         guard let http2 else { return }
+        if closesAfterFlush { return waitForFarewell() }
         // Until its last CONTINUATION nothing else may come on the connection (RFC 9113, 4.3): resetting the stream would not help.
         let headEnd = http2.headerBlockBeganAt.map { $0 &+ limits.requestHeadTimeoutNanoseconds } ?? .max
         if http2.streams.isEmpty || loop.now >= headEnd { return sayGoodbye(http2) }
@@ -263,6 +265,12 @@ public final class DownstreamConnection: TransportConnection {
         // No oftener than sixteen times in the limit, however many streams fall due one after the other.
         let pause = min(limit, limits.requestBodyTimeoutNanoseconds, limits.callIdleTimeoutNanoseconds) / 16
         setDeadline(min(headEnd, max(min(nextSilent, (pingedAt ?? readAt) &+ limit), loop.now &+ pause)))
+    }
+
+    /// All has been said; a client that does not read it is not waited for.
+    private func waitForFarewell() {
+        let limit = limits.downstreamIdleTimeoutNanoseconds
+        if readerHasStopped(for: limit) { close() } else { setDeadline(loop.now &+ limit) }
     }
 
     /// Whether output waits of which the client has taken nothing for so long, as far as deadlines have looked.
@@ -301,7 +309,7 @@ public final class DownstreamConnection: TransportConnection {
     private func announceShutdown(of http2: HTTP2Session) {
         isShutdownAnnounced = true
         http2.announceShutdown()
-        setDeadline(loop.now &+ TransportLimits.shutdownNoticeNanoseconds)
+        setDeadline(loop.now &+ limits.shutdownNoticeNanoseconds)
     }
 
     override func pingAnswered() {
@@ -327,6 +335,7 @@ public final class DownstreamConnection: TransportConnection {
     private func sayGoodbye(_ http2: HTTP2Session) {
         http2.refuseNewStreams()
         closesAfterFlush = true
+        setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds)
         flushLater()
     }
 

@@ -29,6 +29,9 @@ extension HTTP2Session {
     /// The id that the next request's stream must have.
     var nextStreamID: Int32 { session.map { Int32(bitPattern: nghttp2_session_get_next_stream_id($0)) } ?? 0 }
 
+    /// An id is used once: after 2^30 requests a client's session has none left (RFC 9113, 5.1.1), and nghttp2 says a number beyond them.
+    var hasStreamIDs: Bool { nextStreamID > 0 }
+
     /// Sends a request on a stream of `nextStreamID`, which gets its answer. False when no stream can be opened.
     func submit(_ request: borrowing UpstreamRequest, on stream: HTTP2Stream) -> Bool {
         uncounted(request.head).use { submit(request, head: $0, on: stream) }

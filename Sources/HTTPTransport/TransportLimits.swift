@@ -39,7 +39,8 @@ public struct TransportLimits: Sendable, Equatable {
     public var downstreamIdleTimeoutNanoseconds: UInt64 = 75_000_000_000
     /// A HTTP/1 connection between two requests.
     public var keepAliveTimeoutNanoseconds: UInt64 = 75_000_000_000
-    /// uvicorn closes an idle connection after 5.00 s without notice, so we let go of it earlier.
+    /// A pooled connection, of HTTP/2 one without a stream. uvicorn closes an idle connection after 5.00 s without notice, so we let go of
+    /// it earlier.
     public var upstreamIdleTimeoutNanoseconds: UInt64 = 3_000_000_000
     /// To a backend, its TLS handshake included.
     public var connectTimeoutNanoseconds: UInt64 = 1_000_000_000
@@ -62,7 +63,7 @@ public struct TransportLimits: Sendable, Equatable {
     /// How long a refused client's remaining bytes are awaited, read and thrown away, so that it can read our answer.
     public var lingerNanoseconds: UInt64 = 1_000_000_000
 
-    /// How long a draining HTTP/2 connection with open streams goes without its GOAWAY.
+    /// How long a draining HTTP/2 connection with open streams goes without its GOAWAY; to be well below what the drain may take.
     public var goawayDelayNanoseconds: UInt64 = 5_000_000_000
 
     public init() {}
@@ -70,7 +71,7 @@ public struct TransportLimits: Sendable, Equatable {
     /// The longest that a client is read from which has been answered before its request was all here.
     static let longestLingerNanoseconds: UInt64 = 30_000_000_000
     /// From the first GOAWAY of a drain to the second, when the client does not say that it has read the first.
-    static let shutdownNoticeNanoseconds: UInt64 = 1_000_000_000
+    var shutdownNoticeNanoseconds: UInt64 { min(1_000_000_000, goawayDelayNanoseconds) }
     /// Informational answers (1xx) to one request that are passed on; a backend that sends more is broken.
     static let informationalResponses = 16
     /// An idle connection is probed for end of file before reuse when it has been idle longer than this.

@@ -11,9 +11,6 @@ struct HTTP2KeepAlive {
 }
 
 extension UpstreamConnection {
-    /// How long a connection without streams is kept.
-    private static let idleNanoseconds: UInt64 = 60_000_000_000
-
     // MARK: Streams
 
     /// The backend has said how many streams it allows.
@@ -41,9 +38,11 @@ extension UpstreamConnection {
             exchange.connection = nil
             stream.release()
             exchange.isFinished = true
+            retire()
             exchange.failed(.refusedStream)
             return
         }
+        if !http2.hasStreamIDs { retire() }
         if !carriesStreams {
             carriesStreams = true
             pool.connectionHolds()
@@ -73,10 +72,16 @@ extension UpstreamConnection {
         guard !isClosed, let http2 else { return }
         if streamAllowance <= http2.streams.count { streamAllowance = .max }
         if http2.streams.isEmpty {
-            setDeadline(loop.now &+ Self.idleNanoseconds)
-            if http2.peerIsGoingAway { retire() }
+            setDeadline(loop.now &+ limits.upstreamIdleTimeoutNanoseconds)
+            if http2.peerIsGoingAway || !http2.hasStreamIDs { retire() }
         }
         uncounted(pool).use { $0.streamsMayBeFree() }
+    }
+
+    /// Without a stream, and closed by the backend, or told something that may be a GOAWAY.
+    var isIdleAndStale: Bool {
+        guard let http2, !http2.isInsideLibrary, http2.hasPeerSettings, http2.streams.isEmpty else { return false }
+        return socket?.isStale() ?? true
     }
 
     /// Takes no new streams, and ends when those open have.
@@ -100,7 +105,7 @@ extension UpstreamConnection {
 
     func settingsReceived() {
         // The connect is over: now the deadline is that of an idle connection, or of the first stream.
-        if http2?.streams.isEmpty ?? true { setDeadline(loop.now &+ Self.idleNanoseconds) }
+        if http2?.streams.isEmpty ?? true { setDeadline(loop.now &+ limits.upstreamIdleTimeoutNanoseconds) }
         pool.streamsMayBeFree()
     }
 
@@ -119,11 +124,17 @@ extension UpstreamConnection {
             failure = .connectFailed
             return close()
         }
-        guard !http2.streams.isEmpty else { return close() }
+        guard !http2.streams.isEmpty else {
+            // A backend may allow none for a while, and whoever waits for a stream waits for one here.
+            return pool.hasWaitingRequests ? setDeadline(loop.now &+ limits.upstreamIdleTimeoutNanoseconds) : close()
+        }
         let now = loop.now
         let (nextSilent, lastMove) = http2.endSilentStreams(after: limits.upstreamSilenceTimeoutNanoseconds)
         guard !isClosed else { return }
-        if keepAlive.isPingUnderway, now &- keepAlive.pingedAt >= limits.pingTimeoutNanoseconds { return close() }
+        if keepAlive.isPingUnderway, now &- keepAlive.pingedAt >= limits.pingTimeoutNanoseconds {
+            failure = .reset
+            return close()
+        }
         if !keepAlive.isPingUnderway {
             if lastMove > keepAlive.pingedAt { keepAlive.gapNanoseconds = pool.pingIntervalNanoseconds }
             if now &- max(lastMove, keepAlive.pingedAt) >= keepAlive.gapNanoseconds {
@@ -154,10 +165,13 @@ final class UpstreamStream: HTTP2Stream {
     private static let spareTrailersMaximum = 1 << 10
     private var headBytes = 0
     private var isInformational = false
+    /// The connection had brought an answer before this stream was opened.
+    private var isOnKeptConnection: Bool
 
     init(id: Int32, session: HTTP2Session, exchange: UpstreamExchange, connection: UpstreamConnection) {
         self.exchange = exchange
         self.connection = connection
+        isOnKeptConnection = connection.hasAnswered
         super.init(id: id, session: session)
         exchange.stream = self
     }
@@ -167,6 +181,7 @@ final class UpstreamStream: HTTP2Stream {
         renew(id: id)
         headBytes = 0
         isInformational = false
+        isOnKeptConnection = connection.hasAnswered
         self.exchange = exchange
         exchange.stream = self
     }
@@ -220,6 +235,7 @@ final class UpstreamStream: HTTP2Stream {
             return
         }
         headComplete = true
+        connection.hasAnswered = true
         windowBeganAt = movedAt
         exchange.map(uncounted)?.use { if !$0.isFinished { $0.headReceived() } }
     }
@@ -281,7 +297,13 @@ final class UpstreamStream: HTTP2Stream {
         switch errorCode {
         case NGHTTP2_REFUSED_STREAM.rawValue: return session.peerIsGoingAway ? .staleConnection : .refusedStream
         case NGHTTP2_ENHANCE_YOUR_CALM.rawValue: return .overloaded
-        default: return connection.failure ?? .reset
+        default: return connection.failure ?? (endedUnanswered ? .staleConnection : .reset)
         }
+    }
+
+    /// The backend closed a connection that it had answered on, without a byte for this stream, and without a GOAWAY that would have said
+    /// whether it was taken. As over HTTP/1.1, the close has likely crossed the request.
+    private var endedUnanswered: Bool {
+        connection.isClosed && isOnKeptConnection && headBytes == 0 && !session.peerIsGoingAway
     }
 }

@@ -41,6 +41,8 @@ final class UpstreamConnection: TransportConnection {
     var streamAllowance = Int.max
     /// HTTP/2: has carried a stream, so the backend is known to work.
     var carriesStreams = false
+    /// HTTP/2: has brought the head of an answer.
+    var hasAnswered = false
     let openedAt: UInt64
 
     init(pool: UpstreamPool, speaksHTTP2: Bool) throws(SocketError) {

@@ -66,11 +66,16 @@ public final class UpstreamPool {
     }
 
     public var openConnections: Int { open.count }
+    var hasWaitingRequests: Bool { !waiting.isEmpty }
 
     /// Sends `request` for `exchange` over a kept connection or a new one; what becomes of it the exchange is told.
-    /// `freshConnection`: do not use a kept one of HTTP/1.1, since that has just failed.
+    /// `freshConnection`: one that was kept has just failed. Over HTTP/1.1 none of the others is used; over HTTP/2, where they may be in the
+    /// midst of things, those that the backend has closed as well are not.
     public func start(_ exchange: UpstreamExchange, _ request: UpstreamRequest, freshConnection: Bool = false) {
-        if speaksHTTP2 { return startStream(exchange, request) }
+        if speaksHTTP2 {
+            if freshConnection { for connection in multiplexed where connection.isIdleAndStale { connection.close() } }
+            return startStream(exchange, request)
+        }
         while !freshConnection, let connection = idle.popLast() {
             if connection.isUsable(at: loop.now) {
                 connection.start(exchange, request)
@@ -208,6 +213,8 @@ public final class UpstreamPool {
             // It was the hope of those who wait.
             waiting.failAll(connection.failure ?? .connectFailed)
         }
+        // Its place is free for another.
+        if connection.carriesStreams { connectForWaiting() }
         if let index = idle.lastIndex(where: { $0 === connection }) { idle.remove(at: index) }
     }
 

@@ -50,7 +50,9 @@ public final class LoadGenerator: EventHandler {
             mode: settings.mode, startNanoseconds: startNanoseconds, offsets: plan.requests.map(\.offsetNanoseconds),
             nextTurn: plan.requests.map(\.nextTurn), thinkNanoseconds: plan.requests.map(\.thinkNanoseconds), indices: indices)
         speaksHTTP2 = target.speaksHTTP2
-        let limits = Self.limits(settings)
+        var limits = Self.limits(settings)
+        // Opened ahead for streams to come: gRPC's servers do not close them as uvicorn does.
+        if target.speaksHTTP2 { limits.upstreamIdleTimeoutNanoseconds = 60_000_000_000 }
         pools = (0..<(target.speaksHTTP2 ? max(1, settings.connections) : 1)).map { _ in
             UpstreamPool(
                 loop: loop, address: target.address, authority: target.authority, speaksHTTP2: target.speaksHTTP2, tls: tls, limits: limits)

@@ -93,16 +93,23 @@ extension Exchange {
         resumeBody()
     }
 
+    /// The present attempt was full before it had all that is kept.
+    var hasUnsentBody: Bool { attempt != nil && bodyBytesSent < body.count }
+
     /// Bytes of a body that is not collected.
     func forward(_ bytes: UnsafeRawBufferPointer) {
-        if isReplayable, body.count &+ bytes.count <= worker.settings.replayBytes {
+        let waits = hasUnsentBody
+        if isReplayable, !mayKeep(bytes.count) {
+            isReplayable = false
+            // All of it that the present attempt has not had is in these bytes.
+            if attempt != nil, !waits { discardBody() }
+        }
+        if isReplayable || waits {
             collect(bytes)
             guard isOpen, !isSettled else { return }
-        } else if isReplayable {
-            // Too long to keep. All of it that the present attempt has not had is in these bytes.
-            isReplayable = false
-            if attempt != nil { discardBody() }
         }
+        // Behind what it has not had yet; no more than was on its way here.
+        if waits { return pauseBody() }
         if attempt == nil, decision == nil {
             dispatch()
             if isReplayable { return }

@@ -239,6 +239,11 @@ final class Exchange: DownstreamExchange {
         body.append(bytes)
     }
 
+    /// Whether so much more of a body that is forwarded as it comes can be kept for another try.
+    func mayKeep(_ count: Int) -> Bool {
+        body.count &+ count <= worker.settings.replayBytes && worker.bufferedBodyBytes &+ count <= worker.settings.bufferedBodyBytes
+    }
+
     func discardBody() {
         worker.bufferedBodyBytes &-= body.count
         body.removeAll()
@@ -253,7 +258,7 @@ final class Exchange: DownstreamExchange {
             dispatch()
         case .forwarded:
             if attempt == nil, decision == nil { dispatch() }
-            attempt?.finishRequest(trailers: trailers)
+            if !hasUnsentBody { attempt?.finishRequest(trailers: trailers) }
         case .health:
             worker.health.answer(self)
         case .local, .tunnel: break

@@ -10,8 +10,8 @@ public struct ProxySettings: Sendable {
     public var bodyBytes = 64 << 20
     /// Bytes of all bodies that one loop holds at once.
     public var bufferedBodyBytes = 256 << 20
-    /// Bytes of a body that is forwarded as it comes, kept for another try elsewhere.
-    public var replayBytes = 64 << 10
+    /// Bytes of a body that is forwarded as it comes, kept for another try while `bufferedBodyBytes` has room for them.
+    public var replayBytes = 1 << 20
     /// Groups that one request is sent to at most.
     public var attempts = 3
     /// How long the head of an answer waits for its first event.

@@ -143,6 +143,7 @@ final class Router: Sendable {
         let timeouts = configuration.timeouts
         settings.bodyBytes = limits.bodyBytes
         settings.bufferedBodyBytes = limits.bufferedBodyBytes
+        settings.replayBytes = limits.replayBytes
         settings.attempts = configuration.retries.attempts
         settings.headHoldNanoseconds = timeouts.headHoldNanoseconds
         settings.loadMetricsFormat = LoadMetricsFormat(configuration.loadSignals.orca)
@@ -174,6 +175,7 @@ final class Router: Sendable {
         settings.transport.downstreamIdleTimeoutNanoseconds = timeouts.downstreamIdleNanoseconds
         settings.transport.keepAliveTimeoutNanoseconds = timeouts.downstreamIdleNanoseconds
         settings.transport.upstreamIdleTimeoutNanoseconds = timeouts.upstreamIdleNanoseconds
+        settings.transport.goawayDelayNanoseconds = min(settings.transport.goawayDelayNanoseconds, timeouts.drainNanoseconds / 3)
         settings.transport.connectTimeoutNanoseconds = timeouts.connectNanoseconds
         settings.transport.upstreamSilenceTimeoutNanoseconds = timeouts.responseNanoseconds
         return settings

@@ -1,6 +1,7 @@
 """What RFC 9113 asks of a server, frame by frame: SETTINGS, PING, windows, stream limits, priorities, and a drain with two GOAWAYs."""
 
 import contextlib
+import itertools
 import signal
 import socket
 import struct
@@ -331,6 +332,73 @@ def test_drain_of_others_waits_with_its_goaway(held, gate):
         assert peer.ended.wait(5)
         assert [struct.unpack(">II", payload[:8]) for _, _, payload in peer.frames(GOAWAY)] == [(1, 0)]
     assert held.wait_exit(5) == 0
+
+
+def test_drain_of_others_tells_them_in_good_time(configured, scripted, gate):
+    """After a third of the drain at the latest: who keeps a stream open would be cut off with the rest, and know of nothing."""
+
+    async def script(exchange):
+        await gate.wait()
+        await answer_ok(exchange)
+
+    backend = scripted(script)
+    program = configured("timeouts: {drain: 3s}\n", backend)
+    with Peer(program.port) as peer:
+        peer.send(request(1))
+        wait_until(lambda: backend.requests, what="the request")
+        program.signal(signal.SIGTERM)
+        wait_until(lambda: peer.frames(GOAWAY), what="the first GOAWAY")
+        assert peer.frames(GOAWAY)[0][2][:4] == b"\x7f\xff\xff\xff"
+        gate.open()
+        wait_answer(peer, 1)
+        assert peer.ended.wait(5)
+    assert program.wait_exit(5) == 0
+
+
+# Idle connections ----------------------------------------------------------------------------------------------------
+
+SIGNS_OF_LIFE = {
+    "nothing": [b""],
+    "PING": [frame(PING, payload=b"12345678")],
+    "SETTINGS": [frame(SETTINGS)],
+    "a wider window": [window(0, 64)],
+    "an unknown frame": [frame(0x42)],
+    "a byte of a frame": [bytes([byte]) for byte in frame(0x42, payload=b"x" * 16_000)],
+}
+
+
+@pytest.mark.parametrize("sign", SIGNS_OF_LIFE)
+def test_only_requests_keep_a_connection(configured, scripted, sign):
+    """Whatever else comes now and then, a connection without a request ends as an idle one, and in good order."""
+    program = configured("timeouts: {downstream_idle: 300ms}\n", scripted())
+    pieces = itertools.cycle(SIGNS_OF_LIFE[sign])
+    with Peer(program.port) as peer:
+        peer.send(request(1))
+        wait_answer(peer, 1)
+
+        def is_over():
+            with contextlib.suppress(OSError):
+                peer.send(next(pieces))
+            return peer.ended.is_set()
+
+        wait_until(is_over, what="the end of the connection")
+        assert [struct.unpack(">II", payload[:8]) for _, _, payload in peer.frames(GOAWAY)] == [(1, 0)]
+
+
+def test_pings_keep_a_connection_with_a_request(configured, scripted, gate):
+    """As gRPC's clients send them while a call is silent: longer than an idle connection or an unanswered PING may last."""
+
+    async def script(exchange):
+        await gate.wait()
+        await answer_ok(exchange)
+
+    program = configured("timeouts: {downstream_idle: 200ms}\n", scripted(script))
+    with Peer(program.port) as peer:
+        peer.send(request(1))
+        # One in 5 ms at most.
+        wait_until(lambda: peer.send(frame(PING, payload=b"12345678")) or len(peer.frames(PING)) > 160, what="answers to PINGs")
+        gate.open()
+        wait_answer(peer, 1)
 
 
 # A client that says GOAWAY --------------------------------------------------------------------------------------------
