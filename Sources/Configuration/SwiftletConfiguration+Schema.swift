@@ -188,6 +188,7 @@ extension Timeouts {
             .scalar("call_idle", \.callIdleNanoseconds, .duration(upToADay)),
             .scalar("downstream_idle", \.downstreamIdleNanoseconds, .duration(upToADay)),
             .scalar("upstream_idle", \.upstreamIdleNanoseconds, .duration(upToADay)),
+            .scalar("upstream_idle_http2", \.upstreamHTTP2IdleNanoseconds, .duration(upToADay)),
             .scalar("connect", \.connectNanoseconds, .duration(upToADay)),
             .scalar("response", \.responseNanoseconds, .duration(upToADay)),
             .scalar("tunnel_idle", \.tunnelIdleNanoseconds, .duration(upToADay)),

@@ -223,9 +223,11 @@ public struct Timeouts: Sendable, Equatable {
     public var callIdleNanoseconds: UInt64 = 600 * 1_000_000_000
     /// A downstream connection without a request.
     public var downstreamIdleNanoseconds: UInt64 = 75 * 1_000_000_000
-    /// A pooled upstream connection. uvicorn, under vLLM, closes at 5 s without notice: a connection must be given up
+    /// A pooled upstream connection of HTTP/1. uvicorn, under vLLM, closes at 5 s without notice: a connection must be given up
     /// well before, or a request meets its end.
     public var upstreamIdleNanoseconds: UInt64 = 3 * 1_000_000_000
+    /// One of HTTP/2 without a stream.
+    public var upstreamHTTP2IdleNanoseconds: UInt64 = 60 * 1_000_000_000
     /// To a backend, the TLS handshake included.
     public var connectNanoseconds: UInt64 = 1_000_000_000
     /// A WebSocket through which nothing moves.

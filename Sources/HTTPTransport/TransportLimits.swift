@@ -39,9 +39,10 @@ public struct TransportLimits: Sendable, Equatable {
     public var downstreamIdleTimeoutNanoseconds: UInt64 = 75_000_000_000
     /// A HTTP/1 connection between two requests.
     public var keepAliveTimeoutNanoseconds: UInt64 = 75_000_000_000
-    /// A pooled connection, of HTTP/2 one without a stream. uvicorn closes an idle connection after 5.00 s without notice, so we let go of
-    /// it earlier.
+    /// A pooled HTTP/1 connection. uvicorn closes an idle connection after 5.00 s without notice, so we let go of it earlier.
     public var upstreamIdleTimeoutNanoseconds: UInt64 = 3_000_000_000
+    /// A HTTP/2 connection without a stream: servers say GOAWAY when they close one.
+    public var upstreamHTTP2IdleTimeoutNanoseconds: UInt64 = 60_000_000_000
     /// To a backend, its TLS handshake included.
     public var connectTimeoutNanoseconds: UInt64 = 1_000_000_000
     /// A tunnel (WebSocket) through which nothing moves in either direction.

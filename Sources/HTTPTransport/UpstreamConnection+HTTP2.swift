@@ -72,7 +72,7 @@ extension UpstreamConnection {
         guard !isClosed, let http2 else { return }
         if streamAllowance <= http2.streams.count { streamAllowance = .max }
         if http2.streams.isEmpty {
-            setDeadline(loop.now &+ limits.upstreamIdleTimeoutNanoseconds)
+            setDeadline(loop.now &+ limits.upstreamHTTP2IdleTimeoutNanoseconds)
             if http2.peerIsGoingAway || !http2.hasStreamIDs { retire() }
         }
         uncounted(pool).use { $0.streamsMayBeFree() }
@@ -105,7 +105,7 @@ extension UpstreamConnection {
 
     func settingsReceived() {
         // The connect is over: now the deadline is that of an idle connection, or of the first stream.
-        if http2?.streams.isEmpty ?? true { setDeadline(loop.now &+ limits.upstreamIdleTimeoutNanoseconds) }
+        if http2?.streams.isEmpty ?? true { setDeadline(loop.now &+ limits.upstreamHTTP2IdleTimeoutNanoseconds) }
         pool.streamsMayBeFree()
     }
 
@@ -126,7 +126,7 @@ extension UpstreamConnection {
         }
         guard !http2.streams.isEmpty else {
             // A backend may allow none for a while, and whoever waits for a stream waits for one here.
-            return pool.hasWaitingRequests ? setDeadline(loop.now &+ limits.upstreamIdleTimeoutNanoseconds) : close()
+            return pool.hasWaitingRequests ? setDeadline(loop.now &+ limits.upstreamHTTP2IdleTimeoutNanoseconds) : close()
         }
         let now = loop.now
         let (nextSilent, lastMove) = http2.endSilentStreams(after: limits.upstreamSilenceTimeoutNanoseconds)

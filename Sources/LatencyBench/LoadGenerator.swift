@@ -52,7 +52,6 @@ public final class LoadGenerator: EventHandler {
         speaksHTTP2 = target.speaksHTTP2
         var limits = Self.limits(settings)
         // Opened ahead for streams to come: gRPC's servers do not close them as uvicorn does.
-        if target.speaksHTTP2 { limits.upstreamIdleTimeoutNanoseconds = 60_000_000_000 }
         pools = (0..<(target.speaksHTTP2 ? max(1, settings.connections) : 1)).map { _ in
             UpstreamPool(
                 loop: loop, address: target.address, authority: target.authority, speaksHTTP2: target.speaksHTTP2, tls: tls, limits: limits)

@@ -175,6 +175,7 @@ final class Router: Sendable {
         settings.transport.downstreamIdleTimeoutNanoseconds = timeouts.downstreamIdleNanoseconds
         settings.transport.keepAliveTimeoutNanoseconds = timeouts.downstreamIdleNanoseconds
         settings.transport.upstreamIdleTimeoutNanoseconds = timeouts.upstreamIdleNanoseconds
+        settings.transport.upstreamHTTP2IdleTimeoutNanoseconds = timeouts.upstreamHTTP2IdleNanoseconds
         settings.transport.goawayDelayNanoseconds = min(settings.transport.goawayDelayNanoseconds, timeouts.drainNanoseconds / 3)
         settings.transport.connectTimeoutNanoseconds = timeouts.connectNanoseconds
         settings.transport.upstreamSilenceTimeoutNanoseconds = timeouts.responseNanoseconds

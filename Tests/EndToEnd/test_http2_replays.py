@@ -119,7 +119,7 @@ def test_all_kept_connections_end_at_once(configured):
         assert client.response(client.request(body={})).status == 200
 
 
-def test_idle_connection_ends_with_upstream_idle(configured):
+def test_idle_connection_ends_with_upstream_idle_http2(configured):
     used = []
 
     def script(connection, event):
@@ -127,7 +127,7 @@ def test_idle_connection_ends_with_upstream_idle(configured):
             used.append(connection)
             answer(connection, event.stream_id)
 
-    program = configured("timeouts: {upstream_idle: 300ms}\n", FrameBackend(script))
+    program = configured("timeouts: {upstream_idle_http2: 300ms}\n", FrameBackend(script))
     assert ask(program.port, b"{}").status == 200
     assert used[0].ended.wait(5)
 
