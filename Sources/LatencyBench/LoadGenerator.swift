@@ -50,8 +50,7 @@ public final class LoadGenerator: EventHandler {
             mode: settings.mode, startNanoseconds: startNanoseconds, offsets: plan.requests.map(\.offsetNanoseconds),
             nextTurn: plan.requests.map(\.nextTurn), thinkNanoseconds: plan.requests.map(\.thinkNanoseconds), indices: indices)
         speaksHTTP2 = target.speaksHTTP2
-        var limits = Self.limits(settings)
-        // Opened ahead for streams to come: gRPC's servers do not close them as uvicorn does.
+        let limits = Self.limits(settings)
         pools = (0..<(target.speaksHTTP2 ? max(1, settings.connections) : 1)).map { _ in
             UpstreamPool(
                 loop: loop, address: target.address, authority: target.authority, speaksHTTP2: target.speaksHTTP2, tls: tls, limits: limits)
