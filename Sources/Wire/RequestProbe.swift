@@ -31,7 +31,8 @@ public final class RequestProbe {
     ///   - watching: names of body fields whose values are hashed for `watched(_:)`, in UTF-8: members of the body, or with a dot members
     ///     of an object in it. The first `mostWatched` that are 1 to 64 bytes long are taken.
     ///   - libraryOnly: has simdjson read every body, not only those that the faster pass of our own declines: a second opinion.
-    public init(maximumChunks: Int = 65_536, chunkBytes: Int = RequestProbe.chunkBytes, watching: [[UInt8]] = [], libraryOnly: Bool = false) {
+    public init(maximumChunks: Int = 65_536, chunkBytes: Int = RequestProbe.chunkBytes, watching: [[UInt8]] = [], libraryOnly: Bool = false)
+    {
         hasher = PromptHasher(maximumChunks: maximumChunks, chunkBytes: chunkBytes)
         reader = swl_request_reader_create(libraryOnly)
         if let reader { for name in watching { _ = swl_request_reader_watch(reader, name, name.count) } }
