@@ -61,7 +61,10 @@ final class ScriptedPeer {
     deinit { close() }
 
     func close() {
-        if isOpen { Glibc.close(descriptor) }
+        guard isOpen else { return }
+        // A child that another test is starting has a copy until it has become its program.
+        shutdown(descriptor, CInt(SHUT_RDWR))
+        Glibc.close(descriptor)
         isOpen = false
     }
 
