@@ -74,11 +74,12 @@ extension HTTP2Session {
     }
 
     /// Gives a used-up connection's window back as far as no paused stream holds it. nghttp2 waits for half of it to be consumed, and
-    /// what is held may be more than the other half.
+    /// what is held may be more than the other half. What one backend does not take is to stop no upload to another while there is room.
     private func announceConsumed() {
         guard let session else { return }
         let held = streams.reduce(0) { $0 &+ $1.uncredited }
         let consumed = Int(nghttp2_session_get_effective_recv_data_length(session)) &- held
+        if held > 0, widenConnection() { connection.flushLater() }
         guard consumed > 0 else { return }
         nghttp2_submit_window_update(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), 0, Int32(clamping: consumed))
         connection.flushLater()
@@ -156,18 +157,26 @@ extension HTTP2Session {
     // MARK: A client's connection
 
     /// A client's connection has sent half of its window, and it has been taken. As with backends: when that was quick, and there is room,
-    /// it may send more from now on. That is for as long as it stays: what was allowed once cannot be taken back.
+    /// it may send more from now on.
     func connectionWindowAnnounced() {
-        guard let session, role == .server, widenedBytes == 0 else { return }
-        let (now, limits) = (connection.loop.now, connection.limits)
+        guard role == .server, widenedBytes == 0 else { return }
+        let now = connection.loop.now
         let isQuick = now &- windowAnnouncedAt <= TransportLimits.quickHalfConnectionWindowNanoseconds
         windowAnnouncedAt = now
+        if isQuick { widenConnection() }
+    }
+
+    /// Lets a client send more from now on, if there is room, for as long as its connection stays: what was allowed once cannot be taken back.
+    @discardableResult
+    private func widenConnection() -> Bool {
+        let limits = connection.limits
         let more = limits.connectionWindowBytes &- Self.firstConnectionWindowBytes
-        guard isQuick, more > 0 else { return }
+        guard let session, widenedBytes == 0, more > 0 else { return false }
         let lent = connection.loop.chunks.lentBytes
-        guard promises.makeForUpload(more, to: self, beside: lent, within: limits.connectionBufferBytes) else { return }
+        guard promises.makeForUpload(more, to: self, beside: lent, within: limits.connectionBufferBytes) else { return false }
         widenedBytes = more
         nghttp2_session_set_local_window_size(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), 0, Int32(limits.connectionWindowBytes))
+        return true
     }
 
     /// Of a connection that ends.
