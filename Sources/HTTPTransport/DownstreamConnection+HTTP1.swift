@@ -181,6 +181,8 @@ extension DownstreamConnection {
         response.remaining = declared
         let isFramed = declared != nil || response.hasNoBody
         response.isChunked = !isFramed && !ended && request.version == .http11
+        // Of no known length: it comes as it is made.
+        sendsEachEvent = !isFramed && !ended
         // HTTP/1.0 knows no chunks: the end of the body is the end of the connection.
         if !isFramed, !ended, !response.isChunked { response.requestKeepsAlive = false }
         response.keepsAlive = response.requestKeepsAlive && exchange.isRequestComplete && keepsAliveAllowed

@@ -8,6 +8,7 @@ extension DownstreamConnection {
         output.append("connection: upgrade\r\nupgrade: websocket\r\n")
         writeFields(headers)
         output.append("\r\n")
+        sendsEachEvent = true
         flushLater()
         phase = .tunnel
         response = HTTP1Response()

@@ -27,6 +27,9 @@ open class TransportConnection: EventHandler {
     /// Close once the output is written.
     final var closesAfterFlush = false
     private final var closesWhenOutsideHTTP2 = false
+    /// What is read for this connection leaves before the next event of the wake is looked at: a token of a stream does not wait until those
+    /// of all other streams are read.
+    final var sendsEachEvent = false
     /// Bytes that the kernel has taken: what a deadline looks at to tell a slow reader from one that has stopped.
     final var bytesSent: UInt64 = 0
     /// Of the windows that backends have been given for answers to this connection's requests.
@@ -166,7 +169,9 @@ open class TransportConnection: EventHandler {
 
     /// Has the output written at the end of the wake: what all its events caused leaves together, and peers that sleep are woken
     /// once for it (10 % less CPU per request at 32 connections than a write per event; alone, an event waits for nothing).
-    final func flushLater() { callAtBatchEnd() }
+    final func flushLater() {
+        if sendsEachEvent { callAtTurnEnd() } else { callAtBatchEnd() }
+    }
 
     /// Writes what waits. Called once per event at its end, through `flushLater()`.
     final func flush() {

@@ -212,13 +212,17 @@ final class UpstreamStream: HTTP2Stream {
     }
 
     private func take(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer, into response: ResponseHead) -> Bool {
+        let most = session.connection.limits.headFields &* 2
         if headComplete {
-            (responseTrailers ?? beginTrailers()).append(name: name, value: value)
+            let trailers = responseTrailers ?? beginTrailers()
+            guard trailers.count < most else { return false }
+            trailers.append(name: name, value: value)
         } else if name.equals(":status") {
             response.removeAll()
             response.status = value.decimalValue ?? 0
             isInformational = response.status < 200
         } else {
+            guard uncounted(response.headers).use({ $0.count }) < most else { return false }
             let known = KnownHeader.identify(name)
             if known == .contentLength { response.contentLength = value.decimalValue }
             uncounted(response.headers).use { $0.append(name: name, value: value, known: known) }

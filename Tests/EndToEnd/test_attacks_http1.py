@@ -119,7 +119,7 @@ def test_chunk_extensions_without_end(attacked):
         client.send(b"POST /attack HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;")
         for _ in range(200):
             client.send_unless_refused(b"a" * 10_000)
-        assert client.response().status in (400, 431)
+        assert client.response().status == 400
 
 
 @pytest.mark.parametrize("shape", ["many fields", "long field", "long name", "many empty lines"])
@@ -138,7 +138,7 @@ def test_heads_that_are_bombs(attacked, shape):
         for client in clients:
             # A reset may overtake the answer, and whoever sends nothing but empty lines is owed none.
             with contextlib.suppress(OSError, ConnectionEnded):
-                assert client.response().status in (400, 431)
+                assert client.response().status == 431
 
 
 def test_pipelined_without_end(attacked):

@@ -16,7 +16,7 @@ from test_attacks_http2 import (
     WINDOW_UPDATE, cpu_seconds, frame,
 )  # fmt: skip
 from waiting import wait_until
-from wire_clients import HTTP1Client, HTTP2Client
+from wire_clients import ConnectionEnded, HTTP1Client, HTTP2Client
 
 OK = b"\x88"  # :status 200
 NAMED = b"\x00\x01a" + b"\x7f\x81\x1f" + b"b" * 4_096  # a literal of four KiB
@@ -112,6 +112,25 @@ def test_an_answer_that_breaks_the_rules_is_an_error(serve, liar, case):
             response = client.response() if make is HTTP1Client else client.response(started)
             assert response.status == 502, response
     assert backend.asked >= 2
+
+
+@pytest.mark.parametrize(("count", "status"), [(200, 200), (201, 502)])
+@pytest.mark.parametrize("where", ["head", "trailers"])
+def test_as_many_fields_as_over_http1(serve, liar, where, count, status):
+    fields = b"\x00\x01a\x01b" * count
+
+    def answer(stream):
+        if where == "head":
+            return frame(HEADERS, END_HEADERS | END_STREAM, stream, OK + fields)
+        return frame(HEADERS, END_HEADERS, stream, OK) + frame(HEADERS, END_HEADERS | END_STREAM, stream, fields)
+
+    with HTTP1Client(serve(liar(answer)).port) as client:
+        client.request(method="GET", target="/x")
+        if where == "trailers" and status != 200:
+            with pytest.raises(ConnectionEnded):
+                client.response()
+        else:
+            assert client.response().status == status
 
 
 #: An answer that has begun and breaks off: it must not look whole.

@@ -79,7 +79,7 @@ def test_a_client_that_waits_for_100_gets_it(serve, scripted, head, framing):
     with HTTP1Client(program.port) as client:
         field = b"Content-Length: 2" if framing == "length" else b"Transfer-Encoding: chunked"
         client.send(head + b"Expect: 100-Continue\r\n" + field + b"\r\n\r\n")
-        assert client._until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert client.read_until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.send(b"{}" if framing == "length" else b"2\r\n{}\r\n0\r\n\r\n")
         response = client.response()
         assert (response.status, response.interim) == (200, [])
@@ -105,7 +105,7 @@ def test_every_request_of_a_connection_gets_its_100(serve, scripted):
     with HTTP1Client(program.port) as client:
         for _ in range(20):
             client.send(POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
-            assert client._until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            assert client.read_until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
             client.send(b"{}")
             assert client.response().status == 200
 
@@ -500,9 +500,9 @@ def test_an_answer_cut_short_never_looks_whole(serve, scripted, hub, framing, ho
                 elif framing == "length":
                     client._exactly(100_000, body)
                 else:
-                    while size := int(client._until(b"\r\n"), 16):
+                    while size := int(client.read_until(b"\r\n"), 16):
                         client._exactly(size + 2, body)
-                    client._until(b"\r\n")
+                    client.read_until(b"\r\n")
             assert head.status == 200
 
 

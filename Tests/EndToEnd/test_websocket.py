@@ -107,7 +107,7 @@ def test_bytes_on_both_heels_of_the_heads(serve, raw):
         assert response.status == 101 and response.value(b"sec-websocket-accept").startswith(b"s3p")
         assert response.value(b"upgrade").lower() == b"websocket" and response.value(b"connection").lower() == b"upgrade"
         with contextlib.suppress(ConnectionEnded):
-            client._until(b"nothing of the kind")
+            client.read_until(b"nothing of the kind")
         assert bytes(client._buffer) == b"first of the backend|first of the client"
 
 

@@ -125,7 +125,7 @@ class HTTP1Client:
         del self._buffer[:count]
         return data
 
-    def _until(self, mark):
+    def read_until(self, mark):
         start = 0
         while (at := self._buffer.find(mark, start)) < 0:
             start = max(0, len(self._buffer) - len(mark) + 1)
@@ -136,7 +136,7 @@ class HTTP1Client:
         """The next final head; informational ones before it are in its `interim`."""
         interim = []
         while True:
-            status_line, *lines = self._until(b"\r\n\r\n")[:-4].split(b"\r\n")
+            status_line, *lines = self.read_until(b"\r\n\r\n")[:-4].split(b"\r\n")
             version, status, *_ = status_line.split(b" ", 2)
             response = Response(int(status), version)
             for line in lines:
@@ -156,10 +156,10 @@ class HTTP1Client:
             elif response.values(b"transfer-encoding"):
                 assert response.value(b"transfer-encoding").lower() == b"chunked"
                 response.chunked = True
-                while size := int(self._until(b"\r\n").split(b";")[0], 16):
+                while size := int(self.read_until(b"\r\n").split(b";")[0], 16):
                     body += self._exactly(size, body)
                     assert self._exactly(2, body) == b"\r\n"
-                while (line := self._until(b"\r\n")) != b"\r\n":
+                while (line := self.read_until(b"\r\n")) != b"\r\n":
                     name, value = line.split(b":", 1)
                     response.trailers.append((name, value.strip()))
             elif response.values(b"content-length"):
