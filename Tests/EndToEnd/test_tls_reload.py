@@ -79,6 +79,37 @@ def test_new_certificate_for_new_connections(program, files, authority):
     assert 86_000 < fresh - expiry < 87_000
 
 
+@pytest.mark.parametrize("kind", ["ec", "rsa"])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_sessions_from_before_are_resumed(program, files, authority, version, kind):
+    """Tickets are sealed with keys of the process, not of a certificate: a client's session from before the reload is resumed, with the
+    certificate that it verified then, though the new key be of another kind. Who begins anew meets the new certificate."""
+    second = authority.issue("second", "DNS:localhost", kind=kind)
+    context = ssl.create_default_context(cafile=str(authority.file))
+    context.minimum_version = context.maximum_version = version
+
+    def ask(session=None):
+        raw = socket.create_connection(("127.0.0.1", program.port), 5)
+        with context.wrap_socket(raw, server_hostname="localhost", session=session) as connection:
+            connection.sendall(GET)
+            assert connection.recv(4_096).startswith(b"HTTP/1.1 200")
+            return connection.session, connection.session_reused, connection.getpeercert()["serialNumber"]
+
+    before, _, first = ask()
+    with connect(program.port, authority) as standing:
+        standing.sendall(GET[:9])
+        install(files, second)
+        wait_until(lambda: reloads(program, "success") >= 1, what="the reload")
+        # Four tries each, for the kernel spreads connections over the two loops.
+        assert {ask(before)[1:] for _ in range(4)} == {(True, first)}
+        fresh = [ask() for _ in range(4)]
+        assert {seen[1:] for seen in fresh} == {(False, pki.serial(second.certificate))}
+        assert ask(fresh[0][0])[1:] == (True, pki.serial(second.certificate))
+        standing.sendall(GET[9:])
+        assert standing.recv(4_096).startswith(b"HTTP/1.1 200")
+    assert admin.total(admin.metrics(program)["swiftlet_tls_handshake_failures"]) == 0
+
+
 @pytest.mark.parametrize("broken", ["garbage", "empty", "foreign key", "missing"])
 def test_broken_files_keep_the_old_certificate(program, files, authority, broken):
     first, second = shown(program, authority), authority.issue("second", "DNS:localhost")
@@ -167,7 +198,7 @@ def test_sighup(program, files, authority):
 
 def test_clients_authority(start, tmp_path, authority):
     """A client whose authority is not trusted any more is refused, its session from before included; one of the new authority is
-    taken, and a connection that stands goes on."""
+    taken, and a connection that stands goes on. A session is for the authorities under which it began."""
     other = pki.Authority(tmp_path, "other")
     trusted, config = tmp_path / "clients.pem", tmp_path / "s.yaml"
     trusted.write_bytes(authority.file.read_bytes())
@@ -204,3 +235,10 @@ def test_clients_authority(start, tmp_path, authority):
         assert not ask(context=new)[1]
         standing.sendall(GET)
         assert standing.recv(4_096).startswith(b"HTTP/1.1 200")
+    # Trusted again, but among others: the old session counts for nothing, and a whole handshake takes its place without an error.
+    fresh = trusted.with_suffix(".both")
+    fresh.write_bytes(other.file.read_bytes() + authority.file.read_bytes())
+    replace(trusted, fresh)
+    wait_until(lambda: reloads(program, "success") == 2, what="the second reload")
+    renewed, reused = ask(session)
+    assert not reused and ask(renewed)[1]
