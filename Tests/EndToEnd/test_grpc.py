@@ -1,4 +1,4 @@
-"""gRPC through an `h2c://` backend with the official `grpcio`: the stub engine, and a Python server for the rest."""
+"""gRPC with the official `grpcio`: through an `h2c://` backend the stub engine, and for the rest a Python server, in clear and over TLS."""
 
 import socket
 import threading
@@ -10,6 +10,7 @@ import pytest
 
 import admin
 import kserve
+import pki
 import processes
 from frame_backend import FrameBackend
 from kserve import MESSAGES
@@ -20,11 +21,13 @@ INFERENCE = "/inference.GRPCInferenceService"
 HEALTH = "/grpc.health.v1.Health"
 
 
-def channel_to(program):
+def channel_to(program, trusted=None):
+    """A channel in clear, or over TLS with the PEM file of an authority to trust."""
     # Proxies from the environment and retries of the client would hide what the router does.
-    return grpc.insecure_channel(
-        f"127.0.0.1:{program.port}", options=[("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0)]
-    )
+    options = [("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0)]
+    if trusted is None:
+        return grpc.insecure_channel(f"127.0.0.1:{program.port}", options)
+    return grpc.secure_channel(f"localhost:{program.port}", grpc.ssl_channel_credentials(trusted.read_bytes()), options)
 
 
 # The stub engine -----------------------------------------------------------------------------------------------------
@@ -114,16 +117,21 @@ def test_deadline_of_a_slow_engine(start):
 
 
 class EchoServer(grpc.GenericRpcHandler):
-    """Raw bytes of all four kinds of call, with metadata, trailers and errors on demand."""
+    """Raw bytes of all four kinds of call, with metadata, trailers and errors on demand; over TLS with a `pki.Identity`."""
 
-    def __init__(self):
+    def __init__(self, identity=None):
         self.metadata = []
         self.cancelled = threading.Event()
         self.entered = threading.Event()
         self.remaining = None
         self._server = grpc.server(futures.ThreadPoolExecutor(16), options=[("grpc.max_receive_message_length", -1)])
         self._server.add_generic_rpc_handlers((self,))
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        if identity:
+            pair = identity.key.read_bytes(), identity.certificate.read_bytes()
+            self.port = self._server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+        else:
+            self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self.url = f"{'h2' if identity else 'h2c'}://127.0.0.1:{self.port}"
         self._server.start()
 
     def stop(self):
@@ -182,21 +190,33 @@ class EchoServer(grpc.GenericRpcHandler):
 
 
 @pytest.fixture(scope="module")
-def echo_setup():
-    server = EchoServer()
-    program = processes.serve(f"h2c://127.0.0.1:{server.port}")
-    yield server, program
+def authority(tmp_path_factory):
+    return pki.Authority(tmp_path_factory.mktemp("grpc"))
+
+
+@pytest.fixture(scope="module", params=["plain to plain", "plain to TLS", "TLS to plain", "TLS to TLS"])
+def echo_setup(request, authority, tmp_path_factory):
+    """The server, the router before it and what a client must trust, each side of the router with TLS and without."""
+    client_side, server_side = (side == "TLS" for side in request.param.split(" to "))
+    identity = authority.issue("both", "DNS:localhost", "IP:127.0.0.1")
+    config = tmp_path_factory.mktemp("echo") / "swiftlet.yaml"
+    config.write_text(f"upstream_tls: {{ca_file: {authority.file}}}\nload_signals: {{interval: 0s}}\n")
+    server = EchoServer(identity if server_side else None)
+    shown = identity.arguments() if client_side else ()
+    program = processes.serve(server.url, admin=True, arguments=("--config", config, *shown))
+    yield server, program, authority.file if client_side else None
+    wait_until(lambda: sum(admin.in_flight(program)) == 0, what="all calls to be booked out")
     program.stop()
     server.stop()
 
 
 @pytest.fixture
 def echo(echo_setup):
-    server, program = echo_setup
+    server, program, trusted = echo_setup
     server.metadata.clear()
     server.entered.clear()
     server.cancelled.clear()
-    with channel_to(program) as channel:
+    with channel_to(program, trusted) as channel:
         yield server, channel
 
 
