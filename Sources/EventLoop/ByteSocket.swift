@@ -16,7 +16,7 @@ public enum TransferResult {
 public struct ByteSocket: ~Copyable {
     public let descriptor: CInt
     private let tls: TLSSession?
-    private var isReset = false
+    private var leavesUnannounced = false
 
     /// Takes over `descriptor`.
     public init(descriptor: CInt) {
@@ -57,7 +57,7 @@ public struct ByteSocket: ~Copyable {
 
     deinit {
         // After a goodbye the peer would take what it has for all there is.
-        if let tls, !isReset { tls.sayGoodbye(descriptor) }
+        if let tls, !leavesUnannounced { tls.sayGoodbye(descriptor) }
         close(descriptor)
     }
 
@@ -156,9 +156,13 @@ public struct ByteSocket: ~Copyable {
         shutdown(descriptor, CInt(SHUT_WR))
     }
 
+    /// Makes the close that follows one without close_notify: what was written still arrives, but under TLS the peer cannot take it for all
+    /// there is (RFC 8446, 6.1). Without TLS the end of the stream says nothing either way.
+    public mutating func closeUnannounced() { leavesUnannounced = true }
+
     /// Makes the close that follows a reset (RST), so that the peer cannot take what it got for a complete message.
     public mutating func resetOnClose() {
-        isReset = true
+        leavesUnannounced = true
         var linger = linger(l_onoff: 1, l_linger: 0)
         setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &linger, socklen_t(MemoryLayout.size(ofValue: linger)))
     }

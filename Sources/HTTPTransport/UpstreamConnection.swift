@@ -366,6 +366,12 @@ final class UpstreamConnection: TransportConnection {
         close()
     }
 
+    /// The exchange is given up. A tunnel has no framing to tell that by: a client that was cut off must not look like one that has ended.
+    func abandon() {
+        if case .tunnel = phase { socket?.closeUnannounced() }
+        close()
+    }
+
     override func finishClosing() {
         guard case .tunnel(let ended) = phase else { return close() }
         closesAfterFlush = false

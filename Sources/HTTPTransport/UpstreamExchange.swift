@@ -149,7 +149,7 @@ open class UpstreamExchange {
             stream.session.reset(stream, errorCode: 8 /* CANCEL, RFC 9113 section 7 */)
             connection.flush()
         } else {
-            connection.close()
+            connection.abandon()
         }
         self.connection = nil
     }

@@ -8,6 +8,7 @@ import threading
 import pytest
 import websockets.sync.client
 
+import admin
 import pki
 from raw_backend import RawBackend
 from test_websocket import AGREED, WISH, echo  # noqa: F401
@@ -43,16 +44,13 @@ def opened(program, authority, receive_buffer=None):
     return client
 
 
-def say_goodbye(client):
-    """close_notify, and no waiting for the other's, nor for what the other says first: that is read afterwards."""
-    client.socket.settimeout(0)
-    try:
-        client.socket.unwrap()
-    except ssl.SSLWantReadError:
-        pass
-    except ssl.SSLError as error:
-        assert error.reason == "APPLICATION_DATA_AFTER_CLOSE_NOTIFY"
-    client.socket.settimeout(10)
+def say_goodbye(end):
+    """close_notify, without waiting for the other side's. Python looks for that at once, and OpenSSL takes data that it finds instead for
+    an error, for good: the other side must say nothing until this has returned."""
+    end.socket.settimeout(0)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        end.socket.unwrap()
+    end.socket.settimeout(10)
 
 
 def test_real_client_over_tls(serve_tls, echo, authority):  # noqa: F811
@@ -80,35 +78,117 @@ def test_http2_was_agreed_on_and_no_tunnel_is_offered(serve_tls, echo, authority
         assert client.recv(10) == "over HTTP/1.1"
 
 
+@pytest.fixture
+def tunnels(configured, identity, authority):
+    """Starts a backend of a script, behind TLS or in clear, and a router with TLS before it."""
+    backends = []
+
+    def make(script, secured):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(identity.certificate, identity.key)
+        backends.append(RawBackend(script, tls=context if secured else None))
+        lines = f"upstream_tls: {{ca_file: {authority.file}}}\nload_signals: {{interval: 0s}}\n"
+        return configured(lines, backends[0], admin=True, arguments_after=("--loops", "1", *identity.arguments()))
+
+    yield make
+    for backend in backends:
+        backend.stop()
+
+
+def read_to_end(connection):
+    """All that comes until the peer's end, which behind our own close_notify Python takes for an error."""
+    received = bytearray()
+    with contextlib.suppress(ssl.SSLZeroReturnError):
+        while data := connection.recv(1 << 16):
+            received += data
+    return bytes(received)
+
+
+SECURED = pytest.mark.parametrize("secured", [False, True], ids=["cleartext backend", "TLS backend"])
+
+
+@SECURED
 @pytest.mark.parametrize("ender", ["client", "backend"])
-def test_half_close_over_tls(serve_tls, raw, authority, ender):
+def test_half_close_over_tls(tunnels, authority, ender, secured):
     """close_notify of one side ends that direction alone; all that the other says later arrives."""
-    received, late = [], b"late" * 50_000
+    received, late, said = [], b"late" * 50_000, threading.Event()
 
     def script(connection, head):
         connection.send(AGREED + b"\r\n")
         if ender == "backend":
-            connection.socket.shutdown(socket.SHUT_WR)
-        received.append(connection.read(1 << 30))
+            say_goodbye(connection) if secured else connection.socket.shutdown(socket.SHUT_WR)
+            said.set()
+        received.append(read_to_end(connection.socket))
         if ender == "client":
+            assert said.wait(5)
             connection.send(late)
+            if secured:
+                say_goodbye(connection)
 
-    program = serve_tls(raw(script))
+    program = tunnels(script, secured)
     with opened(program, authority) as client:
+        # Nothing but a close_notify is an end.
+        client.socket.suppress_ragged_eofs = False
         if ender == "client":
             client.send(b"end")
             say_goodbye(client)
-            body = bytearray()
-            # Python's word for a close_notify behind our own.
-            with contextlib.suppress(ssl.SSLZeroReturnError):
-                client._to_end(body)
-            assert bytes(body) + bytes(client._buffer) == late
+            said.set()
+            assert bytes(client._buffer) + read_to_end(client.socket) == late
         else:
-            assert client.ended()
+            assert client.ended() and said.wait(5)
             client.send(late)
             say_goodbye(client)
         wait_until(lambda: received, what="the backend's end of input")
     assert received == [b"end" if ender == "client" else late]
+    wait_until(lambda: admin.sample(program, "swiftlet_requests_in_flight") == 0, what="the tunnel's end")
+
+
+@SECURED
+@pytest.mark.parametrize("who", ["client", "backend"])
+@pytest.mark.parametrize("how", ["close_notify", "cut", "reset"])
+def test_the_end_of_one_reaches_the_other_over_tls(tunnels, authority, who, how, secured):
+    """A reset, or an end that no close_notify announced, must not look like an end in good order to one who could tell them apart."""
+    ends, gone = [], threading.Event()
+
+    def leave(end):
+        if how == "close_notify" and isinstance(end.socket, ssl.SSLSocket):
+            say_goodbye(end)
+        end.reset() if how == "reset" else end.socket.close()
+        gone.set()
+
+    def end_of(connection):
+        if isinstance(connection, ssl.SSLSocket):
+            connection.suppress_ragged_eofs = False
+        try:
+            end = "whole" if connection.recv(1) == b"" else "more"
+        except (ssl.SSLEOFError, ConnectionError):
+            end = "broken"
+        assert gone.wait(5)
+        ends.append(end)
+
+    def script(connection, head):
+        connection.send(AGREED + b"\r\n")
+        if who == "client":
+            end_of(connection.socket)
+        elif connection.read(2) == b"go":
+            leave(connection)
+
+    program = tunnels(script, secured)
+    with opened(program, authority) as client:
+        if who == "client":
+            leave(client)
+            wait_until(lambda: ends, what="the end at the backend")
+        else:
+            client.send(b"go")
+            end_of(client.socket)
+    # Without TLS on one side an end is an end: who is cut there has ended, and who listens there hears an end. Only a reset tells more.
+    speaks_tls = secured or who == "client"
+    hears_tls = secured or who == "backend"
+    told = hears_tls and (how == "reset" or (how == "cut" and speaks_tls))
+    assert ends == ["broken" if told else "whole"]
+    wait_until(lambda: admin.sample(program, "swiftlet_requests_in_flight") == 0, what="the tunnel's end")
+    for side in ("downstream", "upstream"):
+        wait_until(lambda side=side: admin.sample(program, f"swiftlet_{side}_connections_open") == 0, what=f"the {side} end")
 
 
 def test_backpressure_over_tls(serve_tls, raw, authority):
