@@ -202,9 +202,9 @@ class HTTP1Client:
             return False
 
 
-def ask(port, body=b"", target="/v1/chat/completions", method="POST", fields=(), timeout=10.0):
+def ask(port, body=b"", target="/v1/chat/completions", method="POST", fields=(), timeout=10.0, tls=None):
     """One request on a fresh connection, answered in full."""
-    with HTTP1Client(port, timeout) as client:
+    with HTTP1Client(port, timeout, tls=tls) as client:
         return client.request(method, target, body, fields).response(method)
 
 
