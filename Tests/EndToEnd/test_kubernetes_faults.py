@@ -262,7 +262,7 @@ def test_lists_that_fail_beside_a_watch_that_is_well_cost_nothing(api, watching)
     server = api()
     server.put(SLICE, slice_of("vllm", endpoint("10.1.0.1", "p1")))
     program = watching(server, more="relist: 100ms, ", silence="1m")
-    lists = lambda: admin.sample(program, "swiftlet_kubernetes_lists_total", resource=SLICE)  # noqa: E731
+    lists = lambda: admin.sample(program, "swiftlet_kubernetes_lists_total", resource=SLICE) or 0  # noqa: E731
     wait_until(lambda: lists() >= 3, BOUND, what="lists beside the watch")
     assert admin.sample(program, "swiftlet_kubernetes_watches_total", resource=SLICE) == 0, "the streaming list is the watch"
     server.script = lambda path, query: None if "watch" in query else (500, b'{"message":"etcd is slow","code":500}')
