@@ -37,7 +37,7 @@ extension Engine {
                 preempted = true
                 if victim == slot { return true }
             }
-            assign(tokens, to: slot, budget: &budget)
+            assign(tokens, to: slot, budget: &budget, events: &events)
             place += 1
         }
         return preempted
@@ -68,7 +68,7 @@ extension Engine {
             // Cannot fail: the room was counted above.
             _ = extend(slot, by: tokens, events: &events)
             join(slot, at: begin, events: &events)
-            assign(tokens, to: slot, budget: &budget)
+            assign(tokens, to: slot, budget: &budget, events: &events)
         }
     }
 
@@ -105,15 +105,17 @@ extension Engine {
         events.append(.scheduled(sequences[slot].id, cachedTokens: cached))
     }
 
-    private mutating func assign(_ tokens: Int, to slot: Int, budget: inout Int) {
+    private mutating func assign(_ tokens: Int, to slot: Int, budget: inout Int, events: inout [EngineEvent]) {
         budget -= tokens
+        sequences[slot].scheduled = tokens
         if sequences[slot].isDecoding {
             load.decodeSequences += 1
             load.decodeContextTokens += sequences[slot].computed
         } else {
             load.addPrefill(tokens: tokens, context: sequences[slot].computed)
+            // Before it is computed: who is scheduled after it in the same step finds it already.
+            storeFullBlocks(of: slot, computed: sequences[slot].computed + tokens, events: &events)
         }
-        sequences[slot].scheduled = tokens
     }
 
     /// Gets the blocks that `tokens` more tokens need. Returns false, with what it got kept, when there are none left.
@@ -172,7 +174,7 @@ extension Engine {
         sequences[slot].computed += sequences[slot].scheduled + steps - 1
         sequences[slot].scheduled = 0
         if steps > 1 { sequences[slot].produceUnseen(steps - 1, blockSize: configuration.blockSize) }
-        storeFullBlocks(of: slot, events: &events)
+        storeFullBlocks(of: slot, computed: sequences[slot].computed, events: &events)
         guard sequences[slot].computed == sequences[slot].total else { return false }
 
         if sequences[slot].produced == 0 { prefilled(slot, at: end, events: &events) }
@@ -204,8 +206,8 @@ extension Engine {
         if !configuration.reportsTokens { events.append(.firstToken(sequences[slot].id, nanoseconds: end)) }
     }
 
-    private mutating func storeFullBlocks(of slot: Int, events: inout [EngineEvent]) {
-        let full = sequences[slot].computed / configuration.blockSize
+    private mutating func storeFullBlocks(of slot: Int, computed: Int, events: inout [EngineEvent]) {
+        let full = computed / configuration.blockSize
         while sequences[slot].storedBlocks < full {
             let index = sequences[slot].storedBlocks
             let hash = sequences[slot].hash(at: index)

@@ -5,8 +5,9 @@ import DequeModule
 /// The rules are those of vLLM's V1 scheduler. A step has one budget of tokens. Running sequences come first, oldest first: one
 /// token each while decoding, a chunk while still in prefill. What is left goes to the waiting ones, first come first served. When
 /// KV blocks run out, the youngest running sequence loses its blocks and starts over (its blocks stay findable until someone
-/// needs them). Prefix hits are looked up when a sequence is scheduled, not when it arrives; only full blocks hit, and the last
-/// token is always computed, since its result is the first token of the reply.
+/// needs them). Prefix hits are looked up when a sequence is scheduled, not when it arrives, and blocks are found from when they are
+/// scheduled, so that siblings share within a step (`KVCacheManager.allocate_slots` registers them before the step runs); only full
+/// blocks hit, and the last token is always computed, since its result is the first token of the reply.
 ///
 /// Nothing here reads a clock: the caller says what time it is, asks for ``nextStepEnd`` and comes back then.
 ///

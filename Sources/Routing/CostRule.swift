@@ -15,7 +15,9 @@ public struct CostRule: Sendable, Equatable {
     public var memoryWaitFrom = 0.9
     /// Chunked prefill lets those that decode take some of their steps meanwhile.
     public var stall = 0.6
-    public var slowdown = 1.0
+    /// Steps that grow with the batch delay prompts too, and last beyond the horizon. With a third of it requests follow their prefixes into
+    /// large batches, and what saves 10 ms of prefill costs all of them more; twice as much changes little.
+    public var slowdown = 3.0
     public var queueBehind = 1.0
     /// Relative growth of a decode step per sequence in the batch, and with the KV cache full of contexts. Between
     /// Llama-70B on H100 (1.5) and 8B (4): attention reads every active token once a step.
