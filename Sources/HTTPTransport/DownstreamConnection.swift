@@ -157,7 +157,7 @@ public final class DownstreamConnection: TransportConnection {
     }
 
     override func peerClosed() {
-        if case .tunnel = phase { return tunnelInputEnded() }
+        if case .tunnel = phase, !peerHasReset { return tunnelInputEnded() }
         // A half-closed client is gone, as for the engines behind us. Answers already written still leave.
         if http2 == nil, exchange == nil, !output.isEmpty, !isClosed {
             closesAfterFlush = true

@@ -33,11 +33,17 @@ extension HTTP2Session {
     var hasStreamIDs: Bool { nextStreamID > 0 }
 
     /// Sends a request on a stream of `nextStreamID`, which gets its answer. False when no stream can be opened.
-    func submit(_ request: borrowing UpstreamRequest, on stream: HTTP2Stream) -> Bool {
-        uncounted(request.head).use { submit(request, head: $0, on: stream) }
+    /// - Parameter authority: of a request that names none.
+    func submit(_ request: borrowing UpstreamRequest, authority: borrowing StoredBytes, on stream: HTTP2Stream) -> Bool {
+        let authority = authority.bytes
+        return uncounted(request.head).use {
+            submit(request, head: $0, authority: $0.authority.isEmpty ? authority : $0.authority, on: stream)
+        }
     }
 
-    private func submit(_ request: borrowing UpstreamRequest, head: RequestHead, on stream: HTTP2Stream) -> Bool {
+    private func submit(
+        _ request: borrowing UpstreamRequest, head: RequestHead, authority: UnsafeRawBufferPointer, on stream: HTTP2Stream
+    ) -> Bool {
         guard let session else { return false }
         let ended = !request.hasBody
         let acceptsTrailers = request.acceptsTrailers
@@ -46,7 +52,7 @@ extension HTTP2Session {
         withFields(head.headers, pseudo: acceptsTrailers ? 5 : 4) { fields in
             fields[0] = nameValue(":method", head.methodBytes)
             fields[1] = nameValue(":scheme", scheme)
-            fields[2] = nameValue(":authority", head.authority)
+            fields[2] = nameValue(":authority", authority)
             fields[3] = nameValue(":path", head.target)
             if acceptsTrailers { fields[4] = nameValue("te", "trailers") }
             var provider = dataProvider(for: stream)

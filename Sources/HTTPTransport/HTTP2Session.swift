@@ -73,7 +73,8 @@ final class HTTP2Session {
         let streamWindow = role == .client ? limits.firstUpstreamWindowBytes : limits.streamWindowBytes
         nghttp2_option_set_no_auto_window_update(option, 1)
         nghttp2_option_set_no_closed_streams(option, 1)
-        nghttp2_option_set_max_send_header_block_length(option, limits.headBytes * 2)
+        // An answer's head has twice a request's bytes at most, and what we add to it; nghttp2 would drop a longer one without a word.
+        nghttp2_option_set_max_send_header_block_length(option, limits.headBytes * 4)
         nghttp2_option_set_peer_max_concurrent_streams(option, UInt32(limits.streamsPerConnection))
         // Above what one read brings before `conduct` is looked at, 13 bytes each: nghttp2 would end the connection with INTERNAL_ERROR.
         let resetsPerRead = EventLoop.readBufferBytes / 13

@@ -23,6 +23,8 @@ open class TransportConnection: EventHandler {
     /// `input` may hold a whole message.
     private final var hasUnparsedInput = false
     final var peerHasClosed = false
+    /// The connection is broken: nothing more comes, and nothing that is sent arrives.
+    final var peerHasReset = false
     final var isClosed = false
     /// Close once the output is written.
     final var closesAfterFlush = false
@@ -89,6 +91,7 @@ open class TransportConnection: EventHandler {
             }
         }
         if !readiness.intersection([.peerClosed, .hungUp, .failed]).isEmpty { peerHasClosed = true }
+        if readiness.contains(.failed) { peerHasReset = true }
         if readiness.contains(.readable) || peerHasClosed { readInput() }
     }
 

@@ -34,7 +34,7 @@ extension UpstreamConnection {
         exchange.connection = self
         exchange.isRequestSent = !request.hasBody
         let stream = makeStream(of: http2, exchange)
-        guard http2.submit(request, on: stream) else {
+        guard http2.submit(request, authority: pool.authority, on: stream) else {
             exchange.connection = nil
             stream.release()
             exchange.isFinished = true
@@ -220,6 +220,7 @@ final class UpstreamStream: HTTP2Stream {
         } else if name.equals(":status") {
             response.removeAll()
             response.status = value.decimalValue ?? 0
+            guard response.status >= 100 else { return false }
             isInformational = response.status < 200
         } else {
             guard uncounted(response.headers).use({ $0.count }) < most else { return false }

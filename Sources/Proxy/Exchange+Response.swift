@@ -32,6 +32,8 @@ extension Exchange {
         // Until a byte of its body is here the answer has not begun, and another backend can still give it.
         isHeadHeld = true
         isInspecting = response.status == 500 && canTryElsewhere
+        // Of a request that goes on nobody else can answer, and its client may wait for the head before it says more.
+        if !isReplayable || !isRequestComplete { releaseHead() }
     }
 
     /// The backend is full, not broken (vLLM says so in 3 ms when its queue is bounded): elsewhere there may be room.

@@ -299,7 +299,11 @@ final class Exchange: DownstreamExchange {
     }
 }
 
+private let mostNominatedBytes = 512
+
 /// Drops the fields of one connection: the known ones, and those that `Connection` names (RFC 9110, 7.6.1).
+///
+/// Of the `Connection` fields the first 512 bytes count; what is named behind them is passed on.
 func removeConnectionFields(_ headers: HeaderBlock) {
     guard headers.hasHopByHop else { return }
     guard headers.has(.connection) else { return headers.removeFields { headers.known(at: $0).isHopByHop } }
@@ -307,7 +311,8 @@ func removeConnectionFields(_ headers: HeaderBlock) {
     for index in 0..<headers.count where headers.known(at: index) == .connection {
         let value = headers.value(at: index)
         if value.equalsIgnoringCase("close") || value.equalsIgnoringCase("keep-alive") { continue }
-        nominated.append(contentsOf: value)
+        // Every field is looked for in the list, and a list may be as long as a head.
+        nominated.append(contentsOf: value.prefix(max(0, mostNominatedBytes - nominated.count)))
         nominated.append(44)
     }
     nominated.withUnsafeBytes { nominated in

@@ -110,6 +110,10 @@ struct CostInputs {
         min(Double(depth) * tokensPerChunk, promptTokens - leastRequestTokens) * group.hitYield
     }
 
+    /// Whether the whole prompt may bring the group to where `memoryWait` counts.
+    @inline(__always)
+    func mayFill(_ group: borrowing GroupLoad) -> Bool { group.tokensInUse + promptTokens > rule.memoryWaitFrom * group.kvCapacityTokens }
+
     @inline(__always)
     func terms(on group: borrowing GroupLoad, depth: Int) -> CostTerms {
         let uncached = promptTokens - cachedTokens(on: group, depth: depth)
@@ -130,7 +134,8 @@ struct CostInputs {
         terms.distance = group.distanceSeconds
         let growth = rule.growthPerSequence * (running + 1) + contextGrowth * (group.tokensInUse + promptTokens)
         let demand = uncached + outputTokens
-        let present = group.tokensInUse(atMicroseconds: nowMicroseconds, tokenSeconds: step * (1 + growth)) + uncached
+        let present =
+            group.tokensInUse(atMicroseconds: nowMicroseconds, tokenSeconds: step * (1 + growth)) + uncached + group.idleMatchTokens
         // By the fleet's step: by each group's own, the slower would be left emptier, and the others be full first.
         let answer = meanOutputTokens * group.describedStepSeconds * stepScale * (1 + growth)
         terms.memory = rule.memoryPrice(

@@ -4,13 +4,12 @@ public struct CostRule: Sendable, Equatable {
     /// A second of decode counts as so much of a second until the first token: decode is a matter of the whole answer, first token one of
     /// its start, and routers are judged by the start.
     public var decode = 0.1
-    /// How many of those that come while an answer goes on feel what room in the KV cache it takes. Found by simulation, and between 4 and 8
-    /// there is little difference: with less, copies of prefixes fill a busy fleet and a group that comes back empty draws more than it can
-    /// prefill; with twice as much, groups of unequal speed fill up one by one.
-    public var memory = 6.0
+    /// How many of those that come while an answer goes on feel what room in the KV cache it takes. Found by simulation, and between 9 and 12
+    /// there is little difference: with half as much, long contexts of agents meet on one group, and copies of prefixes fill a busy fleet.
+    public var memory = 12.0
     /// Mean answers' times that the whole of a KV cache beyond `memoryWaitFrom` costs. Who joins a full group waits himself, and makes all
     /// wait that come after him; with less than twice the time slow groups fill up.
-    public var memoryWait = 3.0
+    public var memoryWait = 4.5
     /// Share of the KV cache from which on `memoryWait` counts: above the share that the account may be wrong by.
     public var memoryWaitFrom = 0.9
     /// Chunked prefill lets those that decode take some of their steps meanwhile.

@@ -73,6 +73,9 @@ struct GroupLoad: BitwiseCopyable {
     /// brought, see `OthersHits`; as last worked out.
     var othersShare = 0.0
     var orderRank: UInt8 = 0
+    /// Of the request being decided, where memory may be short: tokens of its match that no request in flight there uses. They can be evicted
+    /// until it joins, and not after.
+    var idleMatchTokens = 0.0
     /// What a request pays for the way there and back, see `Locality`.
     var distanceSeconds = 0.0
     /// How much longer prefill takes there while it is cold, as a share; and when that ends, 0 once it has.

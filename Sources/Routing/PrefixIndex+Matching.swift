@@ -81,6 +81,18 @@ extension PrefixIndex {
         return found
     }
 
+    /// How many leading chunks of the holder's match are in use by paths in flight there: all above one that is are.
+    mutating func depthInUse(of holder: UInt16, _ hashes: UnsafeBufferPointer<UInt64>) -> Int {
+        if holders[Int(holder)].inUse == 0 { return 0 }
+        var low = 0
+        var high = depth(of: holder)
+        while low < high {
+            let middle = low + (high - low + 1) / 2
+            if blocks[block(of: hashes[middle - 1], holder: holder)].users > 0 { low = middle } else { high = middle - 1 }
+        }
+        return low
+    }
+
     /// How many leading chunks of the last matched prompt more than half of the holders have, and at least two.
     func commonDepth(_ hashes: UnsafeBufferPointer<UInt64>) -> Int {
         let most = UInt16(max(liveHolders / 2, 1))

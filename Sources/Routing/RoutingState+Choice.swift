@@ -121,6 +121,9 @@ extension RoutingState {
             let slot = candidates[position]
             let depth = index.depth(of: loads[slot].holder)
             deepest = max(deepest, depth)
+            let mayFill = depth > 0 && inputs.mayFill(loads[slot])
+            loads[slot].idleMatchTokens =
+                mayFill ? Double(depth - index.depthInUse(of: loads[slot].holder, hashes)) * inputs.tokensPerChunk : 0
             costs[position] = inputs.terms(on: loads[slot], depth: depth).total
             if costs[position] < costs[best] { best = position }
         }

@@ -26,8 +26,11 @@ extension RoutingState {
         // Everything that a decision changes besides its booking.
         let before = (sequence, randomState, arrivals, fadeCursor)
         defer { (sequence, randomState, arrivals, fadeCursor) = before }
-        // Groups that are no candidates are not given anew what others are expected to have brought.
-        for slot in order { loads[slot].othersShare = 0 }
+        // Groups that are no candidates are not given anew what is of one request.
+        for slot in order {
+            loads[slot].othersShare = 0
+            loads[slot].idleMatchTokens = 0
+        }
         switch decide(request, tried: tried, now: now) {
         case .failure(let failure): return Explanation(policy: policy, outcome: .failure(failure))
         case .success(let choice):

@@ -122,6 +122,20 @@ def test_chunk_extensions_without_end(attacked):
         assert client.response().status == 400
 
 
+@pytest.mark.parametrize("item", [b",", b"a,", b"x-94,"])
+def test_a_list_of_connection_fields_as_long_as_a_head(attacked, item):
+    """A hundred fields, each of which would be looked for in a list of up to sixty thousand."""
+    attacked.cpu_limit = 1.0 if processes.IS_OPTIMISED else 6.0
+    fields = b"".join(b"x-%d: a\r\n" % number for number in range(95))
+    head = b"GET /listed HTTP/1.1\r\nHost: x\r\n" + fields + b"Connection: " + item * (60_000 // len(item)) + b"\r\n\r\n"
+    with HTTP1Client(attacked.port) as client:
+        for _ in range(100):
+            client.send(head)
+            assert client.response().status == 200
+    seen = [r for r in attacked.backend.requests if r.path == b"/listed"]
+    assert len(seen) == 100 and all(r.values(b"x-93") and bool(r.values(b"x-94")) == (b"x" not in item) for r in seen)
+
+
 @pytest.mark.parametrize("shape", ["many fields", "long field", "long name", "many empty lines"])
 def test_heads_that_are_bombs(attacked, shape):
     bomb = {

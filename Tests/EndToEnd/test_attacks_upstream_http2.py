@@ -66,6 +66,8 @@ class FrameLiar:
 BROKEN = {
     "no status": lambda stream: frame(HEADERS, END_HEADERS | END_STREAM, stream, b"\x00\x01a\x01b"),
     "two statuses": lambda stream: frame(HEADERS, END_HEADERS | END_STREAM, stream, OK + OK),
+    "status below 100": lambda stream: frame(HEADERS, END_HEADERS, stream, b"\x08\x03099") + frame(DATA, END_STREAM, stream, b"ok"),
+    "status of zeros": lambda stream: frame(HEADERS, END_HEADERS | END_STREAM, stream, b"\x08\x03000"),
     "status that is none": lambda stream: frame(HEADERS, END_HEADERS | END_STREAM, stream, b"\x08\x03abc"),
     "switch of protocols": lambda stream: frame(HEADERS, END_HEADERS, stream, b"\x08\x03101"),
     "upper case": lambda stream: frame(HEADERS, END_HEADERS | END_STREAM, stream, OK + b"\x00\x01A\x01b"),
@@ -127,6 +129,31 @@ def test_as_many_fields_as_over_http1(serve, liar, where, count, status):
     with HTTP1Client(serve(liar(answer)).port) as client:
         client.request(method="GET", target="/x")
         assert client.response().status == status
+
+
+def head_of(count, stream):
+    """A head that RFC 9113 counts as so many bytes (6.5.2), and a short body."""
+    fields = [(b":status", b"200"), *[(b"x-%d" % number, b"a" * 16_000) for number in range(8)]]
+    fields.append((b"x", b"b" * (count - sum(len(name) + len(value) + 32 for name, value in fields) - 33)))
+    block = hpack.Encoder().encode([hpack.NeverIndexedHeaderTuple(*field) for field in fields], huffman=False)
+    pieces = [block[at : at + 16_384] for at in range(0, len(block), 16_384)]
+    frames = [frame(CONTINUATION if number else HEADERS, 0, stream, piece) for number, piece in enumerate(pieces)]
+    return b"".join([*frames, frame(CONTINUATION, END_HEADERS, stream), frame(DATA, END_STREAM, stream, b"ok")])
+
+
+@pytest.mark.parametrize(("count", "status"), [(131_072, 200), (131_073, 502)])
+@pytest.mark.parametrize("make", [HTTP1Client, HTTP2Client])
+def test_a_head_of_the_most_bytes(serve, liar, make, count, status):
+    """What the router adds to it finds room, too."""
+    with make(serve(liar(lambda stream: head_of(count, stream))).port) as client:
+        if make is HTTP2Client:
+            client.connection.decoder.max_header_list_size = 1 << 20
+        started = client.request(method="GET", target="/x", fields=((b"x-request-id", b"r" * 250),))
+        response = client.response() if make is HTTP1Client else client.response(started)
+        assert response.status == status
+        if status == 200:
+            assert bytes(response.body) == b"ok" and len(response.value(b"x-7")) == 16_000
+            assert response.value(b"x-request-id") == b"r" * 250
 
 
 #: An answer that has begun and breaks off: it must not look whole.

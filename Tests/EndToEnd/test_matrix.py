@@ -363,6 +363,17 @@ def test_half_closed_client_is_gone(house, down, up, when):
         assert client.request("POST", path, b"x").response().body == b"next"
 
 
+@pytest.mark.parametrize("up", UPSTREAMS)
+@pytest.mark.parametrize("head", [b"GET %s HTTP/1.0\r\n\r\n", b"GET %s HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n"])
+def test_request_that_names_no_host(house, up, head):
+    path, plan = house.plans.add(body=b"ok")
+    with house.client("http1", up) as client:
+        client.send(head % path.encode())
+        response = client.response("GET")
+    assert (response.status, bytes(response.body)) == (200, b"ok")
+    assert plan.request.values(b"host")[0].startswith(b"127.0.0.1:"), "the backend's own"
+
+
 @pytest.mark.parametrize("declared", [True, False])
 @pytest.mark.parametrize("up", UPSTREAMS)
 def test_half_closed_client_gets_the_answer_that_is_written(house, up, declared):

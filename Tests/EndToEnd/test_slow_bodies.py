@@ -240,3 +240,25 @@ def test_open_header_blocks_postpone_nothing(configured, scripted):
             return end in seen
 
         drip(send, is_over, timeout=5)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_head_before_the_end_of_the_request_is_passed_on(serve, scripted, stream):
+    """The client waits for it before it says more: nothing is held back for another backend, which could not answer either."""
+
+    async def script(exchange):
+        if stream:
+            await exchange.event_stream_head()
+        else:
+            await exchange.head(200, [(b"content-length", b"2")])
+        assert await exchange.reader.readexactly(20) == b"x" * 20
+        await (exchange.send(b"2\r\nok\r\n0\r\n\r\n") if stream else exchange.send(b"ok"))
+        exchange.close()
+
+    program = serve(scripted(script, answers_early=lambda request: True))
+    with HTTP1Client(program.port) as client:
+        client.send(b"POST /talk HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 20\r\n\r\n" + b"x" * 10)
+        response = client.read_head()
+        assert response.status == 200
+        client.send(b"x" * 10)
+        assert client.read_body(response).body == b"ok"

@@ -9,6 +9,7 @@ import websockets.sync.client
 import websockets.sync.server
 
 import admin
+from raw_backend import RawBackend
 from waiting import wait_until, wait_until_steady
 from wire_clients import ConnectionEnded, HTTP1Client, assert_openai_error
 
@@ -277,3 +278,30 @@ def test_other_upgrades_are_not_offered(serve, raw):
             fields = [(b"Connection", b"Upgrade, HTTP2-Settings"), (b"Upgrade", wish_for), (b"HTTP2-Settings", b"AAMAAABk")]
             assert client.request("GET", "/x", fields=fields).response().status == 200
     assert len(heads) == 3 and not any(b"upgrade" in head or b"http2-settings" in head for head in heads)
+
+
+def test_client_that_resets_while_nothing_is_taken(serve):
+    """The backend reads nothing and the client's bytes wait: its reset ends the tunnel all the same."""
+    done, ends = threading.Event(), []
+
+    def script(connection, _):
+        connection.send(AGREED + b"\r\n")
+        done.wait(20)
+        with contextlib.suppress(ConnectionError):
+            while connection.socket.recv(1 << 20):
+                pass
+        ends.append(connection)
+
+    backend = RawBackend(script)
+    program = serve(backend, admin=True)
+    client = opened(program)
+    client.socket.settimeout(0.5)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            client.send(b"x" * 65_536)
+    assert admin.sample(program, "swiftlet_requests_in_flight") == 1
+    client.reset()
+    wait_until(lambda: admin.sample(program, "swiftlet_requests_in_flight") == 0, what="the end of the tunnel")
+    done.set()
+    wait_until(lambda: ends, what="the end at the backend")
+    backend.stop()

@@ -28,13 +28,13 @@ import Testing
         #expect(abs(terms.timeToFirstToken - 0.302) < 1e-9)
     }
 
-    /// 470,000 tokens in use and 6,656 of this request are 95.3 % of the cache: six times that and the request's own share of the time in which
+    /// 470,000 tokens in use and 6,656 of this request are 95.3 % of the cache: twelve times that and the request's own share of the time in which
     /// 256 steps of 20 ms, which the batch makes 1 + 1.5 · (470,000 + 6,400) / 500,000 + 0.001 times as long, end a mean answer.
     @Test func whatARequestTakesOfTheCacheHasItsPrice() {
         var load = load()
         load.activeTokens = 470_000
         let share = 476_656 / 500_000.0
-        let expected = 6 * share * (6_656 / 500_000.0) * 256 * 0.02 * (1 + 0.001 + 1.5 * 476_400 / 500_000)
+        let expected = 12 * share * (6_656 / 500_000.0) * 256 * 0.02 * (1 + 0.001 + 1.5 * 476_400 / 500_000)
         let terms = inputs().terms(on: load, depth: 0)
         #expect(abs(terms.memory - expected) < 1e-9)
         #expect(inputs().terms(on: load, depth: 80).memory < 0.3 * expected, "what is there already takes no room")
@@ -55,7 +55,11 @@ import Testing
         #expect(inputs.terms(on: load, depth: 0).memoryWait == 0)
         inputs.nowMicroseconds = 27_000_000
         let answer = 256 * 0.02 * (1 + 0.101 + 1.5 * 476_400 / 500_000)
-        #expect(abs(inputs.terms(on: load, depth: 0).memoryWait - 3 * (476_400 / 500_000 - 0.9) * answer) < 1e-9)
+        #expect(abs(inputs.terms(on: load, depth: 0).memoryWait - 4.5 * (476_400 / 500_000 - 0.9) * answer) < 1e-9)
+        load.idleMatchTokens = 5_000
+        #expect(
+            abs(inputs.terms(on: load, depth: 0).memoryWait - 4.5 * (481_400 / 500_000 - 0.9) * answer) < 1e-9, "cached, until it joins")
+        load.idleMatchTokens = 0
         inputs.nowMicroseconds = 4_999_999
         #expect(inputs.terms(on: load, depth: 0).memoryWait == 0, "the clock of the loop that saw the first tokens was ahead")
     }

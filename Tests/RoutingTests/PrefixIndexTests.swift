@@ -114,6 +114,12 @@ private func randomPath(_ random: inout SeededGenerator) -> [UInt64] {
                 index.release(inFlight.remove(at: Int.random(in: 0..<inFlight.count, using: &random)).insertion)
             }
             #expect(index.countInUse(of: holder) == Set(inFlight.flatMap(\.path)).count)
+            let asked = randomPath(&random)
+            let used = Set(inFlight.flatMap(\.path))
+            asked.withUnsafeBufferPointer { hashes in
+                index.match(hashes)
+                #expect(index.depthInUse(of: holder, hashes) == asked.prefix(while: used.contains).count)
+            }
         }
         expectSound(index, holders: [holder])
     }
