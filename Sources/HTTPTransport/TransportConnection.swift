@@ -192,7 +192,8 @@ open class TransportConnection: EventHandler {
             case .wouldBlock:
                 isWriteBlocked = true
             case .endOfStream, .failed:
-                sendingFailed()
+                if isHandshaking { handshakeFailed(.closed) }
+                if !isClosed { sendingFailed() }
                 return
             }
         }
