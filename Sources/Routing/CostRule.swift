@@ -15,7 +15,7 @@ public struct CostRule: Sendable, Equatable {
     /// Chunked prefill lets those that decode take some of their steps meanwhile.
     public var stall = 0.6
     /// Steps that grow with the batch delay prompts too, and last beyond the horizon. With a third of it requests follow their prefixes into
-    /// large batches, and what saves 10 ms of prefill costs all of them more; twice as much changes little.
+    /// large batches, and what saves 10 ms of prefill costs all of them more; with five there is little difference.
     public var slowdown = 3.0
     public var queueBehind = 1.0
     /// Relative growth of a decode step per sequence in the batch, and with the KV cache full of contexts. Between
