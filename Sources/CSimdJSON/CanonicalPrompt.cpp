@@ -234,9 +234,16 @@ void CanonicalPrompt::tree(size_t at) noexcept {
     walk(tape_, at, sink);
 }
 
+/// An image costs an engine some 250 to 3,000 tokens, whatever its bytes are: it takes as many bytes here as a thousand tokens of text, so
+/// that what it costs, and saves where it is cached, counts. A prompt of more media than anybody sends is no reason to hash without end.
 void CanonicalPrompt::medium(uint64_t digest) noexcept {
+    static constexpr uint8_t filling[4096 - 1 - sizeof digest] = {};
+    static constexpr uint32_t most_filled = 256;
     writer_.byte(marker::media);
     writer_.number(digest);
+    if (media_ == most_filled) { return; }
+    media_ += 1;
+    writer_.text(swl_text{filling, sizeof filling});
 }
 
 /// Four bytes a token: about what a token of text weighs, so byte-based estimates hold for both kinds of prompt.

@@ -37,6 +37,7 @@ class CanonicalPrompt {
 
     const Tape &tape_;
     PromptWriter writer_;
+    uint32_t media_ = 0;
 };
 
 }  // namespace swiftlet

@@ -39,6 +39,7 @@ public struct RequestReading: Sendable {
         var request = RoutingRequest(
             model: probe.model, prefixHashes: probe.prefixHashes, chunkBytes: RequestProbe.chunkBytes, promptBytes: probe.promptBytes,
             maxOutputTokens: probe.maxTokens, isStreamed: probe.stream)
+        request.sequences = probe.n
         if headers.has(.wantedTTFT) { request.wantedTTFTSeconds = Self.seconds(headers.value(.wantedTTFT)) }
         if headers.has(.wantedTPOT) { request.wantedTPOTSeconds = Self.seconds(headers.value(.wantedTPOT)) }
         if !sessionKeys.isEmpty { request.session = session(probe, headers) }

@@ -83,7 +83,7 @@ public final class RequestProbe {
     /// One chained hash per full chunk of the canonical prompt; the model, `cache_salt` and LoRA fields are in the chain's start.
     public var prefixHashes: UnsafeBufferPointer<UInt64> { hasher.hashes }
 
-    /// Length of the canonical prompt: UTF-8 bytes of its texts, four per token id, nine per image or other medium.
+    /// Length of the canonical prompt: UTF-8 bytes of its texts, four per token id, 4,096 per image or other medium; nine for each medium beyond 256.
     public var promptBytes: Int { hasher.byteCount }
 
     public var stream: Bool { facts.stream }

@@ -109,6 +109,25 @@ import Testing
         #expect(groups.allSatisfy { $0.inFlight > 0 }, "no answer has ended")
     }
 
+    /// Who reads a word a second makes no engine slow, and may be anybody.
+    @Test func aClientThatReadsSlowlyTeachesNothingOfSteps() throws {
+        func decode(isHeldBack: Bool) throws -> Double {
+            let table = RoutingTable(equalGroups(2))
+            for number in 0..<100 {
+                let now = UInt64(number) * second
+                let decision = try table.pick(.distinct(number, chunkCount: 4), now: now).get()
+                table.firstToken(decision.lease, now: now)
+                table.streamed(decision.lease, events: 64, isHeldBack: isHeldBack, now: now + 64 * second)
+                let usage = Usage(promptTokens: 256, cachedTokens: 0, completionTokens: 256)
+                table.settle(decision.lease, usage: usage, events: 256, isHeldBack: isHeldBack, now: now + 256 * second)
+            }
+            return table.explain(.distinct(1_000, chunkCount: 4), now: 1_000 * second).groups[0].terms.decode
+        }
+        let expected = RoutingTable(equalGroups(2)).explain(.distinct(0, chunkCount: 4)).groups[0].terms.decode
+        #expect(abs(try decode(isHeldBack: true) - expected) < 0.1 * expected)
+        #expect(try decode(isHeldBack: false) > 2 * expected, "an engine that is so slow is known to be")
+    }
+
     /// 256 tokens of prompt, and as many are expected of an answer of which nothing is known. When 512 have come it is taken to become 1,024
     /// tokens long, but never longer than the cache; and its end gives back all of it.
     @Test func anAnswerLongerThanExpectedIsTakenToDouble() throws {
@@ -214,6 +233,14 @@ import Testing
         }
         #expect(table.state("g0")?.hitYield == 1)
         #expect(table.state("g0")?.indexBlocks == 40)
+    }
+
+    @Test(arguments: [0, -1, Int.min, 1_000_000_000_001, .max])
+    func aCapacityThatNoMachineHasIsNotBelieved(tokens: Int) throws {
+        let table = RoutingTable(equalGroups(1))
+        let state = try #require(table.state("g0"))
+        table.updateKVCapacity(tokens: tokens, of: state.id)
+        #expect(table.state("g0")?.kvCapacityTokens == state.kvCapacityTokens)
     }
 
     @Test func theEnginesOwnCapacityBoundsItsShadow() throws {

@@ -136,6 +136,20 @@ import Testing
         #expect(Probed(#"{"input":[\#(ids)]}"#) == one)
     }
 
+    /// A thousand tokens each: its digest alone would be two, and an image that is cached worth nothing.
+    @Test func anImageWeighsAsMuchAsAThousandTokens() {
+        func images(_ count: Int, then text: String) -> Probed {
+            let image = #"{"type":"image_url","image_url":{"url":"data:A"}}"#
+            let parts = Array(repeating: image, count: count) + [#"{"type":"text","text":"\#(text)"}"#]
+            return Probed(#"{"messages":[{"role":"user","content":[\#(parts.joined(separator: ","))]}]}"#)
+        }
+        let none = images(0, then: text)
+        #expect(images(1, then: text).promptBytes == none.promptBytes + 4_096 + 1)
+        #expect(sharedChunks(images(1, then: "one \(text)"), images(1, then: "two \(text)")) >= 4_096 / 16)
+        // However many somebody sends, it is a bounded amount of work.
+        #expect(images(300, then: text).promptBytes == none.promptBytes + 256 * 4_096 + 44 * 9 + 1)
+    }
+
     /// Random conversations: each turn's prompt begins with all full chunks of the one before, and a changed message ends the sharing
     /// exactly where it stands.
     @Test func growthPreservesThePrefix() {
