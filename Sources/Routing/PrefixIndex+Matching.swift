@@ -5,6 +5,8 @@ extension PrefixIndex {
     private var visitLimit: Int { liveHolders <= Self.mostVisits ? Self.mostVisits : Self.mostVisits / 3 }
     static var mostVisits: Int { 96 }
 
+    private static var mostForeseen: Int { 2 }
+
     /// Finds for each holder how many leading chunks it holds; ask with `depth(of:)` until the next call.
     ///
     /// Since holdings are closed under prefixes, existence and the number of holders never grow with depth: the deepest held
@@ -100,11 +102,35 @@ extension PrefixIndex {
         return deepest(hashes, from: 1, to: matchDeepest, withMoreHoldersThan: most)
     }
 
-    /// Depth of the deepest chunk that anybody holds.
-    private mutating func deepestHeld(_ hashes: UnsafeBufferPointer<UInt64>) -> Int {
-        if hashes.isEmpty || head(of: hashes[0]) == 0 { return 0 }
-        return deepest(hashes, from: 1, to: hashes.count, withMoreHoldersThan: 0)
+    /// Depth of the deepest chunk that anybody holds. Mostly that is nearly all of a prompt, a conversation's last turn, or nothing; so the
+    /// first cuts lie the closer the nearer the end is, and what they touch is what an insertion of the rest will touch again.
+    private func deepestHeld(_ hashes: UnsafeBufferPointer<UInt64>) -> Int {
+        let count = hashes.count
+        if count == 0 { return 0 }
+        var cuts = 0
+        buckets.prefetch(bucket(of: hashes[0]))
+        while Self.cut(cuts) < count {
+            buckets.prefetch(bucket(of: hashes[count - 1 - Self.cut(cuts)]))
+            cuts += 1
+        }
+        blocks.prefetch(Int(buckets[bucket(of: hashes[0])]))
+        for place in 0..<cuts { blocks.prefetch(Int(buckets[bucket(of: hashes[count - 1 - Self.cut(place)])])) }
+        if head(of: hashes[0]) == 0 { return 0 }
+        // The nearest to the end that is held.
+        var beyond = -1
+        var held = cuts
+        while held - beyond > 1 {
+            let middle = (held + beyond + 1) / 2
+            if head(of: hashes[count - 1 - Self.cut(middle)]) != 0 { held = middle } else { beyond = middle }
+        }
+        let low = held < cuts ? count - Self.cut(held) : 1
+        let high = beyond >= 0 ? count - 1 - Self.cut(beyond) : count
+        return deepest(hashes, from: low, to: max(low, high), withMoreHoldersThan: 0)
     }
+
+    /// Chunks between the end of a prompt and a place to look at first: 0, 1, 2, 3, 4, 6, 8, 12, 16, 24 and so on.
+    @inline(__always)
+    private static func cut(_ place: Int) -> Int { place < 4 ? place : (4 + 2 * (place & 1)) << ((place - 4) >> 1) }
 
     /// The deepest level above `depth` that more holders reach; 0 when there is none.
     private mutating func deepestLevel(_ hashes: UnsafeBufferPointer<UInt64>, below depth: Int, withMoreHoldersThan count: UInt16) -> Int {
@@ -161,6 +187,8 @@ extension PrefixIndex {
                 holders[holder].matchBlock = index
                 visited[visitedCount] = blocks[index].holder
                 visitedCount += 1
+                // What gives way there if this one is chosen; with many to choose from it would mostly be in vain.
+                if visitedCount <= Self.mostForeseen { blocks.prefetch(Int(holders[holder].oldest)) }
             }
             index = blocks[index].nextHolder
         }
@@ -197,8 +225,8 @@ extension PrefixIndex {
             let block = allocateBlock(keeping: parent)
             guard block != 0 else { break }
             blocks[block] = Block(
-                hash: hashes[position], nextInBucket: 0, nextHolder: 0, previousHolder: 0, newer: 0, older: 0, parent: parent,
-                stamp: result.stamp, holder: holder, holderCount: 0, bornAt: result.stamp)
+                hash: hashes[position], nextInBucket: 0, holderCount: 0, holder: holder, nextHolder: 0, previousHolder: 0, newer: 0,
+                older: 0, parent: parent, stamp: result.stamp, bornAt: result.stamp)
             linkToHash(block)
             linkToAge(block, behind: parent)
             holders[Int(holder)].count += 1

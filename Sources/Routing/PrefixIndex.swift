@@ -13,9 +13,13 @@
 /// is O(1), its blocks are reclaimed as others need room.
 struct PrefixIndex: ~Copyable {
     struct Block: BitwiseCopyable {
+        // What a probe reads comes first and fills 16 bytes, which never lie on two cache lines.
         var hash: UInt64
         /// The next block in the hash table's chain.
         var nextInBucket: UInt32
+        /// How many holders the hash has, if this block is its head; else 0.
+        var holderCount: UInt16
+        var holder: UInt16
         /// The list of blocks with the same hash; a head has no previous one.
         var nextHolder: UInt32
         var previousHolder: UInt32
@@ -26,9 +30,6 @@ struct PrefixIndex: ~Copyable {
         var parent: UInt32
         /// The holder's clock when the block was last touched.
         var stamp: UInt32
-        var holder: UInt16
-        /// How many holders the hash has; only a head's is kept.
-        var holderCount: UInt16
         /// Paths in flight that end here, and blocks one chunk deeper that such paths lead through; see `countInUse`.
         var users: UInt32 = 0
         /// The holder's clock when it became this block.
@@ -281,7 +282,7 @@ struct PrefixIndex: ~Copyable {
     @inline(__always)
     func head(of hash: UInt64) -> UInt32 {
         var index = buckets[bucket(of: hash)]
-        while index != 0 && (blocks[index].hash != hash || blocks[index].previousHolder != 0) { index = blocks[index].nextInBucket }
+        while index != 0 && (blocks[index].hash != hash || blocks[index].holderCount == 0) { index = blocks[index].nextInBucket }
         return index
     }
 
@@ -295,7 +296,7 @@ struct PrefixIndex: ~Copyable {
         if head == 0 || blocks[head].holder == holder { return head }
         if blocks[head].nextHolder == 0 { return 0 }
         var index = buckets[bucket(of: hash, holder: holder)]
-        while index != 0, blocks[index].hash != hash || blocks[index].holder != holder || blocks[index].previousHolder == 0 {
+        while index != 0, blocks[index].hash != hash || blocks[index].holder != holder || blocks[index].holderCount != 0 {
             index = blocks[index].nextInBucket
         }
         return index
