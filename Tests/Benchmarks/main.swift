@@ -1,5 +1,6 @@
-// What a decision costs, as a program: `swiftlet-benchmarks` prints a table of times; `swiftlet-benchmarks count SCENARIO N` does
-// one thing N times and says nothing, for callgrind and for counters of allocations (Tests/EndToEnd/test_benchmarks.py).
+// What a decision costs, as a program: `swiftlet-benchmarks` prints a table of times, `swiftlet-benchmarks time SCENARIO N` those of one
+// scenario; `swiftlet-benchmarks count SCENARIO N` does one thing N times and says nothing, for callgrind and for counters of allocations
+// (Tests/EndToEnd/test_benchmarks.py).
 //
 //   swift build -c release --product swiftlet-benchmarks && .build/release/swiftlet-benchmarks
 
@@ -82,8 +83,10 @@ func measure(groups: Int, blocks: Int, traffic: Scenario.Traffic, decisions: Int
     return times
 }
 
+/// Blocks of the index that times are taken with.
+let million = 1 << 20
+
 func table() {
-    let million = 1 << 20
     print(padded("", 44) + padded("mean", 12) + padded("p50", 12) + padded("p99", 12) + "bound")
     for traffic in Scenario.Traffic.allCases {
         show(
@@ -101,14 +104,34 @@ func table() {
     print(padded("index with \(scenario.heldBlocks) blocks", 44) + padded("\((residentBytes() - before) >> 20) MiB", 36) + "64 MB")
 }
 
+/// - Returns: the groups and the traffic that a name like `turns-8` stands for.
+func scenario(_ name: String) -> (groups: Int, traffic: Scenario.Traffic)? {
+    let parts = name.split(separator: "-")
+    guard parts.count == 2, let groups = Int(parts[1]), groups > 0, let traffic = Scenario.Traffic(rawValue: String(parts[0])) else {
+        return nil
+    }
+    return (groups, traffic)
+}
+
+func time(_ what: String, _ rounds: Int) -> Bool {
+    if what == "probe" {
+        var times = [UInt64](repeating: 0, count: rounds)
+        probeRounds(rounds, body: chatBody(bytes: 32 << 10), times: &times)
+        show(what, times, limit: "")
+        return true
+    }
+    guard let (groups, traffic) = scenario(what) else { return false }
+    show(what, measure(groups: groups, blocks: million, traffic: traffic, decisions: rounds), limit: "")
+    return true
+}
+
 func count(_ what: String, _ rounds: Int) -> Bool {
     if what == "probe" || what == "declined" {
         var times: [UInt64] = []
         probeRounds(rounds, body: chatBody(bytes: 32 << 10, isDeclinedLate: what == "declined"), times: &times)
         return true
     }
-    let parts = what.split(separator: "-")
-    guard parts.count == 2, let groups = Int(parts[1]), let traffic = Scenario.Traffic(rawValue: String(parts[0])) else { return false }
+    guard let (groups, traffic) = scenario(what) else { return false }
     var scenario = Scenario(groups: groups, blocks: 1 << 15, traffic: traffic)
     for _ in 0..<rounds {
         scenario.prepare()
@@ -121,8 +144,9 @@ let arguments = Array(CommandLine.arguments.dropFirst())
 if arguments.isEmpty {
     table()
 } else {
-    guard arguments.count == 3, arguments[0] == "count", let rounds = Int(arguments[2]), rounds > 0, count(arguments[1], rounds) else {
-        print("swiftlet-benchmarks [count probe|declined|bare-GROUPS|turns-GROUPS|cold-GROUPS N]")
+    let actions = ["count": count, "time": time]
+    guard arguments.count == 3, let rounds = Int(arguments[2]), rounds > 0, actions[arguments[0]]?(arguments[1], rounds) == true else {
+        print("swiftlet-benchmarks [count|time probe|bare-GROUPS|turns-GROUPS|cold-GROUPS N]  (count: or declined)")
         exit(64)
     }
 }

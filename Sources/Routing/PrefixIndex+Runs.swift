@@ -1,0 +1,176 @@
+/// Runs of blocks: their age, and their use by paths in flight.
+extension PrefixIndex {
+    /// The block that the holder gives up next; 0 when it has none.
+    @inline(__always)
+    func oldestBlock(of holder: UInt16) -> UInt32 {
+        let oldest = holders[Int(holder)].oldest
+        return oldest != 0 ? runs[oldest].bottom : 0
+    }
+
+    /// A new run of nothing yet, right below a block that is the last of its run; 0 when there is no room for one.
+    /// - Parameters:
+    ///   - above: 0: the run begins at the root.
+    ///   - depth: of `above`.
+    mutating func addRun(below above: UInt32, depth: Int, holder: UInt16, stamp: UInt32) -> UInt32 {
+        let run = allocateRun(keeping: above)
+        guard run != 0 else { return 0 }
+        runs[run] = Run(above: above, stamp: stamp, bornAt: stamp, depth: UInt16(truncatingIfNeeded: depth))
+        let upper = above != 0 ? blocks[above].run : 0
+        if upper != 0 { runs[upper].children &+= 1 }
+        linkToAge(run, behind: upper, holder: holder)
+        return run
+    }
+
+    /// Makes the block the last of its run, so that what is above may be touched and used without what is below.
+    /// - Parameter depth: of the block.
+    /// - Returns: false when that takes one more run and there is no room for it.
+    mutating func endRun(at block: UInt32, depth: Int) -> Bool {
+        let run = blocks[block].run
+        if runs[run].bottom == block { return true }
+        let other = allocateRun(keeping: block)
+        guard other != 0 else { return false }
+        let below = runs[run].depth &- UInt16(truncatingIfNeeded: depth)
+        // What gave way for it may have been what is below.
+        if below == 0 {
+            recycle(run: other)
+            return true
+        }
+        let length = runs[run].length
+        let holder = blocks[block].holder
+        runs[other] = runs[run]
+        // As many blocks as the shorter piece has change their run.
+        let (upper, lower) = below &+ below <= length ? (run, other) : (other, run)
+        let newer = runs[run].newer
+        var index = upper == run ? runs[run].bottom : block
+        let end = upper == run ? block : runs[run].above
+        while index != end {
+            blocks[index].run = other
+            index = blocks[index].parent
+        }
+        runs[lower].above = block
+        runs[lower].length = below
+        runs[upper].bottom = block
+        runs[upper].depth &-= below
+        runs[upper].length = length &- below
+        runs[upper].users = runs[lower].users > 0 ? 1 : 0
+        runs[upper].children = 1
+        linkToAge(other, behind: upper == run ? run : newer, holder: holder)
+        return true
+    }
+
+    /// Frees the last block of a run that nothing hangs below, and the run with its last one.
+    mutating func free(_ index: UInt32) {
+        let run = blocks[index].run
+        let holder = blocks[index].holder
+        if runs[run].users > 0 {
+            runs[run].users = 1
+            endUse(of: run, holder: holder)
+        }
+        unlinkFromHash(index)
+        holders[Int(holder)].count -= 1
+        let parent = blocks[index].parent
+        recycle(block: index)
+        runs[run].bottom = parent
+        runs[run].depth &-= 1
+        runs[run].length &-= 1
+        if runs[run].length == 0 { remove(run, holder: holder) }
+    }
+
+    /// Takes an empty run out of all lists.
+    mutating func remove(_ run: UInt32, holder: UInt16) {
+        let above = runs[run].above
+        if above != 0 { runs[blocks[above].run].children &-= 1 }
+        unlinkFromAge(run, holder: holder)
+        recycle(run: run)
+    }
+
+    // MARK: Use
+
+    /// A path that `insert` made is in flight. Costs as many steps as it has runs that no other such path leads through.
+    mutating func retain(_ insertion: Insertion) {
+        var block = insertion.deepest
+        while block != 0 {
+            let run = blocks[block].run
+            runs[run].users &+= 1
+            if runs[run].users > 1 { return }
+            holders[Int(insertion.holder)].inUse &+= UInt32(runs[run].length)
+            block = runs[run].above
+        }
+    }
+
+    /// A path that was retained is not in flight any more.
+    mutating func release(_ insertion: Insertion) {
+        let block = insertion.deepest
+        // Its end may have been evicted meanwhile, and with it its use; the number may belong to another by now.
+        guard block != 0, blocks[block].holder == insertion.holder, runs[blocks[block].run].bornAt == insertion.deepestBornAt,
+            Int32(bitPattern: insertion.stamp &- holders[Int(insertion.holder)].bornAt) > 0
+        else { return }
+        endUse(of: blocks[block].run, holder: insertion.holder)
+    }
+
+    /// One of those who use a run does not any more.
+    private mutating func endUse(of run: UInt32, holder: UInt16) {
+        var run = run
+        while runs[run].users > 0 {
+            runs[run].users &-= 1
+            if runs[run].users > 0 { return }
+            holders[Int(holder)].inUse &-= UInt32(runs[run].length)
+            let above = runs[run].above
+            if above == 0 { return }
+            run = blocks[above].run
+        }
+    }
+
+    /// How many leading chunks of the holder's match are in use by paths in flight there: all above one that is are.
+    mutating func depthInUse(of holder: UInt16, _ hashes: UnsafeBufferPointer<UInt64>) -> Int {
+        let depth = depth(of: holder)
+        if depth == 0 || holders[Int(holder)].inUse == 0 { return 0 }
+        let isVisited = holders[Int(holder)].matchEpoch == epoch
+        var run = blocks[isVisited ? holders[Int(holder)].matchBlock : block(of: hashes[depth - 1], holder: holder)].run
+        if runs[run].users > 0 { return depth }
+        while runs[run].above != 0 {
+            run = blocks[runs[run].above].run
+            if runs[run].users > 0 { return Int(runs[run].depth) }
+        }
+        return 0
+    }
+
+    // MARK: Age
+
+    /// Makes the path that ends in `deepest`, the last block of its run, the newest, root first in age, and returns the root's former stamp.
+    mutating func refresh(_ deepest: UInt32, stamp: UInt32) -> UInt32 {
+        let holder = blocks[deepest].holder
+        var block = deepest
+        var rootStamp: UInt32 = 0
+        while block != 0 {
+            let run = blocks[block].run
+            rootStamp = runs[run].stamp
+            runs[run].stamp = stamp
+            if runs[run].newer != 0 {
+                unlinkFromAge(run, holder: holder)
+                linkToAge(run, behind: 0, holder: holder)
+            }
+            block = runs[run].above
+        }
+        return rootStamp
+    }
+
+    @inline(__always)
+    private mutating func unlinkFromAge(_ run: UInt32, holder: UInt16) {
+        let (newer, older) = (runs[run].newer, runs[run].older)
+        if newer != 0 { runs[newer].older = older } else { holders[Int(holder)].newest = older }
+        if older != 0 { runs[older].newer = newer } else { holders[Int(holder)].oldest = newer }
+        holders[Int(holder)].runs &-= 1
+    }
+
+    /// Puts a run right behind `newer` in age, or first when `newer` is 0.
+    @inline(__always)
+    private mutating func linkToAge(_ run: UInt32, behind newer: UInt32, holder: UInt16) {
+        let older = newer != 0 ? runs[newer].older : holders[Int(holder)].newest
+        runs[run].newer = newer
+        runs[run].older = older
+        if newer != 0 { runs[newer].older = run } else { holders[Int(holder)].newest = run }
+        if older != 0 { runs[older].newer = run } else { holders[Int(holder)].oldest = run }
+        holders[Int(holder)].runs &+= 1
+    }
+}
