@@ -46,7 +46,8 @@ extension PrefixIndex {
         blocks[index].nextHolder = next
         if next != 0 { blocks[next].previousHolder = index }
         blocks[head].nextHolder = index
-        blocks[head].holderCount &+= 1
+        // Only a prompt that was made to repeat its own hash can have a holder twice, or 65,536 times.
+        if blocks[head].holderCount < .max { blocks[head].holderCount += 1 }
     }
 
     mutating func unlinkFromHash(_ index: UInt32) {
@@ -55,7 +56,8 @@ extension PrefixIndex {
         let previous = blocks[index].previousHolder
         if previous != 0 {
             replaceInBucket(bucket(of: hash, holder: blocks[index].holder), index, with: blocks[index].nextInBucket)
-            blocks[head(of: hash)].holderCount &-= 1
+            let head = head(of: hash)
+            if blocks[head].holderCount > 1 { blocks[head].holderCount -= 1 }
             blocks[previous].nextHolder = successor
             if successor != 0 { blocks[successor].previousHolder = previous }
             return
@@ -64,7 +66,7 @@ extension PrefixIndex {
         if successor != 0 {
             replaceInBucket(bucket(of: hash, holder: blocks[successor].holder), successor, with: blocks[successor].nextInBucket)
             blocks[successor].previousHolder = 0
-            blocks[successor].holderCount = blocks[index].holderCount &- 1
+            blocks[successor].holderCount = max(blocks[index].holderCount, 2) - 1
             // Only now: both may have stood in one chain.
             blocks[successor].nextInBucket = blocks[index].nextInBucket
         }

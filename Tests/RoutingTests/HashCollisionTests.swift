@@ -46,4 +46,26 @@ import Testing
         for (insertion, _) in open { index.release(insertion) }
         #expect(holders.allSatisfy { index.countInUse(of: $0) == 0 })
     }
+
+    /// A prompt whose chain stands still at one hash, as often as a head can count its blocks and more.
+    @Test func aHashMayBeHeldMoreOftenThanItsCountGoes() {
+        let hash: UInt64 = 5
+        var index = PrefixIndex(blockLimit: 80_000, holderLimit: 2, seed: 1)
+        let holder = index.addHolder()
+        for number in 0..<10 {
+            let hashes = [UInt64(1_000 + number)] + [UInt64](repeating: hash, count: 7_999)
+            hashes.withUnsafeBufferPointer { hashes in
+                index.match(hashes)
+                index.retain(index.insert(hashes, holder: holder, quota: 80_000))
+            }
+        }
+        #expect(index.count(of: holder) > 65_536)
+        // Some give way, and the last is still found.
+        [UInt64(1)].withUnsafeBufferPointer { hashes in
+            index.match(hashes)
+            _ = index.insert(hashes, holder: holder, quota: UInt32(index.count(of: holder) - 50))
+        }
+        #expect(index.block(of: hash, holder: holder) != 0)
+        [UInt64(1_000), hash].withUnsafeBufferPointer { #expect(index.match($0) == 2) }
+    }
 }
