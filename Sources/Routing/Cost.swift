@@ -17,13 +17,17 @@ public struct CostTerms: Sendable, Equatable {
     /// The price of memory that is about to be short: a mean answer's seconds times what is in use at this moment beyond nine tenths. There
     /// requests wait for answers to end, or lose their place to others and are computed anew.
     public var memoryWait = 0.0
+    /// What the request waits until so many answers there have ended that it fits: see `CostRule.roomWaitPrice`. Where few sequences fill the
+    /// cache, as contexts of agents do, the next one ends a long time from now.
+    public var roomWait = 0.0
     /// This request's decode steps, the share that depends on the batch counted over the relaxation horizon only.
     public var decode = 0.0
     /// The stall that this prefill imposes on the sequences now decoding there.
     public var stall = 0.0
     /// The slower steps that this sequence causes for the others of the batch, over the same horizon.
     public var slowdown = 0.0
-    /// Requests expected to arrive while this one prefills, each waiting for its uncached tokens.
+    /// Requests expected to arrive while this one waits, each waiting for its uncached tokens, too. Those that arrive while it prefills do
+    /// not count: they can go elsewhere, and where nobody waits they would keep long prompts off empty groups.
     public var queueBehind = 0.0
     /// Less than nothing: what of `prefill`, `stall` and `queueBehind` goes into a copy of a prefix that another group holds, and serves those
     /// that will come with it. As many as are in flight with it tell how many.
@@ -46,7 +50,7 @@ public struct CostTerms: Sendable, Equatable {
 
     @inline(__always)
     public var total: Double {
-        timeToFirstToken + memory + memoryWait + decode + stall + slowdown + queueBehind + copy + lateness
+        timeToFirstToken + memory + memoryWait + roomWait + decode + stall + slowdown + queueBehind + copy + lateness
     }
 }
 
@@ -55,7 +59,7 @@ extension CostTerms {
     public var named: [(name: String, seconds: Double)] {
         [
             ("overhead", overhead), ("queue_wait", queueWait), ("prefill", prefill), ("memory", memory),
-            ("memory_wait", memoryWait), ("decode", decode), ("stall", stall),
+            ("memory_wait", memoryWait), ("room_wait", roomWait), ("decode", decode), ("stall", stall),
             ("slowdown", slowdown), ("queue_behind", queueBehind), ("copy", copy),
             ("warm_up", warmUp), ("adapter", adapter), ("distance", distance), ("lateness", lateness), ("total", total),
         ]
@@ -107,7 +111,7 @@ struct CostInputs {
     /// The part of it that we know of.
     @inline(__always)
     func ownCachedTokens(on group: borrowing GroupLoad, depth: Int) -> Double {
-        min(Double(depth) * tokensPerChunk, promptTokens - leastRequestTokens) * group.hitYield
+        min(Double(depth) * tokensPerChunk + group.continuationTokens, promptTokens - leastRequestTokens) * group.hitYield
     }
 
     /// Whether the whole prompt may bring the group to where `memoryWait` counts.
@@ -139,12 +143,15 @@ struct CostInputs {
         // By the fleet's step: by each group's own, the slower would be left emptier, and the others be full first.
         let answer = meanOutputTokens * group.describedStepSeconds * stepScale * (1 + growth)
         terms.memory = rule.memoryPrice(
-            fullness: (group.tokensInUse + demand) / capacity, share: demand / capacity, answerSeconds: answer)
+            fullness: (group.tokensInUse + 0.5 * demand) / capacity, share: demand / capacity, answerSeconds: answer)
         terms.memoryWait = rule.memoryWaitPrice(fullness: present / capacity, answerSeconds: answer)
+        terms.roomWait = rule.roomWaitPrice(
+            missingTokens: present - capacity, tokensInUse: group.tokensInUse, sequences: running, answerSeconds: answer)
         terms.decode = rule.decode * step * (outputTokens + feltTokens * growth)
         terms.stall = rule.stall * rule.decode * group.decodingSequences * terms.prefill
         terms.slowdown = rule.slowdown * rule.decode * feltTokens * running * step * (rule.growthPerSequence + contextGrowth * promptTokens)
-        let behind = min(arrivalsPerGroup * (terms.timeToFirstToken + terms.memoryWait), rule.mostBehind)
+        let waiting = terms.timeToFirstToken - terms.prefill + terms.memoryWait + terms.roomWait
+        let behind = min(arrivalsPerGroup * waiting, rule.mostBehind)
         terms.queueBehind = rule.queueBehind * behind * terms.prefill
         if depth < deepest {
             let copied = min(Double(deepest - depth) * tokensPerChunk / uncached, 1)

@@ -6,17 +6,19 @@ public struct CostRule: Sendable, Equatable {
     public var decode = 0.1
     /// How many of those that come while an answer goes on feel what room in the KV cache it takes. Found by simulation, and between 9 and 12
     /// there is little difference: with half as much, long contexts of agents meet on one group, and copies of prefixes fill a busy fleet.
-    public var memory = 12.0
+    public var memory = 7.0
     /// Mean answers' times that the whole of a KV cache beyond `memoryWaitFrom` costs. Who joins a full group waits himself, and makes all
     /// wait that come after him; with less than twice the time slow groups fill up.
-    public var memoryWait = 4.5
+    public var memoryWait = 3.0
     /// Share of the KV cache from which on `memoryWait` counts: above the share that the account may be wrong by.
     public var memoryWaitFrom = 0.9
+    /// How much a second of waiting for room counts: who waits keeps all waiting that come behind him.
+    public var roomWait = 2.0
     /// Chunked prefill lets those that decode take some of their steps meanwhile.
-    public var stall = 0.6
+    public var stall = 2.0
     /// Steps that grow with the batch delay prompts too, and last beyond the horizon. With a third of it requests follow their prefixes into
     /// large batches, and what saves 10 ms of prefill costs all of them more; with five there is little difference.
-    public var slowdown = 3.0
+    public var slowdown = 1.0
     public var queueBehind = 1.0
     /// Relative growth of a decode step per sequence in the batch, and with the KV cache full of contexts. Between
     /// Llama-70B on H100 (1.5) and 8B (4): attention reads every active token once a step.
@@ -44,6 +46,7 @@ public struct CostRule: Sendable, Equatable {
 
     private static let fields: [(String, any WritableKeyPath<CostRule, Double> & Sendable)] = [
         ("decode", \.decode), ("memory", \.memory), ("memoryWait", \.memoryWait), ("memoryWaitFrom", \.memoryWaitFrom),
+        ("roomWait", \.roomWait),
         ("copySharing", \.copySharing),
         ("stall", \.stall), ("slowdown", \.slowdown), ("queueBehind", \.queueBehind),
         ("growthPerSequence", \.growthPerSequence), ("growthAtFullCache", \.growthAtFullCache),
@@ -60,10 +63,19 @@ public struct CostRule: Sendable, Equatable {
         return true
     }
 
-    /// Seconds that others lose by a request that adds `share` of a KV cache to one that is then so full, where a mean answer takes
-    /// `answerSeconds`.
+    /// Seconds that others lose by a request that adds `share` of a KV cache to one that is so full when half of it is there, where a mean
+    /// answer takes `answerSeconds`: the price rises with fullness, and each token pays what it is when it comes.
     @inline(__always)
     func memoryPrice(fullness: Double, share: Double, answerSeconds: Double) -> Double { memory * fullness * share * answerSeconds }
+
+    /// Seconds until so many tokens have been freed of those that `sequences` hold: memory is freed by answers that end, one of them after
+    /// `answerSeconds / sequences`.
+    @inline(__always)
+    func roomWaitPrice(missingTokens: Double, tokensInUse: Double, sequences: Double, answerSeconds: Double) -> Double {
+        guard missingTokens > 0, sequences >= 1 else { return 0 }
+        let ends = (missingTokens * sequences / max(tokensInUse, 1)).rounded(.up)
+        return roomWait * answerSeconds * min(ends, sequences) / sequences
+    }
 
     @inline(__always)
     func memoryWaitPrice(fullness: Double, answerSeconds: Double) -> Double {

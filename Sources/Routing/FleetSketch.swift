@@ -120,7 +120,7 @@ extension RoutingState {
         // What a request takes of the cache is not known here: as much as they do on average.
         let share = (meanUncachedTokens + outputTokensExpected) / loads[slot].kvCapacityTokens
         let memory =
-            cost.memoryPrice(fullness: fullness + share, share: share, answerSeconds: answer)
+            cost.memoryPrice(fullness: fullness + 0.5 * share, share: share, answerSeconds: answer)
             + cost.memoryWaitPrice(fullness: present, answerSeconds: answer)
         let (group, lane) = (slot >> 2, Int(slot & 3))
         fleet.sketches[group].fixed[lane] = Float(loads[slot].distanceSeconds + memory)

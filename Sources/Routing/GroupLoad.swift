@@ -80,6 +80,8 @@ struct GroupLoad: BitwiseCopyable {
     /// Of the request being decided, where memory may be short: tokens of its match that no request in flight there uses. They can be evicted
     /// until it joins, and not after.
     var idleMatchTokens = 0.0
+    /// Of the request being decided: tokens behind its match that the answer to its former turn left there.
+    var continuationTokens = 0.0
     /// What a request pays for the way there and back, see `Locality`.
     var distanceSeconds = 0.0
     /// How much longer prefill takes there while it is cold, as a share; and when that ends, 0 once it has.

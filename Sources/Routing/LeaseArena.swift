@@ -42,6 +42,10 @@ struct Booking: BitwiseCopyable {
     var promptBytes: Double
     /// Bytes that the index held, before the hit yield is applied.
     var matchedBytes: Double
+    /// Prompt tokens behind the last whole chunk.
+    var tailTokens: Double
+    /// What the engine was expected to hold behind the match.
+    var continuation: PrefixIndex.Continuation
     var insertion: PrefixIndex.Insertion
 }
 

@@ -37,6 +37,7 @@ extension PrefixIndex {
         if matched != 0, runs[blocks[matched].run].users == 0, runs[blocks[matched].run].children == 0 {
             run = blocks[matched].run
             runs[run].bornAt = stamp
+            runs[run].continuation = .none
         }
         let mostRuns = max(fairShareOfRuns, 1)
         while run == 0 && holders[Int(holder)].runs >= mostRuns && oldestBlock(of: holder) != parent {

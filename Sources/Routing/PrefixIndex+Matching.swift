@@ -43,6 +43,15 @@ extension PrefixIndex {
         return Int(record.matchEpoch == epoch ? record.matchDepth : matchFloor)
     }
 
+    /// What the holder's engine is expected to hold behind the match.
+    @inline(__always)
+    func continuation(of holder: UInt16) -> Continuation {
+        let record = holders[Int(holder)]
+        guard record.matchEpoch == epoch, record.matchBlock != 0 else { return .none }
+        let run = blocks[record.matchBlock].run
+        return runs[run].bottom == record.matchBlock ? runs[run].continuation : .none
+    }
+
     /// Paths in flight that lead on from the deepest chunk that anybody holds, on each of those who hold it.
     func sharers() -> Double {
         var sum: UInt32 = 0

@@ -54,6 +54,7 @@ extension PrefixIndex {
         runs[upper].length = length &- below
         runs[upper].users = runs[lower].users > 0 ? 1 : 0
         runs[upper].children = 1
+        runs[upper].continuation = .none
         linkToAge(other, behind: upper == run ? run : newer, holder: holder)
         return true
     }
@@ -86,6 +87,7 @@ extension PrefixIndex {
         let parent = blocks[index].parent
         recycle(block: index)
         runs[run].bottom = parent
+        runs[run].continuation = .none
         runs[run].depth &-= 1
         runs[run].length &-= 1
         if runs[run].length == 0 { remove(run, holder: holder) }
@@ -115,12 +117,22 @@ extension PrefixIndex {
 
     /// A path that was retained is not in flight any more.
     mutating func release(_ insertion: Insertion) {
+        if let run = endingRun(insertion) { endUse(of: run, holder: insertion.holder) }
+    }
+
+    /// The run that the path ends with. Its end may have been evicted meanwhile, and with it its use; the number may belong to another by now.
+    private func endingRun(_ insertion: Insertion) -> UInt32? {
         let block = insertion.deepest
-        // Its end may have been evicted meanwhile, and with it its use; the number may belong to another by now.
         guard block != 0, blocks[block].holder == insertion.holder, runs[blocks[block].run].bornAt == insertion.deepestBornAt,
             Int32(bitPattern: insertion.stamp &- holders[Int(insertion.holder)].bornAt) > 0
-        else { return }
-        endUse(of: blocks[block].run, holder: insertion.holder)
+        else { return nil }
+        return blocks[block].run
+    }
+
+    /// The engine has answered the path, which is still in flight, and holds so many tokens behind it.
+    mutating func noteContinuation(of insertion: Insertion, tokens: UInt32) {
+        guard let run = endingRun(insertion) else { return }
+        runs[run].continuation = runs[run].continuation == .none ? Continuation(tokens: tokens) : .ambiguous
     }
 
     /// One of those who use a run does not any more.

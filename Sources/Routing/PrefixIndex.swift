@@ -13,7 +13,7 @@
 /// takes the last block of the oldest run, so what a holder keeps is closed under prefixes, and a hash found at depth `d` proves depths
 /// below `d`. Searches may therefore gallop, and can never count beyond a gap.
 ///
-/// Memory: 32 bytes a block, 36 for every other one that may be a run of its own, and 8 to 16 for the table. Insertion and eviction are O(1)
+/// Memory: 32 bytes a block, 40 for every other one that may be a run of its own, and 8 to 16 for the table. Insertion and eviction are O(1)
 /// per block, a refresh O(1) per run; removing a holder is O(1), its blocks are reclaimed as others need room.
 ///
 /// Aspects: `+Table` who holds a hash, `+Runs` age and use, `+Matching` the search, `+Insertion` what is added, refreshed and taken back.
@@ -53,6 +53,25 @@ struct PrefixIndex: ~Copyable {
         /// Chunks from the root to its bottom, and its own.
         var depth: UInt16
         var length: UInt16 = 0
+        var continuation = Continuation.none
+    }
+
+    /// What an engine holds behind the end of a prompt: the tokens of its last chunk that is not whole, and its answer.
+    struct Continuation: BitwiseCopyable, Equatable {
+        /// No prompt ended there.
+        static let none = Continuation(bits: 0)
+        /// Several prompts ended there and go on differently, as short questions behind one long system prompt do.
+        static let ambiguous = Continuation(bits: .max)
+
+        private let bits: UInt32
+
+        private init(bits: UInt32) { self.bits = bits }
+
+        init(tokens: UInt32) { bits = min(tokens, .max - 2) + 1 }
+
+        /// How many, as far as that is known.
+        @inline(__always)
+        var tokens: UInt32 { self == .ambiguous ? 0 : max(bits, 1) - 1 }
     }
 
     struct Holder: BitwiseCopyable {

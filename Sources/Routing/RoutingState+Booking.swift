@@ -21,6 +21,7 @@ extension RoutingState {
         var depth = 0
         var insertion = PrefixIndex.Insertion()
         var matchIsPrefilled = false
+        let continuation = index.continuation(of: holder)
         if !hashes.isEmpty {
             depth = index.depth(of: holder)
             insertion = index.insert(
@@ -45,13 +46,15 @@ extension RoutingState {
             awaitsFirstToken: true, isProbe: loads[slot].failures > 0, isStreamed: request.isStreamed,
             sequences: sequences, matchIsPrefilled: matchIsPrefilled, olderUnstreamed: 0, newerUnstreamed: 0, sequence: sequence,
             bookedAt: now,
-            presumedPrefilledAt: now &+ UInt64(min(2 * (ttft + terms.memoryWait), 3_600) * 1e9),
+            presumedPrefilledAt: now &+ UInt64(min(2 * (ttft + terms.memoryWait + terms.roomWait), 3_600) * 1e9),
             isQuiet: loads[slot].tokensInUse + uncached + output <= Self.quietShare * loads[slot].kvCapacityTokens,
             rank: inputs.followsOrder ? loads[slot].orderRank : othersHits.areExpected ? OthersHits.orderless : OthersHits.unranked,
             awaitsUsage: presumed > Self.presumedShare * uncached,
             activeTokens: active, uncachedTokens: uncached, outputTokens: output,
             queuedTokensAtBooking: loads[slot].tokensAhead, promptBytes: Double(max(request.promptBytes, 0)),
-            matchedBytes: Double(min(max(depth &* request.chunkBytes, 0), max(request.promptBytes, 0))), insertion: insertion)
+            matchedBytes: Double(min(max(depth &* request.chunkBytes, 0), max(request.promptBytes, 0))),
+            tailTokens: max(inputs.promptTokens - Double(hashes.count) * inputs.tokensPerChunk, 0), continuation: continuation,
+            insertion: insertion)
         if !request.isStreamed { appendUnstreamed(index, slot: slot) }
 
         leases.openSequences += Int(sequences)
@@ -150,10 +153,19 @@ extension RoutingState {
                 learn(from: usage, events: events, index: index, slot: slot)
                 if !isHeldBack { learnStep(slot, tokens: usage.completionTokens, of: index, now: now) }
             }
+            noteContinuation(index, usage: usage, events: events)
             if loads[slot].errorsInRow > 0, leases.bookings[index].promptBytes > 0 { endErrors(slot, now: now) }
             if leases.bookings[index].isProbe { reportReachable(slot, now: now) }
         }
         release(index, now: now)
+    }
+
+    /// What the engine holds of a conversation when it has answered: the next turn repeats the answer.
+    private mutating func noteContinuation(_ index: UInt32, usage: Usage?, events: Int) {
+        let booking = leases.bookings[index]
+        let completion = usage.map { Double(max($0.completionTokens, 0)) } ?? Double(events) * tokensPerEvent.value
+        let tokens = booking.tailTokens + completion / Double(booking.sequences)
+        self.index.noteContinuation(of: booking.insertion, tokens: UInt32(min(tokens, 1_000_000_000)))
     }
 
     /// - Parameter prefixHeld: whether the engine may have prefilled the prompt although no first token was seen.

@@ -120,7 +120,14 @@ extension RoutingState {
         let predicted = promptTokens * booking.matchedBytes / booking.promptBytes
         // Engines count whole blocks and never the last one, and a ratio of tokens to bytes is no tokeniser.
         let slack = 64 + 0.05 * predicted
-        learnOthers(cachedTokens: cachedTokens, promptTokens: promptTokens, predicted: predicted, slack: slack, rank: booking.rank)
+        if booking.continuation == .none {
+            learnOthers(cachedTokens: cachedTokens, promptTokens: promptTokens, predicted: predicted, slack: slack, rank: booking.rank)
+        }
+        let continuation = min(Double(booking.continuation.tokens), promptTokens - predicted)
+        // Templates that drop what was thought, and clients that change what was said, make the answer another one.
+        if continuation > slack {
+            continuationYield += 0.05 * (min(max((cachedTokens - predicted) / continuation, 0), 1) - continuationYield)
+        }
         if cachedTokens > predicted + slack { loads[slot].shadowScale = min(loads[slot].shadowScale * 1.01, 1) }
         // What was still being computed when this request was booked may miss for reasons that say nothing about eviction.
         guard booking.matchIsPrefilled, predicted > slack else { return }

@@ -51,6 +51,8 @@ struct RoutingState: ~Copyable {
     var tracksOwnLoad = false
     /// What replicas bring; and whether the request that is being decided has an order of groups that goes with it.
     var othersHits = OthersHits()
+    /// Of what engines hold behind a conversation's former turn, the share that its next one finds.
+    var continuationYield = 1.0
     var followsOrder = false
     /// Uncached prompt tokens of a request, on average: what one of others' is taken to have.
     var meanUncachedTokens = 1_024.0

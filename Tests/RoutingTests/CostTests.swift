@@ -28,13 +28,13 @@ import Testing
         #expect(abs(terms.timeToFirstToken - 0.302) < 1e-9)
     }
 
-    /// 470,000 tokens in use and 6,656 of this request are 95.3 % of the cache: twelve times that and the request's own share of the time in which
+    /// 470,000 tokens in use and 6,656 of this request are 95.3 % of the cache, the mean while it comes 94.7 %: seven times that and the request's own share of the time in which
     /// 256 steps of 20 ms, which the batch makes 1 + 1.5 · (470,000 + 6,400) / 500,000 + 0.001 times as long, end a mean answer.
     @Test func whatARequestTakesOfTheCacheHasItsPrice() {
         var load = load()
         load.activeTokens = 470_000
-        let share = 476_656 / 500_000.0
-        let expected = 12 * share * (6_656 / 500_000.0) * 256 * 0.02 * (1 + 0.001 + 1.5 * 476_400 / 500_000)
+        let share = 473_328 / 500_000.0
+        let expected = 7 * share * (6_656 / 500_000.0) * 256 * 0.02 * (1 + 0.001 + 1.5 * 476_400 / 500_000)
         let terms = inputs().terms(on: load, depth: 0)
         #expect(abs(terms.memory - expected) < 1e-9)
         #expect(inputs().terms(on: load, depth: 80).memory < 0.3 * expected, "what is there already takes no room")
@@ -55,13 +55,41 @@ import Testing
         #expect(inputs.terms(on: load, depth: 0).memoryWait == 0)
         inputs.nowMicroseconds = 27_000_000
         let answer = 256 * 0.02 * (1 + 0.101 + 1.5 * 476_400 / 500_000)
-        #expect(abs(inputs.terms(on: load, depth: 0).memoryWait - 4.5 * (476_400 / 500_000 - 0.9) * answer) < 1e-9)
+        #expect(abs(inputs.terms(on: load, depth: 0).memoryWait - 3 * (476_400 / 500_000 - 0.9) * answer) < 1e-9)
         load.idleMatchTokens = 5_000
         #expect(
-            abs(inputs.terms(on: load, depth: 0).memoryWait - 4.5 * (481_400 / 500_000 - 0.9) * answer) < 1e-9, "cached, until it joins")
+            abs(inputs.terms(on: load, depth: 0).memoryWait - 3 * (481_400 / 500_000 - 0.9) * answer) < 1e-9, "cached, until it joins")
         load.idleMatchTokens = 0
         inputs.nowMicroseconds = 4_999_999
         #expect(inputs.terms(on: load, depth: 0).memoryWait == 0, "the clock of the loop that saw the first tokens was ahead")
+    }
+
+    /// Two contexts of 200,000 tokens leave 100,000 free, of which the request needs 120,000: one of the two must end, half a mean answer from now.
+    /// With five of 80,000 tokens one in five does. And with three that overfill the cache it takes two.
+    @Test(
+        arguments: [(2, 400_000, 0.5), (5, 400_000, 0.2), (3, 600_000, 2.0 / 3), (2, 380_000, 0), (1, 900_000, 1)]
+            as [(Int, Double, Double)])
+    func whatDoesNotFitWaitsForAnswersToEnd(sequences: Int, inUse: Double, share: Double) {
+        var load = load()
+        load.inFlight = Int32(sequences)
+        load.activeTokens = inUse
+        var inputs = inputs()
+        inputs.promptTokens = 120_000
+        let answer = 256 * 0.02 * (1 + 0.001 * Double(sequences + 1) + 1.5 * (inUse + 120_000) / 500_000)
+        #expect(abs(inputs.terms(on: load, depth: 0).roomWait - 2 * share * answer) < 1e-9)
+        #expect(inputs.terms(on: self.load(), depth: 0).roomWait == 0, "nobody is there")
+    }
+
+    /// An empty group's own prefill keeps nobody waiting, however long; behind a queue, a prompt does.
+    @Test func aPromptDelaysThoseThatCouldNotBeSoonerElsewhere() {
+        var load = load()
+        var inputs = inputs()
+        inputs.promptTokens = 120_000
+        inputs.overheadSeconds = 0
+        #expect(inputs.terms(on: load, depth: 0).queueBehind == 0)
+        load.queuedTokens = 20_000
+        let terms = inputs.terms(on: load, depth: 0)
+        #expect(abs(terms.queueBehind - 2 * terms.queueWait * terms.prefill) < 1e-9)
     }
 
     /// Twenty requests in flight with 80 chunks that another group holds take two thirds of what a copy costs, and none of what only this request
@@ -112,13 +140,15 @@ import Testing
         inputs.sharers = .random(in: 0...50, using: &random)
         let pricing = inputs
         let base = pricing.terms(on: load, depth: depth)
-        func expectNoTermBelowBase(_ change: (inout GroupLoad) -> Void) {
+        func expectNoTermBelowBase(ofTerms values: (CostTerms) -> [Double], _ change: (inout GroupLoad) -> Void) {
             var heavier = load
             change(&heavier)
             let terms = pricing.terms(on: heavier, depth: depth)
             for (more, less) in zip(values(terms), values(base)) { #expect(more >= less && more.isFinite) }
         }
-        expectNoTermBelowBase { $0.inFlight += 1 }
+        func expectNoTermBelowBase(_ change: (inout GroupLoad) -> Void) { expectNoTermBelowBase(ofTerms: values, change) }
+        // The more sequences share the same memory, the sooner one of them gives its part back.
+        expectNoTermBelowBase(ofTerms: { [$0.decode, $0.stall, $0.slowdown, $0.memory, $0.memoryWait] }) { $0.inFlight += 1 }
         expectNoTermBelowBase { $0.queuedTokens += 500 }
         expectNoTermBelowBase { $0.activeTokens += 500 }
         expectNoTermBelowBase { $0.heldTokens += 500 }
@@ -128,7 +158,7 @@ import Testing
     private func values(_ terms: CostTerms) -> [Double] {
         [
             terms.overhead, terms.queueWait, terms.prefill, terms.decode, terms.stall, terms.slowdown, terms.queueBehind,
-            terms.memory, terms.memoryWait, terms.total,
+            terms.memory, terms.memoryWait, terms.roomWait, terms.total,
         ]
     }
 }
