@@ -79,7 +79,7 @@ bool is_media(swl_text type) noexcept {
 
 }  // namespace
 
-void CanonicalPrompt::write(const PromptPlaces &places) noexcept {
+uint32_t CanonicalPrompt::write(const PromptPlaces &places) noexcept {
     tools(places.tools);
     tools(places.functions);
     system_message(places.instructions);
@@ -87,6 +87,7 @@ void CanonicalPrompt::write(const PromptPlaces &places) noexcept {
     if (places.messages != 0) { conversation(places.messages); }
     completion_prompt(places.prompt);
     input(places.input);
+    return batched_ > 1 ? batched_ : 1;
 }
 
 uint64_t CanonicalPrompt::digest(const Tape &tape, size_t at) noexcept {
@@ -203,7 +204,7 @@ void CanonicalPrompt::completion_prompt(size_t at) noexcept {
     for (size_t place = at + 1; place < last; place = tape_.after(place)) {
         const char tag = tape_.tag(place);
         const bool is_token = tag == 'l' || tag == 'u';
-        if (!is_token || !in_tokens) { writer_.byte(marker::prompt); }
+        if (!is_token || !in_tokens) { writer_.byte(marker::prompt), batched_ += 1; }
         in_tokens = is_token;
         if (is_token) { token(place); }
         else if (tag == '"') { writer_.text(tape_.text(place)); }

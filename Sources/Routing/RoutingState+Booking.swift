@@ -69,7 +69,8 @@ extension RoutingState {
         loads[slot].lastChosen = sequence
         loads[slot].decisions += 1
         if inputs.adapter != 0 { adapters[slot].touch(inputs.adapter, now: now) }
-        meanUncachedTokens += 0.02 * (uncached - meanUncachedTokens)
+        // Anybody may send megabytes that no engine will take.
+        meanUncachedTokens += 0.02 * (min(uncached, 16 * (meanUncachedTokens + 1_024)) - meanUncachedTokens)
         if !hashes.isEmpty { refreshShadow(slot, tokensPerChunk: inputs.tokensPerChunk) }
         if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
         sketch(slot)

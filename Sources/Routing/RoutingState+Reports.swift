@@ -69,6 +69,9 @@ extension RoutingState {
         setStepDeviation(slot, load.stepDeviation + 0.05 * (surprise - load.stepDeviation))
     }
 
+    /// Bytes of a prompt that count in what tokens per byte are learned.
+    private static var mostTellingBytes: Double { 32_768 }
+
     /// Answers shorter than that say more of how their bytes were sent than of steps.
     private static var fewestSteps: Int { 8 }
 
@@ -91,7 +94,10 @@ extension RoutingState {
         let booking = leases.bookings[index]
         guard booking.promptBytes > 0, usage.promptTokens > 0 else { return }
         let promptTokens = Double(min(usage.promptTokens, 1 << 30))
-        tokensPerByteRatio.observe(numerator: min(promptTokens, booking.promptBytes * 4), denominator: booking.promptBytes)
+        // What is long counts for more, but not a megabyte of digits for all others' prose.
+        let share = min(Self.mostTellingBytes / booking.promptBytes, 1)
+        tokensPerByteRatio.observe(
+            numerator: share * min(promptTokens, booking.promptBytes * 4), denominator: share * booking.promptBytes)
         if let cached = usage.cachedTokens {
             learnDeferredPrefill(slot, cachedTokens: Double(min(max(cached, 0), 1 << 30)), promptTokens: promptTokens, booking: booking)
             correctShadow(slot, cachedTokens: Double(min(max(cached, 0), 1 << 30)), promptTokens: promptTokens, booking: booking)

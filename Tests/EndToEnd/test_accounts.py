@@ -102,6 +102,45 @@ def test_a_recovered_group_is_used_again(serve, scripted):
     assert [state.get("obstacle") for state in groups(program)] == [None, None]
 
 
+# Answers that say nothing of the cache -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"prompt_logprobs": 1},
+        {"echo": True, "logprobs": 1},
+        {"cache_prompt": False},
+        {"chat_template_kwargs": {}},
+    ],
+    ids=lambda extra: next(iter(extra)),
+)
+def test_a_request_past_the_cache_empties_no_index(serve, scripted, extra):
+    """Engines compute such prompts anew: that they found nothing does not mean that they have nothing. lm-eval asks so all day."""
+
+    async def script(exchange):
+        body = exchange.request.json
+        cached = 0 if extra.keys() & body.keys() or not seen else 2_000
+        seen.append(cached)
+        usage = {"prompt_tokens": 2_400, "prompt_tokens_details": {"cached_tokens": cached}, "completion_tokens": 4}
+        await exchange.answer(200, json.dumps({"usage": usage}).encode())
+
+    seen = []
+    program = serve(scripted(script), admin=True)
+    bodies = [fresh(), fresh()]
+    for body in (*bodies, *bodies):
+        assert ask(program.port, body).status == 200
+    before = [explain(program, body)["groups"][0]["cached_tokens"] for body in bodies]
+    assert min(before) > 1_000
+    for turn in range(3):
+        if "chat_template_kwargs" in extra:
+            extra = {"chat_template_kwargs": {"date_string": f"{turn + 1} Jul 2026"}}
+        for body in bodies:
+            assert ask(program.port, body | extra).status == 200
+    assert [explain(program, body)["groups"][0]["cached_tokens"] for body in bodies] == pytest.approx(before, rel=0.1)
+    assert groups(program)[0]["hit_yield"] > 0.9
+
+
 # Clients -------------------------------------------------------------------------------------------------------------
 
 

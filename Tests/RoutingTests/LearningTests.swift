@@ -22,6 +22,51 @@ import Testing
         #expect(fit.slope < before * 1.5 && fit.slope > before / 1.5)
     }
 
+    /// One prompt of a hundred times the usual size, misjudged by four: a lever as long as the square of that.
+    @Test(arguments: [4.0, 0.25])
+    func whatIsFarOutDoesNotOutweighTheRest(misjudged: Double) {
+        var random = SeededGenerator(seed: 5)
+        var fit = LineFit(intercept: 0, slope: 1, priorX: 0.1)
+        func observeUsual(_ count: Int) {
+            for _ in 0..<count {
+                let seconds = Double.random(in: 0.01...0.1, using: &random)
+                fit.observe(x: seconds, y: 0.01 + seconds * Double.random(in: 0.9...1.1, using: &random))
+            }
+        }
+        observeUsual(200)
+        let before = fit.slope
+        fit.observe(x: 6, y: 6 * misjudged)
+        #expect(fit.slope < 3 * before && fit.slope > before / 3)
+        observeUsual(200)
+        #expect(abs(fit.slope / before - 1) < 0.2)
+    }
+
+    /// A megabyte of digits, a token each, says little of what others write.
+    @Test func oneLongPromptDoesNotSayWhatATokenWeighs() throws {
+        let table = RoutingTable(equalGroups(1))
+        for name in 0..<50 {
+            try table.serve(.distinct(name, chunkCount: 16), usage: Usage(promptTokens: 1_024, cachedTokens: nil, completionTokens: 10))
+        }
+        try table.serve(.distinct(100, chunkCount: 4_096), usage: Usage(promptTokens: 1 << 20, cachedTokens: nil, completionTokens: 10))
+        #expect(try #require(table.state("g0")?.tokensPerByte) < 0.45)
+    }
+
+    /// What others have queued is judged by the mean prompt; one of sixty megabytes, which no engine takes, is not what it consists of.
+    @Test func oneHugePromptIsNotTheMean() throws {
+        let table = RoutingTable(equalGroups(1))
+        let id = try #require(table.state("g0")?.id)
+        for name in 0..<50 { try table.serve(.distinct(name, chunkCount: 16)) }
+        func waiting(at now: UInt64) -> Double {
+            table.reportLoad(LoadReport(running: 0, waiting: 1, madeAt: now), of: id, now: now)
+            return table.explain(.distinct(1_000, chunkCount: 4), now: now).groups[0].terms.queueWait
+        }
+        let before = waiting(at: 10 * second)
+        var huge = Prompt.distinct(200, chunkCount: 4)
+        huge.bytes = 64 << 20
+        table.cancel(try table.pick(huge, now: 10 * second).get().lease, now: 10 * second, isServerError: false)
+        #expect(waiting(at: 11 * second) < 2 * before)
+    }
+
     @Test func observationsOfNonsenseStayFinite() {
         var fit = LineFit(intercept: 0, slope: 1 / 20_000, priorX: 2_048)
         for step in 0..<1_000 { fit.observe(x: step.isMultiple(of: 2) ? 0 : 1e9, y: step.isMultiple(of: 3) ? 0 : 1e6) }

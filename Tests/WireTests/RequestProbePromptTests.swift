@@ -136,6 +136,21 @@ import Testing
         #expect(Probed(#"{"input":[\#(ids)]}"#) == one)
     }
 
+    /// What templates are given besides messages stands at the beginning of the rendered prompt.
+    @Test(arguments: [
+        #""chat_template_kwargs":{"enable_thinking":false}"#, #""chat_template_kwargs":{"date_string":"26 Jul 2026"}"#,
+        #""chat_template":"{{ messages }}""#, #""documents":[{"title":"t","text":"x"}]"#, #""reasoning_effort":"high""#,
+        #""reasoning":{"effort":"high"}"#,
+    ])
+    func whatTemplatesAreGivenSeparates(field: String) {
+        let messages = #""messages":[{"role":"user","content":"\#(text)"}]"#
+        let plain = Probed("{\(messages)}")
+        #expect(sharedChunks(plain, Probed("{\(messages),\(field)}")) == 0)
+        #expect(Probed("{\(field),\(messages)}").hashes == Probed("{\(messages),\(field)}").hashes)
+        let name = field.prefix { $0 != ":" }
+        #expect(Probed("{\(messages),\(name):null}").hashes == plain.hashes)
+    }
+
     /// A thousand tokens each: its digest alone would be two, and an image that is cached worth nothing.
     @Test func anImageWeighsAsMuchAsAThousandTokens() {
         func images(_ count: Int, then text: String) -> Probed {
