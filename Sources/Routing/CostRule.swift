@@ -37,6 +37,10 @@ public struct CostRule: Sendable, Equatable {
     /// Share of the prefill within which costs count as equal.
     public var band = 0.05
 
+    /// Share of the prefill within which, where there are others, the first groups in the order that replicas share are taken for equal to a
+    /// cheaper one: what looks cheaper for a moment is less certain than what all will look for. With a tenth of it 16 routers compute
+    /// prefixes twice; with twice as much they wait longer for busy groups.
+    public var orderBand = 4.0
     /// What the first group in the order that replicas share is presumed to hold of a prompt, times the share of the load that is others'. With
     /// nothing presumed the order never forms, and each prefix is computed wherever a replica first saw a gap; with less than half it
     /// forms slowly.
@@ -51,7 +55,7 @@ public struct CostRule: Sendable, Equatable {
         ("stall", \.stall), ("slowdown", \.slowdown), ("queueBehind", \.queueBehind),
         ("growthPerSequence", \.growthPerSequence), ("growthAtFullCache", \.growthAtFullCache),
         ("mostBehind", \.mostBehind), ("horizon", \.horizon), ("band", \.band),
-        ("othersFirst", \.othersFirst),
+        ("orderBand", \.orderBand), ("othersFirst", \.othersFirst),
     ]
 
     public static var names: [String] { fields.map(\.0) }

@@ -106,7 +106,7 @@ extension RoutingState {
         othersHits.observe(rank: rank, found: found, of: beyond, prior: cost.othersFirst)
     }
 
-    /// Of those that cost about the same the first in the order: what all prefer will be where the others look for it.
+    /// Of those that cost at most `limit` the first in the order: what all prefer will be where the others look for it.
     func firstInOrder(_ count: Int, limit: Double) -> UInt32? {
         var best: UInt32?
         var bestRank: UInt8 = 3
