@@ -58,7 +58,7 @@ extension PrefixIndex {
                 break
             }
             blocks[block] = Block(
-                hash: hashes[position], nextInBucket: 0, holderCount: 0, holder: holder, nextHolder: 0, previousHolder: 0, parent: parent,
+                hash: hashes[position], holderCount: 0, holder: holder, nextHolder: 0, previousHolder: 0, parent: parent,
                 run: run)
             linkToHash(block)
             runs[run].bottom = block
@@ -75,11 +75,8 @@ extension PrefixIndex {
     /// of the next few are fetched together rather than one after the other.
     private func prefetch(_ hashes: UnsafeBufferPointer<UInt64>, from position: Int, evictingFrom holder: UInt16?) {
         let end = min(position &+ Self.prefetchSpan, hashes.count)
-        let oldest = holder.map { holders[Int($0)].oldest } ?? 0
-        for index in position..<end { buckets.prefetch(bucket(of: hashes[index])) }
-        forEachLeaving(oldest, end - position) { block in buckets.prefetch(bucket(of: blocks[block].hash)) }
-        for index in position..<end { blocks.prefetch(Int(buckets[bucket(of: hashes[index])])) }
-        forEachLeaving(oldest, end - position) { block in blocks.prefetch(Int(buckets[bucket(of: blocks[block].hash)])) }
+        for index in position..<end { table.prefetch(hashes[index]) }
+        if let holder { forEachLeaving(holders[Int(holder)].oldest, end - position) { table.prefetch(key(of: $0)) } }
     }
 
     /// The next `count` blocks to give way, from that run on.

@@ -19,10 +19,7 @@
 /// Aspects: `+Table` who holds a hash, `+Runs` age and use, `+Matching` the search, `+Insertion` what is added, refreshed and taken back.
 struct PrefixIndex: ~Copyable {
     struct Block: BitwiseCopyable {
-        // What a probe reads comes first and fills 16 bytes, which never lie on two cache lines.
         var hash: UInt64
-        /// The next block in the hash table's chain.
-        var nextInBucket: UInt32
         /// How many holders the hash has, if this block is its head; else 0.
         var holderCount: UInt16
         var holder: UInt16
@@ -96,11 +93,8 @@ struct PrefixIndex: ~Copyable {
     var blocks: LazyBuffer<Block>
     var runs: LazyBuffer<Run>
     var holders: LazyBuffer<Holder>
-    /// Heads by hash; a power of two long.
-    var buckets: LazyBuffer<UInt32>
-    let bucketShift: UInt64
-    /// Odd; spreads hashes over buckets, so that a bucket cannot be aimed at without knowing it.
-    let bucketMultiplier: UInt64
+    /// All blocks: heads by hash, and the others by hash and holder.
+    var table: BlockTable
 
     var freeBlock: UInt32 = 0
     var firstUnusedBlock: UInt32 = 1
@@ -136,12 +130,7 @@ struct PrefixIndex: ~Copyable {
         runs = LazyBuffer(count: max(blockLimit / 2, min(blockLimit, Self.fewestRuns)) + 1)
         holders = LazyBuffer(count: 2 * holderLimit + 2)
         visited = LazyBuffer(count: Self.mostVisits)
-        var bits: UInt64 = 4
-        // At most half as many hashes as buckets: a chain's second block is one more cache miss.
-        while 1 << bits < 2 * blockLimit { bits += 1 }
-        buckets = LazyBuffer(count: 1 << Int(bits))
-        bucketShift = 64 - bits
-        bucketMultiplier = mix64(seed) | 1
+        table = BlockTable(blockLimit: blockLimit, seed: seed)
     }
 
     private static var fewestRuns: Int { 4_096 }
@@ -152,7 +141,7 @@ struct PrefixIndex: ~Copyable {
     var blockLimit: Int { blocks.count - 1 }
 
     /// Bytes that the index can ever touch.
-    var reservedBytes: Int { blocks.byteCount + runs.byteCount + holders.byteCount + buckets.byteCount + visited.byteCount }
+    var reservedBytes: Int { blocks.byteCount + runs.byteCount + holders.byteCount + table.byteCount + visited.byteCount }
 
     /// The blocks and the runs that each live holder may keep when all want more: quotas that add up to no more than there are.
     var fairShare: UInt32 { UInt32(blockLimit / max(liveHolders, 1)) }
