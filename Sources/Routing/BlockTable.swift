@@ -78,6 +78,7 @@ struct BlockTable: ~Copyable {
         }
     }
 
+    @inline(__always)
     mutating func insert(_ block: UInt32, at key: UInt64) {
         let spread = spread(key)
         var line = line(spread)
@@ -94,6 +95,7 @@ struct BlockTable: ~Copyable {
     }
 
     /// Removes a block that was inserted at that key.
+    @inline(__always)
     mutating func remove(_ block: UInt32, at key: UInt64) {
         let spread = spread(key)
         var line = line(spread)

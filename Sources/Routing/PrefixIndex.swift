@@ -188,8 +188,11 @@ struct PrefixIndex: ~Copyable {
     /// Frees one block of a removed holder, or the holder's number when it has no block left.
     private mutating func reclaimFromRetired() {
         let holder = retiredHolder
-        let oldest = oldestBlock(of: holder)
-        if oldest != 0 { return free(oldest) }
+        let oldest = holders[Int(holder)].oldest
+        if oldest != 0 {
+            shorten(oldest, by: 1, keeping: 0)
+            return
+        }
         retiredHolder = holders[Int(holder)].nextRetired
         holders[Int(holder)].nextRetired = freeHolder
         freeHolder = holder
@@ -200,24 +203,28 @@ struct PrefixIndex: ~Copyable {
     /// A block to fill: a free one, then one of a removed holder, then untouched memory, then the oldest of whoever exceeds
     /// the fair share.
     /// - Parameter kept: a block that may not give way.
+    @inline(__always)
     mutating func allocateBlock(keeping kept: UInt32) -> UInt32 {
-        while freeBlock == 0 && retiredHolder != 0 { reclaimFromRetired() }
-        if freeBlock == 0 && Int(firstUnusedBlock) < blocks.count {
-            let block = firstUnusedBlock
-            firstUnusedBlock += 1
-            blocksInUse += 1
-            return block
-        }
-        if freeBlock == 0 {
-            let share = fairShare
-            if let holder = nextHolder(where: { $0.count > share }) { evictOldest(of: holder, keeping: kept) }
-        }
+        if freeBlock == 0 { findBlock(keeping: kept) }
         let block = freeBlock
         if block != 0 {
             freeBlock = blocks[block].parent
             blocksInUse += 1
         }
         return block
+    }
+
+    @inline(never)
+    private mutating func findBlock(keeping kept: UInt32) {
+        while freeBlock == 0 && retiredHolder != 0 { reclaimFromRetired() }
+        if freeBlock != 0 { return }
+        if Int(firstUnusedBlock) < blocks.count {
+            freeBlock = firstUnusedBlock
+            firstUnusedBlock += 1
+            return
+        }
+        let share = fairShare
+        if let holder = nextHolder(where: { $0.count > share }) { evict(1, of: holder, keeping: kept) }
     }
 
     /// Gives back a block that is in no list.
@@ -237,9 +244,7 @@ struct PrefixIndex: ~Copyable {
         }
         let share = fairShareOfRuns
         while freeRun == 0, let holder = nextHolder(where: { $0.runs > share }) {
-            let before = holders[Int(holder)].count
-            evictOldest(of: holder, keeping: kept)
-            if holders[Int(holder)].count == before { break }
+            if evict(1, of: holder, keeping: kept) == 0 { break }
         }
         let run = freeRun
         if run != 0 { freeRun = runs[run].older }
@@ -262,19 +267,29 @@ struct PrefixIndex: ~Copyable {
         return nil
     }
 
+    /// Evicts up to `count` of the holder's oldest blocks.
+    ///
     /// What is in use an engine cannot evict either: it becomes the newest instead, while there is anything else. Not more than a few such
     /// paths in a row, so that an insertion into a cache that is nearly all in use stays cheap.
-    mutating func evictOldest(of holder: UInt16, keeping kept: UInt32 = 0) {
-        if holders[Int(holder)].inUse < holders[Int(holder)].count {
-            for _ in 0..<Self.mostRescues {
-                let oldest = holders[Int(holder)].oldest
-                if oldest == 0 || runs[oldest].users == 0 { break }
-                _ = refresh(runs[oldest].bottom, stamp: holders[Int(holder)].clock)
+    /// - Returns: how many: fewer where `kept` would be next, or nothing is left.
+    @discardableResult
+    mutating func evict(_ count: Int, of holder: UInt16, keeping kept: UInt32 = 0) -> Int {
+        var evicted = 0
+        while evicted < count {
+            if holders[Int(holder)].inUse < holders[Int(holder)].count {
+                for _ in 0..<Self.mostRescues {
+                    let oldest = holders[Int(holder)].oldest
+                    if oldest == 0 || runs[oldest].users == 0 { break }
+                    _ = refresh(runs[oldest].bottom, stamp: holders[Int(holder)].clock)
+                }
             }
+            let oldest = holders[Int(holder)].oldest
+            if oldest == 0 { break }
+            let freed = shorten(oldest, by: count - evicted, keeping: kept)
+            if freed == 0 { break }
+            evicted += freed
         }
-        let oldest = oldestBlock(of: holder)
-        guard oldest != 0, oldest != kept else { return }
-        free(oldest)
+        return evicted
     }
 
     private static var mostRescues: Int { 16 }
