@@ -45,6 +45,13 @@ struct LazyBuffer<Element: BitwiseCopyable>: ~Copyable {
     @inline(__always)
     func prefetch(_ index: Int) { swl_prefetch(base + index) }
 
+    /// The same for all of an element that is longer than a cache line.
+    @inline(__always)
+    func prefetchWhole(_ index: UInt32) {
+        let element = UnsafeRawPointer(base + Int(index))
+        for offset in stride(from: 0, to: MemoryLayout<Element>.stride, by: Self.lineBytes) { swl_prefetch(element + offset) }
+    }
+
     /// All elements, for those who read them as what they are made of.
     var bytes: UnsafeRawPointer { UnsafeRawPointer(base) }
 }

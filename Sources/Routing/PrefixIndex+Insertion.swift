@@ -42,13 +42,16 @@ extension PrefixIndex {
         result.deepest = matched
         var position = depth
         while position < hashes.count {
-            let count = min(hashes.count - position, Self.prefetchSpan)
-            let excess = Int(holders[Int(holder)].count) + count - Int(limit)
+            let held = Int(holders[Int(holder)].count)
+            // Nothing gives way before there is no room.
+            let count = min(hashes.count - position, held < limit ? Int(limit) - held : Self.prefetchSpan, Self.prefetchSpan)
+            let excess = held + count - Int(limit)
             prefetch(hashes[position..<(position + count)], evicting: excess, of: holder)
-            if excess > 0 { evict(excess, of: holder, keeping: result.deepest) }
+            let evicted = excess > 0 ? evict(excess, of: holder, keeping: result.deepest) : 0
             let room = min(count, Int(limit) - Int(holders[Int(holder)].count))
-            if room <= 0 || fill(hashes[position..<(position + room)], depth: position, run: &run, &result) < count { return }
-            position += count
+            if room <= 0 && evicted > 0 { continue }
+            if room <= 0 || fill(hashes[position..<(position + room)], depth: position, run: &run, &result) < room { return }
+            position += room
         }
     }
 

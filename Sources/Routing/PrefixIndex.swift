@@ -271,11 +271,12 @@ struct PrefixIndex: ~Copyable {
     ///
     /// What is in use an engine cannot evict either: it becomes the newest instead, while there is anything else. Not more than a few such
     /// paths in a row, so that an insertion into a cache that is nearly all in use stays cheap.
-    /// - Returns: how many: fewer where `kept` would be next, or nothing is left.
+    /// - Returns: how many: fewer where `kept` would be next, nothing is left, or the next is in use, which is moved only when its room is needed.
     @discardableResult
     mutating func evict(_ count: Int, of holder: UInt16, keeping kept: UInt32 = 0) -> Int {
         var evicted = 0
         while evicted < count {
+            if evicted > 0 && runs[holders[Int(holder)].oldest].users > 0 { break }
             if holders[Int(holder)].inUse < holders[Int(holder)].count {
                 for _ in 0..<Self.mostRescues {
                     let oldest = holders[Int(holder)].oldest
