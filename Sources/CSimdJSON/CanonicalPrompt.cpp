@@ -79,7 +79,7 @@ bool is_media(swl_text type) noexcept {
 
 }  // namespace
 
-void CanonicalPrompt::write(const PromptPlaces &places) noexcept {
+uint32_t CanonicalPrompt::write(const PromptPlaces &places) noexcept {
     tools(places.tools);
     tools(places.functions);
     system_message(places.instructions);
@@ -87,6 +87,7 @@ void CanonicalPrompt::write(const PromptPlaces &places) noexcept {
     if (places.messages != 0) { conversation(places.messages); }
     completion_prompt(places.prompt);
     input(places.input);
+    return batched_ > 1 ? batched_ : 1;
 }
 
 uint64_t CanonicalPrompt::digest(const Tape &tape, size_t at) noexcept {
@@ -203,7 +204,7 @@ void CanonicalPrompt::completion_prompt(size_t at) noexcept {
     for (size_t place = at + 1; place < last; place = tape_.after(place)) {
         const char tag = tape_.tag(place);
         const bool is_token = tag == 'l' || tag == 'u';
-        if (!is_token || !in_tokens) { writer_.byte(marker::prompt); }
+        if (!is_token || !in_tokens) { writer_.byte(marker::prompt), batched_ += 1; }
         in_tokens = is_token;
         if (is_token) { token(place); }
         else if (tag == '"') { writer_.text(tape_.text(place)); }
@@ -234,9 +235,16 @@ void CanonicalPrompt::tree(size_t at) noexcept {
     walk(tape_, at, sink);
 }
 
+/// An image costs an engine some 250 to 3,000 tokens, whatever its bytes are: it takes as many bytes here as a thousand tokens of text, so
+/// that what it costs, and saves where it is cached, counts. A prompt of more media than anybody sends is no reason to hash without end.
 void CanonicalPrompt::medium(uint64_t digest) noexcept {
+    static constexpr uint8_t filling[4096 - 1 - sizeof digest] = {};
+    static constexpr uint32_t most_filled = 256;
     writer_.byte(marker::media);
     writer_.number(digest);
+    if (media_ == most_filled) { return; }
+    media_ += 1;
+    writer_.text(swl_text{filling, sizeof filling});
 }
 
 /// Four bytes a token: about what a token of text weighs, so byte-based estimates hold for both kinds of prompt.

@@ -16,7 +16,8 @@ class CanonicalPrompt {
   public:
     CanonicalPrompt(const Tape &tape, swl_prompt_hasher &hasher) noexcept : tape_(tape), writer_(hasher) {}
 
-    void write(const PromptPlaces &places) noexcept;
+    /// How many prompts there are: one, or those of a batch.
+    uint32_t write(const PromptPlaces &places) noexcept;
 
     /// A fingerprint of any value, for what stands outside the prompt's text.
     static uint64_t digest(const Tape &tape, size_t at) noexcept;
@@ -37,6 +38,8 @@ class CanonicalPrompt {
 
     const Tape &tape_;
     PromptWriter writer_;
+    uint32_t media_ = 0;
+    uint32_t batched_ = 0;
 };
 
 }  // namespace swiftlet

@@ -25,13 +25,16 @@ constexpr size_t longest_kept_name = 1024;
 constexpr int64_t largest_max_tokens = INT32_MAX;
 constexpr int64_t largest_n = 16384;
 
-enum : uint64_t { salt_model = 1, salt_cache = 2, salt_lora = 3 };
+enum : uint64_t { salt_model = 1, salt_cache = 2, salt_lora = 3, salt_template = 4 };
 
 struct Places {
     PromptPlaces prompt;
     size_t model = 0, user = 0, cache_salt = 0, lora = 0, lora_name = 0, lora_path = 0;
     size_t stream = 0, stream_options = 0, temperature = 0, seed = 0, n = 0;
     size_t max_tokens = 0, max_completion_tokens = 0, max_output_tokens = 0;
+    /// What a chat template makes of the messages, mostly at the prompt's beginning.
+    size_t chat_template = 0, chat_template_kwargs = 0, documents = 0, reasoning_effort = 0, reasoning = 0;
+    size_t prompt_logprobs = 0, logprobs = 0, logprob_start = 0, echo = 0, cache_prompt = 0;
 };
 
 void place(Places &places, swl_text key, size_t at) noexcept {
@@ -40,21 +43,28 @@ void place(Places &places, swl_text key, size_t at) noexcept {
     };
     switch (key.length) {
         case 1: return take("n", places.n);
-        case 4: take("user", places.user), take("seed", places.seed), take("lora", places.lora); return;
+        case 4: take("user", places.user), take("seed", places.seed), take("lora", places.lora);
+            take("echo", places.echo);
+            return;
         case 5: take("model", places.model), take("tools", places.prompt.tools), take("input", places.prompt.input); return;
         case 6:
             take("stream", places.stream), take("prompt", places.prompt.prompt), take("system", places.prompt.system);
             return;
-        case 8: return take("messages", places.prompt.messages);
+        case 8: take("messages", places.prompt.messages), take("logprobs", places.logprobs); return;
         case 9:
             take("functions", places.prompt.functions), take("lora_name", places.lora_name);
-            take("lora_path", places.lora_path);
+            take("lora_path", places.lora_path), take("documents", places.documents);
+            take("reasoning", places.reasoning);
             return;
         case 10: take("max_tokens", places.max_tokens), take("cache_salt", places.cache_salt); return;
         case 11: return take("temperature", places.temperature);
-        case 12: return take("instructions", places.prompt.instructions);
+        case 12: take("instructions", places.prompt.instructions), take("cache_prompt", places.cache_prompt); return;
+        case 13: return take("chat_template", places.chat_template);
         case 14: return take("stream_options", places.stream_options);
-        case 17: return take("max_output_tokens", places.max_output_tokens);
+        case 15: return take("prompt_logprobs", places.prompt_logprobs);
+        case 16: return take("reasoning_effort", places.reasoning_effort);
+        case 17: take("max_output_tokens", places.max_output_tokens), take("logprob_start_len", places.logprob_start); return;
+        case 20: return take("chat_template_kwargs", places.chat_template_kwargs);
         case 21: return take("max_completion_tokens", places.max_completion_tokens);
         default: return;
     }
@@ -116,6 +126,17 @@ void read_numbers(const Tape &tape, const Places &places, swl_request_facts &fac
     }
 }
 
+/// Whether the engine computes the prompt anew whatever it holds: for the probabilities of the prompt's own tokens (vLLM's field, that of
+/// completions with `echo`, SGLang's), or because it is told to (llama.cpp).
+bool skips_cache(const Tape &tape, const Places &places) noexcept {
+    const auto asks = [&](size_t at) {
+        int64_t number = -1;
+        return at != 0 && (tape.tag(at) == 't' || (integer(tape, at, number) && number >= 0));
+    };
+    return asks(places.prompt_logprobs) || (truth(tape, places.echo) && asks(places.logprobs)) || asks(places.logprob_start)
+        || (places.cache_prompt != 0 && tape.tag(places.cache_prompt) == 'f');
+}
+
 /// A field whose value somebody wants hashed.
 struct Watch {
     uint8_t name[swl_watched_name_bytes];
@@ -169,7 +190,13 @@ void read_document(
         const uint64_t digest = CanonicalPrompt::digest(tape, at);
         swl_prompt_hasher_salt(&hasher, salt_lora, &digest, sizeof digest);
     }
-    CanonicalPrompt(tape, hasher).write(places.prompt);
+    for (const size_t at : {places.chat_template, places.chat_template_kwargs, places.documents, places.reasoning_effort, places.reasoning}) {
+        if (at == 0 || tape.tag(at) == 'n') { continue; }
+        const uint64_t digest = CanonicalPrompt::digest(tape, at);
+        swl_prompt_hasher_salt(&hasher, salt_template, &digest, sizeof digest);
+    }
+    facts.skips_cache = skips_cache(tape, places);
+    facts.prompts = CanonicalPrompt(tape, hasher).write(places.prompt);
 }
 
 size_t rounded_capacity(size_t length) noexcept {
@@ -235,6 +262,7 @@ void swl_request_reader_read(
 ) {
     *facts = {};
     facts->n = 1;
+    facts->prompts = 1;
     swl_prompt_hasher_begin(hasher, seed);
     if (length >= 3 && std::memcmp(body, "\xEF\xBB\xBF", 3) == 0) { body += 3, length -= 3; }
     if (length == 0 || length > largest_body) { return; }

@@ -25,7 +25,13 @@ struct ReadingHistory {
     private(set) var prefixHits = Count()
     private(set) var preemptions = Count()
     private(set) var restarts: UInt64 = 0
+    /// What the last process had come to, right after it seemed to be gone; and how often it was there again.
+    private var gone: Double?
+    private var returns = 0
     private var last: (progress: Double, running: Double?, waiting: Double?, kvUsage: Double?)?
+
+    /// Counts that went back and were there again at once, after which they are several.
+    static let returnsOfSeveral = 2
 
     mutating func judge(_ reading: EngineReading) -> Verdict {
         prefixQueries.observe(reading.prefixQueries)
@@ -35,12 +41,16 @@ struct ReadingHistory {
         let before = last
         last = (progress, reading.running, reading.waiting, reading.kvUsage)
         guard let before else { return .fresh }
-        if progress < before.progress {
+        if let gone, progress >= gone { returns += 1 }
+        gone = nil
+        // Several processes behind one address take turns to answer: none of them began anew, nor does one tell of the others.
+        if progress < before.progress, returns < Self.returnsOfSeveral {
+            gone = before.progress
             restarts += 1
             return .restarted
         }
         let hasMoved =
-            progress > before.progress || reading.running != before.running || reading.waiting != before.waiting
+            progress != before.progress || reading.running != before.running || reading.waiting != before.waiting
             || reading.kvUsage != before.kvUsage
         return hasMoved || !reading.isBusy ? .fresh : .frozen
     }

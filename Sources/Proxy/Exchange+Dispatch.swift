@@ -147,7 +147,7 @@ extension Exchange {
             // The group is well; the connection was not. The booking stands.
             return send(to: decision, freshConnection: true)
         }
-        retryElsewhere()
+        retryElsewhere(isServerError: failure == .reset || failure == .protocolError)
     }
 
     /// The groups tried, that of the present attempt among them.
@@ -158,9 +158,10 @@ extension Exchange {
     }
 
     /// Gives the booking back and chooses again among the groups not tried.
-    func retryElsewhere() {
+    /// - Parameter isServerError: as in `RoutingTable.cancel`.
+    func retryElsewhere(isServerError: Bool = false) {
         guard let decision else { return }
-        worker.table.cancel(decision.lease, now: worker.loop.now)
+        worker.table.cancel(decision.lease, now: worker.loop.now, isServerError: isServerError)
         tried.insert(decision.group)
         self.decision = nil
         dispatch()

@@ -16,12 +16,24 @@ extension Exchange {
             wantsExplanation = !wish.equals("0")
             headers.remove(named: Self.explain)
         }
-        guard !worker.settings.pinToken.isEmpty, let name = headers.value(named: Self.group, once: true) else { return true }
-        guard let token = headers.value(named: Self.token, once: true), Self.isEqual(token, worker.settings.pinToken) else { return false }
+        return worker.settings.pinToken.isEmpty || readsPin(headers)
+    }
+
+    private func readsPin(_ headers: HeaderBlock) -> Bool {
+        let namesGroup = headers.value(named: Self.group) != nil
+        let token = headers.value(named: Self.token)
+        // No engine is to see the token, whatever it came with.
+        defer { if namesGroup || token != nil { headers.removeFields { isPin(headers.name(at: $0)) } } }
+        guard namesGroup else { return true }
+        guard let name = headers.value(named: Self.group, once: true), !name.isEmpty,
+            let token = headers.value(named: Self.token, once: true), Self.isEqual(token, worker.settings.pinToken)
+        else { return false }
         pinnedGroup = Array(name)
-        headers.remove(named: Self.group)
-        headers.remove(named: Self.token)
         return true
+    }
+
+    private func isPin(_ name: UnsafeRawBufferPointer) -> Bool {
+        name.equalsIgnoringCase(Self.group) || name.equalsIgnoringCase(Self.token)
     }
 
     /// Takes as long whatever the bytes are, so that a token cannot be guessed byte by byte.
@@ -40,7 +52,10 @@ extension Exchange {
         // A name may hold what a header may not.
         text.append(contentsOf: name.map { $0 < 0x20 || $0 == 0x7F || $0 == UInt8(ascii: ";") ? UInt8(ascii: "?") : $0 })
         text.append(contentsOf: ";reason=\(decision.reason.label);cached_tokens=\(decision.predictedCachedTokens)".utf8)
-        for (term, seconds) in decision.terms.named { text.append(contentsOf: ";\(term)_us=\(Int((seconds * 1e6).rounded()))".utf8) }
+        for (term, seconds) in decision.terms.named {
+            // A wish of a millisecond, behind millions of tokens on a slow group, is missed by more than there are microseconds in an Int.
+            text.append(contentsOf: ";\(term)_us=\(Int(exactly: (seconds * 1e6).rounded()) ?? .max)".utf8)
+        }
         text.withUnsafeBytes { headers.append("x-swiftlet-explain", $0) }
     }
 }

@@ -104,8 +104,12 @@ extension Exchange {
         pass(bytes)
     }
 
+    /// Whether what came is of an answer. An error has no first token: it would teach a rate and keep its prompt in the index, of which the
+    /// engine may have computed nothing.
+    private var isAnswer: Bool { responseStatus < 400 && !(scanner.errorSeen && scanner.dataEvents <= 1) }
+
     private func noteFirstToken() {
-        guard firstTokenAt == 0 else { return }
+        guard firstTokenAt == 0, isAnswer else { return }
         firstTokenAt = worker.loop.now
         if let series { uncounted(worker.metrics).use { $0.firstToken(series, afterNanoseconds: firstTokenAt &- startedAt) } }
         guard isEventStream, let decision else { return }
@@ -115,7 +119,7 @@ extension Exchange {
     private func noteProgress() {
         nextProgress = RoutingTable.progressMark(after: scanner.dataEvents)
         guard let decision, firstTokenAt != 0 else { return }
-        worker.table.streamed(decision.lease, events: scanner.dataEvents, now: worker.loop.now)
+        worker.table.streamed(decision.lease, events: scanner.dataEvents, isHeldBack: isHeldBack, now: worker.loop.now)
     }
 
     private func pass(_ bytes: UnsafeRawBufferPointer) {
@@ -124,7 +128,9 @@ extension Exchange {
         if scanner.dataEvents >= nextProgress { noteProgress() }
         responseBytes &+= bytes.count
         lastByte = bytes[bytes.count &- 1]
-        if !write(bytes) { attempt?.pauseResponse() }
+        guard !write(bytes) else { return }
+        isHeldBack = true
+        attempt?.pauseResponse()
     }
 
     // MARK: End
@@ -137,7 +143,7 @@ extension Exchange {
         }
         scanner.finish()
         if !isResponseStarted {
-            if firstTokenAt == 0 { firstTokenAt = worker.loop.now }
+            if firstTokenAt == 0, isAnswer { firstTokenAt = worker.loop.now }
             releaseHead()
         }
         attempt = nil

@@ -26,10 +26,18 @@ extension Exchange {
             let usage = scanner.usage.map {
                 Usage(promptTokens: $0.promptTokens, cachedTokens: $0.cachedTokens, completionTokens: $0.completionTokens)
             }
-            uncounted(worker.table).use { $0.settle(decision.lease, usage: usage, events: scanner.dataEvents, now: now) }
+            uncounted(worker.table).use {
+                $0.settle(decision.lease, usage: usage, events: scanner.dataEvents, isHeldBack: isHeldBack, now: now)
+            }
         } else {
-            worker.table.cancel(decision.lease, now: now, prefixHeld: firstTokenAt != 0)
+            worker.table.cancel(decision.lease, now: now, prefixHeld: firstTokenAt != 0, isServerError: isServerError(outcome))
         }
+    }
+
+    /// Whether the engine failed before it answered. 503 and 529 say that it is full, 501 and 505 that it never does such a thing.
+    private func isServerError(_ outcome: ExchangeOutcome) -> Bool {
+        if outcome == .engineError || outcome == .upstreamReset { return firstTokenAt == 0 }
+        return outcome == .completed && (responseStatus == 500 || responseStatus == 502 || responseStatus == 504)
     }
 
     // MARK: Recording

@@ -75,6 +75,8 @@ final class Exchange: DownstreamExchange {
     var responseBytes = 0
     var firstTokenAt: UInt64 = 0
     var lastByte: UInt8 = 10
+    /// Its client took the answer slower than it came, so that the times of its parts tell of the client.
+    var isHeldBack = false
     var failureKind: FailureKind?
     var series: SeriesIndex?
     var isSettled = false
@@ -135,6 +137,7 @@ final class Exchange: DownstreamExchange {
         responseBytes = 0
         firstTokenAt = 0
         lastByte = 10
+        isHeldBack = false
         failureKind = nil
         series = nil
         isSettled = false

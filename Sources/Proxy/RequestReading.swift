@@ -39,6 +39,9 @@ public struct RequestReading: Sendable {
         var request = RoutingRequest(
             model: probe.model, prefixHashes: probe.prefixHashes, chunkBytes: RequestProbe.chunkBytes, promptBytes: probe.promptBytes,
             maxOutputTokens: probe.maxTokens, isStreamed: probe.stream)
+        request.sequences = probe.sequences
+        // What the engine then says of cached tokens is no sign that it has lost them.
+        if probe.skipsCache { request.prefixHashes = .init(start: nil, count: 0) }
         if headers.has(.wantedTTFT) { request.wantedTTFTSeconds = Self.seconds(headers.value(.wantedTTFT)) }
         if headers.has(.wantedTPOT) { request.wantedTPOTSeconds = Self.seconds(headers.value(.wantedTPOT)) }
         if !sessionKeys.isEmpty { request.session = session(probe, headers) }

@@ -10,6 +10,8 @@ struct BlockTable: ~Copyable {
     private let entries: LazyBuffer<UInt32>
     private let lineShift: UInt64
     private let lineMask: Int
+    /// How many lines from its own on an entry may stand in.
+    private let reach: Int
     /// The bits of an entry that are the key's.
     private let tagMask: UInt32
     /// Odd; spreads keys over lines, so that a line cannot be aimed at without knowing it.
@@ -25,6 +27,7 @@ struct BlockTable: ~Copyable {
         entries = LazyBuffer(count: 1 << Int(bits))
         lineShift = 64 - (bits - 4)
         lineMask = 1 << Int(bits - 4) - 1
+        reach = min(Self.mostReach, lineMask + 1)
         var numbers: UInt32 = 1
         while Int(numbers) < blockLimit { numbers = numbers << 1 | 1 }
         tagMask = ~numbers
@@ -33,6 +36,8 @@ struct BlockTable: ~Copyable {
 
     var byteCount: Int { entries.byteCount }
 
+    /// Far more than chance ever asks for; who makes keys that meet shall not make others walk along them.
+    private static var mostReach: Int { 16 }
     private static var entriesPerLine: Int { 16 }
     private static var overflow: Int { 15 }
 
@@ -66,7 +71,7 @@ struct BlockTable: ~Copyable {
         let spread = spread(key)
         let tag = tag(spread)
         var line = line(spread)
-        while true {
+        for _ in 0..<reach {
             var found = find(tag, tagMask, inLine: line)
             while found != 0 {
                 let block = entries[line &* Self.entriesPerLine &+ found.trailingZeroBitCount] & ~tagMask
@@ -76,36 +81,49 @@ struct BlockTable: ~Copyable {
             if !overflows(line) { return 0 }
             line = next(line)
         }
+        return 0
     }
 
+    /// - Returns: false when there is no place within reach, which takes keys that were made to meet.
     @inline(__always)
-    mutating func insert(_ block: UInt32, at key: UInt64) {
+    mutating func insert(_ block: UInt32, at key: UInt64) -> Bool {
         let spread = spread(key)
-        var line = line(spread)
-        // There are more entries than blocks, so one is free.
-        while true {
+        let first = line(spread)
+        var line = first
+        for passed in 0..<reach {
             let free = find(0, ~0, inLine: line)
             if free != 0 {
                 entries[line &* Self.entriesPerLine &+ free.trailingZeroBitCount] = block | tag(spread)
-                return
+                if passed > 0 { countPassed(passed, from: first, by: 1) }
+                return true
             }
-            entries[line &* Self.entriesPerLine &+ Self.overflow] &+= 1
             line = next(line)
         }
+        return false
     }
 
     /// Removes a block that was inserted at that key.
     @inline(__always)
     mutating func remove(_ block: UInt32, at key: UInt64) {
         let spread = spread(key)
-        var line = line(spread)
-        while true {
+        let first = line(spread)
+        var line = first
+        for passed in 0..<reach {
             let found = find(block | tag(spread), ~0, inLine: line)
             if found != 0 {
                 entries[line &* Self.entriesPerLine &+ found.trailingZeroBitCount] = 0
+                if passed > 0 { countPassed(passed, from: first, by: ~0) }
                 return
             }
-            entries[line &* Self.entriesPerLine &+ Self.overflow] &-= 1
+            line = next(line)
+        }
+    }
+
+    @inline(never)
+    private func countPassed(_ count: Int, from first: Int, by change: UInt32) {
+        var line = first
+        for _ in 0..<count {
+            entries[line &* Self.entriesPerLine &+ Self.overflow] &+= change
             line = next(line)
         }
     }

@@ -13,7 +13,11 @@ struct GroupLoad: BitwiseCopyable {
     var saturatedUntil: UInt64
     var ejectedUntil: UInt64
 
+    /// Answers with errors of its own since it last answered a prompt.
+    var errorsInRow: UInt8 = 0
     /// Requests booked here and not ended.
+    var requests: Int32 = 0
+    /// Their sequences: an engine counts each of the answers that one request asks for.
     var inFlight: Int32
     /// Those of them that have no first token yet.
     var awaitingFirstToken: Int32

@@ -11,6 +11,8 @@ public struct GroupState: Sendable {
         case probing
         /// It pushed back; it gets requests only when all others did, too.
         case saturated
+        /// It answers with errors; it gets requests only when all others are no better.
+        case failing
     }
 
     public var id: GroupID
@@ -24,7 +26,7 @@ public struct GroupState: Sendable {
     /// Seconds until the obstacle goes away by itself; 0 when it does not.
     public var obstacleSeconds: Double
     public var consecutiveFailures: Int
-    /// Requests booked and not ended.
+    /// Sequences booked and not ended: a request's one, or as many as it asks for.
     public var inFlight: Int
     /// Those of them that have no first token yet.
     public var awaitingFirstToken: Int
@@ -54,7 +56,7 @@ public struct GroupState: Sendable {
     /// How much longer prefill is taken to need there while it is cold, as a share.
     public var warmUpSlowness: Double
 
-    /// Requests that have their first token.
+    /// Sequences that have their first token.
     public var running: Int { inFlight - awaitingFirstToken }
 }
 
@@ -86,7 +88,9 @@ extension RoutingState {
         if !load.isReady { return (isDescribedReady ? .drained : .notReady, 0) }
         if load.failures > 0 && now < load.ejectedUntil { return (.ejected, load.ejectedUntil.seconds(since: now)) }
         if load.isProbing { return (.probing, 0) }
-        if now < load.saturatedUntil { return (.saturated, load.saturatedUntil.seconds(since: now)) }
+        if now < load.saturatedUntil {
+            return (load.errorsInRow >= Self.toleratedErrors ? .failing : .saturated, load.saturatedUntil.seconds(since: now))
+        }
         return (nil, 0)
     }
 

@@ -9,6 +9,8 @@ struct Booking: BitwiseCopyable {
     var awaitsFirstToken: Bool
     var isProbe: Bool
     var isStreamed: Bool
+    /// Answers that it asks for, at least 1.
+    var sequences: Int32
     /// Whether the matched part of the prompt was known to be computed when the request was booked.
     var matchIsPrefilled: Bool
     /// Neighbours among the group's unstreamed bookings, as index plus one.
@@ -49,6 +51,8 @@ struct LeaseArena: ~Copyable {
     private var freeBooking: UInt32 = 0
     private var firstUnused: UInt32 = 0
     private(set) var openCount = 0
+    /// Sequences of the open bookings.
+    var openSequences = 0
 
     init(limit: Int) { bookings = LazyBuffer(count: limit) }
 

@@ -1,12 +1,14 @@
 /// What we had on a group at one moment.
 struct OwnLoad: BitwiseCopyable {
+    var requests: Int32 = 0
     var inFlight: Int32 = 0
     var awaitingFirstToken: Int32 = 0
     var activeTokens: Float = 0
 
     func peak(with other: OwnLoad) -> OwnLoad {
         OwnLoad(
-            inFlight: max(inFlight, other.inFlight), awaitingFirstToken: max(awaitingFirstToken, other.awaitingFirstToken),
+            requests: max(requests, other.requests), inFlight: max(inFlight, other.inFlight),
+            awaitingFirstToken: max(awaitingFirstToken, other.awaitingFirstToken),
             activeTokens: max(activeTokens, other.activeTokens))
     }
 }

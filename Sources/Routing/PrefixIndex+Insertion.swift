@@ -65,14 +65,19 @@ extension PrefixIndex {
         for hash in hashes {
             let block = allocateBlock(keeping: parent)
             guard block != 0 else { break }
-            if run == 0 { run = addRun(below: parent, depth: depth, holder: result.holder, stamp: result.stamp) }
-            guard run != 0 else {
+            blocks[block] = Block(
+                hash: hash, holderCount: 0, holder: result.holder, nextHolder: 0, previousHolder: 0, parent: parent, run: run)
+            guard linkToHash(block) else {
                 recycle(block: block)
                 break
             }
-            blocks[block] = Block(
-                hash: hash, holderCount: 0, holder: result.holder, nextHolder: 0, previousHolder: 0, parent: parent, run: run)
-            linkToHash(block)
+            if run == 0 { run = addRun(below: parent, depth: depth, holder: result.holder, stamp: result.stamp) }
+            guard run != 0 else {
+                unlinkFromHash(block)
+                recycle(block: block)
+                break
+            }
+            blocks[block].run = run
             parent = block
             added += 1
             runs[run].bottom = block

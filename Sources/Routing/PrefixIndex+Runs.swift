@@ -15,18 +15,18 @@ extension PrefixIndex {
     }
 
     /// Makes the block the last of its run, so that what is above may be touched and used without what is below.
-    /// - Parameter depth: of the block.
-    /// - Returns: false when that takes one more run and there is no room for it.
+    /// - Parameter depth: of the block, as the search took it to be.
+    /// - Returns: false when that takes one more run and there is no room for it, or when the block is at another depth: who knows the seed
+    ///   can make a prompt whose hash at one depth is another's at a second.
     mutating func endRun(at block: UInt32, depth: Int) -> Bool {
         let run = blocks[block].run
-        if runs[run].bottom == block { return true }
+        if runs[run].bottom == block { return Int(runs[run].depth) == depth }
         let other = allocateRun(keeping: block)
         guard other != 0 else { return false }
-        let below = runs[run].depth &- UInt16(truncatingIfNeeded: depth)
         // What gave way for it may have been what is below.
-        if below == 0 {
+        guard runs[run].bottom != block, Int(runs[run].depth) > depth, let below = blocksBelow(block, depth: depth, run: run) else {
             recycle(run: other)
-            return true
+            return runs[run].bottom == block && Int(runs[run].depth) == depth
         }
         let length = runs[run].length
         let holder = blocks[block].holder
@@ -49,6 +49,21 @@ extension PrefixIndex {
         runs[upper].children = 1
         linkToAge(other, behind: upper == run ? run : newer, holder: holder)
         return true
+    }
+
+    /// How many blocks of the run are below that one, if they are as many as `depth` says; found out from the nearer end.
+    private func blocksBelow(_ block: UInt32, depth: Int, run: UInt32) -> UInt16? {
+        let below = Int(runs[run].depth) - depth
+        let length = Int(runs[run].length)
+        guard below < length else { return nil }
+        let isNearBottom = 2 * below <= length
+        var index = isNearBottom ? runs[run].bottom : block
+        let end = isNearBottom ? block : runs[run].above
+        for _ in 0..<(isNearBottom ? below : length - below) {
+            if index == end { return nil }
+            index = blocks[index].parent
+        }
+        return index == end ? UInt16(below) : nil
     }
 
     /// Frees up to `count` blocks from the end of a run that nothing hangs below, but not `kept`, and with its first block the run.
@@ -133,7 +148,7 @@ extension PrefixIndex {
         if runs[run].users > 0 { return depth }
         while runs[run].above != 0 {
             run = blocks[runs[run].above].run
-            if runs[run].users > 0 { return Int(runs[run].depth) }
+            if runs[run].users > 0 { return min(Int(runs[run].depth), depth) }
         }
         return 0
     }

@@ -25,20 +25,24 @@ extension PrefixIndex {
     }
 
     /// Makes the block one more holder of its hash.
-    mutating func linkToHash(_ index: UInt32) {
+    /// - Returns: false when the table has no place for it, which takes hashes that were made for that.
+    mutating func linkToHash(_ index: UInt32) -> Bool {
         let hash = blocks[index].hash
         let head = head(of: hash)
         if head == 0 {
+            guard table.insert(index, at: hash) else { return false }
             blocks[index].holderCount = 1
-            return table.insert(index, at: hash)
+            return true
         }
-        table.insert(index, at: key(hash, blocks[index].holder))
+        guard table.insert(index, at: key(hash, blocks[index].holder)) else { return false }
         let next = blocks[head].nextHolder
         blocks[index].previousHolder = head
         blocks[index].nextHolder = next
         if next != 0 { blocks[next].previousHolder = index }
         blocks[head].nextHolder = index
-        blocks[head].holderCount &+= 1
+        // Only a prompt that was made to repeat its own hash can have a holder twice, or 65,536 times.
+        if blocks[head].holderCount < .max { blocks[head].holderCount += 1 }
+        return true
     }
 
     mutating func unlinkFromHash(_ index: UInt32) {
@@ -47,7 +51,8 @@ extension PrefixIndex {
         let previous = blocks[index].previousHolder
         table.remove(index, at: key(of: index))
         if previous != 0 {
-            blocks[head(of: hash)].holderCount &-= 1
+            let head = head(of: hash)
+            if blocks[head].holderCount > 1 { blocks[head].holderCount -= 1 }
             blocks[previous].nextHolder = successor
             if successor != 0 { blocks[successor].previousHolder = previous }
             return
@@ -55,8 +60,9 @@ extension PrefixIndex {
         // A head goes: the next holder takes its place in the table, or the hash disappears.
         guard successor != 0 else { return }
         table.remove(successor, at: key(of: successor))
-        table.insert(successor, at: hash)
+        // The head's place at least is free now.
+        _ = table.insert(successor, at: hash)
         blocks[successor].previousHolder = 0
-        blocks[successor].holderCount = blocks[index].holderCount &- 1
+        blocks[successor].holderCount = max(blocks[index].holderCount, 2) - 1
     }
 }

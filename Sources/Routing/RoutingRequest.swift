@@ -12,6 +12,9 @@ public struct RoutingRequest: @unchecked Sendable {
     public var promptBytes: Int
     /// The client's claim of how much it wants at most, in tokens; nil when it made none.
     public var maxOutputTokens: Int?
+    /// Answers that it asks for (`n`), each a sequence of its own in the engine's batch; at most `mostSequences` count, since what an engine
+    /// that knows no `n` makes of it, one, must not look like a fleet's load.
+    public var sequences = 1
     /// Whether only a group whose leader speaks HTTP/1.1 will do (WebSocket).
     public var needsHTTP1: Bool
     /// Whether only a group whose leader speaks HTTP/2 will do (gRPC).
@@ -26,6 +29,9 @@ public struct RoutingRequest: @unchecked Sendable {
     public var wantedTPOTSeconds = 0.0
     /// The name of the only group that will do, which may be drained, saturated or ejected, but must be ready; nil: any.
     public var pinnedGroup: UnsafeRawBufferPointer?
+
+    /// What OpenAI's API takes.
+    public static let mostSequences = 128
 
     public init(
         model: UnsafeRawBufferPointer? = nil, prefixHashes: UnsafeBufferPointer<UInt64> = .init(start: nil, count: 0),

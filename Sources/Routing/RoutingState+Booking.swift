@@ -32,7 +32,8 @@ extension RoutingState {
         let cached = inputs.cachedTokens(on: loads[slot], depth: depth).rounded()
         let uncached = (inputs.promptTokens - cached).rounded()
         let presumed = cached - inputs.ownCachedTokens(on: loads[slot], depth: depth)
-        let output = inputs.outputTokens.rounded()
+        let sequences = Int32(min(max(request.sequences, 1), RoutingRequest.mostSequences))
+        let output = max(min(inputs.outputTokens * Double(sequences), loads[slot].kvCapacityTokens), inputs.outputTokens).rounded()
         let terms = inputs.terms(on: loads[slot], depth: depth)
         let ttft = terms.timeToFirstToken
 
@@ -42,7 +43,8 @@ extension RoutingState {
         leases.bookings[index] = Booking(
             generation: leases.bookings[index].generation, nextFree: 0, slot: slot, groupGeneration: loads[slot].generation,
             awaitsFirstToken: true, isProbe: loads[slot].failures > 0, isStreamed: request.isStreamed,
-            matchIsPrefilled: matchIsPrefilled, olderUnstreamed: 0, newerUnstreamed: 0, sequence: sequence, bookedAt: now,
+            sequences: sequences, matchIsPrefilled: matchIsPrefilled, olderUnstreamed: 0, newerUnstreamed: 0, sequence: sequence,
+            bookedAt: now,
             presumedPrefilledAt: now &+ UInt64(min(2 * (ttft + terms.memoryWait), 3_600) * 1e9),
             isQuiet: loads[slot].tokensInUse + uncached + output <= Self.quietShare * loads[slot].kvCapacityTokens,
             rank: inputs.followsOrder ? loads[slot].orderRank : othersHits.areExpected ? OthersHits.orderless : OthersHits.unranked,
@@ -52,17 +54,20 @@ extension RoutingState {
             matchedBytes: Double(min(max(depth &* request.chunkBytes, 0), max(request.promptBytes, 0))), insertion: insertion)
         if !request.isStreamed { appendUnstreamed(index, slot: slot) }
 
+        leases.openSequences += Int(sequences)
         let before = ownLoad(slot)
         loads[slot].isProbing = loads[slot].failures > 0
-        loads[slot].inFlight += 1
-        loads[slot].awaitingFirstToken += 1
+        loads[slot].requests += 1
+        loads[slot].inFlight += sequences
+        loads[slot].awaitingFirstToken += sequences
         loads[slot].queuedTokens += uncached
         loads[slot].activeTokens += active
         loads[slot].activeOutputTokens += output
         loads[slot].lastChosen = sequence
         loads[slot].decisions += 1
         if inputs.adapter != 0 { adapters[slot].touch(inputs.adapter, now: now) }
-        meanUncachedTokens += 0.02 * (uncached - meanUncachedTokens)
+        // Anybody may send megabytes that no engine will take.
+        meanUncachedTokens += 0.02 * (min(uncached, 16 * (meanUncachedTokens + 1_024)) - meanUncachedTokens)
         if !hashes.isEmpty { refreshShadow(slot, tokensPerChunk: inputs.tokensPerChunk) }
         if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
         sketch(slot)
@@ -109,10 +114,10 @@ extension RoutingState {
 
     /// An answer goes on and has come in so many events. Answers take minutes where groups are slow or full: to learn from their ends alone
     /// would be to learn of a slow group when it is full.
-    mutating func streamed(_ lease: Lease, events: Int, now: UInt64) {
+    mutating func streamed(_ lease: Lease, events: Int, isHeldBack: Bool, now: UInt64) {
         guard let index = leases.index(of: lease), let slot = liveSlot(of: index) else { return }
         let tokens = Int(Double(min(events, 1 << 20)) * min(tokensPerEvent.value, 1_024))
-        learnStep(slot, tokens: tokens, since: leases.bookings[index].firstTokenAt, now: now)
+        if !isHeldBack { learnStep(slot, tokens: tokens, of: index, now: now) }
         count(tokens, of: index, slot: slot, now: now)
     }
 
@@ -123,9 +128,10 @@ extension RoutingState {
         let before = ownLoad(slot)
         loads[slot].generatedTokens += Double(tokens) - leases.bookings[index].generatedTokens
         leases.bookings[index].generatedTokens = Double(tokens)
-        loads[slot].decodesSince &+= now / 1_000 &- leases.bookings[index].decodesSince
+        let sequences = Int(leases.bookings[index].sequences)
+        loads[slot].decodesSince &+= (now / 1_000 &- leases.bookings[index].decodesSince) &* UInt64(sequences)
         leases.bookings[index].decodesSince = now / 1_000
-        if Double(tokens) >= outputTokensExpected { learnLength(2 * tokens, of: index) }
+        if Double(tokens / sequences) >= outputTokensExpected { learnLength(2 * tokens / sequences, of: index) }
         let expected = min(Double(2 * tokens), loads[slot].kvCapacityTokens.rounded())
         let excess = expected - leases.bookings[index].outputTokens
         guard Double(tokens) >= leases.bookings[index].outputTokens, excess > 0 else { return }
@@ -137,21 +143,23 @@ extension RoutingState {
         sketch(slot)
     }
 
-    mutating func settle(_ lease: Lease, usage: Usage?, events: Int = 0, now: UInt64) {
+    mutating func settle(_ lease: Lease, usage: Usage?, events: Int, isHeldBack: Bool, now: UInt64) {
         guard let index = leases.index(of: lease) else { return }
         if let slot = liveSlot(of: index) {
             leaveQueue(index, slot: slot, now: now)
             if let usage {
                 learn(from: usage, events: events, index: index, slot: slot)
-                learnStep(slot, tokens: usage.completionTokens, since: leases.bookings[index].firstTokenAt, now: now)
+                if !isHeldBack { learnStep(slot, tokens: usage.completionTokens, of: index, now: now) }
             }
+            if loads[slot].errorsInRow > 0, leases.bookings[index].promptBytes > 0 { endErrors(slot, now: now) }
             if leases.bookings[index].isProbe { reportReachable(slot, now: now) }
         }
         release(index, now: now)
     }
 
     /// - Parameter prefixHeld: whether the engine may have prefilled the prompt although no first token was seen.
-    mutating func cancel(_ lease: Lease, prefixHeld: Bool, now: UInt64) {
+    /// - Parameter isServerError: see `RoutingTable.cancel`. An error without a prompt is some other API's.
+    mutating func cancel(_ lease: Lease, prefixHeld: Bool, isServerError: Bool, now: UInt64) {
         guard let index = leases.index(of: lease) else { return }
         if let slot = liveSlot(of: index) {
             let booking = leases.bookings[index]
@@ -159,6 +167,7 @@ extension RoutingState {
             if booking.awaitsFirstToken { leaveQueue(index, slot: slot, isPrefilled: prefixHeld, now: now) }
             // The probe told nothing; the next request may be one.
             if booking.isProbe { loads[slot].isProbing = false }
+            if isServerError, booking.promptBytes > 0 { reportServerError(slot, now: now) }
         }
         release(index, now: now)
     }
@@ -173,8 +182,9 @@ extension RoutingState {
         let before = ownLoad(slot)
         leases.bookings[index].awaitsFirstToken = false
         leases.bookings[index].decodesSince = now / 1_000
-        loads[slot].decodesSince &+= now / 1_000
-        loads[slot].awaitingFirstToken -= 1
+        let sequences = leases.bookings[index].sequences
+        loads[slot].decodesSince &+= now / 1_000 &* UInt64(sequences)
+        loads[slot].awaitingFirstToken -= sequences
         loads[slot].queuedTokens -= leases.bookings[index].uncachedTokens
         if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
         if !leases.bookings[index].isStreamed { removeUnstreamed(index, slot: slot) }
@@ -188,8 +198,9 @@ extension RoutingState {
         if let slot = liveSlot(of: index) {
             let booking = leases.bookings[index]
             let before = ownLoad(slot)
-            loads[slot].inFlight -= 1
-            if !booking.awaitsFirstToken { loads[slot].decodesSince &-= booking.decodesSince }
+            loads[slot].requests -= 1
+            loads[slot].inFlight -= booking.sequences
+            if !booking.awaitsFirstToken { loads[slot].decodesSince &-= booking.decodesSince &* UInt64(booking.sequences) }
             loads[slot].generatedTokens -= booking.generatedTokens
             loads[slot].activeTokens -= booking.activeTokens
             if booking.insertion.deepest != 0 {
@@ -200,6 +211,7 @@ extension RoutingState {
             if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
             sketch(slot)
         }
+        leases.openSequences -= Int(leases.bookings[index].sequences)
         leases.close(index)
     }
 

@@ -35,7 +35,7 @@ extension RoutingState {
         followsOrder = false
         var eligible = (count: 0, areSaturated: false)
         if let name = request.pinnedGroup {
-            eligible.count = collectPinned(name, among: match.slots, tried: tried)
+            eligible.count = collectPinned(name, for: request, among: match.slots, tried: tried)
         } else if isWide {
             eligible.count = collectFromSketch(match.slots, request, hashes: hashes, tried: tried, now: now)
         }

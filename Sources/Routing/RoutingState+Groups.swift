@@ -178,8 +178,11 @@ extension RoutingState {
         loads[slot].isReady = isReady
     }
 
+    /// Tokens that a KV cache may hold: what is more than any machine has is a mistake.
+    private static var mostKVTokens: Int { 1_000_000_000_000 }
+
     mutating func updateKVCapacity(tokens: Int, of slot: UInt32) {
-        guard tokens > 0 else { return }
+        guard tokens > 0, tokens <= Self.mostKVTokens else { return }
         loads[slot].kvCapacityTokens = Double(max(tokens, 16))
         records[Int(slot)]?.knowsCapacity = true
         sketch(slot)

@@ -47,7 +47,8 @@ extension RoutingState {
             running = max(total - (waiting ?? 0), 0)
         } else if let inFlight = report.inFlight {
             let queued = waiting ?? others[slot].waiting.value(now: now, mean: fleetOthers.waiting)
-            running = max(inFlight - ownInFlight - queued, 0)
+            // Such a count is one of HTTP requests.
+            running = max(inFlight - Double(own.requests) - queued, 0)
         }
         var tokens: Double?
         if let usage = report.kvUsage {
@@ -110,7 +111,7 @@ extension RoutingState {
 
     mutating func ownLoad(_ slot: UInt32) -> OwnLoad {
         OwnLoad(
-            inFlight: loads[slot].inFlight, awaitingFirstToken: loads[slot].awaitingFirstToken,
+            requests: loads[slot].requests, inFlight: loads[slot].inFlight, awaitingFirstToken: loads[slot].awaitingFirstToken,
             activeTokens: Float(loads[slot].ownTokensInUse))
     }
 }

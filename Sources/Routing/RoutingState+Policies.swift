@@ -90,12 +90,15 @@ extension RoutingState {
 
     // MARK: Pinning
 
-    /// Makes the group of that name the only candidate, if it is ready and serves the model, whatever else speaks against it.
+    /// Makes the group of that name the only candidate, if it is ready and serves the model, whatever else but its protocol speaks against it.
     /// - Returns: how many candidates there are, 0 or 1.
-    mutating func collectPinned(_ name: UnsafeRawBufferPointer, among slots: ContiguousArray<UInt32>, tried: TriedGroups) -> Int {
+    mutating func collectPinned(
+        _ name: UnsafeRawBufferPointer, for request: borrowing RoutingRequest, among slots: ContiguousArray<UInt32>, tried: TriedGroups
+    ) -> Int {
         let identity = ModelCatalog.hash(name)
         guard let slot = slots.first(where: { loads[$0].identity == identity }) else { return 0 }
         guard records[Int(slot)]?.description.isReady == true else { return 0 }
+        guard loads[slot].speaksHTTP2 ? !request.needsHTTP1 : !request.needsHTTP2 else { return 0 }
         if tried.contains(GroupID(slot: slot, generation: loads[slot].generation)) { return 0 }
         candidates[0] = slot
         return 1

@@ -56,8 +56,10 @@ extension RoutingState {
     }
 
     /// Learns how long a decode step takes from the mean of one answer's so far, by what this batch should make of it.
-    mutating func learnStep(_ slot: UInt32, tokens: Int, since first: UInt64, now: UInt64) {
-        guard tokens >= Self.fewestSteps, first > 0, now > first else { return }
+    /// Several answers of one request say nothing: they do not all go on to the end.
+    mutating func learnStep(_ slot: UInt32, tokens: Int, of index: UInt32, now: UInt64) {
+        let first = leases.bookings[index].firstTokenAt
+        guard tokens >= Self.fewestSteps, first > 0, now > first, leases.bookings[index].sequences == 1 else { return }
         let load = loads[slot]
         let growth = cost.growthPerSequence * load.sequences + cost.growthAtFullCache * load.tokensInUse / load.kvCapacityTokens
         let observed = now.seconds(since: first) / Double(tokens - 1)
@@ -66,6 +68,9 @@ extension RoutingState {
         stepLogScale = min(max(stepLogScale + 0.02 * surprise, -3.466), 3.466)
         setStepDeviation(slot, load.stepDeviation + 0.05 * (surprise - load.stepDeviation))
     }
+
+    /// Bytes of a prompt that count in what tokens per byte are learned.
+    private static var mostTellingBytes: Double { 32_768 }
 
     /// Answers shorter than that say more of how their bytes were sent than of steps.
     private static var fewestSteps: Int { 8 }
@@ -78,17 +83,21 @@ extension RoutingState {
 
     /// Learns tokens per byte and output length, and corrects the shadow of the engine's cache.
     mutating func learn(from usage: Usage, events: Int, index: UInt32, slot: UInt32) {
+        let sequences = Int(leases.bookings[index].sequences)
         if events > 0, usage.completionTokens > 0 {
             tokensPerEvent.observe(numerator: Double(min(usage.completionTokens, 1 << 20)), denominator: Double(events))
         }
         if usage.completionTokens > 0 {
-            learnLength(usage.completionTokens, of: index)
+            learnLength(max(usage.completionTokens / sequences, 1), of: index)
             outputLearning = max(outputLearning / (1 + outputLearning), 0.02)
         }
         let booking = leases.bookings[index]
         guard booking.promptBytes > 0, usage.promptTokens > 0 else { return }
         let promptTokens = Double(min(usage.promptTokens, 1 << 30))
-        tokensPerByteRatio.observe(numerator: min(promptTokens, booking.promptBytes * 4), denominator: booking.promptBytes)
+        // What is long counts for more, but not a megabyte of digits for all others' prose.
+        let share = min(Self.mostTellingBytes / booking.promptBytes, 1)
+        tokensPerByteRatio.observe(
+            numerator: share * min(promptTokens, booking.promptBytes * 4), denominator: share * booking.promptBytes)
         if let cached = usage.cachedTokens {
             learnDeferredPrefill(slot, cachedTokens: Double(min(max(cached, 0), 1 << 30)), promptTokens: promptTokens, booking: booking)
             correctShadow(slot, cachedTokens: Double(min(max(cached, 0), 1 << 30)), promptTokens: promptTokens, booking: booking)
@@ -140,6 +149,28 @@ extension RoutingState {
         loads[slot].saturatedUntil = max(loads[slot].saturatedUntil, now &+ bounded)
         sketch(slot, now: now)
     }
+
+    /// An error may be the fault of its prompt, which fails everywhere; that is why the group is spared and not taken out: were all
+    /// groups spared, all would go on.
+    mutating func reportServerError(_ slot: UInt32, now: UInt64) {
+        // Those that were under way when the last one counted tell nothing new.
+        if loads[slot].errorsInRow >= Self.toleratedErrors && now < loads[slot].saturatedUntil { return }
+        loads[slot].errorsInRow = min(loads[slot].errorsInRow, 250) + 1
+        guard loads[slot].errorsInRow >= Self.toleratedErrors else { return }
+        let pause = saturationNanoseconds << min(UInt64(loads[slot].errorsInRow - Self.toleratedErrors), 8)
+        loads[slot].saturatedUntil = max(loads[slot].saturatedUntil, now &+ min(pause, longestSaturationNanoseconds))
+        sketch(slot, now: now)
+    }
+
+    /// It has answered a prompt.
+    mutating func endErrors(_ slot: UInt32, now: UInt64) {
+        if loads[slot].errorsInRow >= Self.toleratedErrors { loads[slot].saturatedUntil = min(loads[slot].saturatedUntil, now) }
+        loads[slot].errorsInRow = 0
+        sketch(slot, now: now)
+    }
+
+    /// Errors in a row from which on they are the group's.
+    static var toleratedErrors: UInt8 { 3 }
 
     mutating func reportUnreachable(_ slot: UInt32, now: UInt64) {
         // All requests in flight fail together when an engine dies; that is one failure, not many.

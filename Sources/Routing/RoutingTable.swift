@@ -139,19 +139,27 @@ public final class RoutingTable: Sendable {
     }
 
     /// A streamed answer goes on and has come in `events` so far, which teaches how long the group's decode steps take, and answers are.
-    public func streamed(_ lease: Lease, events: Int, now: UInt64) { state.withLock { $0.streamed(lease, events: events, now: now) } }
+    /// - Parameter isHeldBack: the client took it slower than it came: it says nothing of steps.
+    public func streamed(_ lease: Lease, events: Int, isHeldBack: Bool = false, now: UInt64) {
+        state.withLock { $0.streamed(lease, events: events, isHeldBack: isHeldBack, now: now) }
+    }
 
     /// The answer has ended well: everything booked is released, and `usage` teaches.
-    /// - Parameter events: in which a streamed answer came; 0 when nobody counted.
-    public func settle(_ lease: Lease, usage: Usage?, events: Int = 0, now: UInt64) {
-        state.withLock { $0.settle(lease, usage: usage, events: events, now: now) }
+    /// - Parameters:
+    ///   - events: in which a streamed answer came; 0 when nobody counted.
+    ///   - isHeldBack: as in `streamed`.
+    public func settle(_ lease: Lease, usage: Usage?, events: Int = 0, isHeldBack: Bool = false, now: UInt64) {
+        state.withLock { $0.settle(lease, usage: usage, events: events, isHeldBack: isHeldBack, now: now) }
     }
 
     /// The request has ended otherwise: everything booked is released.
-    /// - Parameter prefixHeld: whether the engine may have prefilled the prompt although no first token was seen; when not,
-    ///   the index forgets what only this request had added.
-    public func cancel(_ lease: Lease, now: UInt64, prefixHeld: Bool = false) {
-        state.withLock { $0.cancel(lease, prefixHeld: prefixHeld, now: now) }
+    /// - Parameters:
+    ///   - prefixHeld: whether the engine may have prefilled the prompt although no first token was seen; when not,
+    ///     the index forgets what only this request had added.
+    ///   - isServerError: the group answered with an error of its own. It fails fast and so looks idle: after some in a row, with no
+    ///     prompt answered in between, it gets requests only when all others are no better, for a second and longer each time.
+    public func cancel(_ lease: Lease, now: UInt64, prefixHeld: Bool = false, isServerError: Bool = false) {
+        state.withLock { $0.cancel(lease, prefixHeld: prefixHeld, isServerError: isServerError, now: now) }
     }
 
     /// What `pick` would decide now, and why: every term of every group that may serve the model. Books and learns nothing.

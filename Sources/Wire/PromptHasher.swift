@@ -14,6 +14,7 @@ public final class PromptHasher {
         case model = 1
         case cacheSalt = 2
         case lora = 3
+        case template = 4
     }
 
     var state: swl_prompt_hasher

@@ -57,6 +57,7 @@ public final class RequestProbe {
     public func clear() {
         facts = swl_request_facts()
         facts.n = 1
+        facts.prompts = 1
         hasher.begin(seed: 0)
     }
 
@@ -80,10 +81,11 @@ public final class RequestProbe {
         return withUnsafeBytes(of: &facts.watched) { $0.loadUnaligned(fromByteOffset: index * 8, as: UInt64.self) }
     }
 
-    /// One chained hash per full chunk of the canonical prompt; the model, `cache_salt` and LoRA fields are in the chain's start.
+    /// One chained hash per full chunk of the canonical prompt; in the chain's start are the model, `cache_salt`, the LoRA fields, and what
+    /// chat templates are given besides messages and tools.
     public var prefixHashes: UnsafeBufferPointer<UInt64> { hasher.hashes }
 
-    /// Length of the canonical prompt: UTF-8 bytes of its texts, four per token id, nine per image or other medium.
+    /// Length of the canonical prompt: UTF-8 bytes of its texts, four per token id, 4,096 per image or other medium; nine for each medium beyond 256.
     public var promptBytes: Int { hasher.byteCount }
 
     public var stream: Bool { facts.stream }
@@ -96,6 +98,12 @@ public final class RequestProbe {
 
     /// Completions asked for, 1 to 16,384 (values beyond are clamped).
     public var n: Int { Int(facts.n) }
+
+    /// Sequences that the engine makes of the request: of each prompt as many as completions are asked for, up to 16,384.
+    public var sequences: Int { min(n * Int(facts.prompts), 16_384) }
+
+    /// Whether the engine computes the prompt anew, whatever it holds of it: for log probabilities of the prompt, or because it is told to.
+    public var skipsCache: Bool { facts.skips_cache }
 
     public var temperature: Double? { facts.has_temperature ? facts.temperature : nil }
 

@@ -143,13 +143,21 @@ def test_a_pinned_request_goes_to_its_group_and_nowhere_else(configured, scripte
     assert served(backends) == [0, 5, 0]
     for request in backends[1].requests:
         assert not request.values(b"x-swiftlet-group") and not request.values(b"x-swiftlet-pin-token")
+    # Nor does an engine see a token that names no group.
+    assert ask(program.port, fresh(), fields=[(b"x-swiftlet-pin-token", b"a token of some length")]).status == 200
+    seen = [request for backend in backends for request in backend.requests]
+    assert len(seen) == 6 and not any(request.values(b"x-swiftlet-pin-token") for request in seen)
+    for backend in backends:
+        backend.requests.clear()
     assert_openai_error(pinned(token=b"a token of some lengtX"), 403, "pin_refused")
+    twice = [(b"x-swiftlet-group", name.encode())] * 2 + [(b"x-swiftlet-pin-token", b"a token of some length")]
+    assert_openai_error(ask(program.port, fresh(), fields=twice), 403, "pin_refused")
     assert_openai_error(ask(program.port, fresh(), fields=[(b"x-swiftlet-group", name.encode())]), 403, "pin_refused")
     assert_openai_error(pinned(group="nobody"), 503, "no_ready_group")
-    assert served(backends) == [0, 5, 0]
+    assert served(backends) == [0, 0, 0]
     # A drained group still takes it: that is how an operator tries it out.
     assert httpx.post(f"{program.admin_url}/groups/{name}/drain").json() == {"group": name, "drained": True}
-    assert pinned().status == 200 and served(backends) == [0, 6, 0]
+    assert pinned().status == 200 and served(backends) == [0, 1, 0]
 
 
 def test_without_a_token_nobody_pins(serve, scripted):

@@ -186,6 +186,16 @@ import Testing
         #expect(history.preemptions.total == 54, "50 before, 2 and 2 after")
     }
 
+    /// Two API servers behind one address, each with counts of its own: to take every turn for a restart would keep the index empty.
+    @Test func countsThatTakeTurnsAreNoRestarts() {
+        let turns = (0..<20).map { $0.isMultiple(of: 2) ? 10_000 + $0 : 100 + $0 }
+        let (verdicts, history) = judge(turns.map { reading(tokens: $0, running: 1) })
+        #expect(history.restarts == ReadingHistory.returnsOfSeveral)
+        #expect(verdicts.suffix(14).allSatisfy { $0 == .fresh })
+        // One that began anew gets to where it was, but not at once.
+        #expect(judge([900, 10, 500, 1_000, 20, 400, 1_200, 30].map { reading(tokens: $0, running: 1) }).history.restarts == 3)
+    }
+
     @Test func anEngineWithoutCountersIsBelieved() {
         let triton = read("nv_trt_llm_request_metrics{request_type=\"scheduled\"} 5\n")
         #expect(judge([triton, triton]).verdicts == [.fresh, .fresh])

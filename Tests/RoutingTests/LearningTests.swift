@@ -22,6 +22,51 @@ import Testing
         #expect(fit.slope < before * 1.5 && fit.slope > before / 1.5)
     }
 
+    /// One prompt of a hundred times the usual size, misjudged by four: a lever as long as the square of that.
+    @Test(arguments: [4.0, 0.25])
+    func whatIsFarOutDoesNotOutweighTheRest(misjudged: Double) {
+        var random = SeededGenerator(seed: 5)
+        var fit = LineFit(intercept: 0, slope: 1, priorX: 0.1)
+        func observeUsual(_ count: Int) {
+            for _ in 0..<count {
+                let seconds = Double.random(in: 0.01...0.1, using: &random)
+                fit.observe(x: seconds, y: 0.01 + seconds * Double.random(in: 0.9...1.1, using: &random))
+            }
+        }
+        observeUsual(200)
+        let before = fit.slope
+        fit.observe(x: 6, y: 6 * misjudged)
+        #expect(fit.slope < 3 * before && fit.slope > before / 3)
+        observeUsual(200)
+        #expect(abs(fit.slope / before - 1) < 0.2)
+    }
+
+    /// A megabyte of digits, a token each, says little of what others write.
+    @Test func oneLongPromptDoesNotSayWhatATokenWeighs() throws {
+        let table = RoutingTable(equalGroups(1))
+        for name in 0..<50 {
+            try table.serve(.distinct(name, chunkCount: 16), usage: Usage(promptTokens: 1_024, cachedTokens: nil, completionTokens: 10))
+        }
+        try table.serve(.distinct(100, chunkCount: 4_096), usage: Usage(promptTokens: 1 << 20, cachedTokens: nil, completionTokens: 10))
+        #expect(try #require(table.state("g0")?.tokensPerByte) < 0.45)
+    }
+
+    /// What others have queued is judged by the mean prompt; one of sixty megabytes, which no engine takes, is not what it consists of.
+    @Test func oneHugePromptIsNotTheMean() throws {
+        let table = RoutingTable(equalGroups(1))
+        let id = try #require(table.state("g0")?.id)
+        for name in 0..<50 { try table.serve(.distinct(name, chunkCount: 16)) }
+        func waiting(at now: UInt64) -> Double {
+            table.reportLoad(LoadReport(running: 0, waiting: 1, madeAt: now), of: id, now: now)
+            return table.explain(.distinct(1_000, chunkCount: 4), now: now).groups[0].terms.queueWait
+        }
+        let before = waiting(at: 10 * second)
+        var huge = Prompt.distinct(200, chunkCount: 4)
+        huge.bytes = 64 << 20
+        table.cancel(try table.pick(huge, now: 10 * second).get().lease, now: 10 * second, isServerError: false)
+        #expect(waiting(at: 11 * second) < 2 * before)
+    }
+
     @Test func observationsOfNonsenseStayFinite() {
         var fit = LineFit(intercept: 0, slope: 1 / 20_000, priorX: 2_048)
         for step in 0..<1_000 { fit.observe(x: step.isMultiple(of: 2) ? 0 : 1e9, y: step.isMultiple(of: 3) ? 0 : 1e6) }
@@ -107,6 +152,25 @@ import Testing
         let groups = table.groups(now: now)
         #expect(groups[0].decodeStepSeconds > 1.3 * groups[1].decodeStepSeconds)
         #expect(groups.allSatisfy { $0.inFlight > 0 }, "no answer has ended")
+    }
+
+    /// Who reads a word a second makes no engine slow, and may be anybody.
+    @Test func aClientThatReadsSlowlyTeachesNothingOfSteps() throws {
+        func decode(isHeldBack: Bool) throws -> Double {
+            let table = RoutingTable(equalGroups(2))
+            for number in 0..<100 {
+                let now = UInt64(number) * second
+                let decision = try table.pick(.distinct(number, chunkCount: 4), now: now).get()
+                table.firstToken(decision.lease, now: now)
+                table.streamed(decision.lease, events: 64, isHeldBack: isHeldBack, now: now + 64 * second)
+                let usage = Usage(promptTokens: 256, cachedTokens: 0, completionTokens: 256)
+                table.settle(decision.lease, usage: usage, events: 256, isHeldBack: isHeldBack, now: now + 256 * second)
+            }
+            return table.explain(.distinct(1_000, chunkCount: 4), now: 1_000 * second).groups[0].terms.decode
+        }
+        let expected = RoutingTable(equalGroups(2)).explain(.distinct(0, chunkCount: 4)).groups[0].terms.decode
+        #expect(abs(try decode(isHeldBack: true) - expected) < 0.1 * expected)
+        #expect(try decode(isHeldBack: false) > 2 * expected, "an engine that is so slow is known to be")
     }
 
     /// 256 tokens of prompt, and as many are expected of an answer of which nothing is known. When 512 have come it is taken to become 1,024
@@ -214,6 +278,14 @@ import Testing
         }
         #expect(table.state("g0")?.hitYield == 1)
         #expect(table.state("g0")?.indexBlocks == 40)
+    }
+
+    @Test(arguments: [0, -1, Int.min, 1_000_000_000_001, .max])
+    func aCapacityThatNoMachineHasIsNotBelieved(tokens: Int) throws {
+        let table = RoutingTable(equalGroups(1))
+        let state = try #require(table.state("g0"))
+        table.updateKVCapacity(tokens: tokens, of: state.id)
+        #expect(table.state("g0")?.kvCapacityTokens == state.kvCapacityTokens)
     }
 
     @Test func theEnginesOwnCapacityBoundsItsShadow() throws {

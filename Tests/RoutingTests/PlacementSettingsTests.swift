@@ -160,5 +160,7 @@ import Testing
         var tried = TriedGroups()
         tried.insert(try #require(table.state("g0")?.id))
         #expect(throws: RoutingFailure.noReadyGroup) { try table.pick(nil, excluding: tried, pinnedTo: "g0").get() }
+        // gRPC cannot be spoken to a group of HTTP/1.1, whoever wishes it.
+        #expect(throws: RoutingFailure.noReadyGroup) { try table.pick(nil, needsHTTP2: true, pinnedTo: "g0").get() }
     }
 }

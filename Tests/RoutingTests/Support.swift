@@ -54,7 +54,8 @@ extension RoutingTable {
 
     func pick(
         _ prompt: Prompt?, model: String = "", maxOutputTokens: Int? = nil, needsHTTP2: Bool = false, isStreamed: Bool = true,
-        session: UInt64 = 0, wantedTTFT: Double = 0, excluding tried: TriedGroups = .init(), pinnedTo group: String? = nil,
+        sequences: Int = 1, session: UInt64 = 0, wantedTTFT: Double = 0, excluding tried: TriedGroups = .init(),
+        pinnedTo group: String? = nil,
         now: UInt64 = 0
     ) -> Result<Decision, RoutingFailure> {
         request(prompt, model: model) { request in
@@ -62,6 +63,7 @@ extension RoutingTable {
             request.needsHTTP2 = needsHTTP2
             request.isStreamed = isStreamed
             request.session = session
+            request.sequences = sequences
             request.wantedTTFTSeconds = wantedTTFT
             guard var group else { return pick(request, excluding: tried, now: now) }
             return group.withUTF8 { name in

@@ -136,6 +136,35 @@ import Testing
         #expect(Probed(#"{"input":[\#(ids)]}"#) == one)
     }
 
+    /// What templates are given besides messages stands at the beginning of the rendered prompt.
+    @Test(arguments: [
+        #""chat_template_kwargs":{"enable_thinking":false}"#, #""chat_template_kwargs":{"date_string":"26 Jul 2026"}"#,
+        #""chat_template":"{{ messages }}""#, #""documents":[{"title":"t","text":"x"}]"#, #""reasoning_effort":"high""#,
+        #""reasoning":{"effort":"high"}"#,
+    ])
+    func whatTemplatesAreGivenSeparates(field: String) {
+        let messages = #""messages":[{"role":"user","content":"\#(text)"}]"#
+        let plain = Probed("{\(messages)}")
+        #expect(sharedChunks(plain, Probed("{\(messages),\(field)}")) == 0)
+        #expect(Probed("{\(field),\(messages)}").hashes == Probed("{\(messages),\(field)}").hashes)
+        let name = field.prefix { $0 != ":" }
+        #expect(Probed("{\(messages),\(name):null}").hashes == plain.hashes)
+    }
+
+    /// A thousand tokens each: its digest alone would be two, and an image that is cached worth nothing.
+    @Test func anImageWeighsAsMuchAsAThousandTokens() {
+        func images(_ count: Int, then text: String) -> Probed {
+            let image = #"{"type":"image_url","image_url":{"url":"data:A"}}"#
+            let parts = Array(repeating: image, count: count) + [#"{"type":"text","text":"\#(text)"}"#]
+            return Probed(#"{"messages":[{"role":"user","content":[\#(parts.joined(separator: ","))]}]}"#)
+        }
+        let none = images(0, then: text)
+        #expect(images(1, then: text).promptBytes == none.promptBytes + 4_096 + 1)
+        #expect(sharedChunks(images(1, then: "one \(text)"), images(1, then: "two \(text)")) >= 4_096 / 16)
+        // However many somebody sends, it is a bounded amount of work.
+        #expect(images(300, then: text).promptBytes == none.promptBytes + 256 * 4_096 + 44 * 9 + 1)
+    }
+
     /// Random conversations: each turn's prompt begins with all full chunks of the one before, and a changed message ends the sharing
     /// exactly where it stands.
     @Test func growthPreservesThePrefix() {

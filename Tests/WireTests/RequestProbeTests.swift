@@ -96,6 +96,32 @@ struct Probed: Equatable {
         #expect(Probed(body).n == expected)
     }
 
+    @Test(arguments: [
+        (#"{"prompt":"a","n":3}"#, 3), (#"{"prompt":["a","b"],"n":3}"#, 6), (#"{"prompt":[[1,2],[3]]}"#, 2), (#"{"prompt":[1,2,3]}"#, 1),
+        (#"{"input":["a","b","c"]}"#, 3), (#"{"input":"a"}"#, 1), (#"{"messages":[{"role":"user","content":"a"}],"n":8}"#, 8), ("[]", 1),
+        (#"{"prompt":[]}"#, 1), (#"{"prompt":["a","b"],"n":100000}"#, 16_384),
+    ])
+    func sequences(body: String, expected: Int) {
+        let probe = RequestProbe()
+        let bytes = Array(body.utf8) + [UInt8](repeating: 0, count: RequestProbe.padding)
+        bytes.withUnsafeBytes { probe.probe(UnsafeRawBufferPointer(rebasing: $0[..<body.utf8.count]), seed: 0) }
+        #expect(probe.sequences == expected)
+    }
+
+    @Test(arguments: [
+        (#"{"prompt_logprobs":0}"#, true), (#"{"prompt_logprobs":5}"#, true), (#"{"prompt_logprobs":null}"#, false), ("{}", false),
+        (#"{"prompt_logprobs":-1}"#, false), (#"{"echo":true,"logprobs":1}"#, true), (#"{"echo":true}"#, false),
+        (#"{"logprobs":5}"#, false),
+        (#"{"echo":false,"logprobs":5}"#, false), (#"{"cache_prompt":false}"#, true), (#"{"cache_prompt":true}"#, false),
+        (#"{"logprob_start_len":0}"#, true), (#"{"logprob_start_len":-1}"#, false),
+    ])
+    func skipsCache(body: String, expected: Bool) {
+        let probe = RequestProbe()
+        let bytes = Array(body.utf8) + [UInt8](repeating: 0, count: RequestProbe.padding)
+        bytes.withUnsafeBytes { probe.probe(UnsafeRawBufferPointer(rebasing: $0[..<body.utf8.count]), seed: 0) }
+        #expect(probe.skipsCache == expected)
+    }
+
     @Test func theLastOfDuplicateKeysWins() {
         #expect(Probed(#"{"model":"nope","model":"tiny-llama"}"#).model == "tiny-llama")
         #expect(Probed(#"{"model":"nope","model":7}"#).model == nil)

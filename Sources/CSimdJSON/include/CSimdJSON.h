@@ -50,11 +50,15 @@ typedef struct swl_request_facts {
     int64_t seed;
     int64_t max_tokens;
     int64_t n;
+    /// Prompts of a batch, at least 1.
+    int64_t prompts;
     /// XXH3 of each watched field that is a string or a whole number, never 0; 0 when it is absent, empty or something else.
     uint64_t watched[swl_watched_fields];
     bool is_json;
     bool stream;
     bool include_usage;
+    /// The engine will compute all of the prompt, whatever it holds of it.
+    bool skips_cache;
     bool has_temperature;
     bool has_seed;
     bool has_max_tokens;
