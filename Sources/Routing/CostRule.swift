@@ -37,9 +37,9 @@ public struct CostRule: Sendable, Equatable {
     /// Share of the prefill within which costs count as equal.
     public var band = 0.05
 
-    /// Share of the prefill within which, where there are others, the first groups in the order that replicas share are taken for equal to a
-    /// cheaper one: what looks cheaper for a moment is less certain than what all will look for. With a tenth of it 16 routers compute
-    /// prefixes twice; with twice as much they wait longer for busy groups.
+    /// Share of the prefill within which the first groups in the order that replicas share are taken for equal to a cheaper one, times the
+    /// share of the load that is others': what looks cheaper for a moment is less certain than where all will look. With a quarter of it 16
+    /// routers compute prefixes twice; with twice as much there is little difference.
     public var orderBand = 4.0
     /// What the first group in the order that replicas share is presumed to hold of a prompt, times the share of the load that is others'. With
     /// nothing presumed the order never forms, and each prefix is computed wherever a replica first saw a gap; with less than half it
