@@ -208,26 +208,12 @@ class TapeWriter {
         uint8_t *to = entry;
         // A local: the bytes stored below might else be this object's.
         __m256i seen = seen_;
-        for (;;) {
-            if (from >= end_) { return false; }
-            // Escapes come in swarms: behind one, half a stride is looked at first.
-            uint64_t stops = uint32_t(_mm256_movemask_epi8(copy(from, to, seen)));
-            if (stops == 0) {
-                from += stride / 2;
-                to += stride / 2;
-                while (from < end_ && (stops = stops_in_stride(from, to, seen)) == 0) {
-                    from += stride;
-                    to += stride;
-                }
-                if (from >= end_) { return false; }
-            }
-            const size_t plain = size_t(__builtin_ctzll(stops));
-            from += plain;
-            to += plain;
-            if (from >= end_) { return false; }
-            if (*from == '"') { break; }
-            if (*from != '\\' || !escape(from, to)) { return false; }
-        }
+        // Most texts are keys and names.
+        const uint32_t early = uint32_t(_mm256_movemask_epi8(stops_in(copy(from, to, seen))));
+        const bool is_short = early != 0 && from[__builtin_ctz(early)] == '"';
+        if (is_short) { from += __builtin_ctz(early), to += __builtin_ctz(early); }
+        if (!is_short && !long_text(from, to, seen)) { return false; }
+        if (from >= end_) { return false; }
         seen_ = seen;
         at_ = from + 1;
         const uint32_t length = uint32_t(to - entry);
@@ -237,22 +223,63 @@ class TapeWriter {
         return true;
     }
 
-    /// Copies a block; where it has a quote, a backslash or a control character the result has 0xFF.
+    /// Reads up to the closing quote.
+    ///
+    /// Where a stride's escapes are is found before any of them is read, and the next stride begins where it does whatever they are: were each
+    /// search to begin behind the last escape, it would have to wait for that one's end.
+    bool long_text(const uint8_t *&from, uint8_t *&to, __m256i &seen) const noexcept {
+        while (from < end_) {
+            const __m256i low = copy(from, to, seen);
+            const __m256i high = copy(from + sizeof low, to + sizeof low, seen);
+            uint64_t stops = uint32_t(_mm256_movemask_epi8(stops_in(low))) | uint64_t(uint32_t(_mm256_movemask_epi8(stops_in(high)))) << 32;
+            size_t done = 0;
+            while (stops != 0) {
+                const size_t next = size_t(__builtin_ctzll(stops));
+                // What lies between the last escape and this one; in front of the first it is where it belongs.
+                if (done != 0) { move(from + done, to); }
+                to += next - done;
+                const uint8_t *at = from + next;
+                if (at >= end_) { return false; }
+                if (*at == '"') {
+                    from = at;
+                    return true;
+                }
+                if (*at != '\\' || !escape(at, to) || at >= end_) { return false; }
+                done = size_t(at - from);
+                stops = done < stride ? stops >> done << done : 0;
+            }
+            if (done >= stride) {
+                from += done;
+                continue;
+            }
+            if (done != 0) { move(from + done, to); }
+            to += stride - done;
+            from += stride;
+        }
+        return false;
+    }
+
+    static void move(const uint8_t *from, uint8_t *to) noexcept {
+        const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from));
+        const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from + sizeof low));
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), low);
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(to + sizeof low), high);
+    }
+
     static __m256i copy(const uint8_t *from, uint8_t *to, __m256i &seen) noexcept {
         const __m256i block = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from));
         _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), block);
         seen = _mm256_or_si256(seen, block);
+        return block;
+    }
+
+    /// Has 0xFF where the block has a quote, a backslash or a control character.
+    static __m256i stops_in(__m256i block) noexcept {
         // Of the 16 low halves of a byte, that of a quote and that of a backslash select them; what the others select ends otherwise.
         const __m256i specials = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, '"', 0, 0, 0, 0, 0, 0, 0, 0, 0, '\\', 0, 0, 0));
         const __m256i special = _mm256_cmpeq_epi8(_mm256_shuffle_epi8(specials, block), block);
         const __m256i control = _mm256_cmpeq_epi8(_mm256_min_epu8(block, _mm256_set1_epi8(0x1F)), block);
         return _mm256_or_si256(special, control);
-    }
-
-    static uint64_t stops_in_stride(const uint8_t *from, uint8_t *to, __m256i &seen) noexcept {
-        const __m256i low = copy(from, to, seen);
-        const __m256i high = copy(from + sizeof low, to + sizeof low, seen);
-        return uint32_t(_mm256_movemask_epi8(low)) | uint64_t(uint32_t(_mm256_movemask_epi8(high))) << 32;
     }
 
     static bool escape(const uint8_t *&from, uint8_t *&to) noexcept {

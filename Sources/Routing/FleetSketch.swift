@@ -216,6 +216,7 @@ extension RoutingState {
             filter.tried.count == 0 || !filter.tried.contains(GroupID(slot: slot, generation: loads[slot].generation))
         else { return }
         fleet.candidateOf[slot] = sequence
+        loads.prefetchWhole(slot)
         candidates[count] = slot
         count += 1
     }

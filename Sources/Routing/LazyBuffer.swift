@@ -7,20 +7,25 @@ import Glibc
 /// Indexing is unchecked: every index in this module comes from the module's own free lists and is in range by construction.
 struct LazyBuffer<Element: BitwiseCopyable>: ~Copyable {
     // Owned by this value alone and freed in `deinit`.
+    private let memory: UnsafeMutableRawPointer
+    /// Where a cache line begins, so that elements of 16, 32 or 64 bytes never lie on two.
     private let base: UnsafeMutablePointer<Element>
     let count: Int
 
     /// - Parameter count: elements, at least 1. Terminates the process when the address space is exhausted, at start only.
     init(count: Int) {
         precondition(count > 0)
-        guard let memory = calloc(count, MemoryLayout<Element>.stride) else {
+        guard let memory = calloc(1, count * MemoryLayout<Element>.stride + Self.lineBytes) else {
             preconditionFailure("out of memory: \(count) elements of \(MemoryLayout<Element>.stride) bytes")
         }
-        base = memory.bindMemory(to: Element.self, capacity: count)
+        self.memory = memory
+        base = memory.alignedUp(toMultipleOf: Self.lineBytes).bindMemory(to: Element.self, capacity: count)
         self.count = count
     }
 
-    deinit { free(base) }
+    deinit { free(memory) }
+
+    private static var lineBytes: Int { 64 }
 
     var byteCount: Int { count * MemoryLayout<Element>.stride }
 
@@ -39,6 +44,13 @@ struct LazyBuffer<Element: BitwiseCopyable>: ~Copyable {
     /// Asks for the element's memory ahead of its use.
     @inline(__always)
     func prefetch(_ index: Int) { swl_prefetch(base + index) }
+
+    /// The same for all of an element that is longer than a cache line.
+    @inline(__always)
+    func prefetchWhole(_ index: UInt32) {
+        let element = UnsafeRawPointer(base + Int(index))
+        for offset in stride(from: 0, to: MemoryLayout<Element>.stride, by: Self.lineBytes) { swl_prefetch(element + offset) }
+    }
 
     /// All elements, for those who read them as what they are made of.
     var bytes: UnsafeRawPointer { UnsafeRawPointer(base) }

@@ -31,63 +31,78 @@ extension PrefixIndex {
     private mutating func add(
         _ hashes: UnsafeBufferPointer<UInt64>, from depth: Int, below matched: UInt32, limit: UInt32, _ result: inout Insertion
     ) {
-        let (holder, stamp) = (result.holder, result.stamp)
-        var parent = matched
+        let holder = result.holder
         var run: UInt32 = 0
         // A path that goes on where another has ended for good is one with it.
         if matched != 0, runs[blocks[matched].run].users == 0, runs[blocks[matched].run].children == 0 {
             run = blocks[matched].run
-            runs[run].bornAt = stamp
+            runs[run].bornAt = result.stamp
             runs[run].answerTokens = 0
         }
         let mostRuns = max(fairShareOfRuns, 1)
-        while run == 0 && holders[Int(holder)].runs >= mostRuns && oldestBlock(of: holder) != parent {
-            evictOldest(of: holder, keeping: parent)
+        while run == 0 && holders[Int(holder)].runs >= mostRuns && evict(1, of: holder, keeping: matched) > 0 {}
+        result.deepest = matched
+        var position = depth
+        while position < hashes.count {
+            let held = Int(holders[Int(holder)].count)
+            // Nothing gives way before there is no room.
+            let count = min(hashes.count - position, held < limit ? Int(limit) - held : Self.prefetchSpan, Self.prefetchSpan)
+            let excess = held + count - Int(limit)
+            prefetch(hashes[position..<(position + count)], evicting: excess, of: holder)
+            let evicted = excess > 0 ? evict(excess, of: holder, keeping: result.deepest) : 0
+            let room = min(count, Int(limit) - Int(holders[Int(holder)].count))
+            if room <= 0 && evicted > 0 { continue }
+            if room <= 0 || fill(hashes[position..<(position + room)], depth: position, run: &run, &result) < room { return }
+            position += room
         }
-        for position in depth..<hashes.count {
-            if position & (Self.prefetchSpan - 1) == depth & (Self.prefetchSpan - 1) {
-                prefetch(hashes, from: position, evictingFrom: holders[Int(holder)].count >= limit ? holder : nil)
-            }
-            while holders[Int(holder)].count >= limit && oldestBlock(of: holder) != parent {
-                evictOldest(of: holder, keeping: parent)
-            }
-            if holders[Int(holder)].count >= limit { break }
+    }
+
+    /// Adds chunks at the end of `run`, or of a new one.
+    /// - Returns: how many: fewer where there is no room.
+    private mutating func fill(_ hashes: Slice<UnsafeBufferPointer<UInt64>>, depth: Int, run: inout UInt32, _ result: inout Insertion)
+        -> Int
+    {
+        var parent = result.deepest
+        var added = 0
+        for hash in hashes {
             let block = allocateBlock(keeping: parent)
             guard block != 0 else { break }
-            if run == 0 { run = addRun(below: parent, depth: position, holder: holder, stamp: stamp) }
-            guard run != 0 else {
+            blocks[block] = Block(
+                hash: hash, holderCount: 0, holder: result.holder, nextHolder: 0, previousHolder: 0, parent: parent, run: run)
+            guard linkToHash(block) else {
                 recycle(block: block)
                 break
             }
-            blocks[block] = Block(
-                hash: hashes[position], nextInBucket: 0, holderCount: 0, holder: holder, nextHolder: 0, previousHolder: 0, parent: parent,
-                run: run)
-            linkToHash(block)
+            if run == 0 { run = addRun(below: parent, depth: depth, holder: result.holder, stamp: result.stamp) }
+            guard run != 0 else {
+                unlinkFromHash(block)
+                recycle(block: block)
+                break
+            }
+            blocks[block].run = run
+            parent = block
+            added += 1
             runs[run].bottom = block
             runs[run].depth &+= 1
             runs[run].length &+= 1
-            holders[Int(holder)].count += 1
-            result.newBlocks += 1
-            parent = block
+            holders[Int(result.holder)].count &+= 1
         }
+        result.newBlocks &+= UInt32(truncatingIfNeeded: added)
         result.deepest = parent
+        return added
     }
 
     /// Of a long new path every block's place in the hash table is a cache miss, and so is that of each block that falls out for it: those
     /// of the next few are fetched together rather than one after the other.
-    private func prefetch(_ hashes: UnsafeBufferPointer<UInt64>, from position: Int, evictingFrom holder: UInt16?) {
-        let end = min(position &+ Self.prefetchSpan, hashes.count)
-        let oldest = holder.map { holders[Int($0)].oldest } ?? 0
-        for index in position..<end { buckets.prefetch(bucket(of: hashes[index])) }
-        forEachLeaving(oldest, end - position) { block in buckets.prefetch(bucket(of: blocks[block].hash)) }
-        for index in position..<end { blocks.prefetch(Int(buckets[bucket(of: hashes[index])])) }
-        forEachLeaving(oldest, end - position) { block in blocks.prefetch(Int(buckets[bucket(of: blocks[block].hash)])) }
+    private func prefetch(_ hashes: Slice<UnsafeBufferPointer<UInt64>>, evicting count: Int, of holder: UInt16) {
+        for hash in hashes { table.prefetch(hash) }
+        forEachLeaving(holders[Int(holder)].oldest, min(count, hashes.count)) { table.prefetch(key(of: $0)) }
     }
 
     /// The next `count` blocks to give way, from that run on.
     @inline(__always)
     private func forEachLeaving(_ oldest: UInt32, _ count: Int, _ body: (UInt32) -> Void) {
-        guard oldest != 0 else { return }
+        guard oldest != 0, count > 0 else { return }
         var run = oldest
         var block = runs[run].bottom
         for _ in 0..<count {
@@ -112,7 +127,7 @@ extension PrefixIndex {
             let run = blocks[index].run
             guard runs[run].stamp == insertion.stamp, runs[run].bottom == index, runs[run].children == 0 else { return }
             let parent = blocks[index].parent
-            free(index)
+            shorten(run, by: 1, keeping: 0)
             index = parent
         }
     }
@@ -123,7 +138,7 @@ extension PrefixIndex {
         while true {
             let oldest = holders[Int(holder)].oldest
             guard oldest != 0, Int32(bitPattern: stamp &- runs[oldest].stamp) >= 0 else { return }
-            evictOldest(of: holder)
+            evict(1, of: holder)
         }
     }
 }

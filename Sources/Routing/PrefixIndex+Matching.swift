@@ -97,26 +97,31 @@ extension PrefixIndex {
     private func deepestHeld(_ hashes: UnsafeBufferPointer<UInt64>) -> Int {
         let count = hashes.count
         if count == 0 { return 0 }
+        table.prefetch(hashes[0])
         var cuts = 0
-        buckets.prefetch(bucket(of: hashes[0]))
         while Self.cut(cuts) < count {
-            buckets.prefetch(bucket(of: hashes[count - 1 - Self.cut(cuts)]))
+            table.prefetch(hashes[count - 1 - Self.cut(cuts)])
             cuts += 1
         }
-        blocks.prefetch(Int(buckets[bucket(of: hashes[0])]))
-        for place in 0..<cuts { blocks.prefetch(Int(buckets[bucket(of: hashes[count - 1 - Self.cut(place)])])) }
-        if head(of: hashes[0]) == 0 { return 0 }
+        if !mayBeHeld(hashes[0]) { return 0 }
         // The nearest to the end that is held.
         var beyond = -1
         var held = cuts
         while held - beyond > 1 {
             let middle = (held + beyond + 1) / 2
-            if head(of: hashes[count - 1 - Self.cut(middle)]) != 0 { held = middle } else { beyond = middle }
+            if mayBeHeld(hashes[count - 1 - Self.cut(middle)]) { held = middle } else { beyond = middle }
         }
         let low = held < cuts ? count - Self.cut(held) : 1
         let high = beyond >= 0 ? count - 1 - Self.cut(beyond) : count
-        return deepest(hashes, from: low, to: max(low, high), withMoreHoldersThan: 0)
+        let found = deepest(hashes, from: low, to: max(low, high)) { mayBeHeld($0) }
+        // What the table does not have is not held, so nothing deeper is. Another's tag may have passed for that of this chunk.
+        if head(of: hashes[found - 1]) != 0 { return found }
+        return head(of: hashes[0]) == 0 ? 0 : deepest(hashes, from: 1, to: found - 1, withMoreHoldersThan: 0)
     }
+
+    /// Whether somebody holds the hash, as far as the table alone tells: no is certain.
+    @inline(__always)
+    private func mayBeHeld(_ hash: UInt64) -> Bool { table.first(hash) { _ in true } != 0 }
 
     /// Chunks between the end of a prompt and a place to look at first: 0, 1, 2, 3, 4, 6, 8, 12, 16, 24 and so on.
     @inline(__always)
@@ -128,27 +133,31 @@ extension PrefixIndex {
         return deepest(hashes, from: 1, to: depth - 1, withMoreHoldersThan: count)
     }
 
-    /// The deepest level from `known`, which more than `count` holders reach, up to `end`. Every probe of a large table waits for memory,
-    /// first for the bucket and then for the block; so instead of bisecting one probe at a time the range is cut at several places whose
-    /// memory is fetched together.
+    /// The deepest level from `known`, which more than `count` holders reach, up to `end`.
     private func deepest(
         _ hashes: UnsafeBufferPointer<UInt64>, from known: Int, to end: Int, withMoreHoldersThan count: UInt16
+    ) -> Int {
+        deepest(hashes, from: known, to: end) { isHeld($0, byMoreThan: count) }
+    }
+
+    /// The deepest level from `known`, which is reached, up to `end`. Every probe of a large table waits for memory; so instead of bisecting
+    /// one probe at a time the range is cut at several places whose memory is fetched together.
+    @inline(__always)
+    private func deepest(
+        _ hashes: UnsafeBufferPointer<UInt64>, from known: Int, to end: Int, isReached: (UInt64) -> Bool
     ) -> Int {
         var low = known
         var high = end
         while low < high {
             let step = (high - low + Self.prefetchSpan - 1) / Self.prefetchSpan
-            for depth in stride(from: low + step, through: high, by: step) { buckets.prefetch(bucket(of: hashes[depth - 1])) }
-            for depth in stride(from: low + step, through: high, by: step) {
-                blocks.prefetch(Int(buckets[bucket(of: hashes[depth - 1])]))
-            }
+            for depth in stride(from: low + step, through: high, by: step) { table.prefetch(hashes[depth - 1]) }
             // Bisects over the cuts.
             let start = low
             var reached = 0
             var beyond = (high - low) / step + 1
             while beyond - reached > 1 {
                 let middle = (reached + beyond) / 2
-                if isHeld(hashes[start + middle * step - 1], byMoreThan: count) { reached = middle } else { beyond = middle }
+                if isReached(hashes[start + middle * step - 1]) { reached = middle } else { beyond = middle }
             }
             low = start + reached * step
             high = min(start + beyond * step - 1, high)
@@ -177,8 +186,11 @@ extension PrefixIndex {
                 holders[holder].matchBlock = index
                 visited[visitedCount] = blocks[index].holder
                 visitedCount += 1
-                // What gives way there if this one is chosen; with many to choose from it would mostly be in vain.
-                if visitedCount <= Self.mostForeseen { runs.prefetch(Int(holders[holder].oldest)) }
+                // What a booking there will touch; with many to choose from it would mostly be in vain.
+                if visitedCount <= Self.mostForeseen {
+                    runs.prefetch(Int(blocks[index].run))
+                    runs.prefetch(Int(holders[holder].oldest))
+                }
             }
             index = blocks[index].nextHolder
         }

@@ -1,12 +1,5 @@
 /// Runs of blocks: their age, and their use by paths in flight.
 extension PrefixIndex {
-    /// The block that the holder gives up next; 0 when it has none.
-    @inline(__always)
-    func oldestBlock(of holder: UInt16) -> UInt32 {
-        let oldest = holders[Int(holder)].oldest
-        return oldest != 0 ? runs[oldest].bottom : 0
-    }
-
     /// A new run of nothing yet, right below a block that is the last of its run; 0 when there is no room for one.
     /// - Parameters:
     ///   - above: 0: the run begins at the root.
@@ -74,23 +67,33 @@ extension PrefixIndex {
         return index == end ? UInt16(below) : nil
     }
 
-    /// Frees the last block of a run that nothing hangs below, and the run with its last one.
-    mutating func free(_ index: UInt32) {
-        let run = blocks[index].run
-        let holder = blocks[index].holder
+    /// Frees up to `count` blocks from the end of a run that nothing hangs below, but not `kept`, and with its first block the run.
+    /// - Returns: how many.
+    @discardableResult
+    mutating func shorten(_ run: UInt32, by count: Int, keeping kept: UInt32) -> Int {
+        var block = runs[run].bottom
+        if block == kept { return 0 }
+        let holder = blocks[block].holder
         if runs[run].users > 0 {
             runs[run].users = 1
             endUse(of: run, holder: holder)
         }
-        unlinkFromHash(index)
-        holders[Int(holder)].count -= 1
-        let parent = blocks[index].parent
-        recycle(block: index)
-        runs[run].bottom = parent
-        runs[run].answerTokens = 0
-        runs[run].depth &-= 1
-        runs[run].length &-= 1
-        if runs[run].length == 0 { remove(run, holder: holder) }
+        let above = runs[run].above
+        var freed = 0
+        while freed < count && block != above && block != kept {
+            unlinkFromHash(block)
+            let parent = blocks[block].parent
+            recycle(block: block)
+            block = parent
+            freed += 1
+        }
+        holders[Int(holder)].count &-= UInt32(truncatingIfNeeded: freed)
+        if freed > 0 { runs[run].answerTokens = 0 }
+        runs[run].bottom = block
+        runs[run].depth &-= UInt16(truncatingIfNeeded: freed)
+        runs[run].length &-= UInt16(truncatingIfNeeded: freed)
+        if block == above { remove(run, holder: holder) }
+        return freed
     }
 
     /// Takes an empty run out of all lists.

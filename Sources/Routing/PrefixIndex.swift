@@ -19,10 +19,7 @@
 /// Aspects: `+Table` who holds a hash, `+Runs` age and use, `+Matching` the search, `+Insertion` what is added, refreshed and taken back.
 struct PrefixIndex: ~Copyable {
     struct Block: BitwiseCopyable {
-        // What a probe reads comes first and fills 16 bytes, which never lie on two cache lines.
         var hash: UInt64
-        /// The next block in the hash table's chain.
-        var nextInBucket: UInt32
         /// How many holders the hash has, if this block is its head; else 0.
         var holderCount: UInt16
         var holder: UInt16
@@ -100,11 +97,8 @@ struct PrefixIndex: ~Copyable {
     var blocks: LazyBuffer<Block>
     var runs: LazyBuffer<Run>
     var holders: LazyBuffer<Holder>
-    /// Heads by hash; a power of two long.
-    var buckets: LazyBuffer<UInt32>
-    let bucketShift: UInt64
-    /// Odd; spreads hashes over buckets, so that a bucket cannot be aimed at without knowing it.
-    let bucketMultiplier: UInt64
+    /// All blocks: heads by hash, and the others by hash and holder.
+    var table: BlockTable
 
     var freeBlock: UInt32 = 0
     var firstUnusedBlock: UInt32 = 1
@@ -140,12 +134,7 @@ struct PrefixIndex: ~Copyable {
         runs = LazyBuffer(count: max(blockLimit / 2, min(blockLimit, Self.fewestRuns)) + 1)
         holders = LazyBuffer(count: 2 * holderLimit + 2)
         visited = LazyBuffer(count: Self.mostVisits)
-        var bits: UInt64 = 4
-        // At most half as many hashes as buckets: a chain's second block is one more cache miss.
-        while 1 << bits < 2 * blockLimit { bits += 1 }
-        buckets = LazyBuffer(count: 1 << Int(bits))
-        bucketShift = 64 - bits
-        bucketMultiplier = mix64(seed) | 1
+        table = BlockTable(blockLimit: blockLimit, seed: seed)
     }
 
     private static var fewestRuns: Int { 4_096 }
@@ -156,7 +145,7 @@ struct PrefixIndex: ~Copyable {
     var blockLimit: Int { blocks.count - 1 }
 
     /// Bytes that the index can ever touch.
-    var reservedBytes: Int { blocks.byteCount + runs.byteCount + holders.byteCount + buckets.byteCount + visited.byteCount }
+    var reservedBytes: Int { blocks.byteCount + runs.byteCount + holders.byteCount + table.byteCount + visited.byteCount }
 
     /// The blocks and the runs that each live holder may keep when all want more: quotas that add up to no more than there are.
     var fairShare: UInt32 { UInt32(blockLimit / max(liveHolders, 1)) }
@@ -203,8 +192,11 @@ struct PrefixIndex: ~Copyable {
     /// Frees one block of a removed holder, or the holder's number when it has no block left.
     private mutating func reclaimFromRetired() {
         let holder = retiredHolder
-        let oldest = oldestBlock(of: holder)
-        if oldest != 0 { return free(oldest) }
+        let oldest = holders[Int(holder)].oldest
+        if oldest != 0 {
+            shorten(oldest, by: 1, keeping: 0)
+            return
+        }
         retiredHolder = holders[Int(holder)].nextRetired
         holders[Int(holder)].nextRetired = freeHolder
         freeHolder = holder
@@ -215,24 +207,28 @@ struct PrefixIndex: ~Copyable {
     /// A block to fill: a free one, then one of a removed holder, then untouched memory, then the oldest of whoever exceeds
     /// the fair share.
     /// - Parameter kept: a block that may not give way.
+    @inline(__always)
     mutating func allocateBlock(keeping kept: UInt32) -> UInt32 {
-        while freeBlock == 0 && retiredHolder != 0 { reclaimFromRetired() }
-        if freeBlock == 0 && Int(firstUnusedBlock) < blocks.count {
-            let block = firstUnusedBlock
-            firstUnusedBlock += 1
-            blocksInUse += 1
-            return block
-        }
-        if freeBlock == 0 {
-            let share = fairShare
-            if let holder = nextHolder(where: { $0.count > share }) { evictOldest(of: holder, keeping: kept) }
-        }
+        if freeBlock == 0 { findBlock(keeping: kept) }
         let block = freeBlock
         if block != 0 {
             freeBlock = blocks[block].parent
             blocksInUse += 1
         }
         return block
+    }
+
+    @inline(never)
+    private mutating func findBlock(keeping kept: UInt32) {
+        while freeBlock == 0 && retiredHolder != 0 { reclaimFromRetired() }
+        if freeBlock != 0 { return }
+        if Int(firstUnusedBlock) < blocks.count {
+            freeBlock = firstUnusedBlock
+            firstUnusedBlock += 1
+            return
+        }
+        let share = fairShare
+        if let holder = nextHolder(where: { $0.count > share }) { evict(1, of: holder, keeping: kept) }
     }
 
     /// Gives back a block that is in no list.
@@ -252,9 +248,7 @@ struct PrefixIndex: ~Copyable {
         }
         let share = fairShareOfRuns
         while freeRun == 0, let holder = nextHolder(where: { $0.runs > share }) {
-            let before = holders[Int(holder)].count
-            evictOldest(of: holder, keeping: kept)
-            if holders[Int(holder)].count == before { break }
+            if evict(1, of: holder, keeping: kept) == 0 { break }
         }
         let run = freeRun
         if run != 0 { freeRun = runs[run].older }
@@ -277,19 +271,30 @@ struct PrefixIndex: ~Copyable {
         return nil
     }
 
+    /// Evicts up to `count` of the holder's oldest blocks.
+    ///
     /// What is in use an engine cannot evict either: it becomes the newest instead, while there is anything else. Not more than a few such
     /// paths in a row, so that an insertion into a cache that is nearly all in use stays cheap.
-    mutating func evictOldest(of holder: UInt16, keeping kept: UInt32 = 0) {
-        if holders[Int(holder)].inUse < holders[Int(holder)].count {
-            for _ in 0..<Self.mostRescues {
-                let oldest = holders[Int(holder)].oldest
-                if oldest == 0 || runs[oldest].users == 0 { break }
-                _ = refresh(runs[oldest].bottom, stamp: holders[Int(holder)].clock)
+    /// - Returns: how many: fewer where `kept` would be next, nothing is left, or the next is in use, which is moved only when its room is needed.
+    @discardableResult
+    mutating func evict(_ count: Int, of holder: UInt16, keeping kept: UInt32 = 0) -> Int {
+        var evicted = 0
+        while evicted < count {
+            if evicted > 0 && runs[holders[Int(holder)].oldest].users > 0 { break }
+            if holders[Int(holder)].inUse < holders[Int(holder)].count {
+                for _ in 0..<Self.mostRescues {
+                    let oldest = holders[Int(holder)].oldest
+                    if oldest == 0 || runs[oldest].users == 0 { break }
+                    _ = refresh(runs[oldest].bottom, stamp: holders[Int(holder)].clock)
+                }
             }
+            let oldest = holders[Int(holder)].oldest
+            if oldest == 0 { break }
+            let freed = shorten(oldest, by: count - evicted, keeping: kept)
+            if freed == 0 { break }
+            evicted += freed
         }
-        let oldest = oldestBlock(of: holder)
-        guard oldest != 0, oldest != kept else { return }
-        free(oldest)
+        return evicted
     }
 
     private static var mostRescues: Int { 16 }

@@ -47,8 +47,8 @@ import Testing
         #expect(holders.allSatisfy { index.countInUse(of: $0) == 0 })
     }
 
-    /// A prompt whose chain stands still at one hash, as often as a head can count its blocks and more.
-    @Test func aHashMayBeHeldMoreOftenThanItsCountGoes() {
+    /// A prompt whose chain stands still at one hash is held as far as that hash has places in the table, so that nobody walks along it.
+    @Test func aHashIsHeldNoMoreOftenThanItHasPlaces() {
         let hash: UInt64 = 5
         var index = PrefixIndex(blockLimit: 80_000, holderLimit: 2, seed: 1)
         let holder = index.addHolder()
@@ -59,7 +59,7 @@ import Testing
                 index.retain(index.insert(hashes, holder: holder, quota: 80_000))
             }
         }
-        #expect(index.count(of: holder) > 65_536)
+        #expect((100..<1_000).contains(index.count(of: holder)))
         // Some give way, and the last is still found.
         [UInt64(1)].withUnsafeBufferPointer { hashes in
             index.match(hashes)
