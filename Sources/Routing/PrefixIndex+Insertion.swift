@@ -13,6 +13,7 @@ extension PrefixIndex {
         if matched != 0 && !endRun(at: matched, depth: depth) { return result }
         if matched != 0 {
             result.matchStamp = runs[blocks[matched].run].stamp
+            result.answerTokens = runs[blocks[matched].run].answerTokens
             result.rootStamp = refresh(matched, stamp: stamp)
         }
         let end = min(hashes.count, Self.longestPath)
@@ -36,6 +37,7 @@ extension PrefixIndex {
         if matched != 0, runs[blocks[matched].run].users == 0, runs[blocks[matched].run].children == 0 {
             run = blocks[matched].run
             runs[run].bornAt = result.stamp
+            runs[run].answerTokens = 0
         }
         let mostRuns = max(fairShareOfRuns, 1)
         while run == 0 && holders[Int(holder)].runs >= mostRuns && evict(1, of: holder, keeping: matched) > 0 {}

@@ -47,6 +47,7 @@ extension PrefixIndex {
         runs[upper].length = length &- below
         runs[upper].users = runs[lower].users > 0 ? 1 : 0
         runs[upper].children = 1
+        runs[upper].answerTokens = 0
         linkToAge(other, behind: upper == run ? run : newer, holder: holder)
         return true
     }
@@ -87,6 +88,7 @@ extension PrefixIndex {
             freed += 1
         }
         holders[Int(holder)].count &-= UInt32(truncatingIfNeeded: freed)
+        if freed > 0 { runs[run].answerTokens = 0 }
         runs[run].bottom = block
         runs[run].depth &-= UInt16(truncatingIfNeeded: freed)
         runs[run].length &-= UInt16(truncatingIfNeeded: freed)
@@ -118,12 +120,20 @@ extension PrefixIndex {
 
     /// A path that was retained is not in flight any more.
     mutating func release(_ insertion: Insertion) {
+        if holds(insertion) { endUse(of: blocks[insertion.deepest].run, holder: insertion.holder) }
+    }
+
+    /// A path has been answered with so many tokens.
+    mutating func note(answerTokens: Int, of insertion: Insertion) {
+        guard holds(insertion), runs[blocks[insertion.deepest].run].bottom == insertion.deepest else { return }
+        runs[blocks[insertion.deepest].run].answerTokens = UInt32(clamping: answerTokens)
+    }
+
+    /// Whether the end of the path is still there: it may have been evicted, and with it its use; the number may belong to another by now.
+    private func holds(_ insertion: Insertion) -> Bool {
         let block = insertion.deepest
-        // Its end may have been evicted meanwhile, and with it its use; the number may belong to another by now.
-        guard block != 0, blocks[block].holder == insertion.holder, runs[blocks[block].run].bornAt == insertion.deepestBornAt,
-            Int32(bitPattern: insertion.stamp &- holders[Int(insertion.holder)].bornAt) > 0
-        else { return }
-        endUse(of: blocks[block].run, holder: insertion.holder)
+        return block != 0 && blocks[block].holder == insertion.holder && runs[blocks[block].run].bornAt == insertion.deepestBornAt
+            && Int32(bitPattern: insertion.stamp &- holders[Int(insertion.holder)].bornAt) > 0
     }
 
     /// One of those who use a run does not any more.

@@ -13,7 +13,7 @@
 /// takes the last block of the oldest run, so what a holder keeps is closed under prefixes, and a hash found at depth `d` proves depths
 /// below `d`. Searches may therefore gallop, and can never count beyond a gap.
 ///
-/// Memory: 32 bytes a block, 36 for every other one that may be a run of its own, and 8 to 16 for the table. Insertion and eviction are O(1)
+/// Memory: 32 bytes a block, 40 for every other one that may be a run of its own, and 8 to 16 for the table. Insertion and eviction are O(1)
 /// per block, a refresh O(1) per run; removing a holder is O(1), its blocks are reclaimed as others need room.
 ///
 /// Aspects: `+Table` who holds a hash, `+Runs` age and use, `+Matching` the search, `+Insertion` what is added, refreshed and taken back.
@@ -50,6 +50,8 @@ struct PrefixIndex: ~Copyable {
         /// Chunks from the root to its bottom, and its own.
         var depth: UInt16
         var length: UInt16 = 0
+        /// Tokens of the answer to the last path that ended with it: the engine holds them, too, and they are in no chunk.
+        var answerTokens: UInt32 = 0
     }
 
     struct Holder: BitwiseCopyable {
@@ -87,6 +89,8 @@ struct PrefixIndex: ~Copyable {
         /// The stamps of the path's root and of its deepest matched block before; meaningful when something matched.
         var rootStamp: UInt32 = 0
         var matchStamp: UInt32 = 0
+        /// Of the match, if it is a whole path that has been answered, the answer's tokens.
+        var answerTokens: UInt32 = 0
     }
 
     // Index 0 is no block, no run and no holder.

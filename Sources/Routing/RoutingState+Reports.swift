@@ -89,6 +89,7 @@ extension RoutingState {
         }
         if usage.completionTokens > 0 {
             learnLength(max(usage.completionTokens / sequences, 1), of: index)
+            self.index.note(answerTokens: usage.completionTokens / sequences, of: leases.bookings[index].insertion)
             outputLearning = max(outputLearning / (1 + outputLearning), 0.02)
         }
         let booking = leases.bookings[index]
@@ -126,7 +127,11 @@ extension RoutingState {
         let predicted = promptTokens * booking.matchedBytes / booking.promptBytes
         // Engines count whole blocks and never the last one, and a ratio of tokens to bytes is no tokeniser.
         let slack = 64 + 0.05 * predicted
-        learnOthers(cachedTokens: cachedTokens, promptTokens: promptTokens, predicted: predicted, slack: slack, rank: booking.rank)
+        // Behind a prompt of ours that the match is, there is the rest of its last chunk and our own answer to it: nobody else's doing.
+        let own = booking.insertion.answerTokens > 0 ? Double(booking.insertion.answerTokens) + Self.mostTokensOfAChunk : 0
+        learnOthers(
+            cachedTokens: cachedTokens, promptTokens: promptTokens, predicted: min(predicted + own, promptTokens), slack: slack,
+            rank: booking.rank)
         if cachedTokens > predicted + slack { loads[slot].shadowScale = min(loads[slot].shadowScale * 1.01, 1) }
         // What was still being computed when this request was booked may miss for reasons that say nothing about eviction.
         guard booking.matchIsPrefilled, predicted > slack else { return }
@@ -139,6 +144,9 @@ extension RoutingState {
         let lost = cachedTokens < leastRequestTokens ? booking.insertion.rootStamp : booking.insertion.matchStamp
         index.forget(of: loads[slot].holder, upTo: lost)
     }
+
+    /// What a chunk of 512 bytes has of any text but digits.
+    private static var mostTokensOfAChunk: Double { 256 }
 
     // MARK: Reports
 

@@ -436,7 +436,7 @@ private func randomPath(_ random: inout SeededGenerator) -> [UInt64] {
     @Test func aMillionBlocksFitIntoSixtyFourMegabytes() {
         let index = PrefixIndex(blockLimit: 1 << 20, holderLimit: 1_024, seed: 1)
         #expect(MemoryLayout<PrefixIndex.Block>.stride == 32)
-        #expect(MemoryLayout<PrefixIndex.Run>.stride == 36)
+        #expect(MemoryLayout<PrefixIndex.Run>.stride == 40)
         #expect(index.reservedBytes < 64_000_000)
         // What is not needed is not more than the block itself and its share of the table.
         #expect(index.reservedBytes > 48 << 20)
