@@ -232,14 +232,20 @@ class TapeWriter {
             const __m256i low = copy(from, to, seen);
             const __m256i high = copy(from + sizeof low, to + sizeof low, seen);
             uint64_t stops = uint32_t(_mm256_movemask_epi8(stops_in(low))) | uint64_t(uint32_t(_mm256_movemask_epi8(stops_in(high)))) << 32;
+            if (stops == 0) {
+                from += stride;
+                to += stride;
+                continue;
+            }
+            // What is behind the body may look like anything.
+            if (size_t(end_ - from) < stride) { stops &= (uint64_t(1) << (end_ - from)) - 1; }
             size_t done = 0;
             while (stops != 0) {
                 const size_t next = size_t(__builtin_ctzll(stops));
-                // What lies between the last escape and this one; in front of the first it is where it belongs.
-                if (done != 0) { move(from + done, to); }
+                // What lies between the last escape and this one.
+                move(from + done, to);
                 to += next - done;
                 const uint8_t *at = from + next;
-                if (at >= end_) { return false; }
                 if (*at == '"') {
                     from = at;
                     return true;
@@ -252,7 +258,7 @@ class TapeWriter {
                 from += done;
                 continue;
             }
-            if (done != 0) { move(from + done, to); }
+            move(from + done, to);
             to += stride - done;
             from += stride;
         }

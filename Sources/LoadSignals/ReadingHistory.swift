@@ -28,16 +28,31 @@ struct ReadingHistory {
     /// What the last process had come to, right after it seemed to be gone; and how often it was there again.
     private var gone: Double?
     private var returns = 0
+    /// Readings in a row that say the same.
+    private var alike = 0
     private var last: (progress: Double, running: Double?, waiting: Double?, kvUsage: Double?)?
 
     /// Counts that went back and were there again at once, after which they are several.
     static let returnsOfSeveral = 2
+    /// Readings alike, of an engine without counters, from which on it counts as frozen.
+    static let readingsOfFrozen = 3
+
+    /// Sequences that run fill the cache: while its use stays the same to the last digit, none does. From counts of sequences alone nothing follows,
+    /// a full batch has the same for minutes.
+    private mutating func judgeWithoutCounters(_ reading: EngineReading) -> Verdict {
+        let isLike =
+            reading.isBusy && (reading.kvUsage ?? 0) > 0 && reading.kvUsage == last?.kvUsage && reading.running == last?.running
+            && reading.waiting == last?.waiting
+        last = (0, reading.running, reading.waiting, reading.kvUsage)
+        alike = isLike ? alike + 1 : 1
+        return alike >= Self.readingsOfFrozen ? .frozen : .fresh
+    }
 
     mutating func judge(_ reading: EngineReading) -> Verdict {
         prefixQueries.observe(reading.prefixQueries)
         prefixHits.observe(reading.prefixHits)
         preemptions.observe(reading.preemptions)
-        guard let progress = reading.progress else { return .fresh }
+        guard let progress = reading.progress else { return judgeWithoutCounters(reading) }
         let before = last
         last = (progress, reading.running, reading.waiting, reading.kvUsage)
         guard let before else { return .fresh }

@@ -71,7 +71,8 @@ struct BlockTable: ~Copyable {
         let spread = spread(key)
         let tag = tag(spread)
         var line = line(spread)
-        for _ in 0..<reach {
+        var left = reach
+        while true {
             var found = find(tag, tagMask, inLine: line)
             while found != 0 {
                 let block = entries[line &* Self.entriesPerLine &+ found.trailingZeroBitCount] & ~tagMask
@@ -80,51 +81,48 @@ struct BlockTable: ~Copyable {
             }
             if !overflows(line) { return 0 }
             line = next(line)
+            left &-= 1
+            if left == 0 { return 0 }
         }
-        return 0
     }
 
     /// - Returns: false when there is no place within reach, which takes keys that were made to meet.
     @inline(__always)
     mutating func insert(_ block: UInt32, at key: UInt64) -> Bool {
         let spread = spread(key)
-        let first = line(spread)
-        var line = first
-        for passed in 0..<reach {
-            let free = find(0, ~0, inLine: line)
-            if free != 0 {
-                entries[line &* Self.entriesPerLine &+ free.trailingZeroBitCount] = block | tag(spread)
-                if passed > 0 { countPassed(passed, from: first, by: 1) }
-                return true
-            }
-            line = next(line)
-        }
-        return false
+        let line = line(spread)
+        return replace(0, with: block | tag(spread), inLine: line) || replace(0, with: block | tag(spread), behind: line, counting: 1)
     }
 
     /// Removes a block that was inserted at that key.
     @inline(__always)
     mutating func remove(_ block: UInt32, at key: UInt64) {
         let spread = spread(key)
-        let first = line(spread)
-        var line = first
-        for passed in 0..<reach {
-            let found = find(block | tag(spread), ~0, inLine: line)
-            if found != 0 {
-                entries[line &* Self.entriesPerLine &+ found.trailingZeroBitCount] = 0
-                if passed > 0 { countPassed(passed, from: first, by: ~0) }
-                return
-            }
-            line = next(line)
-        }
+        let line = line(spread)
+        if !replace(block | tag(spread), with: 0, inLine: line) { _ = replace(block | tag(spread), with: 0, behind: line, counting: ~0) }
     }
 
+    @inline(__always)
+    private func replace(_ former: UInt32, with entry: UInt32, inLine line: Int) -> Bool {
+        let found = find(former, ~0, inLine: line)
+        if found == 0 { return false }
+        entries[line &* Self.entriesPerLine &+ found.trailingZeroBitCount] = entry
+        return true
+    }
+
+    /// The same in the lines after one, all within reach; adds `change` to the count of each that is passed.
     @inline(never)
-    private func countPassed(_ count: Int, from first: Int, by change: UInt32) {
+    private func replace(_ former: UInt32, with entry: UInt32, behind first: Int, counting change: UInt32) -> Bool {
         var line = first
-        for _ in 0..<count {
-            entries[line &* Self.entriesPerLine &+ Self.overflow] &+= change
+        for passed in 1..<reach {
             line = next(line)
+            guard replace(former, with: entry, inLine: line) else { continue }
+            for _ in 0..<passed {
+                line = (line &- 1) & lineMask
+                entries[line &* Self.entriesPerLine &+ Self.overflow] &+= change
+            }
+            return true
         }
+        return false
     }
 }

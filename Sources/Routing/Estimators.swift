@@ -18,8 +18,8 @@ struct LineFit: BitwiseCopyable {
 
     /// Each observation weighs this much less when the next one comes: a memory of about 50.
     private static let forgetting = 0.98
-    /// Times the mean of x from which on an observation counts as if it were no further out.
-    private static let greatestLeverage = 4.0
+    /// Times the mean of x up to which an observation may be off by a factor of four.
+    private static let usualReach = 4.0
     /// Where the second pseudo-observation lies on the x axis; the first lies at 0.
     private let priorX: Double
     private static let priorWeight = 0.25
@@ -34,16 +34,16 @@ struct LineFit: BitwiseCopyable {
 
     mutating func observe(x: Double, y: Double) {
         let predicted = intercept + slope * x
-        let bounded = min(max(y, predicted / 4), predicted * 4 + 0.005)
-        // Far out it would be a lever as long as the square of its distance: one prompt of a hundred times the size, misjudged, would
-        // outweigh all others for hundreds of answers.
-        let reach = Self.greatestLeverage * (sumX + Self.priorWeight * priorX) / (weight + 2 * Self.priorWeight)
-        let own = x > reach && reach > 0 ? (reach / x) * (reach / x) : 1
-        weight = weight * Self.forgetting + own
-        sumX = sumX * Self.forgetting + own * x
-        sumY = sumY * Self.forgetting + own * bounded
-        sumXX = sumXX * Self.forgetting + own * x * x
-        sumXY = sumXY * Self.forgetting + own * x * bounded
+        // Far out an observation is a lever as long as the square of its distance: one prompt of a hundred times the usual size, misjudged by
+        // four, would outweigh all others for hundreds of answers. So the further out, the less may it be from what was predicted.
+        let mean = (sumX + Self.priorWeight * priorX) / (weight + 2 * Self.priorWeight)
+        let factor = 1 + 3 * min(Self.usualReach * mean / max(x, 1e-9), 1)
+        let bounded = min(max(y, predicted / factor), predicted * factor + 0.005)
+        weight = weight * Self.forgetting + 1
+        sumX = sumX * Self.forgetting + x
+        sumY = sumY * Self.forgetting + bounded
+        sumXX = sumXX * Self.forgetting + x * x
+        sumXY = sumXY * Self.forgetting + x * bounded
         solve()
     }
 

@@ -253,3 +253,23 @@ def test_a_tunnel_is_booked_until_it_ends(serve, raw, end):
     else:
         client.reset()
     assert_nothing_is_booked(program)
+
+
+@pytest.mark.parametrize("end", ["reset", "close", "answer"])
+def test_a_call_is_booked_until_it_ends(start, end):
+    """gRPC: booked with its first bytes, whatever becomes of it."""
+    engine = start(processes.stub)
+    program = start(processes.serve, f"h2c://127.0.0.1:{engine.port}", admin=True)
+    fields = [(b"content-type", b"application/grpc"), (b"te", b"trailers")]
+    with HTTP2Client(program.port) as client:
+        stream = client.request(target="/inference.GRPCInferenceService/ServerLive", fields=fields, end=False)
+        wait_until(lambda: admin.in_flight(program) == [1], what="the call to be booked")
+        if end == "reset":
+            client.reset(stream)
+            assert_nothing_is_booked(program)
+        elif end == "answer":
+            client.connection.send_data(stream, bytes(5), end_stream=True)
+            client.flush()
+            assert dict(client.response(stream).trailers)[b"grpc-status"] == b"0"
+            assert_nothing_is_booked(program)
+    assert_nothing_is_booked(program)

@@ -1,6 +1,8 @@
 """What engines tell of their load: asked for sparingly, believed within bounds, and seen by every router of a fleet."""
 
+import asyncio
 import contextlib
+import gzip
 import json
 import threading
 import time
@@ -11,6 +13,7 @@ import pytest
 import admin
 import processes
 import recordings
+from scripted_backend import answer_ok
 from waiting import wait_until
 
 FAST = ("--scrape-interval", "100ms", "--log-level", "warning")
@@ -149,6 +152,76 @@ def test_metrics_that_fail_do_not_fail_requests(fault, outcome, tmp_path):
             wait_until(lambda: scrapes(router, outcome), what=outcome)
             assert ask(router.url).status_code == 200
             assert not admin.groups(router)[0]["blamed"]
+
+
+NONSENSE = b"""vllm:num_requests_running NaN
+vllm:num_requests_waiting -7
+vllm:kv_cache_usage_perc +Inf
+vllm:cache_config_info{block_size="999999999999999999",num_gpu_blocks="999999999999999999"} 1
+vllm:cache_config_info{block_size="16",num_gpu_blocks="-1"} 1
+vllm:lora_requests_info{max_lora="-3",running_lora_adapters="a"} NaN
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "fields", "outcome"),
+    [
+        (NONSENSE, [(b"content-type", b"text/plain")], "ok"),
+        (gzip.compress(b"vllm:num_requests_running 3\n" * 9), [(b"content-encoding", b"gzip")], "unknown"),
+        (b"<html>It works!</html>", [(b"content-type", b"text/html")], "unknown"),
+        (b'{"vllm:num_requests_running": 3}', [(b"content-type", b"application/json")], "unknown"),
+        (b"# a comment\n" * 900_000, [(b"content-type", b"text/plain")], "too_large"),
+        (None, [(b"content-type", b"text/plain")], "timeout"),
+    ],
+    ids=["nonsense", "gzip", "html", "json", "10MB", "dripped"],
+)
+def test_metrics_that_say_nothing_change_nothing(scripted, tmp_path, body, fields, outcome):
+    async def script(exchange):
+        if exchange.request.path != b"/metrics":
+            return await (answer_ok(exchange) if exchange.request.method == b"POST" else exchange.answer(404, b""))
+        if body is not None:
+            return await exchange.answer(200, body, fields=fields)
+        await exchange.head(200, (*fields, (b"content-length", b"1000")))
+        while True:
+            await exchange.send(b"v")
+            await asyncio.sleep(0.02)
+
+    backend = scripted(script)
+    backend._is_background = lambda request: False
+    config = tmp_path / "swiftlet.yaml"
+    config.write_text("load_signals: {timeout: 200ms}\n")
+    with running(processes.serve(backend.url, admin=True, arguments=("--config", config, *FAST))) as router:
+        before = admin.groups(router)[0]["raw"]
+        wait_until(lambda: scrapes(router, outcome), what=outcome)
+        assert ask(router.url).status_code == 200
+        after = admin.groups(router)[0]["raw"]
+        assert after["kv_capacity_tokens"] == before["kv_capacity_tokens"] and "obstacle" not in after
+        told = after["load"]
+        assert [told[f"others_{name}"] for name in ("running", "waiting", "active_kv_tokens")] == [0, 0, 0]
+        assert "running" not in told and "waiting" not in told
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        b"TEXT named_metrics.kv_cache_usage_perc=NaN, named_metrics.num_requests_waiting=-3, max_token_capacity=1e308",
+        b'JSON {"named_metrics":{"num_requests_waiting":1e999,"kv_cache_usage_perc":-1}}',
+        b"BIN ////",
+        b"TEXT max_token_capacity=0.5",
+        b"TEXT " + b"num_requests_waiting=9," * 900,
+    ],
+    ids=["text", "json", "binary", "fraction", "long"],
+)
+def test_reports_of_nonsense_change_nothing(scripted, report):
+    async def script(exchange):
+        await exchange.answer(200, b"{}", fields=((b"content-type", b"application/json"), (b"endpoint-load-metrics", report)))
+
+    with running(processes.serve(scripted(script).url, admin=True)) as router:
+        before = admin.groups(router)[0]["raw"]
+        assert [ask(router.url).status_code for _ in range(3)] == [200] * 3
+        after = admin.groups(router)[0]["raw"]
+        assert after["kv_capacity_tokens"] == before["kv_capacity_tokens"]
+        assert not any((after.get("load") or {}).get(f"others_{name}") for name in ("running", "waiting", "active_kv_tokens"))
 
 
 def test_frozen_metrics_of_a_busy_engine_are_stale(tmp_path):

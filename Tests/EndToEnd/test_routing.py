@@ -108,6 +108,20 @@ def test_conversation_keeps_its_group(router):
     assert all(later > 0 for later in cached[1:]), cached
 
 
+def test_own_answers_are_not_others_work(start, fleet):
+    """An engine has the answer to the last turn too; a router alone expects nothing of others for that."""
+    program = start(processes.serve, *(f"http://127.0.0.1:{port}" for port in fleet.ports), admin=True)
+    for number in range(8):
+        messages = [{"role": "user", "content": f"{number} a beginning of its own " * 100}]
+        for turn in range(4):
+            body = {"model": "stub-model", "messages": messages, "max_tokens": 400, "ignore_eos": True}
+            reply = ask(program.port, body).json["choices"][0]["message"]["content"]
+            messages += [{"role": "assistant", "content": reply}, {"role": "user", "content": f"{turn} and then? " * 20}]
+    unseen = {"model": "stub-model", "messages": [{"role": "user", "content": "what nobody has asked " * 1_000}]}
+    told = httpx.post(f"{program.admin_url}/explain", json=unseen, timeout=10).json()
+    assert [group["others_tokens"] for group in told["groups"]] == [0] * 4
+
+
 def test_conversations_are_told_apart(router):
     """Several conversations interleaved: each keeps its own group, and not all share one."""
     talks = {name: [f"Conversation {name}. " * 100] for name in range(12)}

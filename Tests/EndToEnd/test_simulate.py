@@ -69,6 +69,13 @@ def test_every_format_says_the_same_and_equal_seeds_are_equal(tmp_path):
     parser.handle_starttag = lambda tag, _: tags.append(tag)
     parser.feed(files[3].read_text())
     assert "svg" in tags and "table" in tags and "script" not in tags
+    page = files[3].read_text()
+    for figure in ("TTFT mean by load", "TTFT p50 by load", "TTFT p99 by load", "hit share by load"):
+        assert f"<figcaption>{figure}" in page
+    for rate in (3, 6):
+        for rule in ("least-cost", "round-robin"):
+            assert f"<figcaption>shared-prefix @{rate}, {rule}: sequences in flight by group over time" in page
+    assert " src=" not in page and 'href="http' not in page and "url(" not in page, "it needs nothing from elsewhere"
 
 
 def test_a_trace_is_played(tmp_path):

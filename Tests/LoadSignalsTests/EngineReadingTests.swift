@@ -198,6 +198,19 @@ import Testing
 
     @Test func anEngineWithoutCountersIsBelieved() {
         let triton = read("nv_trt_llm_request_metrics{request_type=\"scheduled\"} 5\n")
-        #expect(judge([triton, triton]).verdicts == [.fresh, .fresh])
+        #expect(judge([triton, triton, triton, triton]).verdicts == [.fresh, .fresh, .fresh, .fresh])
+    }
+
+    /// TensorRT-LLM counts no tokens. Believed for ever, a page that hangs would keep all traffic from its group.
+    @Test func aCacheThatStandsStillUnderABusyEngineIsFrozen() {
+        func reading(_ waiting: Int, _ usage: Double) -> EngineReading {
+            read("trtllm_num_requests_running 8\ntrtllm_num_requests_waiting \(waiting)\ntrtllm_kv_cache_utilization \(usage)\n")
+        }
+        let busy = [
+            reading(3, 0.5), reading(3, 0.5), reading(3, 0.51), reading(3, 0.51), reading(3, 0.51), reading(3, 0.51), reading(2, 0.51),
+        ]
+        #expect(judge(busy).verdicts == [.fresh, .fresh, .fresh, .fresh, .frozen, .frozen, .fresh])
+        let idle = read("trtllm_num_requests_running 0\ntrtllm_num_requests_waiting 0\ntrtllm_kv_cache_utilization 0.2\n")
+        #expect(judge([idle, idle, idle, idle]).verdicts.allSatisfy { $0 == .fresh })
     }
 }

@@ -79,6 +79,43 @@ import Testing
         #expect(seen.count > 5)
     }
 
+    /// An engine keeps what it has answered as well as what it was asked, and the next turn of a conversation begins with both. Nobody else
+    /// brought that: who takes it for others' work sends prompts that nobody has to groups that have nothing of them.
+    @Test func whatWasAnsweredHereIsNotOthersDoing() throws {
+        let table = RoutingTable(equalGroups(4))
+        for conversation in 0..<40 {
+            var held = 0
+            for turn in 0..<5 {
+                let now = start + UInt64(conversation * 5 + turn) * second
+                // 36 chunks, and with each turn an answer of six and a question of two.
+                let prompt = Prompt((0..<(36 + 8 * turn)).map { 1_000_000 * (conversation + 1) + $0 })
+                let tokens = prompt.bytes / 4
+                let usage = Usage(promptTokens: tokens, cachedTokens: held, completionTokens: 384)
+                try table.serve(prompt, usage: usage, now: now)
+                held = tokens + 384
+            }
+        }
+        let unseen = table.explain(.distinct(900, chunkCount: 100), now: start + 300 * second)
+        #expect(unseen.groups.allSatisfy { $0.othersTokens == 0 }, "\(unseen.groups.map(\.othersTokens))")
+    }
+
+    /// A turn that came by another router adds more than we answered.
+    @Test func whatOthersAnsweredIs() throws {
+        let table = RoutingTable(equalGroups(4))
+        for conversation in 0..<60 {
+            var held = 0
+            for turn in [0, 4] {
+                let now = start + UInt64(conversation * 5 + turn) * second
+                let prompt = Prompt((0..<(36 + 40 * turn)).map { 1_000_000 * (conversation + 1) + $0 })
+                let tokens = prompt.bytes / 4
+                try table.serve(prompt, usage: Usage(promptTokens: tokens, cachedTokens: held, completionTokens: 384), now: now)
+                held = 4 * tokens
+            }
+        }
+        let unseen = table.explain(.distinct(900, chunkCount: 100), now: start + 300 * second)
+        #expect(unseen.groups.contains { $0.othersTokens > 500 }, "\(unseen.groups.map(\.othersTokens))")
+    }
+
     @Test func anEngineThatLiesMovesSharesWithinTheirBounds() {
         var hits = OthersHits()
         let lies: [Double] = [1e18, -1e18, .infinity, -.infinity, 1e18]

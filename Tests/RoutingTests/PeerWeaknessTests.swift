@@ -101,4 +101,55 @@ import Testing
         let cold = try (0..<16).count { _ in try table.pick(prompt, now: second).get().predictedCachedTokens == 0 }
         #expect(cold <= 8, "at most once on each group")
     }
+
+    /// A user of smg measured 627 ms to the first token with round robin and 1,617 with its cache-aware policy: two workers, three requests a
+    /// second, prompts of 9,800 tokens of which the first 26 % are everybody's. Here it is no slower than round robin.
+    @Test func aSharedQuarterDoesNotDrawAllToOneOfTwo() throws {
+        func meanSeconds(_ policy: Policy) throws -> Double {
+            let table = RoutingTable(equalGroups(2), policy: policy)
+            var freeAt: [GroupID: UInt64] = [:]
+            var hasShared: Set<GroupID> = []
+            var under: [(at: UInt64, lease: Lease)] = []
+            var total = 0.0
+            for number in 0..<300 {
+                let now = UInt64(number) * second / 3
+                for (at, lease) in under where at <= now {
+                    table.firstToken(lease, now: at)
+                    table.settle(lease, usage: nil, now: at)
+                }
+                under.removeAll { $0.at <= now }
+                let prompt = Prompt(Array(0..<40) + (0..<113).map { 1_000 * (number + 1) + $0 })
+                let decision = try table.pick(prompt, now: now).get()
+                // 17,500 tokens a second.
+                let tokens = hasShared.insert(decision.group).inserted ? 9_792.0 : 7_232
+                let first = max(now, freeAt[decision.group] ?? 0) + UInt64(tokens / 17_500 * 1e9)
+                freeAt[decision.group] = first
+                under.append((first, decision.lease))
+                under.sort { $0.at < $1.at }
+                total += Double(first - now) * 1e-9
+            }
+            return total / 300
+        }
+        #expect(try meanSeconds(.leastCost) <= 1.01 * meanSeconds(.roundRobin))
+    }
+
+    /// llm-d sizes what it remembers of each pod by the first one's cache, once.
+    @Test func eachGroupRemembersAsMuchAsItHolds() throws {
+        let table = RoutingTable(equalGroups(2))
+        for (name, chunks) in [("g0", 50), ("g1", 200)] {
+            table.updateKVCapacity(tokens: chunks * Prompt.tokensPerChunk, of: try #require(table.state(name)?.id))
+        }
+        func fill() throws -> [Int?] {
+            for prompt in 0..<20 {
+                for name in ["g0", "g1"] {
+                    let decision = try table.pick(.distinct(prompt, chunkCount: 30), pinnedTo: name).get()
+                    table.settle(decision.lease, usage: nil, now: 1)
+                }
+            }
+            return ["g0", "g1"].map { table.state($0)?.indexBlocks }
+        }
+        #expect(try fill() == [50, 200])
+        table.updateKVCapacity(tokens: 120 * Prompt.tokensPerChunk, of: try #require(table.state("g0")?.id))
+        #expect(try fill() == [120, 200])
+    }
 }
