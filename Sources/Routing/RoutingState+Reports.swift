@@ -126,10 +126,12 @@ extension RoutingState {
         let predicted = promptTokens * booking.matchedBytes / booking.promptBytes
         // Engines count whole blocks and never the last one, and a ratio of tokens to bytes is no tokeniser.
         let slack = 64 + 0.05 * predicted
-        if booking.continuation == .none {
-            learnOthers(cachedTokens: cachedTokens, promptTokens: promptTokens, predicted: predicted, slack: slack, rank: booking.rank)
-        }
         let continuation = min(Double(booking.continuation.tokens), promptTokens - predicted)
+        // Our own answer is nobody else's doing.
+        if booking.continuation != .ambiguous {
+            learnOthers(
+                cachedTokens: cachedTokens, promptTokens: promptTokens, predicted: predicted + continuation, slack: slack, rank: booking.rank)
+        }
         // Templates that drop what was thought, and clients that change what was said, make the answer another one.
         if continuation > slack {
             continuationYield += 0.05 * (min(max((cachedTokens - predicted) / continuation, 0), 1) - continuationYield)
