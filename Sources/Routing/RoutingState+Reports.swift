@@ -130,7 +130,8 @@ extension RoutingState {
         // Our own answer is nobody else's doing.
         if booking.continuation != .ambiguous {
             learnOthers(
-                cachedTokens: cachedTokens, promptTokens: promptTokens, predicted: predicted + continuation, slack: slack, rank: booking.rank)
+                cachedTokens: cachedTokens, promptTokens: promptTokens, predicted: predicted + continuation, slack: slack,
+                rank: booking.rank)
         }
         // Templates that drop what was thought, and clients that change what was said, make the answer another one.
         if continuation > slack {
