@@ -74,6 +74,8 @@ struct CostInputs {
     var tokensPerChunk: Double
     /// Expected output tokens, already capped by the client's claim.
     var outputTokens: Double
+    /// Answers that the request asks for, each so long.
+    var sequences = 1.0
     /// Arrivals per second that one of the candidate groups may expect.
     var arrivalsPerGroup: Double
     /// What the fleet's answers taught of prefill: the factor on every group's seconds per token, and the fixed part of TTFT.
@@ -137,7 +139,7 @@ struct CostInputs {
         if adapter != 0 { terms.adapter = adapter == group.adapterOf ? group.adapterSeconds : 0 }
         terms.distance = group.distanceSeconds
         let growth = rule.growthPerSequence * (running + 1) + contextGrowth * (group.tokensInUse + promptTokens)
-        let demand = uncached + outputTokens
+        let demand = uncached + outputTokens * sequences
         let present =
             group.tokensInUse(atMicroseconds: nowMicroseconds, tokenSeconds: step * (1 + growth)) + uncached + group.idleMatchTokens
         // By the fleet's step: by each group's own, the slower would be left emptier, and the others be full first.
@@ -149,7 +151,8 @@ struct CostInputs {
             missingTokens: present - capacity, tokensInUse: group.tokensInUse, sequences: running, answerSeconds: answer)
         terms.decode = rule.decode * step * (outputTokens + feltTokens * growth)
         terms.stall = rule.stall * rule.decode * group.decodingSequences * terms.prefill
-        terms.slowdown = rule.slowdown * rule.decode * feltTokens * running * step * (rule.growthPerSequence + contextGrowth * promptTokens)
+        terms.slowdown =
+            rule.slowdown * rule.decode * feltTokens * sequences * running * step * (rule.growthPerSequence + contextGrowth * promptTokens)
         let waiting = terms.timeToFirstToken - terms.prefill + terms.memoryWait + terms.roomWait
         let behind = min(arrivalsPerGroup * waiting, rule.mostBehind)
         terms.queueBehind = rule.queueBehind * behind * terms.prefill

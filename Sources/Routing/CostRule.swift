@@ -15,7 +15,7 @@ public struct CostRule: Sendable, Equatable {
     /// How much a second of waiting for room counts: who waits keeps all waiting that come behind him.
     public var roomWait = 2.0
     /// Chunked prefill lets those that decode take some of their steps meanwhile.
-    public var stall = 2.0
+    public var stall = 1.5
     /// Steps that grow with the batch delay prompts too, and last beyond the horizon. With a third of it requests follow their prefixes into
     /// large batches, and what saves 10 ms of prefill costs all of them more; with five there is little difference.
     public var slowdown = 1.0

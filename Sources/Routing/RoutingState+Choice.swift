@@ -114,6 +114,7 @@ extension RoutingState {
             promptTokens: max(Double(request.promptBytes) * tokensPerByte, leastRequestTokens),
             tokensPerChunk: Double(max(request.chunkBytes, 0)) * tokensPerByte,
             outputTokens: request.maxOutputTokens.map { min(Double(max($0, 1)), expected) } ?? expected,
+            sequences: Double(min(max(request.sequences, 1), RoutingRequest.mostSequences)),
             arrivalsPerGroup: arrivals.perSecond(now: now) / Double(groups),
             prefillScale: prefillFit.slope,
             overheadSeconds: prefillFit.intercept, rule: cost, stepScale: exp(stepLogScale),

@@ -41,6 +41,20 @@ import Testing
         #expect(terms.timeToFirstToken == inputs().terms(on: self.load(), depth: 0).timeToFirstToken, "a price is no wait")
     }
 
+    @Test func severalAnswersTakeRoomAndStepsOfTheirOwn() {
+        var load = load()
+        load.inFlight = 10
+        load.activeTokens = 100_000
+        var inputs = inputs()
+        let one = inputs.terms(on: load, depth: 0)
+        inputs.sequences = 8
+        let eight = inputs.terms(on: load, depth: 0)
+        let (less, more) = (6_400 + 256.0, 6_400 + 8 * 256.0)
+        #expect(abs(eight.memory / one.memory - (100_000 + more / 2) * more / ((100_000 + less / 2) * less)) < 1e-9)
+        #expect(abs(eight.slowdown - 8 * one.slowdown) < 1e-9)
+        #expect(eight.decode == one.decode, "they go on side by side")
+    }
+
     /// 470,000 tokens, of which 40,000 are outputs of 100 answers that have been decoding for 2 s, so that steps of 51 ms have made some
     /// 4,000 of them: with the request's 6,400 the cache is 88 % full, and pays nothing. 20 s later all are made.
     @Test func aCacheThatIsFullNowIsPricedFromNineTenthsOn() {
