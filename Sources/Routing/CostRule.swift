@@ -4,20 +4,21 @@ public struct CostRule: Sendable, Equatable {
     /// A second of decode counts as so much of a second until the first token: decode is a matter of the whole answer, first token one of
     /// its start, and routers are judged by the start.
     public var decode = 0.1
-    /// How many of those that come while an answer goes on feel what room in the KV cache it takes. Found by simulation, and between 9 and 12
-    /// there is little difference: with half as much, long contexts of agents meet on one group, and copies of prefixes fill a busy fleet.
+    /// How many of those that come while an answer goes on feel what room in the KV cache it takes. Found by simulation, and between 5 and 9
+    /// there is little difference: with less, copies of prefixes fill a busy fleet.
     public var memory = 7.0
     /// Mean answers' times that the whole of a KV cache beyond `memoryWaitFrom` costs. Who joins a full group waits himself, and makes all
-    /// wait that come after him; with less than twice the time slow groups fill up.
+    /// wait that come after him; with two thirds of it slow groups fill up.
     public var memoryWait = 3.0
     /// Share of the KV cache from which on `memoryWait` counts: above the share that the account may be wrong by.
     public var memoryWaitFrom = 0.9
     /// How much a second of waiting for room counts: who waits keeps all waiting that come behind him.
     public var roomWait = 2.0
-    /// Chunked prefill lets those that decode take some of their steps meanwhile.
+    /// Decodes that a prefill holds up keep their memory, and so keep others waiting. With less, fleets that are overloaded compute their
+    /// prefixes more often; with a third more, what they bring out falls.
     public var stall = 1.5
-    /// Steps that grow with the batch delay prompts too, and last beyond the horizon. With a third of it requests follow their prefixes into
-    /// large batches, and what saves 10 ms of prefill costs all of them more; with five there is little difference.
+    /// Steps that grow with the batch delay prompts too, and last beyond the horizon. With none of it a fleet near
+    /// saturation is less steady; with three times as much there is little difference.
     public var slowdown = 1.0
     public var queueBehind = 1.0
     /// Relative growth of a decode step per sequence in the batch, and with the KV cache full of contexts. Between
