@@ -26,7 +26,8 @@ public struct CostTerms: Sendable, Equatable {
     public var stall = 0.0
     /// The slower steps that this sequence causes for the others of the batch, over the same horizon.
     public var slowdown = 0.0
-    /// Requests expected to arrive while this one waits, each waiting for its uncached tokens, too. Those that arrive while it prefills do
+    /// Requests expected to arrive at the group while this one waits, each waiting for its uncached tokens, too: as many as have come there of
+    /// late, for who has joined or has just become the cheapest gets more than a fair share. Those that arrive while it prefills do
     /// not count: they can go elsewhere, and where nobody waits they would keep long prompts off empty groups.
     public var queueBehind = 0.0
     /// Less than nothing: what of `prefill`, `stall` and `queueBehind` goes into a copy of a prefix that another group holds, and serves those
@@ -76,8 +77,6 @@ struct CostInputs {
     var outputTokens: Double
     /// Answers that the request asks for, each so long.
     var sequences = 1.0
-    /// Arrivals per second that one of the candidate groups may expect.
-    var arrivalsPerGroup: Double
     /// What the fleet's answers taught of prefill: the factor on every group's seconds per token, and the fixed part of TTFT.
     var prefillScale: Double
     var overheadSeconds: Double
@@ -153,8 +152,8 @@ struct CostInputs {
         terms.stall = rule.stall * rule.decode * group.decodingSequences * terms.prefill
         terms.slowdown =
             rule.slowdown * rule.decode * feltTokens * sequences * running * step * (rule.growthPerSequence + contextGrowth * promptTokens)
-        let waiting = terms.timeToFirstToken - terms.prefill + terms.memoryWait + terms.roomWait
-        let behind = min(arrivalsPerGroup * waiting, rule.mostBehind)
+        let waiting = terms.queueWait + terms.warmUp + terms.adapter + terms.memoryWait + terms.roomWait
+        let behind = min(group.arrivals.perSecond(nowMicroseconds: nowMicroseconds) * waiting, rule.mostBehind)
         terms.queueBehind = rule.queueBehind * behind * terms.prefill
         if depth < deepest {
             let copied = min(Double(deepest - depth) * tokensPerChunk / uncached, 1)

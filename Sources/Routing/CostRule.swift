@@ -20,7 +20,10 @@ public struct CostRule: Sendable, Equatable {
     /// Steps that grow with the batch delay prompts too, and last beyond the horizon. With none of it a fleet near
     /// saturation is less steady; with three times as much there is little difference.
     public var slowdown = 1.0
-    public var queueBehind = 1.0
+    /// How much a second counts that those lose who come while this one waits: they come because the group looked cheap, and what it gives them to wait
+    /// for is there longer than they are counted. With a quarter of it a group that has just joined is filled for seconds ahead; with twice as
+    /// much hot prefixes are copied too often.
+    public var queueBehind = 4.0
     /// Relative growth of a decode step per sequence in the batch, and with the KV cache full of contexts. Between
     /// Llama-70B on H100 (1.5) and 8B (4): attention reads every active token once a step.
     public var growthPerSequence = 0.001

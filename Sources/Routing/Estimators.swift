@@ -82,18 +82,24 @@ struct RatioEstimate: BitwiseCopyable {
     }
 }
 
-/// Events per second over about the last five seconds.
+/// Events per second over about the last five seconds; what is older fades as in `AgedValue`.
 struct ArrivalRate: BitwiseCopyable {
     private var weight = 0.0
-    private var last: UInt64 = 0
-    private static let memorySeconds = 5.0
+    private var lastMicroseconds: UInt64 = 0
+    private static var memorySeconds: Double { 5 }
 
-    mutating func observe(now: UInt64) {
-        weight = weight * exp(-now.seconds(since: last) / Self.memorySeconds) + 1
-        last = max(last, now)
+    mutating func observe(nowMicroseconds now: UInt64) {
+        weight = weight * left(nowMicroseconds: now) + 1
+        lastMicroseconds = max(lastMicroseconds, now)
     }
 
-    func perSecond(now: UInt64) -> Double {
-        weight * exp(-now.seconds(since: last) / Self.memorySeconds) / Self.memorySeconds
+    @inline(__always)
+    func perSecond(nowMicroseconds now: UInt64) -> Double { weight * left(nowMicroseconds: now) / Self.memorySeconds }
+
+    @inline(__always)
+    private func left(nowMicroseconds now: UInt64) -> Double {
+        let age = now > lastMicroseconds ? Double(now &- lastMicroseconds) * 1e-6 : 0
+        let left = max(1 - age / (4 * Self.memorySeconds), 0)
+        return left * left * left * left
     }
 }

@@ -54,9 +54,11 @@ struct FleetSketch: ~Copyable {
     /// Whose reports age next, as a position in the state's `order`.
     var agingCursor = 0
 
-    /// Scratch of one decision by slot: the estimates, four together, and the decision that made it a candidate.
+    /// Scratch of one decision by slot: the estimates, four together, and the collection that made it a candidate. Explanations collect
+    /// too, and take the number of no decision.
     let estimates: LazyBuffer<SIMD4<Float>>
     let candidateOf: LazyBuffer<UInt64>
+    var collections: UInt64 = 0
 
     init(groups: Int) {
         sketches = LazyBuffer(count: groups / 4 + 1)
@@ -171,6 +173,7 @@ extension RoutingState {
         now: UInt64
     ) -> Int {
         passTime(now: now)
+        fleet.collections &+= 1
         let promptTokens = Double(request.promptBytes) * tokensPerByte
         let (cheapest, estimate) = estimateAll(slots, promptTokens: promptTokens)
         guard estimate < .infinity else { return 0 }
@@ -211,11 +214,11 @@ extension RoutingState {
 
     /// Makes the group one more candidate, unless it is one already or may not be.
     private mutating func admit(_ slot: UInt32, _ filter: Filter, to count: inout Int) {
-        guard fleet.candidateOf[slot] != sequence, fleet.perToken(of: slot) < .infinity,
+        guard fleet.candidateOf[slot] != fleet.collections, fleet.perToken(of: slot) < .infinity,
             loads[slot].speaksHTTP2 ? !filter.needsHTTP1 : !filter.needsHTTP2,
             filter.tried.count == 0 || !filter.tried.contains(GroupID(slot: slot, generation: loads[slot].generation))
         else { return }
-        fleet.candidateOf[slot] = sequence
+        fleet.candidateOf[slot] = fleet.collections
         loads.prefetchWhole(slot)
         candidates[count] = slot
         count += 1

@@ -62,6 +62,7 @@ struct GroupLoad: BitwiseCopyable {
 
     /// The decision counter when the group was last chosen; orders ties.
     var lastChosen: UInt64
+    var arrivals = ArrivalRate()
     var decisions: UInt64
     /// Hash of the name, the same in every replica of the router.
     var identity: UInt64

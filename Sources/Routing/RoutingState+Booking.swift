@@ -67,6 +67,7 @@ extension RoutingState {
         loads[slot].activeTokens += active
         loads[slot].activeOutputTokens += output
         loads[slot].lastChosen = sequence
+        loads[slot].arrivals.observe(nowMicroseconds: now / 1_000)
         loads[slot].decisions += 1
         if inputs.adapter != 0 { adapters[slot].touch(inputs.adapter, now: now) }
         // Anybody may send megabytes that no engine will take.

@@ -14,8 +14,7 @@ import Testing
 
     private func inputs() -> CostInputs {
         CostInputs(
-            promptTokens: 6_400, tokensPerChunk: 64, outputTokens: 256, arrivalsPerGroup: 2,
-            prefillScale: 2,
+            promptTokens: 6_400, tokensPerChunk: 64, outputTokens: 256, prefillScale: 2,
             overheadSeconds: 0.01)
     }
 
@@ -94,16 +93,36 @@ import Testing
         #expect(inputs.terms(on: self.load(), depth: 0).roomWait == 0, "nobody is there")
     }
 
-    /// An empty group's own prefill keeps nobody waiting, however long; behind a queue, a prompt does.
+    /// An empty group's own prefill keeps nobody waiting, however long; behind a queue, a prompt does, where others come.
     @Test func aPromptDelaysThoseThatCouldNotBeSoonerElsewhere() {
         var load = load()
+        for second in 1...60 { load.arrivals.observe(nowMicroseconds: UInt64(second) * 1_000_000) }
         var inputs = inputs()
+        inputs.nowMicroseconds = 60_000_000
         inputs.promptTokens = 120_000
         inputs.overheadSeconds = 0
         #expect(inputs.terms(on: load, depth: 0).queueBehind == 0)
         load.queuedTokens = 20_000
+        let perSecond = load.arrivals.perSecond(nowMicroseconds: 60_000_000)
         let terms = inputs.terms(on: load, depth: 0)
-        #expect(abs(terms.queueBehind - 2 * terms.queueWait * terms.prefill) < 1e-9)
+        #expect(abs(terms.queueBehind - 4 * perSecond * terms.queueWait * terms.prefill) < 1e-9)
+        load.queuedTokens = 20_000_000
+        let most = inputs.terms(on: load, depth: 0)
+        #expect(abs(most.queueBehind - 4 * 8 * most.prefill) < 1e-9, "bursts end")
+        load.arrivals = ArrivalRate()
+        #expect(inputs.terms(on: load, depth: 0).queueBehind == 0, "nobody comes")
+    }
+
+    /// One a second is about one a second, and after 20 s without any it is none.
+    @Test func arrivalsOfLateTellTheRate() {
+        var rate = ArrivalRate()
+        #expect(rate.perSecond(nowMicroseconds: 0) == 0)
+        for second in 1...60 { rate.observe(nowMicroseconds: UInt64(second) * 1_000_000) }
+        #expect((0.8...1.2).contains(rate.perSecond(nowMicroseconds: 60_000_000)))
+        let later = rate.perSecond(nowMicroseconds: 70_000_000)
+        #expect(later > 0 && later < 0.1)
+        #expect(rate.perSecond(nowMicroseconds: 80_000_000) == 0)
+        #expect(rate.perSecond(nowMicroseconds: 59_000_000) == rate.perSecond(nowMicroseconds: 60_000_000), "another loop's clock is behind")
     }
 
     /// Twenty requests in flight with 80 chunks that another group holds take two thirds of what a copy costs, and none of what only this request
@@ -111,6 +130,8 @@ import Testing
     @Test func aCopyIsSharedByThoseInFlightWithThePrefix() {
         var load = load()
         load.inFlight = 4
+        load.queuedTokens = 2_000
+        load.arrivals.observe(nowMicroseconds: 0)
         var inputs = inputs()
         inputs.deepest = 80
         #expect(inputs.terms(on: load, depth: 0).copy == 0, "nobody else is there")
