@@ -1,0 +1,61 @@
+import Testing
+
+@testable import Wire
+
+@Suite struct ProtobufReaderTests {
+    private static let all = Fields().number(1, 5).text(2, "ab").fixed32(3).fixed64(4).number(16, 300).bytes(5, []).number((1 << 29) - 1, .max)
+    private static let fields = ["1=5", "2:[97, 98]", "3 fixed", "4 fixed", "16=300", "5:[]", "536870911=18446744073709551615"]
+
+    @Test func tellsFieldsOfAllTypesInTheirOrder() {
+        let (fields, isMalformed) = told(Self.all.bytes)
+        #expect(fields == Self.fields)
+        #expect(!isMalformed)
+        #expect(told([]).fields.isEmpty && !told([]).isMalformed)
+    }
+
+    @Test func aMessageCutBetweenFieldsIsAMessageAndElsewhereMalformed() {
+        var borders: Set<Int> = []
+        for count in Self.fields.indices {
+            borders.insert(
+                (0..<Self.all.bytes.count).first { told(Array(Self.all.bytes[..<$0])).fields.count == count } ?? Self.all.bytes.count)
+        }
+        for end in 0..<Self.all.bytes.count {
+            let (fields, isMalformed) = told(Array(Self.all.bytes[..<end]))
+            #expect(fields == Array(Self.fields[..<fields.count]))
+            #expect(isMalformed != borders.contains(end), "cut at \(end)")
+        }
+    }
+
+    @Test func ofAMessageThatIsNotAllHereTheRestIsMissing() {
+        for end in 0..<Self.all.bytes.count {
+            let (fields, isMalformed) = told(Array(Self.all.bytes[..<end]), missing: Self.all.bytes.count - end)
+            #expect(!isMalformed, "cut at \(end)")
+            for (found, whole) in zip(fields, Self.fields) where found != whole { #expect(["2:[]+2", "2:[97]+1"].contains(found)) }
+        }
+    }
+
+    @Test func aFieldEndsWithinItsMessageWhetherThatIsHereOrNot() {
+        #expect(told([0x12, 3, 97, 98]).isMalformed)
+        #expect(told([0x12, 3, 97, 98], missing: 1).fields == ["2:[97, 98]+1"])
+        #expect(told([0x12, 4, 97, 98], missing: 1).isMalformed)
+        #expect(told([0x12] + Fields.varint(.max) + [97]).isMalformed)
+        #expect(told([0x12] + Fields.varint(1 << 63) + [97], missing: 5).isMalformed)
+        #expect(told([0x0D, 1, 2, 3], missing: 1).fields.isEmpty && !told([0x0D, 1, 2, 3], missing: 1).isMalformed)
+    }
+
+    @Test func numbersHaveTenBytesAtMost() {
+        #expect(told([0x08, 0x80, 0x00]).fields == ["1=0"])
+        #expect(told([0x08] + Array(repeating: 0x80, count: 9) + [0x01]).fields == ["1=\(UInt64(1) << 63)"])
+        // Of the tenth only the lowest bit counts, as for protobuf's parsers.
+        #expect(told([0x08] + Array(repeating: 0xFF, count: 9) + [0x7F]).fields == ["1=\(UInt64.max)"])
+        #expect(told([0x08] + Array(repeating: 0x80, count: 10) + [0x01]).isMalformed)
+        #expect(told(Array(repeating: 0x80, count: 11)).isMalformed)
+    }
+
+    @Test func whatProtobufHasNotIsMalformed() {
+        #expect(told([0x00, 0x01]).isMalformed, "field 0")
+        #expect(told(Fields.varint(1 << 32) + [1]).isMalformed, "a field beyond the largest")
+        for wireType: UInt8 in [3, 4, 6, 7] { #expect(told([0x08 | wireType, 0]).isMalformed) }
+        #expect(told([0x08]).isMalformed && told([0x0A]).isMalformed && told([0x0D]).isMalformed)
+    }
+}
