@@ -3,12 +3,18 @@
 ///
 /// The end of a long message may not be here yet: then the last field is told as far as it goes.
 struct ProtobufReader {
-    enum Value {
+    enum Kind {
         /// A varint: numbers that are not fixed, booleans, enumerations.
-        case number(UInt64)
+        case number
         /// Text, bytes, a message or packed numbers.
-        case bytes(ProtobufReader)
+        case bytes
         /// Four or eight bytes, which nobody here asks for.
+        case fixed
+    }
+
+    enum Value {
+        case number(UInt64)
+        case bytes(ProtobufReader)
         case fixed
     }
 
@@ -20,30 +26,59 @@ struct ProtobufReader {
     /// message's own end. Nothing more is told of it.
     private(set) var isMalformed = false
 
+    /// The present field's number, and its value when it is a number.
+    private(set) var field = 0
+    private(set) var number: UInt64 = 0
+    private var start = 0
+    private var absent = 0
+
     init(_ bytes: UnsafeRawBufferPointer, missing: Int = 0) {
         self.bytes = bytes
         self.missing = missing
     }
 
     /// The next field; nil when there is none, or the message is malformed.
-    mutating func next() -> (number: Int, value: Value)? {
-        guard let key = number() else { return nil }
-        let field = key >> 3
-        guard field > 0, field < 1 << 29 else { return malformed() }
+    mutating func next() -> (field: Int, value: Value)? {
+        switch advance() {
+        case .number: (field, .number(number))
+        case .bytes: (field, .bytes(ProtobufReader(content, missing: absent)))
+        case .fixed: (field, .fixed)
+        case nil: nil
+        }
+    }
+
+    /// The present field's bytes.
+    @inline(__always)
+    var content: UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: bytes[start..<at]) }
+
+    /// Goes to the next field, and says what it is.
+    @inline(__always)
+    mutating func advance() -> Kind? {
+        guard let key = nextNumber() else { return nil }
         // A value of any type has a byte at least.
-        guard at < bytes.count else { return missing > 0 ? nil : malformed() }
+        guard at < bytes.count, key >> 3 &- 1 < 1 << 29 &- 1 else { return refuseKey(key) }
+        field = Int(key >> 3)
         switch key & 7 {
-        case 0: return number().map { (Int(field), .number($0)) }
-        case 1: return skip(8) ? (Int(field), .fixed) : nil
-        case 2: return slice().map { (Int(field), .bytes($0)) }
-        case 5: return skip(4) ? (Int(field), .fixed) : nil
+        case 0:
+            guard let value = nextNumber() else { return nil }
+            number = value
+            return .number
+        case 2:
+            guard let length = nextNumber() else { return nil }
+            start = at
+            guard length <= UInt64(bytes.count &- at) else { return cutContent(length) }
+            absent = 0
+            at &+= Int(length)
+            return .bytes
+        case 1: return skip(8)
+        case 5: return skip(4)
         default: return malformed()
         }
     }
 
     /// A varint, also of those that are packed into a field; nil at the end.
     @inline(__always)
-    mutating func number() -> UInt64? {
+    mutating func nextNumber() -> UInt64? {
         guard at < bytes.count, !isMalformed else { return nil }
         let byte = bytes[at]
         at &+= 1
@@ -64,22 +99,58 @@ struct ProtobufReader {
         return missing > 0 ? nil : malformed()
     }
 
-    private mutating func slice() -> ProtobufReader? {
-        guard let length = number() else { return nil }
-        guard length <= UInt64(bytes.count &- at &+ missing) else { return malformed() }
-        let here = min(Int(length), bytes.count &- at)
-        let absent = Int(length) &- here
-        missing &-= absent
-        defer { at &+= here }
-        return ProtobufReader(UnsafeRawBufferPointer(rebasing: bytes[at..<(at &+ here)]), missing: absent)
+    /// Packed numbers of 32 bits, of longer ones the lowest, up to `most`.
+    ///
+    /// Eight bytes are looked at together, for the lengths of token ids follow no pattern that a branch could be guessed by.
+    /// - Returns: how many there were; fewer than `most` at the end.
+    mutating func nextNumbers(into numbers: UnsafeMutablePointer<UInt32>, most: Int) -> Int {
+        var count = 0
+        while count < most {
+            guard let base = bytes.baseAddress, at &+ 8 <= bytes.count, !isMalformed else { break }
+            var next = at
+            while count < most, next &+ 8 <= bytes.count {
+                let word = UInt64(littleEndian: base.loadUnaligned(fromByteOffset: next, as: UInt64.self))
+                let ends = ~word & 0x8080_8080_8080_8080
+                if ends == 0 { break }
+                next &+= ends.trailingZeroBitCount &>> 3 &+ 1
+                // The number's own bytes, and then seven bits of each.
+                let own = word & (ends ^ (ends &- 1))
+                let low = own & 0x7F | own &>> 1 & 0x3F80 | own &>> 2 & 0x1F_C000
+                numbers[count] = UInt32(truncatingIfNeeded: low | own &>> 3 & 0xFE0_0000 | own &>> 4 & 0xF000_0000)
+                count &+= 1
+            }
+            at = next
+            // One of nine or ten bytes is left, or the last few bytes.
+            guard count < most, let number = nextNumber() else { break }
+            numbers[count] = UInt32(truncatingIfNeeded: number)
+            count &+= 1
+        }
+        while count < most, let number = nextNumber() {
+            numbers[count] = UInt32(truncatingIfNeeded: number)
+            count &+= 1
+        }
+        return count
     }
 
-    private mutating func skip(_ count: Int) -> Bool {
+    private mutating func refuseKey(_ key: UInt64) -> Kind? {
+        let isKey = key >> 3 > 0 && key >> 3 < 1 << 29
+        return isKey && missing > 0 ? nil : malformed()
+    }
+
+    /// Of a field that is not all here.
+    private mutating func cutContent(_ length: UInt64) -> Kind? {
+        guard length <= UInt64(bytes.count &- at &+ missing) else { return malformed() }
+        absent = Int(length) &- (bytes.count &- at)
+        missing &-= absent
+        at = bytes.count
+        return .bytes
+    }
+
+    private mutating func skip(_ count: Int) -> Kind? {
         let here = min(count, bytes.count &- at)
         at &+= here
-        guard here < count else { return true }
-        if missing < count &- here { isMalformed = true }
-        return false
+        if here == count { return .fixed }
+        return missing < count &- here ? malformed() : nil
     }
 
     private mutating func malformed<Result>() -> Result? {

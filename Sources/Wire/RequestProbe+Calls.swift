@@ -244,23 +244,19 @@ extension RequestProbe {
     }
 
     private func append(packed run: ProtobufReader) -> Bool {
-        withUnsafeTemporaryAllocation(byteCount: Self.chunkBytes, alignment: Self.bytesPerToken) { block in
+        withUnsafeTemporaryAllocation(of: UInt32.self, capacity: Self.chunkBytes / Self.bytesPerToken) { block in
+            guard let ids = block.baseAddress else { return false }
             var run = run
-            var filled = 0
-            var count = 0
-            while let id = run.number() {
-                block.storeBytes(of: UInt32(truncatingIfNeeded: id).littleEndian, toByteOffset: filled, as: UInt32.self)
-                filled &+= Self.bytesPerToken
-                count &+= 1
-                guard filled == block.count else { continue }
-                hasher.append(UnsafeRawBufferPointer(block))
-                filled = 0
+            var total = 0
+            while case let count = run.nextNumbers(into: ids, most: block.count), count > 0 {
+                for index in 0..<count { ids[index] = ids[index].littleEndian }
+                hasher.append(UnsafeRawBufferPointer(start: ids, count: count &* Self.bytesPerToken))
+                total &+= count
             }
-            hasher.append(UnsafeRawBufferPointer(rebasing: block[..<filled]))
             // Of the ids that are not here, as many as have the length of those that are.
-            let absent = run.missing &* count / max(run.bytes.count, 1)
+            let absent = run.missing &* total / max(run.bytes.count, 1)
             hasher.state.total_bytes &+= UInt64(absent &* Self.bytesPerToken)
-            facts.prompt_tokens &+= Int64(count &+ absent)
+            facts.prompt_tokens &+= Int64(total &+ absent)
             return !run.isMalformed
         }
     }

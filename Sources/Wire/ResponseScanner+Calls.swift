@@ -1,8 +1,9 @@
 extension ResponseScanner {
     /// Follows the messages that answer an `InferenceCall`: counts those that carry tokens, and adds up what they say was used.
     ///
-    /// Fields are read byte by byte, since a message may come in any pieces, and what they hold is jumped over. A message that is compressed
-    /// cannot be read, and is taken to carry tokens; a malformed one carries none.
+    /// A message that is here whole, as nearly all are, is read where it lies. One that comes in pieces is read byte by byte, so that nothing is
+    /// held, and what its fields hold is jumped over. A message that is compressed cannot be read, and is taken to carry tokens; a malformed one
+    /// carries none.
     struct CallReader {
         private enum State {
             case key, number
@@ -62,6 +63,11 @@ extension ResponseScanner {
 
         mutating func consume(_ bytes: UnsafeRawBufferPointer) {
             var rest = bytes
+            while splitter.isAtBoundary, let whole = Self.wholeMessage(at: rest) {
+                rest = UnsafeRawBufferPointer(rebasing: rest[(GRPCFraming.prefixBytes &+ whole.count)...])
+                read(whole: whole)
+            }
+            guard !rest.isEmpty else { return }
             while true {
                 switch splitter.next(&rest) {
                 case .message(let count, let isCompressed): begin(count, isCompressed: isCompressed)
@@ -73,7 +79,47 @@ extension ResponseScanner {
             }
         }
 
-        // MARK: Messages
+        // MARK: Whole messages
+
+        private static func wholeMessage(at bytes: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer? {
+            guard let end = GRPCFraming.firstMessageEnd(bytes), bytes[0] == 0, end <= bytes.count else { return nil }
+            return UnsafeRawBufferPointer(rebasing: bytes[GRPCFraming.prefixBytes..<end])
+        }
+
+        private mutating func read(whole bytes: UnsafeRawBufferPointer) {
+            message = Message()
+            part = .none
+            var fields = ProtobufReader(bytes)
+            while let kind = fields.advance() {
+                field = fields.field
+                switch kind {
+                case .number: numberRead(fields.number)
+                case .bytes:
+                    guard let inner = bytesRead(fields.content.count) else { continue }
+                    message.part = inner
+                    part = inner
+                    guard readPart(fields.content) else { return }
+                    part = .none
+                case .fixed: break
+                }
+            }
+            if !fields.isMalformed { count() }
+        }
+
+        private mutating func readPart(_ bytes: UnsafeRawBufferPointer) -> Bool {
+            var fields = ProtobufReader(bytes)
+            while let kind = fields.advance() {
+                field = fields.field
+                switch kind {
+                case .number: numberRead(fields.number)
+                case .bytes: _ = bytesRead(fields.content.count)
+                case .fixed: break
+                }
+            }
+            return !fields.isMalformed
+        }
+
+        // MARK: Messages in pieces
 
         private mutating func begin(_ count: Int, isCompressed: Bool) {
             state = isCompressed ? .unreadable : .key
@@ -90,6 +136,11 @@ extension ResponseScanner {
             case .unreadable: break
             default: return
             }
+            count()
+        }
+
+        /// What a message says counts once all of it has been read.
+        private mutating func count() {
             if message.carriesTokens, !message.isError {
                 hasTokens = true
                 // What completes a stream repeats its last tokens; alone it tells all.
@@ -156,7 +207,9 @@ extension ResponseScanner {
             (value, shift) = (0, 0)
             switch state {
             case .key: keyEnded(whole)
-            case .number: numberEnded(whole)
+            case .number:
+                state = .key
+                numberRead(whole)
             case .length: lengthEnded(whole)
             case .skipping, .unreadable: break
             }
@@ -174,8 +227,7 @@ extension ResponseScanner {
             }
         }
 
-        private mutating func numberEnded(_ number: UInt64) {
-            state = .key
+        private mutating func numberRead(_ number: UInt64) {
             let count = Int(min(number, Self.largestCount))
             switch (part, field) {
             case (.chunk, Field.tokens), (.complete, Field.tokens): message.carriesTokens = true
@@ -190,26 +242,29 @@ extension ResponseScanner {
             guard length <= Self.largestCount, part == .none || length <= UInt64(partBytes) else { return giveUp() }
             let count = Int(length)
             state = count == 0 ? .key : .skipping(count)
+            guard let inner = bytesRead(count) else { return }
+            message.part = inner
+            guard count > 0 else { return }
+            part = inner
+            partBytes = count
+            state = .key
+        }
+
+        /// - Returns: what part of the message the field is, when its own fields are to be read.
+        private mutating func bytesRead(_ count: Int) -> Part? {
             switch (call, part, field) {
-            case (.generate, .none, Field.chunk): open(.chunk, count)
-            case (.generate, .none, Field.complete): open(.complete, count)
-            case (.modelStreamInfer, .none, Field.inference): open(.inference, count)
-            case (.modelStreamInfer, .none, Field.errorMessage): message.isError = count > 0
+            case (.generate, .none, Field.chunk): return .chunk
+            case (.generate, .none, Field.complete): return .complete
             case (.generate, .chunk, Field.tokens), (.generate, .complete, Field.tokens):
-                message.carriesTokens = message.carriesTokens || count > 0
+                if count > 0 { message.carriesTokens = true }
+            case (.modelStreamInfer, .none, Field.inference): return .inference
+            case (.modelStreamInfer, .none, Field.errorMessage): message.isError = count > 0
             case (.modelInfer, .none, Field.outputs), (.modelInfer, .none, Field.rawOutputs),
                 (.modelStreamInfer, .inference, Field.outputs), (.modelStreamInfer, .inference, Field.rawOutputs):
                 message.carriesTokens = true
             default: break
             }
-        }
-
-        private mutating func open(_ part: Part, _ count: Int) {
-            message.part = part
-            guard count > 0 else { return }
-            self.part = part
-            partBytes = count
-            state = .key
+            return nil
         }
     }
 }

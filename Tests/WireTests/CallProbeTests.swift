@@ -190,7 +190,8 @@ struct ProbedCall: Equatable {
 
     /// The message goes on where the body ends: what is here counts, and the prompt is as long as it will be.
     @Test(arguments: [false, true]) func ofALongMessageTheBeginningIsRead(isTokenized: Bool) {
-        let input = isTokenized ? Fields().message(2, Fields().packed(2, Self.ids)) : Fields().text(3, Self.text)
+        // Of one length, so that of the rest their number is known.
+        let input = isTokenized ? Fields().message(2, Fields().packed(2, Self.ids.map { $0 + 20_000 })) : Fields().text(3, Self.text)
         let body = request(input)
         let whole = ProbedCall(body)
         var longest = 0
@@ -200,7 +201,7 @@ struct ProbedCall: Equatable {
             longest = max(longest, read.hashes.count)
             guard read.promptBytes > 1 else { continue }
             if isTokenized {
-                #expect(abs(read.promptBytes - whole.promptBytes) <= 160)
+                #expect(abs(read.promptBytes - whole.promptBytes) <= 120)
                 #expect(read.promptTokens == (read.promptBytes - 1) / 4)
             } else {
                 #expect(read.promptBytes == whole.promptBytes)
@@ -248,9 +249,12 @@ struct ProbedCall: Equatable {
 
     @Test func theRawFormIsTheSameText() {
         let read = ProbedCall(typed.framed, .modelInfer)
-        let raw = Fields().text(1, "m").message(5, tensor("max_tokens", "INT32")).message(5, tensor()).bytes(7, [9, 0, 0, 0]).bytes(7, element(Self.text))
+        let raw = Fields().text(1, "m").message(5, tensor("max_tokens", "INT32")).message(5, tensor()).bytes(7, [9, 0, 0, 0]).bytes(
+            7, element(Self.text))
         #expect(ProbedCall(raw.framed, .modelInfer) == read)
-        let turned = Fields().bytes(7, [9, 0, 0, 0]).message(5, tensor("max_tokens", "INT32")).bytes(7, element(Self.text)).message(5, tensor()).text(1, "m")
+        let turned = Fields().bytes(7, [9, 0, 0, 0]).message(5, tensor("max_tokens", "INT32")).bytes(7, element(Self.text)).message(
+            5, tensor()
+        ).text(1, "m")
         #expect(ProbedCall(turned.framed, .modelInfer) == read)
         // Only the first element of the tensor is the prompt.
         let two = Fields().text(1, "m").message(5, tensor()).bytes(7, element(Self.text) + element("more"))
@@ -276,7 +280,8 @@ struct ProbedCall: Equatable {
             let read = ProbedCall(Fields().message(5, tensor(name, datatype, contents)).framed, .modelInfer)
             #expect((read.promptBytes > 0) == isPrompt, "\(name) of \(datatype)")
         }
-        let both = Fields().message(5, tensor("prompt", "BYTES", contents)).message(5, tensor("text_input", "BYTES", Fields().text(8, "second")))
+        let both = Fields().message(5, tensor("prompt", "BYTES", contents)).message(
+            5, tensor("text_input", "BYTES", Fields().text(8, "second")))
         #expect(ProbedCall(both.framed, .modelInfer).promptBytes == 1 + Self.text.utf8.count)
     }
 

@@ -34,7 +34,8 @@ import Testing
     }
 
     private func chunk(_ ids: [UInt64], prompt: UInt64 = 200, cached: UInt64 = 192, index: UInt64 = 0) -> [UInt8] {
-        Fields().message(1, Fields().packed(1, ids).number(2, prompt).number(3, UInt64(ids.count)).number(4, cached).number(7, index)).framed
+        Fields().message(1, Fields().packed(1, ids).number(2, prompt).number(3, UInt64(ids.count)).number(4, cached).number(7, index))
+            .framed
     }
 
     private func complete(_ ids: [UInt64], prompt: UInt64 = 200, cached: UInt64 = 192, extra: Fields = Fields()) -> [UInt8] {
@@ -44,9 +45,12 @@ import Testing
 
     /// As vLLM 0.32 was recorded to answer: the completion repeats the last chunk.
     @Test func aStreamOfVLLM() {
-        let chunks = ["0a0c0a02cf0c10c801180120c001", "0a0c0a02c60610c801180120c001", "0a0b0a017a10c801180120c001"].flatMap { Fields.frame(bytes($0)) }
+        let chunks = ["0a0c0a02cf0c10c801180120c001", "0a0c0a02c60610c801180120c001", "0a0b0a017a10c801180120c001"].flatMap {
+            Fields.frame(bytes($0))
+        }
         let body = chunks + complete([122])
-        #expect(scanAnyhow(body) == Scanned(begun: true, events: 3, usage: .init(promptTokens: 200, cachedTokens: 192, completionTokens: 3)))
+        #expect(
+            scanAnyhow(body) == Scanned(begun: true, events: 3, usage: .init(promptTokens: 200, cachedTokens: 192, completionTokens: 3)))
         let first = Fields.frame(bytes("0a0c0a02cf0c10c801180120c001"))
         #expect(scan(Array(first.dropLast())) == Scanned(begun: false, events: 0))
         #expect(scan(first).begun)
@@ -55,7 +59,8 @@ import Testing
     @Test func anAnswerInOnePiece() {
         let body = Fields.frame(bytes("12170a08cf0cc6067a308c0112066c656e67746818c8012005"))
         #expect(scanAnyhow(body) == Scanned(begun: true, events: 0, usage: .init(promptTokens: 200, cachedTokens: 0, completionTokens: 5)))
-        let withProbabilities = "124c0a04cf0cc60612066c656e67746818c801200228c00132340a0897a060c0261021c01204cf0cc6061a100a0897a060c097a068c0"
+        let withProbabilities =
+            "124c0a04cf0cc60612066c656e67746818c801200228c00132340a0897a060c0261021c01204cf0cc6061a100a0897a060c097a068c0"
         let read = scanAnyhow(Fields.frame(bytes(withProbabilities + "1204cf0cbf091a100a08261021c0261069c01204c606fc09")))
         #expect(read.usage == .init(promptTokens: 200, cachedTokens: 192, completionTokens: 2))
     }
@@ -70,7 +75,9 @@ import Testing
     }
 
     @Test func withoutTokensNothingHasBegun() {
-        #expect(scanAnyhow(chunk([])) == Scanned(begun: false, events: 0, usage: .init(promptTokens: 200, cachedTokens: 192, completionTokens: 0)))
+        #expect(
+            scanAnyhow(chunk([]))
+                == Scanned(begun: false, events: 0, usage: .init(promptTokens: 200, cachedTokens: 192, completionTokens: 0)))
         let aborted = Fields().message(2, Fields().text(2, "abort")).framed
         #expect(scanAnyhow(aborted) == Scanned(begun: false, events: 0))
         #expect(scanAnyhow(Fields().framed) == Scanned(begun: false, events: 0))
@@ -84,13 +91,16 @@ import Testing
         let body = complete([1, 2], extra: strange)
         #expect(scanAnyhow(body).usage?.completionTokens == 2)
         let outside = Fields().fixed64(3).text(4, "x").number(5, 6) + Fields().message(1, Fields().packed(1, [1]).number(2, 9)).fixed32(7)
-        #expect(scanAnyhow(outside.framed) == Scanned(begun: true, events: 1, usage: .init(promptTokens: 9, cachedTokens: 0, completionTokens: 0)))
+        #expect(
+            scanAnyhow(outside.framed)
+                == Scanned(begun: true, events: 1, usage: .init(promptTokens: 9, cachedTokens: 0, completionTokens: 0)))
     }
 
     @Test func whatIsMalformedCountsForNothingAndTheNextMessageAsEver() {
         let well = Fields().message(1, Fields().packed(1, [1]).number(2, 200))
         let broken: [[UInt8]] = [
-            well.bytes + [0x08], well.bytes + [0x12, 5, 1], well.bytes + [0x0F], well.bytes + [0x00, 0x00], Array(repeating: 0x80, count: 11),
+            well.bytes + [0x08], well.bytes + [0x12, 5, 1], well.bytes + [0x0F], well.bytes + [0x00, 0x00],
+            Array(repeating: 0x80, count: 11),
             // Parts that end inside of a field: after its key, in its number, in its bytes, before those that are fixed.
             Fields().bytes(1, [0x0A, 1, 7, 0x10]).bytes, Fields().bytes(1, [0x0A, 1, 7, 0x10, 0x80]).bytes,
             Fields().bytes(1, [0x0A, 1, 7, 0x0A, 2, 1]).bytes, Fields().bytes(1, [0x0A, 1, 7, 0x0D, 1, 2]).bytes,

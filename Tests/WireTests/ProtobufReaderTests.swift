@@ -3,7 +3,8 @@ import Testing
 @testable import Wire
 
 @Suite struct ProtobufReaderTests {
-    private static let all = Fields().number(1, 5).text(2, "ab").fixed32(3).fixed64(4).number(16, 300).bytes(5, []).number((1 << 29) - 1, .max)
+    private static let all = Fields().number(1, 5).text(2, "ab").fixed32(3).fixed64(4).number(16, 300).bytes(5, []).number(
+        (1 << 29) - 1, .max)
     private static let fields = ["1=5", "2:[97, 98]", "3 fixed", "4 fixed", "16=300", "5:[]", "536870911=18446744073709551615"]
 
     @Test func tellsFieldsOfAllTypesInTheirOrder() {
@@ -50,6 +51,39 @@ import Testing
         #expect(told([0x08] + Array(repeating: 0xFF, count: 9) + [0x7F]).fields == ["1=\(UInt64.max)"])
         #expect(told([0x08] + Array(repeating: 0x80, count: 10) + [0x01]).isMalformed)
         #expect(told(Array(repeating: 0x80, count: 11)).isMalformed)
+    }
+
+    /// Lengths from one byte to ten, in runs and mixed, cut anywhere: many at once are what they are one by one.
+    @Test func packedNumbersAreReadInBlocksAsOneByOne() {
+        var random: UInt64 = 5
+        func next() -> UInt64 {
+            random = random &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            return random >> 33
+        }
+        for _ in 0..<40 {
+            var run: [UInt8] = []
+            for _ in 0..<60 {
+                // Overlong ones among them.
+                let length = next() % 4 == 0 ? Int(next() % 10) : Int(next() % 3)
+                run += (0..<length).map { _ in UInt8(truncatingIfNeeded: next()) | 0x80 } + [UInt8(truncatingIfNeeded: next()) & 0x7F]
+            }
+            for end in [run.count, run.count - 1, Int(next()) % run.count] {
+                let bytes = Array(run[..<end])
+                bytes.withUnsafeBytes { bytes in
+                    for most in [1, 7, 1_000] {
+                        var (single, block) = (ProtobufReader(bytes), ProtobufReader(bytes))
+                        var (expected, found) = ([UInt32](), [UInt32]())
+                        while let number = single.nextNumber() { expected.append(UInt32(truncatingIfNeeded: number)) }
+                        withUnsafeTemporaryAllocation(of: UInt32.self, capacity: most) { numbers in
+                            guard let base = numbers.baseAddress else { return }
+                            while case let count = block.nextNumbers(into: base, most: most), count > 0 { found += numbers[..<count] }
+                        }
+                        #expect(found == expected)
+                        #expect(block.isMalformed == single.isMalformed)
+                    }
+                }
+            }
+        }
     }
 
     @Test func whatProtobufHasNotIsMalformed() {
