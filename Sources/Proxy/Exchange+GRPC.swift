@@ -17,6 +17,9 @@ extension Exchange {
         case failed
     }
 
+    /// Room made for a message that announces itself.
+    private static let reservedBytes = 64 << 10
+
     /// A call's head is here.
     func callReceived() {
         // What is malformed or repeated goes on as it came, for the backend to judge.
@@ -44,6 +47,8 @@ extension Exchange {
             dispatch()
             return false
         }
+        // As for a body of known length, but for calls that need do no more than claim one.
+        if body.isEmpty, let end = GRPCFraming.firstMessageEnd(bytes), end > bytes.count { _ = body.reserve(min(end, Self.reservedBytes)) }
         collect(bytes)
         guard GRPCFraming.bytesAwaited(body.readable) == 0 else { return true }
         isMessageAwaited = false
