@@ -174,7 +174,7 @@ extension RoutingState {
     ) -> Int {
         passTime(now: now)
         fleet.collections &+= 1
-        let promptTokens = Double(request.promptBytes) * tokensPerByte
+        let promptTokens = Double(request.promptBytes) * tokensPerByte(of: request)
         let (cheapest, estimate) = estimateAll(slots, promptTokens: promptTokens)
         guard estimate < .infinity else { return 0 }
         let filter = Filter(needsHTTP1: request.needsHTTP1, needsHTTP2: request.needsHTTP2, tried: tried)

@@ -106,9 +106,16 @@ extension RoutingState {
         return (saturated, true)
     }
 
+    /// As learned of all text, or what the client's count says.
+    func tokensPerByte(of request: borrowing RoutingRequest) -> Double {
+        guard let count = request.promptTokens else { return tokensPerByte }
+        return Double(count) / Double(max(request.promptBytes, 1))
+    }
+
     private mutating func costInputs(of request: borrowing RoutingRequest, now: UInt64) -> CostInputs {
         // What clients claim may only lower the expectation: a claim that is too high would charge others for nothing.
         let expected = request.promptBytes > 0 ? outputTokensExpected : leastRequestTokens
+        let tokensPerByte = tokensPerByte(of: request)
         return CostInputs(
             promptTokens: max(Double(request.promptBytes) * tokensPerByte, leastRequestTokens),
             tokensPerChunk: Double(max(request.chunkBytes, 0)) * tokensPerByte,

@@ -94,10 +94,12 @@ extension RoutingState {
         let booking = leases.bookings[index]
         guard booking.promptBytes > 0, usage.promptTokens > 0 else { return }
         let promptTokens = Double(min(usage.promptTokens, 1 << 30))
-        // What is long counts for more, but not a megabyte of digits for all others' prose.
-        let share = min(Self.mostTellingBytes / booking.promptBytes, 1)
-        tokensPerByteRatio.observe(
-            numerator: share * min(promptTokens, booking.promptBytes * 4), denominator: share * booking.promptBytes)
+        if !booking.hasKnownTokens {
+            // What is long counts for more, but not a megabyte of digits for all others' prose.
+            let share = min(Self.mostTellingBytes / booking.promptBytes, 1)
+            tokensPerByteRatio.observe(
+                numerator: share * min(promptTokens, booking.promptBytes * 4), denominator: share * booking.promptBytes)
+        }
         if let cached = usage.cachedTokens {
             learnDeferredPrefill(slot, cachedTokens: Double(min(max(cached, 0), 1 << 30)), promptTokens: promptTokens, booking: booking)
             correctShadow(slot, cachedTokens: Double(min(max(cached, 0), 1 << 30)), promptTokens: promptTokens, booking: booking)
