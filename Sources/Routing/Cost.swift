@@ -124,12 +124,11 @@ struct CostInputs {
     func terms(on group: borrowing GroupLoad, depth: Int) -> CostTerms {
         let uncached = promptTokens - cachedTokens(on: group, depth: depth)
         let perToken = group.secondsPerToken * prefillScale
-        let capacity = group.kvCapacityTokens
         let step = group.decodeStepSeconds * stepScale
         let running = group.sequences
         // Output tokens within the horizon, in which a difference between groups is felt.
         let feltTokens = min(outputTokens, rule.horizon / step)
-        let contextGrowth = rule.growthAtFullCache / capacity
+        let contextGrowth = rule.growthAtFullCache * group.tokenShare
 
         var terms = CostTerms()
         terms.overhead = overheadSeconds
@@ -145,10 +144,10 @@ struct CostInputs {
         // By the fleet's step: by each group's own, the slower would be left emptier, and the others be full first.
         let answer = meanOutputTokens * group.describedStepSeconds * stepScale * (1 + growth)
         terms.memory = rule.memoryPrice(
-            fullness: (group.tokensInUse + 0.5 * demand) / capacity, share: demand / capacity, answerSeconds: answer)
-        terms.memoryWait = rule.memoryWaitPrice(fullness: present / capacity, answerSeconds: answer)
+            fullness: (group.tokensInUse + 0.5 * demand) * group.tokenShare, share: demand * group.tokenShare, answerSeconds: answer)
+        terms.memoryWait = rule.memoryWaitPrice(fullness: present * group.tokenShare, answerSeconds: answer)
         terms.roomWait = rule.roomWaitPrice(
-            missingTokens: present - capacity, tokensInUse: group.tokensInUse, sequences: running, answerSeconds: answer)
+            missingTokens: present - group.kvCapacityTokens, tokensInUse: group.tokensInUse, sequences: running, answerSeconds: answer)
         terms.decode = rule.decode * step * (outputTokens + feltTokens * growth)
         terms.stall = rule.stall * rule.decode * group.decodingSequences * terms.prefill
         terms.slowdown =

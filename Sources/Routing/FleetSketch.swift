@@ -1,3 +1,5 @@
+import CXXHash
+
 /// A rough cost of every group, kept up to date with each booking: a decision among a thousand groups reads it once from end to end, 20
 /// bytes a group and four groups at a time, and looks closely at a few dozen.
 struct FleetSketch: ~Copyable {
@@ -57,6 +59,8 @@ struct FleetSketch: ~Copyable {
     /// Scratch of one decision by slot: the estimates, four together, and the decision that made it a candidate.
     let estimates: LazyBuffer<SIMD4<Float>>
     let candidateOf: LazyBuffer<UInt64>
+    /// And the slots of a few that stand out.
+    let few: LazyBuffer<UInt32>
 
     init(groups: Int) {
         sketches = LazyBuffer(count: groups / 4 + 1)
@@ -64,12 +68,30 @@ struct FleetSketch: ~Copyable {
         timesBuffer = LazyBuffer(count: 1)
         estimates = LazyBuffer(count: groups / 4 + 1)
         candidateOf = LazyBuffer(count: groups)
+        few = LazyBuffer(count: Self.mostCheap)
     }
 
+    /// Groups among the roughly cheapest that are scored.
+    static var mostCheap: Int { 32 }
+
+    private var numbers: UnsafePointer<Float> { estimates.bytes.assumingMemoryBound(to: Float.self) }
+
     @inline(__always)
-    func estimate(of slot: UInt32) -> Float {
-        estimates.bytes.load(fromByteOffset: Int(slot) &* MemoryLayout<Float>.stride, as: Float.self)
+    func estimate(of slot: UInt32) -> Float { numbers[Int(slot)] }
+
+    /// The least of the first `slots` estimates, a multiple of four.
+    @inline(__always)
+    func leastEstimate(slots: Int) -> Float { swl_least(numbers, slots) }
+
+    /// Fills `few` with the slots whose estimates are at most `limit`, unless they are more than `most`.
+    /// - Returns: how many they are; `most` and one when they are more.
+    @inline(__always)
+    func findFew(slots: Int, limit: Float, most: Int) -> Int {
+        few.withBase { swl_places_within(numbers, slots, limit, $0, most) }
     }
+
+    /// Has the slot take nothing until it is sketched again.
+    func clear(_ slot: UInt32) { sketches[slot >> 2].perToken[Int(slot & 3)] = .infinity }
 
     /// Seconds per prefill token of one group.
     @inline(__always)
@@ -79,8 +101,7 @@ struct FleetSketch: ~Copyable {
 extension RoutingState {
     /// Pools of up to so many groups are scored group by group.
     static var closeLook: Int { 64 }
-    /// Groups among the roughly cheapest that are scored, and groups that hold part of the prompt.
-    private static var mostCheap: Int { 32 }
+    /// Groups that hold part of the prompt and are scored.
     private static var mostHolders: Int { 24 }
     /// How often a cold group's slowness is looked at.
     private static var warmUpStepNanoseconds: UInt64 { 100_000_000 }
@@ -113,12 +134,12 @@ extension RoutingState {
     private mutating func updateSketch(_ slot: UInt32) {
         let now = fleet.times.clock
         let isOut = !loads[slot].isUsed || !loads[slot].isReady || loads[slot].isEjected(now: now) || now < loads[slot].saturatedUntil
-        let fullness = loads[slot].tokensInUse / loads[slot].kvCapacityTokens
+        let fullness = loads[slot].tokensInUse * loads[slot].tokenShare
         let tokenSeconds = loads[slot].decodeStepSeconds * (1 + cost.growthAtFullCache * fullness)
-        let present = loads[slot].tokensInUse(atMicroseconds: now / 1_000, tokenSeconds: tokenSeconds) / loads[slot].kvCapacityTokens
+        let present = loads[slot].tokensInUse(atMicroseconds: now / 1_000, tokenSeconds: tokenSeconds) * loads[slot].tokenShare
         let answer = outputTokensExpected * loads[slot].describedStepSeconds * (1 + cost.growthAtFullCache * fullness)
         // What a request takes of the cache is not known here: as much as they do on average.
-        let share = (meanUncachedTokens + outputTokensExpected) / loads[slot].kvCapacityTokens
+        let share = (meanUncachedTokens + outputTokensExpected) * loads[slot].tokenShare
         let memory =
             cost.memoryPrice(fullness: fullness + 0.5 * share, share: share, answerSeconds: answer)
             + cost.memoryWaitPrice(fullness: present, answerSeconds: answer)
@@ -173,12 +194,13 @@ extension RoutingState {
         passTime(now: now)
         let promptTokens = Double(request.promptBytes) * tokensPerByte
         let (cheapest, estimate) = estimateAll(slots, promptTokens: promptTokens)
+        let servesAll = slots.count == order.count
         guard estimate < .infinity else { return 0 }
         let filter = Filter(needsHTTP1: request.needsHTTP1, needsHTTP2: request.needsHTTP2, tried: tried)
         var count = 0
-        admit(slots[cheapest], filter, to: &count)
+        admit(cheapest, filter, to: &count)
         // What `least-cost` levels, and what the sketch leaves out.
-        let prefill = fleet.perToken(of: slots[cheapest]) * Float(prefillFit.slope * promptTokens)
+        let prefill = fleet.perToken(of: cheapest) * Float(prefillFit.slope * promptTokens)
         let limit = estimate + Float(Self.learnedNoiseShare) * prefill + Float(Self.learnedNoiseSeconds)
         let followsOrder = othersHits.areExpected && !hashes.isEmpty
         let depth = followsOrder ? index.commonDepth(hashes) : Int(index.matchFloor)
@@ -189,9 +211,14 @@ extension RoutingState {
             first = firstPosition(slots, behind: start)
             admitInOrder(slots, from: first, filter, to: &count)
         }
-        admitCheap(slots, first..<slots.count, limit: limit, filter, to: &count)
-        admitCheap(slots, 0..<first, limit: limit, filter, to: &count)
-        let servesAll = slots.count == order.count
+        let room = FleetSketch.mostCheap - count
+        let found = servesAll ? fleet.findFew(slots: sketchedSlots, limit: limit, most: room) : .max
+        if found <= room {
+            for place in 0..<found { admit(fleet.few[place], filter, to: &count) }
+        } else {
+            admitCheap(slots, first..<slots.count, limit: limit, filter, to: &count)
+            admitCheap(slots, 0..<first, limit: limit, filter, to: &count)
+        }
         for place in 0..<min(index.visitedCount, Self.mostHolders) {
             let slot = slotOfHolder[Int(index.visited[place])]
             // The model seeds the hashes, so that holders of a match serve it, unless the group has changed its list since.
@@ -216,7 +243,8 @@ extension RoutingState {
             filter.tried.count == 0 || !filter.tried.contains(GroupID(slot: slot, generation: loads[slot].generation))
         else { return }
         fleet.candidateOf[slot] = sequence
-        loads.prefetchWhole(slot)
+        loads.prefetch(slot, bytes: GroupLoad.decisiveBytes)
+        index.prefetch(holder: loads[slot].holder)
         candidates[count] = slot
         count += 1
     }
@@ -250,38 +278,37 @@ extension RoutingState {
         _ slots: ContiguousArray<UInt32>, _ positions: Range<Int>, limit: Float, _ filter: Filter, to count: inout Int
     ) {
         for position in positions where fleet.estimate(of: slots[position]) <= limit {
-            guard count < Self.mostCheap else { return }
+            guard count < FleetSketch.mostCheap else { return }
             admit(slots[position], filter, to: &count)
         }
     }
 
+    /// Slots of which there are sketches, some perhaps of no group.
+    private var sketchedSlots: Int { (records.count + 3) & ~3 }
+
     /// Estimates the cost on each group of the pool, and finds the least.
-    private mutating func estimateAll(_ slots: ContiguousArray<UInt32>, promptTokens: Double) -> (position: Int, estimate: Float) {
+    private mutating func estimateAll(_ slots: ContiguousArray<UInt32>, promptTokens: Double) -> (slot: UInt32, estimate: Float) {
         let tokens = Float(max(promptTokens, leastRequestTokens))
         let felt = Float(cost.decode * min(cost.horizon, outputTokensExpected * 0.02))
         let weights = FleetSketch.Weights(
             tokens: tokens, scale: Float(prefillFit.slope), stall: Float(cost.stall * cost.decode) * tokens,
             perSequence: 2 * Float(cost.growthPerSequence) * felt, perFullness: Float(cost.growthAtFullCache) * felt)
         if slots.count * 2 >= records.count {
-            let groups = (records.count + 3) / 4
-            for group in 0..<groups { fleet.estimates[group] = weights.estimates(fleet.sketches[group]) }
-            // In a loop of its own: together the compiler takes the vectors apart.
-            var lowest = SIMD4<Float>(repeating: .infinity)
-            for group in 0..<groups { lowest.replace(with: fleet.estimates[group], where: fleet.estimates[group] .< lowest) }
-            // A lane may be that of no group, or of none of this pool; then the search below tells.
-            let least = lowest.min()
-            if let position = slots.firstIndex(where: { fleet.estimate(of: $0) == least }), least < .infinity { return (position, least) }
+            for group in 0..<(sketchedSlots / 4) { fleet.estimates[group] = weights.estimates(fleet.sketches[group]) }
+            let least = fleet.leastEstimate(slots: sketchedSlots)
+            // Alike on several it is that of the first in the pool's order; or that of a group of another pool, then the search below tells.
+            if least < .infinity {
+                if slots.count == order.count, fleet.findFew(slots: sketchedSlots, limit: least, most: 1) == 1 { return (fleet.few[0], least) }
+                if let slot = slots.first(where: { fleet.estimate(of: $0) == least }) { return (slot, least) }
+            }
         } else {
             for slot in slots { fleet.estimates[slot >> 2] = weights.estimates(fleet.sketches[slot >> 2]) }
         }
-        var best = 0
+        var best = slots[0]
         var least = Float.infinity
-        for position in 0..<slots.count {
-            let estimate = fleet.estimate(of: slots[position])
-            if estimate < least {
-                least = estimate
-                best = position
-            }
+        for slot in slots where fleet.estimate(of: slot) < least {
+            least = fleet.estimate(of: slot)
+            best = slot
         }
         return (best, least)
     }

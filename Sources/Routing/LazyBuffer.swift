@@ -45,12 +45,16 @@ struct LazyBuffer<Element: BitwiseCopyable>: ~Copyable {
     @inline(__always)
     func prefetch(_ index: Int) { swl_prefetch(base + index) }
 
-    /// The same for all of an element that is longer than a cache line.
+    /// The same for so many bytes of an element that is longer than a cache line.
     @inline(__always)
-    func prefetchWhole(_ index: UInt32) {
+    func prefetch(_ index: UInt32, bytes: Int) {
         let element = UnsafeRawPointer(base + Int(index))
-        for offset in stride(from: 0, to: MemoryLayout<Element>.stride, by: Self.lineBytes) { swl_prefetch(element + offset) }
+        for offset in stride(from: 0, to: bytes, by: Self.lineBytes) { swl_prefetch(element + offset) }
     }
+
+    /// The elements, for a function of C that fills them.
+    @inline(__always)
+    func withBase<Result>(_ body: (UnsafeMutablePointer<Element>) -> Result) -> Result { body(base) }
 
     /// All elements, for those who read them as what they are made of.
     var bytes: UnsafeRawPointer { UnsafeRawPointer(base) }

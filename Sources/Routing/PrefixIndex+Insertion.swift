@@ -45,9 +45,10 @@ extension PrefixIndex {
         while position < hashes.count {
             let held = Int(holders[Int(holder)].count)
             // Nothing gives way before there is no room.
-            let count = min(hashes.count - position, held < limit ? Int(limit) - held : Self.prefetchSpan, Self.prefetchSpan)
+            let count = min(hashes.count - position, held < limit ? Int(limit) - held : Self.insertionSpan, Self.insertionSpan)
             let excess = held + count - Int(limit)
-            prefetch(hashes[position..<(position + count)], evicting: excess, of: holder)
+            if excess > 0 { foresee(evicting: excess, of: holder) }
+            for hash in hashes[position..<(position + count)] { table.prefetch(hash) }
             let evicted = excess > 0 ? evict(excess, of: holder, keeping: result.deepest) : 0
             let room = min(count, Int(limit) - Int(holders[Int(holder)].count))
             if room <= 0 && evicted > 0 { continue }
@@ -66,8 +67,11 @@ extension PrefixIndex {
         for hash in hashes {
             let block = allocateBlock(keeping: parent)
             guard block != 0 else { break }
+            let number = Int(result.newBlocks) &+ added
             blocks[block] = Block(
-                hash: hash, holderCount: 0, holder: result.holder, nextHolder: 0, previousHolder: 0, parent: parent, run: run)
+                hash: hash, holderCount: 0, holder: result.holder, nextHolder: 0, previousHolder: 0, parent: parent, run: run,
+                ancestor: number >= Block.stride ? recent[number & (Block.stride - 1)] : 0)
+            recent[number & (Block.stride - 1)] = block
             guard linkToHash(block) else {
                 recycle(block: block)
                 break
@@ -91,32 +95,55 @@ extension PrefixIndex {
         return added
     }
 
-    /// Of a long new path every block's place in the hash table is a cache miss, and so is that of each block that falls out for it: those
-    /// of the next few are fetched together rather than one after the other.
-    private func prefetch(_ hashes: Slice<UnsafeBufferPointer<UInt64>>, evicting count: Int, of holder: UInt16) {
-        for hash in hashes { table.prefetch(hash) }
-        forEachLeaving(holders[Int(holder)].oldest, min(count, hashes.count)) { table.prefetch(key(of: $0)) }
-    }
-
-    /// The next `count` blocks to give way, from that run on.
-    @inline(__always)
-    private func forEachLeaving(_ oldest: UInt32, _ count: Int, _ body: (UInt32) -> Void) {
-        guard oldest != 0, count > 0 else { return }
-        var run = oldest
-        var block = runs[run].bottom
-        for _ in 0..<count {
-            body(block)
-            block = blocks[block].parent
-            if block == runs[run].above {
-                run = runs[run].newer
-                if run == 0 { return }
-                block = runs[run].bottom
+    /// Of each block that gives way the place in the hash table is a cache miss, and so is mostly the block: those of the next `count` are
+    /// fetched together rather than one after the other. What is far up a long run is found by its blocks' ancestors.
+    private func foresee(evicting count: Int, of holder: UInt16) {
+        var pieces = 0
+        var left = UInt32(count)
+        var run = holders[Int(holder)].oldest
+        while left > 0 && run != 0 && pieces < leaving.count {
+            let piece = Piece(bottom: runs[run].bottom, count: min(left, UInt32(runs[run].length)))
+            blocks.prefetch(Int(piece.bottom))
+            leaving[pieces] = piece
+            pieces += 1
+            left &-= piece.count
+            run = runs[run].newer
+        }
+        var place = 0
+        while place < pieces && pieces < leaving.count {
+            let piece = leaving[place]
+            if piece.count > Block.stride {
+                let ancestor = blocks[piece.bottom].ancestor
+                if ancestor != 0 {
+                    blocks.prefetch(Int(ancestor))
+                    leaving[place].count = UInt32(Block.stride)
+                    leaving[pieces] = Piece(bottom: ancestor, count: piece.count - UInt32(Block.stride))
+                    pieces += 1
+                }
             }
+            place += 1
+        }
+        // From all pieces one block at a time, so that none waits for another.
+        while pieces > 0 {
+            var longer = 0
+            for place in 0..<pieces {
+                let piece = leaving[place]
+                table.prefetch(key(of: piece.bottom))
+                guard piece.count > 1 else { continue }
+                let parent = blocks[piece.bottom].parent
+                blocks.prefetch(Int(parent))
+                leaving[longer] = Piece(bottom: parent, count: piece.count - 1)
+                longer += 1
+            }
+            pieces = longer
         }
     }
 
-    /// Fetches under way at once; a core has some sixteen.
+    /// Fetches of a search under way at once; a core has some sixteen.
     static var prefetchSpan: Int { 16 }
+
+    /// Blocks added, and evicted for them, at once.
+    static var insertionSpan: Int { 64 }
 
     /// Takes back what `insert` added, as far as nobody has touched it since: the engine never computed it.
     mutating func undo(_ insertion: Insertion, holder: UInt16) {

@@ -20,6 +20,8 @@ extension PrefixIndex {
         visitedCount = 0
         let deepest = deepestHeld(hashes)
         matchDeepest = deepest
+        // Wherever the rest will be held, this is what its insertion will touch.
+        for hash in hashes[deepest..<min(deepest + Self.insertionSpan, hashes.count)] { table.prefetch(hash) }
         var depth = deepest
         var visits = 0
         let limit = visitLimit

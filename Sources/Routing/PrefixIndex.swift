@@ -29,6 +29,10 @@ struct PrefixIndex: ~Copyable {
         /// The same holder's block of the preceding chunk, 0 at the root; also links free blocks.
         var parent: UInt32
         var run: UInt32
+        /// The same holder's block `stride` chunks above, if both were added together; else 0. Where to look ahead, not what is there.
+        var ancestor: UInt32
+
+        static var stride: Int { 8 }
     }
 
     struct Run: BitwiseCopyable {
@@ -90,6 +94,14 @@ struct PrefixIndex: ~Copyable {
         var bornAt: UInt32
         /// Blocks that paths in flight lead through.
         var inUse: UInt32 = 0
+        // A cache line each.
+        private let padding: UInt64 = 0
+    }
+
+    /// Some of a holder's blocks, each the parent of the one before it.
+    struct Piece: BitwiseCopyable {
+        var bottom: UInt32
+        var count: UInt32
     }
 
     /// What `insert` did, kept to undo it or to learn from it.
@@ -138,6 +150,9 @@ struct PrefixIndex: ~Copyable {
     /// The holders that `match` visited, the deepest first.
     let visited: LazyBuffer<UInt16>
     var visitedCount = 0
+    /// Scratch of one insertion: the blocks added last, and what is about to be evicted.
+    let recent: LazyBuffer<UInt32>
+    let leaving: LazyBuffer<Piece>
 
     /// - Parameters:
     ///   - blockLimit: blocks in the arena.
@@ -149,6 +164,8 @@ struct PrefixIndex: ~Copyable {
         runs = LazyBuffer(count: max(blockLimit / 2, min(blockLimit, Self.fewestRuns)) + 1)
         holders = LazyBuffer(count: 2 * holderLimit + 2)
         visited = LazyBuffer(count: Self.mostVisits)
+        recent = LazyBuffer(count: Block.stride)
+        leaving = LazyBuffer(count: Self.insertionSpan)
         table = BlockTable(blockLimit: blockLimit, seed: seed)
     }
 
@@ -167,6 +184,10 @@ struct PrefixIndex: ~Copyable {
     var fairShareOfRuns: UInt32 { UInt32((runs.count - 1) / max(liveHolders, 1)) }
 
     // MARK: Holders
+
+    /// Asks for what a decision reads of the holder ahead of its use.
+    @inline(__always)
+    func prefetch(holder: UInt16) { holders.prefetch(Int(holder)) }
 
     /// A new holder of nothing.
     mutating func addHolder() -> UInt16 {
