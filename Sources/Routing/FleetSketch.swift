@@ -181,27 +181,39 @@ extension RoutingState {
         }
     }
 
+    struct Survey {
+        /// The roughly cheapest group, and its estimate.
+        var slot: UInt32
+        var estimate: Float
+        var promptTokens: Double
+    }
+
+    /// Estimates what the request costs on each group of a large pool.
+    /// - Returns: nil when no group is free.
+    mutating func surveyFleet(_ slots: ContiguousArray<UInt32>, _ request: borrowing RoutingRequest, now: UInt64) -> Survey? {
+        passTime(now: now)
+        let promptTokens = Double(request.promptBytes) * tokensPerByte
+        let (slot, estimate) = estimateAll(slots, promptTokens: promptTokens)
+        return estimate < .infinity ? Survey(slot: slot, estimate: estimate, promptTokens: promptTokens) : nil
+    }
+
     /// Fills `candidates` with those of a large pool that may turn out the cheapest: the roughly cheapest ones, and those that hold
     /// most of the prompt, whose match `index` has just found.
     ///
     /// Of more cheap ones than are looked at, those count that follow a place that depends on the prompt alone, so that replicas of the
     /// router, which order pools alike, look at the same ones.
-    /// - Returns: how many candidates there are; 0 when no group is free, or none of the right protocol was found.
+    /// - Returns: how many candidates there are; 0 when none of the right protocol was found.
     mutating func collectFromSketch(
-        _ slots: ContiguousArray<UInt32>, _ request: borrowing RoutingRequest, hashes: UnsafeBufferPointer<UInt64>, tried: TriedGroups,
-        now: UInt64
+        _ slots: ContiguousArray<UInt32>, _ cheapest: Survey, _ request: borrowing RoutingRequest, hashes: UnsafeBufferPointer<UInt64>,
+        tried: TriedGroups, now: UInt64
     ) -> Int {
-        passTime(now: now)
-        let promptTokens = Double(request.promptBytes) * tokensPerByte
-        let (cheapest, estimate) = estimateAll(slots, promptTokens: promptTokens)
         let servesAll = slots.count == order.count
-        guard estimate < .infinity else { return 0 }
         let filter = Filter(needsHTTP1: request.needsHTTP1, needsHTTP2: request.needsHTTP2, tried: tried)
         var count = 0
-        admit(cheapest, filter, to: &count)
+        admit(cheapest.slot, filter, to: &count)
         // What `least-cost` levels, and what the sketch leaves out.
-        let prefill = fleet.perToken(of: cheapest) * Float(prefillFit.slope * promptTokens)
-        let limit = estimate + Float(Self.learnedNoiseShare) * prefill + Float(Self.learnedNoiseSeconds)
+        let prefill = fleet.perToken(of: cheapest.slot) * Float(prefillFit.slope * cheapest.promptTokens)
+        let limit = cheapest.estimate + Float(Self.learnedNoiseShare) * prefill + Float(Self.learnedNoiseSeconds)
         let followsOrder = othersHits.areExpected && !hashes.isEmpty
         let depth = followsOrder ? index.commonDepth(hashes) : Int(index.matchFloor)
         let key = hashes.isEmpty ? mix64(sequence) : hashes[min(depth, hashes.count - 1)]

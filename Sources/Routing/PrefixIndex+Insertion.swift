@@ -1,6 +1,6 @@
 extension PrefixIndex {
     /// Notes that the holder holds the whole path, which must be the one last given to `match`: refreshes what matched and
-    /// adds the rest, evicting the holder's oldest blocks above `quota`.
+    /// adds the rest, evicting the holder's oldest blocks above `quota`: those that `overdraft` allows at the next `repay`, the others now.
     ///
     /// A path longer than the quota is held as far as the quota goes.
     mutating func insert(_ hashes: UnsafeBufferPointer<UInt64>, holder: UInt16, quota: UInt32) -> Insertion {
@@ -18,7 +18,9 @@ extension PrefixIndex {
         let end = min(hashes.count, Self.longestPath)
         if depth < end {
             let limit = max(min(quota, fairShare), 1)
-            add(UnsafeBufferPointer(rebasing: hashes[..<end]), from: depth, below: matched, limit: limit, &result)
+            let overdraft = overdraft(of: holder, limit: limit, chunks: end)
+            add(UnsafeBufferPointer(rebasing: hashes[..<end]), from: depth, below: matched, limit: limit + overdraft, &result)
+            noteLimit(limit, of: holder)
         } else {
             result.deepest = matched
         }
@@ -47,6 +49,7 @@ extension PrefixIndex {
             // Nothing gives way before there is no room.
             let count = min(hashes.count - position, held < limit ? Int(limit) - held : Self.insertionSpan, Self.insertionSpan)
             let excess = held + count - Int(limit)
+            prefetchStock(count)
             if excess > 0 { foresee(evicting: excess, of: holder) }
             for hash in hashes[position..<(position + count)] { table.prefetch(hash) }
             let evicted = excess > 0 ? evict(excess, of: holder, keeping: result.deepest) : 0
@@ -97,7 +100,7 @@ extension PrefixIndex {
 
     /// Of each block that gives way the place in the hash table is a cache miss, and so is mostly the block: those of the next `count` are
     /// fetched together rather than one after the other. What is far up a long run is found by its blocks' ancestors.
-    private func foresee(evicting count: Int, of holder: UInt16) {
+    func foresee(evicting count: Int, of holder: UInt16) {
         var pieces = 0
         var left = UInt32(count)
         var run = holders[Int(holder)].oldest

@@ -7,7 +7,18 @@ extension PrefixIndex {
 
     private static var mostForeseen: Int { 2 }
 
-    /// Finds for each holder how many leading chunks it holds; ask with `depth(of:)` until the next call.
+    /// Asks for what a search for the prompt begins with.
+    func prefetch(_ hashes: UnsafeBufferPointer<UInt64>) {
+        guard hashes.count > 0 else { return }
+        table.prefetch(hashes[0])
+        var cuts = 0
+        while Self.cut(cuts) < hashes.count {
+            table.prefetch(hashes[hashes.count - 1 - Self.cut(cuts)])
+            cuts += 1
+        }
+    }
+
+    /// Finds for each holder how many leading chunks it holds, the sooner the longer ago `prefetch` asked for it; ask with `depth(of:)` until the next call.
     ///
     /// Since holdings are closed under prefixes, existence and the number of holders never grow with depth: the deepest held
     /// chunk and each shallower level where holders join are found by search, some log2(depth) probes each.
@@ -21,7 +32,9 @@ extension PrefixIndex {
         let deepest = deepestHeld(hashes)
         matchDeepest = deepest
         // Wherever the rest will be held, this is what its insertion will touch.
-        for hash in hashes[deepest..<min(deepest + Self.insertionSpan, hashes.count)] { table.prefetch(hash) }
+        let rest = hashes[deepest..<min(deepest + Self.insertionSpan, hashes.count)]
+        for hash in rest { table.prefetch(hash) }
+        prefetchStock(rest.count)
         var depth = deepest
         var visits = 0
         let limit = visitLimit
@@ -108,12 +121,8 @@ extension PrefixIndex {
     private func deepestHeld(_ hashes: UnsafeBufferPointer<UInt64>) -> Int {
         let count = hashes.count
         if count == 0 { return 0 }
-        table.prefetch(hashes[0])
         var cuts = 0
-        while Self.cut(cuts) < count {
-            table.prefetch(hashes[count - 1 - Self.cut(cuts)])
-            cuts += 1
-        }
+        while Self.cut(cuts) < count { cuts += 1 }
         if !mayBeHeld(hashes[0]) { return 0 }
         // The nearest to the end that is held.
         var beyond = -1

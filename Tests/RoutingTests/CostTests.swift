@@ -175,4 +175,12 @@ import Testing
             terms.memory, terms.memoryWait, terms.roomWait, terms.total,
         ]
     }
+
+    /// Scoring fetches the first lines of each group, and nothing of another.
+    @Test func whatScoringReadsOfAGroupIsInItsFirstLines() throws {
+        #expect(try #require(MemoryLayout<GroupLoad>.offset(of: \.continuationTokens)) + 8 == GroupLoad.decisiveBytes)
+        #expect(MemoryLayout<GroupLoad>.stride.isMultiple(of: 64))
+        #expect(MemoryLayout<PrefixIndex.Holder>.stride == 64)
+        #expect(MemoryLayout<PrefixIndex.Block>.stride == 32)
+    }
 }
