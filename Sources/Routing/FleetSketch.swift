@@ -310,7 +310,8 @@ extension RoutingState {
             let least = fleet.leastEstimate(slots: sketchedSlots)
             // Alike on several it is that of the first in the pool's order; or that of a group of another pool, then the search below tells.
             if least < .infinity {
-                if slots.count == order.count, fleet.findFew(slots: sketchedSlots, limit: least, most: 1) == 1 { return (fleet.few[0], least) }
+                let isAlone = slots.count == order.count && fleet.findFew(slots: sketchedSlots, limit: least, most: 1) == 1
+                if isAlone { return (fleet.few[0], least) }
                 if let slot = slots.first(where: { fleet.estimate(of: $0) == least }) { return (slot, least) }
             }
         } else {

@@ -147,7 +147,8 @@ func count(_ what: String, _ rounds: Int) -> Bool {
         return true
     }
     guard let (groups, traffic) = scenario(what) else { return false }
-    var scenario = Scenario(groups: groups, blocks: 1 << 15, traffic: traffic)
+    // As large as one must be to evict behind decisions.
+    var scenario = Scenario(groups: groups, blocks: 1 << 17, traffic: traffic)
     for _ in 0..<rounds {
         scenario.prepare()
         scenario.turnOver(scenario.pick())
