@@ -49,9 +49,12 @@ extension PrefixIndex {
             // Nothing gives way before there is no room.
             let count = min(hashes.count - position, held < limit ? Int(limit) - held : Self.insertionSpan, Self.insertionSpan)
             let excess = held + count - Int(limit)
-            prefetchStock(count)
             if excess > 0 { foresee(evicting: excess, of: holder) }
-            for hash in hashes[position..<(position + count)] { table.prefetch(hash) }
+            // The first of what nobody held has been asked for by the search.
+            if position < matchDeepest || position + count > matchDeepest + Self.insertionSpan {
+                for hash in hashes[position..<(position + count)] { table.prefetch(hash) }
+                prefetchStock(count)
+            }
             let evicted = excess > 0 ? evict(excess, of: holder, keeping: result.deepest) : 0
             let room = min(count, Int(limit) - Int(holders[Int(holder)].count))
             if room <= 0 && evicted > 0 { continue }
@@ -100,7 +103,7 @@ extension PrefixIndex {
 
     /// Of each block that gives way the place in the hash table is a cache miss, and so is mostly the block: those of the next `count` are
     /// fetched together rather than one after the other. What is far up a long run is found by its blocks' ancestors.
-    func foresee(evicting count: Int, of holder: UInt16) {
+    mutating func foresee(evicting count: Int, of holder: UInt16) {
         var pieces = 0
         var left = UInt32(count)
         var run = holders[Int(holder)].oldest

@@ -432,6 +432,13 @@ private func randomPath(_ random: inout SeededGenerator) -> [UInt64] {
         }
     }
 
+    @Test func thePlacesToLookAtFirstLieWithinThePrompt() {
+        for count in 1...5_000 {
+            let places = PrefixIndex.cuts(of: count)
+            #expect(PrefixIndex.cut(places - 1) < count && PrefixIndex.cut(places) >= count)
+        }
+    }
+
     /// Two conversations with a common beginning take turns, so that what is refreshed lies in several pieces.
     @Test func whatIsRefreshedInPiecesKeepsItsOrder() {
         var index = PrefixIndex(blockLimit: 1_000, holderLimit: 1, seed: 3)
