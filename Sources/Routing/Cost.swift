@@ -155,7 +155,7 @@ struct CostInputs {
         let waiting = terms.timeToFirstToken - terms.prefill + terms.memoryWait + terms.roomWait
         let behind = min(arrivalsPerGroup * waiting, rule.mostBehind)
         terms.queueBehind = rule.queueBehind * behind * terms.prefill
-        if depth < deepest {
+        if depth < deepest && sharers > 0 {
             let copied = min(Double(deepest - depth) * tokensPerChunk / uncached, 1)
             let taken = rule.copySharing * sharers
             terms.copy = -copied * taken / (1 + taken) * (terms.prefill + terms.stall + terms.queueBehind)

@@ -53,6 +53,8 @@ struct FleetSketch: ~Copyable {
     }
     /// Whether there are so many groups that it pays.
     var isKept = false
+    /// Whether the last search found all cheap ones to be few, so that the next one may expect that.
+    var areFewCheap = false
     /// Whose reports age next, as a position in the state's `order`.
     var agingCursor = 0
 
@@ -224,18 +226,20 @@ extension RoutingState {
             admitInOrder(slots, from: first, filter, to: &count)
         }
         let room = FleetSketch.mostCheap - count
-        let found = servesAll ? fleet.findFew(slots: sketchedSlots, limit: limit, most: room) : .max
+        let found = servesAll && fleet.areFewCheap ? fleet.findFew(slots: sketchedSlots, limit: limit, most: room) : .max
         if found <= room {
             for place in 0..<found { admit(fleet.few[place], filter, to: &count) }
         } else {
             admitCheap(slots, first..<slots.count, limit: limit, filter, to: &count)
             admitCheap(slots, 0..<first, limit: limit, filter, to: &count)
+            fleet.areFewCheap = count < FleetSketch.mostCheap
         }
         for place in 0..<min(index.visitedCount, Self.mostHolders) {
             let slot = slotOfHolder[Int(index.visited[place])]
             // The model seeds the hashes, so that holders of a match serve it, unless the group has changed its list since.
             if servesAll || slots.contains(slot) { admit(slot, filter, to: &count) }
         }
+        for place in 0..<count { index.prefetch(holder: loads[candidates[place]].holder) }
         if tracksOwnLoad {
             for place in 0..<count where loads[candidates[place]].othersDueAt <= now { ageOthers(candidates[place], now: now) }
         }
@@ -246,17 +250,19 @@ extension RoutingState {
         var needsHTTP1: Bool
         var needsHTTP2: Bool
         var tried: TriedGroups
+
+        /// Else nothing of the group's load is read before all that will be has been asked for.
+        var needsProtocol: Bool { needsHTTP1 || needsHTTP2 }
     }
 
     /// Makes the group one more candidate, unless it is one already or may not be.
     private mutating func admit(_ slot: UInt32, _ filter: Filter, to count: inout Int) {
         guard fleet.candidateOf[slot] != sequence, fleet.perToken(of: slot) < .infinity,
-            loads[slot].speaksHTTP2 ? !filter.needsHTTP1 : !filter.needsHTTP2,
+            !filter.needsProtocol || (loads[slot].speaksHTTP2 ? !filter.needsHTTP1 : !filter.needsHTTP2),
             filter.tried.count == 0 || !filter.tried.contains(GroupID(slot: slot, generation: loads[slot].generation))
         else { return }
         fleet.candidateOf[slot] = sequence
         loads.prefetch(slot, bytes: GroupLoad.decisiveBytes)
-        index.prefetch(holder: loads[slot].holder)
         candidates[count] = slot
         count += 1
     }
