@@ -20,11 +20,11 @@ struct BlockTable: ~Copyable {
     /// - Parameters:
     ///   - blockLimit: the largest block number, which are from 1 on; as many entries fit.
     ///   - seed: where keys fall; no influence on what is found.
-    init(blockLimit: Int, seed: UInt64) {
+    init(blockLimit: Int, seed: UInt64, inHugePages: Bool) {
         // At most half full: then one line in a hundred overflows.
         var bits: UInt64 = 5
         while 1 << bits < 2 * blockLimit { bits += 1 }
-        entries = LazyBuffer(count: 1 << Int(bits))
+        entries = LazyBuffer(count: 1 << Int(bits), inHugePages: inHugePages)
         lineShift = 64 - (bits - 4)
         lineMask = 1 << Int(bits - 4) - 1
         reach = min(Self.mostReach, lineMask + 1)

@@ -20,12 +20,11 @@ public struct CostTerms: Sendable, Equatable {
     /// What the request waits until so many answers there have ended that it fits: see `CostRule.roomWaitPrice`. Where few sequences fill the
     /// cache, as contexts of agents do, the next one ends a long time from now.
     public var roomWait = 0.0
-    /// This request's decode steps, the share that depends on the batch counted over the relaxation horizon only.
+    /// This request's decode steps: what a group differs by whose steps take longer. How much longer its batch makes them now does not count, for
+    /// batches change long before an answer ends.
     public var decode = 0.0
     /// The stall that this prefill imposes on the sequences now decoding there.
     public var stall = 0.0
-    /// The slower steps that this sequence causes for the others of the batch, over the same horizon.
-    public var slowdown = 0.0
     /// Requests expected to arrive at the group while this one waits, each waiting for its uncached tokens, too: as many as have come there of
     /// late, for who has joined or has just become the cheapest gets more than a fair share. Those that arrive while it prefills do
     /// not count: they can go elsewhere, and where nobody waits they would keep long prompts off empty groups.
@@ -51,7 +50,7 @@ public struct CostTerms: Sendable, Equatable {
 
     @inline(__always)
     public var total: Double {
-        timeToFirstToken + memory + memoryWait + roomWait + decode + stall + slowdown + queueBehind + copy + lateness
+        timeToFirstToken + memory + memoryWait + roomWait + decode + stall + queueBehind + copy + lateness
     }
 }
 
@@ -61,7 +60,7 @@ extension CostTerms {
         [
             ("overhead", overhead), ("queue_wait", queueWait), ("prefill", prefill), ("memory", memory),
             ("memory_wait", memoryWait), ("room_wait", roomWait), ("decode", decode), ("stall", stall),
-            ("slowdown", slowdown), ("queue_behind", queueBehind), ("copy", copy),
+            ("queue_behind", queueBehind), ("copy", copy),
             ("warm_up", warmUp), ("adapter", adapter), ("distance", distance), ("lateness", lateness), ("total", total),
         ]
     }
@@ -106,13 +105,13 @@ struct CostInputs {
     @inline(__always)
     func cachedTokens(on group: borrowing GroupLoad, depth: Int) -> Double {
         let own = ownCachedTokens(on: group, depth: depth)
-        return followsOrder ? own + group.othersShare * (promptTokens - leastRequestTokens - own) : own
+        return followsOrder ? own + Double(group.othersShare) * (promptTokens - leastRequestTokens - own) : own
     }
 
     /// The part of it that we know of.
     @inline(__always)
     func ownCachedTokens(on group: borrowing GroupLoad, depth: Int) -> Double {
-        min(Double(depth) * tokensPerChunk + group.continuationTokens, promptTokens - leastRequestTokens) * group.hitYield
+        min(Double(depth) * tokensPerChunk + group.continuationTokens, promptTokens - leastRequestTokens) * Double(group.hitYield)
     }
 
     /// Whether the whole prompt may bring the group to where `memoryWait` counts.
@@ -123,12 +122,7 @@ struct CostInputs {
     func terms(on group: borrowing GroupLoad, depth: Int) -> CostTerms {
         let uncached = promptTokens - cachedTokens(on: group, depth: depth)
         let perToken = group.secondsPerToken * prefillScale
-        let capacity = group.kvCapacityTokens
         let step = group.decodeStepSeconds * stepScale
-        let running = group.sequences
-        // Output tokens within the horizon, in which a difference between groups is felt.
-        let feltTokens = min(outputTokens, rule.horizon / step)
-        let contextGrowth = rule.growthAtFullCache / capacity
 
         var terms = CostTerms()
         terms.overhead = overheadSeconds
@@ -137,25 +131,23 @@ struct CostInputs {
         terms.warmUp = group.warmUpSlowness * (terms.queueWait + terms.prefill)
         if adapter != 0 { terms.adapter = adapter == group.adapterOf ? group.adapterSeconds : 0 }
         terms.distance = group.distanceSeconds
-        let growth = rule.growthPerSequence * (running + 1) + contextGrowth * (group.tokensInUse + promptTokens)
+        let growth = rule.growthAtFullCache * group.tokenShare * (group.tokensInUse + promptTokens)
         let demand = uncached + outputTokens * sequences
         let present =
             group.tokensInUse(atMicroseconds: nowMicroseconds, tokenSeconds: step * (1 + growth)) + uncached + group.idleMatchTokens
         // By the fleet's step: by each group's own, the slower would be left emptier, and the others be full first.
         let answer = meanOutputTokens * group.describedStepSeconds * stepScale * (1 + growth)
         terms.memory = rule.memoryPrice(
-            fullness: (group.tokensInUse + 0.5 * demand) / capacity, share: demand / capacity, answerSeconds: answer)
-        terms.memoryWait = rule.memoryWaitPrice(fullness: present / capacity, answerSeconds: answer)
+            fullness: (group.tokensInUse + 0.5 * demand) * group.tokenShare, share: demand * group.tokenShare, answerSeconds: answer)
+        terms.memoryWait = rule.memoryWaitPrice(fullness: present * group.tokenShare, answerSeconds: answer)
         terms.roomWait = rule.roomWaitPrice(
-            missingTokens: present - capacity, tokensInUse: group.tokensInUse, sequences: running, answerSeconds: answer)
-        terms.decode = rule.decode * step * (outputTokens + feltTokens * growth)
+            missingTokens: present - group.kvCapacityTokens, tokensInUse: group.tokensInUse, sequences: group.sequences, answerSeconds: answer)
+        terms.decode = rule.decode * step * outputTokens
         terms.stall = rule.stall * rule.decode * group.decodingSequences * terms.prefill
-        terms.slowdown =
-            rule.slowdown * rule.decode * feltTokens * sequences * running * step * (rule.growthPerSequence + contextGrowth * promptTokens)
         let waiting = terms.queueWait + terms.warmUp + terms.adapter + terms.memoryWait + terms.roomWait
         let behind = min(group.arrivals.perSecond(nowMicroseconds: nowMicroseconds) * waiting, rule.mostBehind)
         terms.queueBehind = rule.queueBehind * behind * terms.prefill
-        if depth < deepest {
+        if depth < deepest && sharers > 0 {
             let copied = min(Double(deepest - depth) * tokensPerChunk / uncached, 1)
             let taken = rule.copySharing * sharers
             terms.copy = -copied * taken / (1 + taken) * (terms.prefill + terms.stall + terms.queueBehind)

@@ -1,4 +1,6 @@
-/// A rough cost of every group, kept up to date with each booking: a decision among a thousand groups reads it once from end to end, 20
+import CXXHash
+
+/// A rough cost of every group, kept up to date with each booking: a decision among a thousand groups reads it once from end to end, 16
 /// bytes a group and four groups at a time, and looks closely at a few dozen.
 struct FleetSketch: ~Copyable {
     /// Of four groups with slots in a row, one in each lane.
@@ -11,8 +13,6 @@ struct FleetSketch: ~Copyable {
         var tokensAhead: SIMD4<Float>
         /// Sequences that decode.
         var batch: SIMD4<Float>
-        /// Share of the KV cache in use.
-        var fullness: SIMD4<Float>
     }
 
     /// What the rough cost of one request depends on besides the group.
@@ -22,14 +22,11 @@ struct FleetSketch: ~Copyable {
         var scale: Float
         /// Tokens' worth of stall per sequence that decodes.
         var stall: Float
-        /// Seconds of decode that are felt, per sequence and at a full cache.
-        var perSequence: Float
-        var perFullness: Float
 
         @inline(__always)
         func estimates(_ groups: borrowing Sketches) -> SIMD4<Float> {
             let work = groups.tokensAhead + tokens + stall * groups.batch
-            return groups.fixed + groups.perToken * scale * work + perSequence * groups.batch + perFullness * groups.fullness
+            return groups.fixed + groups.perToken * scale * work
         }
     }
 
@@ -51,6 +48,8 @@ struct FleetSketch: ~Copyable {
     }
     /// Whether there are so many groups that it pays.
     var isKept = false
+    /// Whether the last search found all cheap ones to be few, so that the next one may expect that.
+    var areFewCheap = false
     /// Whose reports age next, as a position in the state's `order`.
     var agingCursor = 0
 
@@ -59,6 +58,8 @@ struct FleetSketch: ~Copyable {
     let estimates: LazyBuffer<SIMD4<Float>>
     let candidateOf: LazyBuffer<UInt64>
     var collections: UInt64 = 0
+    /// And the slots of a few that stand out.
+    let few: LazyBuffer<UInt32>
 
     init(groups: Int) {
         sketches = LazyBuffer(count: groups / 4 + 1)
@@ -66,12 +67,30 @@ struct FleetSketch: ~Copyable {
         timesBuffer = LazyBuffer(count: 1)
         estimates = LazyBuffer(count: groups / 4 + 1)
         candidateOf = LazyBuffer(count: groups)
+        few = LazyBuffer(count: Self.mostCheap)
     }
 
+    /// Groups among the roughly cheapest that are scored.
+    static var mostCheap: Int { 32 }
+
+    private var numbers: UnsafePointer<Float> { estimates.bytes.assumingMemoryBound(to: Float.self) }
+
     @inline(__always)
-    func estimate(of slot: UInt32) -> Float {
-        estimates.bytes.load(fromByteOffset: Int(slot) &* MemoryLayout<Float>.stride, as: Float.self)
+    func estimate(of slot: UInt32) -> Float { numbers[Int(slot)] }
+
+    /// The least of the first `slots` estimates, a multiple of four.
+    @inline(__always)
+    func leastEstimate(slots: Int) -> Float { swl_least(numbers, slots) }
+
+    /// Fills `few` with the slots whose estimates are at most `limit`, unless they are more than `most`.
+    /// - Returns: how many they are; `most` and one when they are more.
+    @inline(__always)
+    func findFew(slots: Int, limit: Float, most: Int) -> Int {
+        few.withBase { swl_places_within(numbers, slots, limit, $0, most) }
     }
+
+    /// Has the slot take nothing until it is sketched again.
+    func clear(_ slot: UInt32) { sketches[slot >> 2].perToken[Int(slot & 3)] = .infinity }
 
     /// Seconds per prefill token of one group.
     @inline(__always)
@@ -81,8 +100,7 @@ struct FleetSketch: ~Copyable {
 extension RoutingState {
     /// Pools of up to so many groups are scored group by group.
     static var closeLook: Int { 64 }
-    /// Groups among the roughly cheapest that are scored, and groups that hold part of the prompt.
-    private static var mostCheap: Int { 32 }
+    /// Groups that hold part of the prompt and are scored.
     private static var mostHolders: Int { 24 }
     /// How often a cold group's slowness is looked at.
     private static var warmUpStepNanoseconds: UInt64 { 100_000_000 }
@@ -115,12 +133,12 @@ extension RoutingState {
     private mutating func updateSketch(_ slot: UInt32) {
         let now = fleet.times.clock
         let isOut = !loads[slot].isUsed || !loads[slot].isReady || loads[slot].isEjected(now: now) || now < loads[slot].saturatedUntil
-        let fullness = loads[slot].tokensInUse / loads[slot].kvCapacityTokens
+        let fullness = loads[slot].tokensInUse * loads[slot].tokenShare
         let tokenSeconds = loads[slot].decodeStepSeconds * (1 + cost.growthAtFullCache * fullness)
-        let present = loads[slot].tokensInUse(atMicroseconds: now / 1_000, tokenSeconds: tokenSeconds) / loads[slot].kvCapacityTokens
+        let present = loads[slot].tokensInUse(atMicroseconds: now / 1_000, tokenSeconds: tokenSeconds) * loads[slot].tokenShare
         let answer = outputTokensExpected * loads[slot].describedStepSeconds * (1 + cost.growthAtFullCache * fullness)
         // What a request takes of the cache is not known here: as much as they do on average.
-        let share = (meanUncachedTokens + outputTokensExpected) / loads[slot].kvCapacityTokens
+        let share = (meanUncachedTokens + outputTokensExpected) * loads[slot].tokenShare
         let memory =
             cost.memoryPrice(fullness: fullness + 0.5 * share, share: share, answerSeconds: answer)
             + cost.memoryWaitPrice(fullness: present, answerSeconds: answer)
@@ -129,7 +147,6 @@ extension RoutingState {
         fleet.sketches[group].perToken[lane] = isOut ? .infinity : Float(loads[slot].secondsPerToken * (1 + loads[slot].warmUpSlowness))
         fleet.sketches[group].tokensAhead[lane] = Float(loads[slot].tokensAhead)
         fleet.sketches[group].batch[lane] = Float(loads[slot].decodingSequences)
-        fleet.sketches[group].fullness[lane] = Float(fullness)
         var transition = loads[slot].presumedPrefilledAt
         if loads[slot].failures > 0 && now < loads[slot].ejectedUntil { transition = min(transition, loads[slot].ejectedUntil) }
         if now < loads[slot].saturatedUntil { transition = min(transition, loads[slot].saturatedUntil) }
@@ -162,27 +179,40 @@ extension RoutingState {
         }
     }
 
+    struct Survey {
+        /// The roughly cheapest group, and its estimate.
+        var slot: UInt32
+        var estimate: Float
+        var promptTokens: Double
+    }
+
+    /// Estimates what the request costs on each group of a large pool.
+    /// - Returns: nil when no group is free.
+    mutating func surveyFleet(_ slots: ContiguousArray<UInt32>, _ request: borrowing RoutingRequest, now: UInt64) -> Survey? {
+        passTime(now: now)
+        let promptTokens = Double(request.promptBytes) * tokensPerByte
+        let (slot, estimate) = estimateAll(slots, promptTokens: promptTokens)
+        return estimate < .infinity ? Survey(slot: slot, estimate: estimate, promptTokens: promptTokens) : nil
+    }
+
     /// Fills `candidates` with those of a large pool that may turn out the cheapest: the roughly cheapest ones, and those that hold
     /// most of the prompt, whose match `index` has just found.
     ///
     /// Of more cheap ones than are looked at, those count that follow a place that depends on the prompt alone, so that replicas of the
     /// router, which order pools alike, look at the same ones.
-    /// - Returns: how many candidates there are; 0 when no group is free, or none of the right protocol was found.
+    /// - Returns: how many candidates there are; 0 when none of the right protocol was found.
     mutating func collectFromSketch(
-        _ slots: ContiguousArray<UInt32>, _ request: borrowing RoutingRequest, hashes: UnsafeBufferPointer<UInt64>, tried: TriedGroups,
-        now: UInt64
+        _ slots: ContiguousArray<UInt32>, _ cheapest: Survey, _ request: borrowing RoutingRequest, hashes: UnsafeBufferPointer<UInt64>,
+        tried: TriedGroups, now: UInt64
     ) -> Int {
-        passTime(now: now)
         fleet.collections &+= 1
-        let promptTokens = Double(request.promptBytes) * tokensPerByte(of: request)
-        let (cheapest, estimate) = estimateAll(slots, promptTokens: promptTokens)
-        guard estimate < .infinity else { return 0 }
+        let servesAll = slots.count == order.count
         let filter = Filter(needsHTTP1: request.needsHTTP1, needsHTTP2: request.needsHTTP2, tried: tried)
         var count = 0
-        admit(slots[cheapest], filter, to: &count)
+        admit(cheapest.slot, filter, to: &count)
         // What `least-cost` levels, and what the sketch leaves out.
-        let prefill = fleet.perToken(of: slots[cheapest]) * Float(prefillFit.slope * promptTokens)
-        let limit = estimate + Float(Self.learnedNoiseShare) * prefill + Float(Self.learnedNoiseSeconds)
+        let prefill = fleet.perToken(of: cheapest.slot) * Float(prefillFit.slope * cheapest.promptTokens)
+        let limit = cheapest.estimate + Float(Self.learnedNoiseShare) * prefill + Float(Self.learnedNoiseSeconds)
         let followsOrder = othersHits.areExpected && !hashes.isEmpty
         let depth = followsOrder ? index.commonDepth(hashes) : Int(index.matchFloor)
         let key = hashes.isEmpty ? mix64(sequence) : hashes[min(depth, hashes.count - 1)]
@@ -192,14 +222,21 @@ extension RoutingState {
             first = firstPosition(slots, behind: start)
             admitInOrder(slots, from: first, filter, to: &count)
         }
-        admitCheap(slots, first..<slots.count, limit: limit, filter, to: &count)
-        admitCheap(slots, 0..<first, limit: limit, filter, to: &count)
-        let servesAll = slots.count == order.count
+        let room = FleetSketch.mostCheap - count
+        let found = servesAll && fleet.areFewCheap ? fleet.findFew(slots: sketchedSlots, limit: limit, most: room) : .max
+        if found <= room {
+            for place in 0..<found { admit(fleet.few[place], filter, to: &count) }
+        } else {
+            admitCheap(slots, first..<slots.count, limit: limit, filter, to: &count)
+            admitCheap(slots, 0..<first, limit: limit, filter, to: &count)
+            fleet.areFewCheap = count < FleetSketch.mostCheap
+        }
         for place in 0..<min(index.visitedCount, Self.mostHolders) {
             let slot = slotOfHolder[Int(index.visited[place])]
             // The model seeds the hashes, so that holders of a match serve it, unless the group has changed its list since.
             if servesAll || slots.contains(slot) { admit(slot, filter, to: &count) }
         }
+        for place in 0..<count { index.prefetch(holder: loads[candidates[place]].holder) }
         if tracksOwnLoad {
             for place in 0..<count where loads[candidates[place]].othersDueAt <= now { ageOthers(candidates[place], now: now) }
         }
@@ -210,16 +247,19 @@ extension RoutingState {
         var needsHTTP1: Bool
         var needsHTTP2: Bool
         var tried: TriedGroups
+
+        /// Else nothing of the group's load is read before all that will be has been asked for.
+        var needsProtocol: Bool { needsHTTP1 || needsHTTP2 }
     }
 
     /// Makes the group one more candidate, unless it is one already or may not be.
     private mutating func admit(_ slot: UInt32, _ filter: Filter, to count: inout Int) {
         guard fleet.candidateOf[slot] != fleet.collections, fleet.perToken(of: slot) < .infinity,
-            loads[slot].speaksHTTP2 ? !filter.needsHTTP1 : !filter.needsHTTP2,
+            !filter.needsProtocol || (loads[slot].speaksHTTP2 ? !filter.needsHTTP1 : !filter.needsHTTP2),
             filter.tried.count == 0 || !filter.tried.contains(GroupID(slot: slot, generation: loads[slot].generation))
         else { return }
         fleet.candidateOf[slot] = fleet.collections
-        loads.prefetchWhole(slot)
+        loads.prefetch(slot, bytes: GroupLoad.decisiveBytes)
         candidates[count] = slot
         count += 1
     }
@@ -253,38 +293,36 @@ extension RoutingState {
         _ slots: ContiguousArray<UInt32>, _ positions: Range<Int>, limit: Float, _ filter: Filter, to count: inout Int
     ) {
         for position in positions where fleet.estimate(of: slots[position]) <= limit {
-            guard count < Self.mostCheap else { return }
+            guard count < FleetSketch.mostCheap else { return }
             admit(slots[position], filter, to: &count)
         }
     }
 
+    /// Slots of which there are sketches, some perhaps of no group.
+    private var sketchedSlots: Int { (records.count + 3) & ~3 }
+
     /// Estimates the cost on each group of the pool, and finds the least.
-    private mutating func estimateAll(_ slots: ContiguousArray<UInt32>, promptTokens: Double) -> (position: Int, estimate: Float) {
+    private mutating func estimateAll(_ slots: ContiguousArray<UInt32>, promptTokens: Double) -> (slot: UInt32, estimate: Float) {
         let tokens = Float(max(promptTokens, leastRequestTokens))
-        let felt = Float(cost.decode * min(cost.horizon, outputTokensExpected * 0.02))
         let weights = FleetSketch.Weights(
-            tokens: tokens, scale: Float(prefillFit.slope), stall: Float(cost.stall * cost.decode) * tokens,
-            perSequence: 2 * Float(cost.growthPerSequence) * felt, perFullness: Float(cost.growthAtFullCache) * felt)
+            tokens: tokens, scale: Float(prefillFit.slope), stall: Float(cost.stall * cost.decode) * tokens)
         if slots.count * 2 >= records.count {
-            let groups = (records.count + 3) / 4
-            for group in 0..<groups { fleet.estimates[group] = weights.estimates(fleet.sketches[group]) }
-            // In a loop of its own: together the compiler takes the vectors apart.
-            var lowest = SIMD4<Float>(repeating: .infinity)
-            for group in 0..<groups { lowest.replace(with: fleet.estimates[group], where: fleet.estimates[group] .< lowest) }
-            // A lane may be that of no group, or of none of this pool; then the search below tells.
-            let least = lowest.min()
-            if let position = slots.firstIndex(where: { fleet.estimate(of: $0) == least }), least < .infinity { return (position, least) }
+            for group in 0..<(sketchedSlots / 4) { fleet.estimates[group] = weights.estimates(fleet.sketches[group]) }
+            let least = fleet.leastEstimate(slots: sketchedSlots)
+            // Alike on several it is that of the first in the pool's order; or that of a group of another pool, then the search below tells.
+            if least < .infinity {
+                let isAlone = slots.count == order.count && fleet.findFew(slots: sketchedSlots, limit: least, most: 1) == 1
+                if isAlone { return (fleet.few[0], least) }
+                if let slot = slots.first(where: { fleet.estimate(of: $0) == least }) { return (slot, least) }
+            }
         } else {
             for slot in slots { fleet.estimates[slot >> 2] = weights.estimates(fleet.sketches[slot >> 2]) }
         }
-        var best = 0
+        var best = slots[0]
         var least = Float.infinity
-        for position in 0..<slots.count {
-            let estimate = fleet.estimate(of: slots[position])
-            if estimate < least {
-                least = estimate
-                best = position
-            }
+        for slot in slots where fleet.estimate(of: slot) < least {
+            least = fleet.estimate(of: slot)
+            best = slot
         }
         return (best, least)
     }

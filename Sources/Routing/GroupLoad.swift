@@ -1,23 +1,25 @@
 /// What a decision reads of one group: plain numbers, one after the other for all groups, so that scoring walks through
 /// memory in order and touches no reference count.
 struct GroupLoad: BitwiseCopyable {
+    // Three cache lines that scoring reads; see `decisiveBytes`.
     var generation: UInt32
     var isUsed: Bool
     var isReady: Bool
     var speaksHTTP2: Bool
     /// The one request that a group may get after its ejection is under way.
     var isProbing: Bool
+    var holder: UInt16
     /// Failures in a row; above 0 the group is out until `ejectedUntil` and then gets a single probe.
     var failures: UInt8
-    var holder: UInt16
-    var saturatedUntil: UInt64
-    var ejectedUntil: UInt64
-
     /// Answers with errors of its own since it last answered a prompt.
     var errorsInRow: UInt8 = 0
-    /// Requests booked here and not ended.
-    var requests: Int32 = 0
-    /// Their sequences: an engine counts each of the answers that one request asks for.
+    /// Of the request being decided: the group's rank in its order, and the share beyond our own match that others are expected to have
+    /// brought, see `OthersHits`; as last worked out.
+    var orderRank: UInt8 = 0
+    var othersShare: Float = 0
+    /// Actual over predicted cached tokens, at most 1: 0 for an engine without prefix caching.
+    var hitYield: Float
+    /// Sequences of the requests booked here and not ended: an engine counts each of the answers that one request asks for.
     var inFlight: Int32
     /// Those of them that have no first token yet.
     var awaitingFirstToken: Int32
@@ -27,16 +29,11 @@ struct GroupLoad: BitwiseCopyable {
     var activeTokens: Double
     /// Tokens of the indexed prompts in flight, those that several share counted once.
     var pinnedTokens = 0.0
-    /// Natural logarithm of how much longer decode steps take here than on the fleet.
-    var stepDeviation = 0.0
-    var describedStepSeconds = 0.02
     /// Output tokens of our decoding sequences there, as last counted, and the sum of the times when they were, in microseconds, modulo 2⁶⁴.
     var generatedTokens = 0.0
     var decodesSince: UInt64 = 0
     /// The output part of `activeTokens`.
     var activeOutputTokens: Double
-    /// Prompt tokens in the shadow of the engine's cache.
-    var heldTokens: Double
 
     /// What others have here, as the engine's reports tell it, aged until `othersDueAt`: sequences that wait and those that run,
     /// prompt tokens of the former, KV tokens of the latter. All 0 until something is reported.
@@ -44,66 +41,77 @@ struct GroupLoad: BitwiseCopyable {
     var othersRunning: Double
     var othersQueuedTokens: Double
     var othersActiveTokens: Double
-    /// When they are to be aged again; `.max` while no group ever reported.
-    var othersDueAt: UInt64
 
-    /// Seconds per prefill token by the description and by what was learned of this group, both before the fleet's factor.
-    var describedSecondsPerToken: Double
+    /// Seconds per prefill token by what was learned of this group, before the fleet's factor.
     var secondsPerToken: Double
-    /// Natural logarithm of the ratio of the two, and when it was last drawn towards the mean.
-    var prefillDeviation: Double
-    var deviationFadedAt: UInt64
     var decodeStepSeconds: Double
-    var kvCapacityTokens: Double
-    /// Actual over predicted cached tokens, at most 1: 0 for an engine without prefix caching.
-    var hitYield: Double
-    /// Share of the engine's capacity that the shadow may fill; shrinks when predictions prove too high.
-    var shadowScale: Double
-
-    /// The decision counter when the group was last chosen; orders ties.
-    var lastChosen: UInt64
+    var describedStepSeconds = 0.02
+    var kvCapacityTokens: Double { didSet { tokenShare = 1 / kvCapacityTokens } }
+    /// The share of the capacity that one token takes.
+    private(set) var tokenShare = 0.0
+    /// How much longer prefill takes there while it is cold, as a share.
+    var warmUpSlowness = 0.0
+    /// What a request pays for the way there and back, see `Locality`.
+    var distanceSeconds = 0.0
     var arrivals = ArrivalRate()
-    var decisions: UInt64
-    /// Hash of the name, the same in every replica of the router.
-    var identity: UInt64
-    /// Unstreamed requests without a known first token, oldest first, as lease indices plus one; 0 is none.
-    var firstUnstreamed: UInt32
-    var lastUnstreamed: UInt32
-    /// When the oldest of them is presumed to be prefilled.
-    var presumedPrefilledAt: UInt64
-    /// The newest holder stamp whose prompt is known to be prefilled; what was inserted later may still be computed.
-    var prefilledStamp: UInt32
-
-    /// Of the request being decided: the group's rank in its order, and the share beyond our own match that others are expected to have
-    /// brought, see `OthersHits`; as last worked out.
-    var othersShare = 0.0
-    var orderRank: UInt8 = 0
     /// Of the request being decided, where memory may be short: tokens of its match that no request in flight there uses. They can be evicted
     /// until it joins, and not after.
     var idleMatchTokens = 0.0
     /// Of the request being decided: tokens behind its match that the answer to its former turn left there.
     var continuationTokens = 0.0
-    /// What a request pays for the way there and back, see `Locality`.
-    var distanceSeconds = 0.0
-    /// How much longer prefill takes there while it is cold, as a share; and when that ends, 0 once it has.
-    var warmUpSlowness = 0.0
-    var warmUpEndsAt: UInt64 = 0
+
+    // What is read of few groups.
+    /// Hash of the name, the same in every replica of the router.
+    var identity: UInt64
+    /// The decision counter when the group was last chosen; orders ties.
+    var lastChosen: UInt64
+    var decisions: UInt64
     /// What loading the adapter `adapterOf` would take there, as last worked out.
     var adapterSeconds = 0.0
     var adapterOf: UInt64 = 0
+    /// When the others' load is to be aged again; `.max` while no group ever reported.
+    var othersDueAt: UInt64
+    var saturatedUntil: UInt64
+    var ejectedUntil: UInt64
+    /// When the warm-up ends, 0 once it has.
+    var warmUpEndsAt: UInt64 = 0
+    /// Requests booked here and not ended.
+    var requests: Int32 = 0
+    /// The newest holder stamp whose prompt is known to be prefilled; what was inserted later may still be computed.
+    var prefilledStamp: UInt32
+    /// Unstreamed requests without a known first token, oldest first, as lease indices plus one; 0 is none.
+    var firstUnstreamed: UInt32
+    var lastUnstreamed: UInt32
+    /// When the oldest of them is presumed to be prefilled.
+    var presumedPrefilledAt: UInt64
+    /// Prompt tokens in the shadow of the engine's cache.
+    var heldTokens: Double
+    /// Share of the engine's capacity that the shadow may fill; shrinks when predictions prove too high.
+    var shadowScale: Double
+    /// Seconds per prefill token by the description.
+    var describedSecondsPerToken: Double
+    /// Natural logarithm of what was learned over that, and when it was last drawn towards the mean.
+    var prefillDeviation: Double
+    var deviationFadedAt: UInt64
+    /// Natural logarithm of how much longer decode steps take here than on the fleet.
+    var stepDeviation = 0.0
+    // Whole cache lines, so that each group begins with one.
+    private let padding = (UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0))
+
+    /// Bytes that scoring reads, from the start.
+    static var decisiveBytes: Int { 192 }
 }
 
 extension GroupLoad {
     /// A new group's load; its priors and readiness are set from its description.
     init(generation: UInt32, holder: UInt16, identity: UInt64) {
         self.init(
-            generation: generation, isUsed: true, isReady: false, speaksHTTP2: false, isProbing: false, failures: 0, holder: holder,
-            saturatedUntil: 0, ejectedUntil: 0, inFlight: 0, awaitingFirstToken: 0, queuedTokens: 0, activeTokens: 0,
-            activeOutputTokens: 0, heldTokens: 0, othersWaiting: 0, othersRunning: 0, othersQueuedTokens: 0,
-            othersActiveTokens: 0, othersDueAt: .max, describedSecondsPerToken: 0, secondsPerToken: 0,
-            prefillDeviation: 0, deviationFadedAt: 0, decodeStepSeconds: 0,
-            kvCapacityTokens: 0, hitYield: 1, shadowScale: 1, lastChosen: 0, decisions: 0, identity: identity, firstUnstreamed: 0,
-            lastUnstreamed: 0, presumedPrefilledAt: .max, prefilledStamp: 0)
+            generation: generation, isUsed: true, isReady: false, speaksHTTP2: false, isProbing: false, holder: holder, failures: 0, hitYield: 1,
+            inFlight: 0, awaitingFirstToken: 0, queuedTokens: 0, activeTokens: 0, activeOutputTokens: 0, othersWaiting: 0,
+            othersRunning: 0, othersQueuedTokens: 0, othersActiveTokens: 0, secondsPerToken: 0, decodeStepSeconds: 0,
+            kvCapacityTokens: 0, identity: identity, lastChosen: 0, decisions: 0, othersDueAt: .max, saturatedUntil: 0,
+            ejectedUntil: 0, prefilledStamp: 0, firstUnstreamed: 0, lastUnstreamed: 0, presumedPrefilledAt: .max, heldTokens: 0,
+            shadowScale: 1, describedSecondsPerToken: 0, prefillDeviation: 0, deviationFadedAt: 0)
     }
 
     /// Whether failures keep it from taking a request at `now`.

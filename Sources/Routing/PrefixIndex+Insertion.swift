@@ -1,6 +1,6 @@
 extension PrefixIndex {
     /// Notes that the holder holds the whole path, which must be the one last given to `match`: refreshes what matched and
-    /// adds the rest, evicting the holder's oldest blocks above `quota`.
+    /// adds the rest, evicting the holder's oldest blocks above `quota`: those that `overdraft` allows at the next `repay`, the others now.
     ///
     /// A path longer than the quota is held as far as the quota goes.
     mutating func insert(_ hashes: UnsafeBufferPointer<UInt64>, holder: UInt16, quota: UInt32) -> Insertion {
@@ -18,7 +18,9 @@ extension PrefixIndex {
         let end = min(hashes.count, Self.longestPath)
         if depth < end {
             let limit = max(min(quota, fairShare), 1)
-            add(UnsafeBufferPointer(rebasing: hashes[..<end]), from: depth, below: matched, limit: limit, &result)
+            let overdraft = overdraft(of: holder, limit: limit, chunks: end)
+            add(UnsafeBufferPointer(rebasing: hashes[..<end]), from: depth, below: matched, limit: limit + overdraft, &result)
+            noteLimit(limit, of: holder)
         } else {
             result.deepest = matched
         }
@@ -45,9 +47,14 @@ extension PrefixIndex {
         while position < hashes.count {
             let held = Int(holders[Int(holder)].count)
             // Nothing gives way before there is no room.
-            let count = min(hashes.count - position, held < limit ? Int(limit) - held : Self.prefetchSpan, Self.prefetchSpan)
+            let count = min(hashes.count - position, held < limit ? Int(limit) - held : Self.insertionSpan, Self.insertionSpan)
             let excess = held + count - Int(limit)
-            prefetch(hashes[position..<(position + count)], evicting: excess, of: holder)
+            if excess > 0 { foresee(evicting: excess, of: holder) }
+            // The first of what nobody held has been asked for by the search.
+            if position < matchDeepest || position + count > matchDeepest + Self.insertionSpan {
+                for hash in hashes[position..<(position + count)] { table.prefetch(hash) }
+                prefetchStock(count)
+            }
             let evicted = excess > 0 ? evict(excess, of: holder, keeping: result.deepest) : 0
             let room = min(count, Int(limit) - Int(holders[Int(holder)].count))
             if room <= 0 && evicted > 0 { continue }
@@ -66,8 +73,11 @@ extension PrefixIndex {
         for hash in hashes {
             let block = allocateBlock(keeping: parent)
             guard block != 0 else { break }
+            let number = Int(result.newBlocks) &+ added
             blocks[block] = Block(
-                hash: hash, holderCount: 0, holder: result.holder, nextHolder: 0, previousHolder: 0, parent: parent, run: run)
+                hash: hash, holderCount: 0, holder: result.holder, nextHolder: 0, previousHolder: 0, parent: parent, run: run,
+                ancestor: number >= Block.stride ? recent[number & (Block.stride - 1)] : 0)
+            recent[number & (Block.stride - 1)] = block
             guard linkToHash(block) else {
                 recycle(block: block)
                 break
@@ -91,32 +101,55 @@ extension PrefixIndex {
         return added
     }
 
-    /// Of a long new path every block's place in the hash table is a cache miss, and so is that of each block that falls out for it: those
-    /// of the next few are fetched together rather than one after the other.
-    private func prefetch(_ hashes: Slice<UnsafeBufferPointer<UInt64>>, evicting count: Int, of holder: UInt16) {
-        for hash in hashes { table.prefetch(hash) }
-        forEachLeaving(holders[Int(holder)].oldest, min(count, hashes.count)) { table.prefetch(key(of: $0)) }
-    }
-
-    /// The next `count` blocks to give way, from that run on.
-    @inline(__always)
-    private func forEachLeaving(_ oldest: UInt32, _ count: Int, _ body: (UInt32) -> Void) {
-        guard oldest != 0, count > 0 else { return }
-        var run = oldest
-        var block = runs[run].bottom
-        for _ in 0..<count {
-            body(block)
-            block = blocks[block].parent
-            if block == runs[run].above {
-                run = runs[run].newer
-                if run == 0 { return }
-                block = runs[run].bottom
+    /// Of each block that gives way the place in the hash table is a cache miss, and so is mostly the block: those of the next `count` are
+    /// fetched together rather than one after the other. What is far up a long run is found by its blocks' ancestors.
+    mutating func foresee(evicting count: Int, of holder: UInt16) {
+        var pieces = 0
+        var left = UInt32(count)
+        var run = holders[Int(holder)].oldest
+        while left > 0 && run != 0 && pieces < leaving.count {
+            let piece = Piece(bottom: runs[run].bottom, count: min(left, UInt32(runs[run].length)))
+            blocks.prefetch(Int(piece.bottom))
+            leaving[pieces] = piece
+            pieces += 1
+            left &-= piece.count
+            run = runs[run].newer
+        }
+        var place = 0
+        while place < pieces && pieces < leaving.count {
+            let piece = leaving[place]
+            if piece.count > Block.stride {
+                let ancestor = blocks[piece.bottom].ancestor
+                if ancestor != 0 {
+                    blocks.prefetch(Int(ancestor))
+                    leaving[place].count = UInt32(Block.stride)
+                    leaving[pieces] = Piece(bottom: ancestor, count: piece.count - UInt32(Block.stride))
+                    pieces += 1
+                }
             }
+            place += 1
+        }
+        // From all pieces one block at a time, so that none waits for another.
+        while pieces > 0 {
+            var longer = 0
+            for place in 0..<pieces {
+                let piece = leaving[place]
+                table.prefetch(key(of: piece.bottom))
+                guard piece.count > 1 else { continue }
+                let parent = blocks[piece.bottom].parent
+                blocks.prefetch(Int(parent))
+                leaving[longer] = Piece(bottom: parent, count: piece.count - 1)
+                longer += 1
+            }
+            pieces = longer
         }
     }
 
-    /// Fetches under way at once; a core has some sixteen.
+    /// Fetches of a search under way at once; a core has some sixteen.
     static var prefetchSpan: Int { 16 }
+
+    /// Blocks added, and evicted for them, at once.
+    static var insertionSpan: Int { 64 }
 
     /// Takes back what `insert` added, as far as nobody has touched it since: the engine never computed it.
     mutating func undo(_ insertion: Insertion, holder: UInt16) {

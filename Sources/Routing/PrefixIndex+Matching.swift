@@ -7,7 +7,16 @@ extension PrefixIndex {
 
     private static var mostForeseen: Int { 2 }
 
-    /// Finds for each holder how many leading chunks it holds; ask with `depth(of:)` until the next call.
+    // What does not change the index is `mutating` here and there, too: else the compiler hands over a copy of all its fields.
+
+    /// Asks for what a search for the prompt begins with.
+    mutating func prefetch(_ hashes: UnsafeBufferPointer<UInt64>) {
+        guard hashes.count > 0 else { return }
+        table.prefetch(hashes[0])
+        for place in 0..<Self.cuts(of: hashes.count) { table.prefetch(hashes[hashes.count - 1 - Self.cut(place)]) }
+    }
+
+    /// Finds for each holder how many leading chunks it holds, the sooner the longer ago `prefetch` asked for it; ask with `depth(of:)` until the next call.
     ///
     /// Since holdings are closed under prefixes, existence and the number of holders never grow with depth: the deepest held
     /// chunk and each shallower level where holders join are found by search, some log2(depth) probes each.
@@ -20,6 +29,10 @@ extension PrefixIndex {
         visitedCount = 0
         let deepest = deepestHeld(hashes)
         matchDeepest = deepest
+        // Wherever the rest will be held, this is what its insertion will touch.
+        let rest = hashes[deepest..<min(deepest + Self.insertionSpan, hashes.count)]
+        for hash in rest { table.prefetch(hash) }
+        prefetchStock(rest.count)
         var depth = deepest
         var visits = 0
         let limit = visitLimit
@@ -53,7 +66,7 @@ extension PrefixIndex {
     }
 
     /// Paths in flight that lead on from the deepest chunk that anybody holds, on each of those who hold it.
-    func sharers() -> Double {
+    mutating func sharers() -> Double {
         var sum: UInt32 = 0
         var count = 0
         while count < min(visitedCount, Self.mostSharing) {
@@ -103,15 +116,10 @@ extension PrefixIndex {
 
     /// Depth of the deepest chunk that anybody holds. Mostly that is nearly all of a prompt, a conversation's last turn, or nothing; so the
     /// first cuts lie the closer the nearer the end is, and what they touch is what an insertion of the rest will touch again.
-    private func deepestHeld(_ hashes: UnsafeBufferPointer<UInt64>) -> Int {
+    private mutating func deepestHeld(_ hashes: UnsafeBufferPointer<UInt64>) -> Int {
         let count = hashes.count
         if count == 0 { return 0 }
-        table.prefetch(hashes[0])
-        var cuts = 0
-        while Self.cut(cuts) < count {
-            table.prefetch(hashes[count - 1 - Self.cut(cuts)])
-            cuts += 1
-        }
+        let cuts = Self.cuts(of: count)
         if !mayBeHeld(hashes[0]) { return 0 }
         // The nearest to the end that is held.
         var beyond = -1
@@ -134,7 +142,15 @@ extension PrefixIndex {
 
     /// Chunks between the end of a prompt and a place to look at first: 0, 1, 2, 3, 4, 6, 8, 12, 16, 24 and so on.
     @inline(__always)
-    private static func cut(_ place: Int) -> Int { place < 4 ? place : (4 + 2 * (place & 1)) << ((place - 4) >> 1) }
+    static func cut(_ place: Int) -> Int { place < 4 ? place : (4 + 2 * (place & 1)) << ((place - 4) >> 1) }
+
+    /// How many of these places a prompt of `count` chunks has, at least 1.
+    @inline(__always)
+    static func cuts(of count: Int) -> Int {
+        if count <= 4 { return count }
+        let doublings = Int.bitWidth - 1 - ((count - 1) >> 2).leadingZeroBitCount
+        return 5 + 2 * doublings + (count - 1 >= 6 << doublings ? 1 : 0)
+    }
 
     /// The deepest level above `depth` that more holders reach; 0 when there is none.
     private mutating func deepestLevel(_ hashes: UnsafeBufferPointer<UInt64>, below depth: Int, withMoreHoldersThan count: UInt16) -> Int {

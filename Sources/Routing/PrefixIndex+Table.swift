@@ -40,7 +40,6 @@ extension PrefixIndex {
         blocks[index].nextHolder = next
         if next != 0 { blocks[next].previousHolder = index }
         blocks[head].nextHolder = index
-        // Only a prompt that was made to repeat its own hash can have a holder twice, or 65,536 times.
         if blocks[head].holderCount < .max { blocks[head].holderCount += 1 }
         return true
     }

@@ -16,11 +16,16 @@
 /// Memory: 32 bytes a block, 40 for every other one that may be a run of its own, and 8 to 16 for the table. Insertion and eviction are O(1)
 /// per block, a refresh O(1) per run; removing a holder is O(1), its blocks are reclaimed as others need room.
 ///
-/// Aspects: `+Table` who holds a hash, `+Runs` age and use, `+Matching` the search, `+Insertion` what is added, refreshed and taken back.
+/// A decision is waited for, so what gives way for its prompt mostly does so later: see `repay`.
+///
+/// Aspects: `+Table` who holds a hash, `+Runs` age and use, `+Matching` the search, `+Insertion` what is added, refreshed
+/// and taken back, `+Overdraft` what gives way later.
 struct PrefixIndex: ~Copyable {
     struct Block: BitwiseCopyable {
         var hash: UInt64
-        /// How many holders the hash has, if this block is its head; else 0.
+        /// How many blocks the hash has, if this one is their head; else 0. Of each holder it is one, and there are 32,768 numbers of
+        /// holders. Only a prompt that was made to repeat its own hash can have a holder more than once; then the count stops at 65,535
+        /// and falls short from there on, but a head keeps at least 1.
         var holderCount: UInt16
         var holder: UInt16
         /// The list of blocks with the same hash; a head has no previous one.
@@ -29,6 +34,10 @@ struct PrefixIndex: ~Copyable {
         /// The same holder's block of the preceding chunk, 0 at the root; also links free blocks.
         var parent: UInt32
         var run: UInt32
+        /// The same holder's block `stride` chunks above, if both were added together; else 0. Where to look ahead, not what is there.
+        var ancestor: UInt32
+
+        static var stride: Int { 8 }
     }
 
     struct Run: BitwiseCopyable {
@@ -90,6 +99,15 @@ struct PrefixIndex: ~Copyable {
         var bornAt: UInt32
         /// Blocks that paths in flight lead through.
         var inUse: UInt32 = 0
+        /// What it may hold, by its last insertion; and whether it may hold more, see `repay`.
+        var limit: UInt32 = 0
+        var isOverdrawn = false
+    }
+
+    /// Some of a holder's blocks, each the parent of the one before it.
+    struct Piece: BitwiseCopyable {
+        var bottom: UInt32
+        var count: UInt32
     }
 
     /// What `insert` did, kept to undo it or to learn from it.
@@ -115,6 +133,9 @@ struct PrefixIndex: ~Copyable {
     /// All blocks: heads by hash, and the others by hash and holder.
     var table: BlockTable
 
+    /// Free blocks: some at hand, whose memory can be fetched together, and the others in a list.
+    let stock: LazyBuffer<UInt32>
+    var stockCount = 0
     var freeBlock: UInt32 = 0
     var firstUnusedBlock: UInt32 = 1
     var blocksInUse: Int = 0
@@ -128,6 +149,13 @@ struct PrefixIndex: ~Copyable {
     /// Where the search for a holder above its quota goes on.
     var quotaCursor: UInt16 = 1
 
+    /// Blocks that a holder may hold beyond its limit until `repay`.
+    let overdraft: UInt32
+    /// A ring of those who do.
+    let overdrawn: LazyBuffer<UInt16>
+    var firstOverdrawn = 0
+    var overdrawnCount = 0
+
     var epoch: UInt64 = 1
     /// Depth that every live holder has reached, whether `match` visited it or not.
     var matchFloor: UInt32 = 0
@@ -138,21 +166,37 @@ struct PrefixIndex: ~Copyable {
     /// The holders that `match` visited, the deepest first.
     let visited: LazyBuffer<UInt16>
     var visitedCount = 0
+    /// Scratch of one insertion: the blocks added last, and what is about to be evicted.
+    let recent: LazyBuffer<UInt32>
+    let leaving: LazyBuffer<Piece>
 
     /// - Parameters:
     ///   - blockLimit: blocks in the arena.
     ///   - holderLimit: live holders at a time, at most 16,384; as many again may be retired.
     ///   - seed: where hashes fall in the table; no influence on results.
     init(blockLimit: Int, holderLimit: Int, seed: UInt64) {
-        blocks = LazyBuffer(count: blockLimit + 1)
+        let isLarge = blockLimit >= Self.fewestBlocksForHugePages
+        blocks = LazyBuffer(count: blockLimit + 1, inHugePages: isLarge)
         // Prompts are longer than a chunk or two, or begin alike; were they not, half as many of them would be held.
-        runs = LazyBuffer(count: max(blockLimit / 2, min(blockLimit, Self.fewestRuns)) + 1)
+        runs = LazyBuffer(count: max(blockLimit / 2, min(blockLimit, Self.fewestRuns)) + 1, inHugePages: isLarge)
         holders = LazyBuffer(count: 2 * holderLimit + 2)
         visited = LazyBuffer(count: Self.mostVisits)
-        table = BlockTable(blockLimit: blockLimit, seed: seed)
+        recent = LazyBuffer(count: Block.stride)
+        leaving = LazyBuffer(count: Self.insertionSpan)
+        stock = LazyBuffer(count: min(blockLimit, Self.mostStock))
+        overdrawn = LazyBuffer(count: Self.mostOverdrawn)
+        overdraft = blockLimit >= Self.fewestBlocksToOverdraw ? UInt32(min(blockLimit / 64 / Self.mostOverdrawn, Self.mostOverdraft)) : 0
+        table = BlockTable(blockLimit: blockLimit, seed: seed, inHugePages: isLarge)
     }
 
     private static var fewestRuns: Int { 4_096 }
+    /// Who configures so many expects to fill them; of the default's memory a router with little traffic shall touch little.
+    private static var fewestBlocksForHugePages: Int { 1 << 20 }
+    private static var mostStock: Int { 1_024 }
+    /// What may be overdrawn is a 64th of the index at most, and nothing of a small one.
+    private static var mostOverdrawn: Int { 32 }
+    private static var mostOverdraft: Int { 128 }
+    private static var fewestBlocksToOverdraw: Int { 1 << 16 }
 
     /// Chunks of a path that can be held.
     static var longestPath: Int { Int(UInt16.max) }
@@ -160,13 +204,19 @@ struct PrefixIndex: ~Copyable {
     var blockLimit: Int { blocks.count - 1 }
 
     /// Bytes that the index can ever touch.
-    var reservedBytes: Int { blocks.byteCount + runs.byteCount + holders.byteCount + table.byteCount + visited.byteCount }
+    var reservedBytes: Int {
+        blocks.byteCount + runs.byteCount + holders.byteCount + table.byteCount + visited.byteCount + stock.byteCount
+    }
 
     /// The blocks and the runs that each live holder may keep when all want more: quotas that add up to no more than there are.
-    var fairShare: UInt32 { UInt32(blockLimit / max(liveHolders, 1)) }
+    var fairShare: UInt32 { UInt32((blockLimit - Int(overdraft) * overdrawn.count) / max(liveHolders, 1)) }
     var fairShareOfRuns: UInt32 { UInt32((runs.count - 1) / max(liveHolders, 1)) }
 
     // MARK: Holders
+
+    /// Asks for what a decision reads of the holder ahead of its use.
+    @inline(__always)
+    func prefetch(holder: UInt16) { holders.prefetch(Int(holder)) }
 
     /// A new holder of nothing.
     mutating func addHolder() -> UInt16 {
@@ -224,21 +274,31 @@ struct PrefixIndex: ~Copyable {
     /// - Parameter kept: a block that may not give way.
     @inline(__always)
     mutating func allocateBlock(keeping kept: UInt32) -> UInt32 {
-        if freeBlock == 0 { findBlock(keeping: kept) }
-        let block = freeBlock
-        if block != 0 {
-            freeBlock = blocks[block].parent
-            blocksInUse += 1
-        }
-        return block
+        if stockCount == 0 { findBlock(keeping: kept) }
+        guard stockCount > 0 else { return 0 }
+        stockCount &-= 1
+        blocksInUse &+= 1
+        return stock[stockCount]
+    }
+
+    /// Asks for the next `count` blocks that will be filled, as far as they are at hand.
+    @inline(__always)
+    func prefetchStock(_ count: Int) {
+        for place in max(stockCount &- count, 0)..<stockCount { blocks.prefetch(Int(stock[place])) }
     }
 
     @inline(never)
     private mutating func findBlock(keeping kept: UInt32) {
-        while freeBlock == 0 && retiredHolder != 0 { reclaimFromRetired() }
-        if freeBlock != 0 { return }
+        while freeBlock != 0 && stockCount < min(Self.insertionSpan, stock.count) {
+            stock[stockCount] = freeBlock
+            stockCount += 1
+            freeBlock = blocks[freeBlock].parent
+        }
+        while stockCount == 0 && retiredHolder != 0 { reclaimFromRetired() }
+        if stockCount > 0 { return }
         if Int(firstUnusedBlock) < blocks.count {
-            freeBlock = firstUnusedBlock
+            stock[0] = firstUnusedBlock
+            stockCount = 1
             firstUnusedBlock += 1
             return
         }
@@ -249,9 +309,14 @@ struct PrefixIndex: ~Copyable {
     /// Gives back a block that is in no list.
     mutating func recycle(block index: UInt32) {
         blocks[index].holder = 0
-        blocks[index].parent = freeBlock
-        freeBlock = index
         blocksInUse -= 1
+        if stockCount < stock.count {
+            stock[stockCount] = index
+            stockCount += 1
+        } else {
+            blocks[index].parent = freeBlock
+            freeBlock = index
+        }
     }
 
     /// A run to fill, found like a block.

@@ -115,13 +115,14 @@ extension RoutingState {
         while let oldest = oldestUnstreamed(of: slot), leases.bookings[oldest].sequence < booking.sequence {
             leaveQueue(oldest, slot: slot, now: now)
         }
+        self.index.repay()
     }
 
     /// An answer goes on and has come in so many events. Answers take minutes where groups are slow or full: to learn from their ends alone
     /// would be to learn of a slow group when it is full.
     mutating func streamed(_ lease: Lease, events: Int, isHeldBack: Bool, now: UInt64) {
         guard let index = leases.index(of: lease), let slot = liveSlot(of: index) else { return }
-        let tokens = Int(Double(min(events, 1 << 20)) * min(tokensPerEvent.value, 1_024))
+        let tokens = Int(Double(min(max(events, 0), 1 << 20)) * min(tokensPerEvent.value, 1_024))
         if !isHeldBack { learnStep(slot, tokens: tokens, of: index, now: now) }
         count(tokens, of: index, slot: slot, now: now)
     }
@@ -168,7 +169,7 @@ extension RoutingState {
         let booking = leases.bookings[index]
         let completion = usage.map { Double(max($0.completionTokens, 0)) } ?? Double(events) * tokensPerEvent.value
         let tokens = booking.tailTokens + completion / Double(booking.sequences)
-        self.index.noteContinuation(of: booking.insertion, tokens: UInt32(min(tokens, 1_000_000_000)))
+        self.index.noteContinuation(of: booking.insertion, tokens: UInt32(min(max(tokens, 0), 1_000_000_000)))
     }
 
     /// - Parameter prefixHeld: whether the engine may have prefilled the prompt although no first token was seen.
@@ -227,6 +228,7 @@ extension RoutingState {
         }
         leases.openSequences -= Int(leases.bookings[index].sequences)
         leases.close(index)
+        self.index.repay()
     }
 
     // MARK: Answers that are not streamed

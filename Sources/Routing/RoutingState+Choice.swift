@@ -29,15 +29,18 @@ extension RoutingState {
         if match.slots.isEmpty { return .failure(order.isEmpty ? .noReadyGroup : .modelNotFound) }
         sequence &+= 1
         let hashes = usableHashes(of: request)
-        if policy.usesPrefixIndex { index.match(hashes) }
+        index.prefetch(hashes)
         let isPinned = request.pinnedGroup != nil
         let isWide = fleet.isKept && match.slots.count > Self.closeLook && !isPinned
+        // Meanwhile the index's memory is on its way.
+        let cheapest = isWide ? surveyFleet(match.slots, request, now: now) : nil
+        if policy.usesPrefixIndex { index.match(hashes) }
         followsOrder = false
         var eligible = (count: 0, areSaturated: false)
         if let name = request.pinnedGroup {
             eligible.count = collectPinned(name, for: request, among: match.slots, tried: tried)
-        } else if isWide {
-            eligible.count = collectFromSketch(match.slots, request, hashes: hashes, tried: tried, now: now)
+        } else if let cheapest {
+            eligible.count = collectFromSketch(match.slots, cheapest, request, hashes: hashes, tried: tried, now: now)
         }
         if eligible.count == 0, !isPinned {
             eligible = collectCandidates(

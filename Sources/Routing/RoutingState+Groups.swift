@@ -100,6 +100,8 @@ extension RoutingState {
         } else {
             slot = UInt32(records.count)
             records.append(nil)
+            // And the others of its four, which may never be.
+            for slot in slot...(slot | 3) { fleet.clear(slot) }
         }
         var name = group.name
         let identity = name.withUTF8 { ModelCatalog.hash(UnsafeRawBufferPointer($0)) }
@@ -121,6 +123,7 @@ extension RoutingState {
     private mutating func remove(_ slot: UInt32) {
         index.removeHolder(loads[slot].holder)
         loads[slot].isUsed = false
+        fleet.clear(slot)
         if let record = records[Int(slot)] { slotOfName[record.description.name] = nil }
         records[Int(slot)] = nil
         freeSlots.append(slot)

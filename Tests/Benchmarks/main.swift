@@ -68,40 +68,55 @@ func clockCost() -> UInt64 {
     }.sorted()[5_000]
 }
 
-func measure(groups: Int, blocks: Int, traffic: Scenario.Traffic, decisions: Int) -> [UInt64] {
+/// Nanoseconds of each decision with its booking, and of each request: that, its first token and its end.
+struct Times {
+    var decisions: [UInt64]
+    var requests: [UInt64]
+}
+
+func measure(groups: Int, blocks: Int, traffic: Scenario.Traffic, decisions: Int) -> Times {
     var scenario = Scenario(groups: groups, blocks: blocks, traffic: traffic)
     let clock = clockCost()
-    var times = [UInt64](repeating: 0, count: decisions)
+    let empty = [UInt64](repeating: 0, count: decisions)
+    var times = Times(decisions: empty, requests: empty)
     for index in 0..<decisions {
         scenario.prepare()
         let start = nanoseconds()
         let lease = scenario.pick()
-        let taken = nanoseconds() &- start
-        times[index] = taken > clock ? taken &- clock : 0
+        let picked = nanoseconds()
         scenario.turnOver(lease)
+        let ended = nanoseconds()
+        times.decisions[index] = max(picked &- start, clock) &- clock
+        times.requests[index] = max(ended &- start, 2 * clock) &- 2 * clock
     }
     return times
+}
+
+func show(groups: Int, traffic: Scenario.Traffic, decisions: Int, limit: String) {
+    let times = measure(groups: groups, blocks: million, traffic: traffic, decisions: decisions)
+    let place = "\(groups) groups, \(traffic.rawValue)"
+    show("decision and booking, \(place)", times.decisions, limit: limit)
+    show("with first token and end, \(place)", times.requests, limit: "")
 }
 
 /// Blocks of the index that times are taken with.
 let million = 1 << 20
 
 func table() {
+    // First, while the memory of no other one can be used again.
+    do {
+        let before = residentBytes()
+        let scenario = Scenario(groups: 64, blocks: million, traffic: .turns)
+        print(padded("index with \(scenario.heldBlocks) blocks", 44) + padded("\((residentBytes() - before) >> 20) MiB", 36) + "64 MB")
+    }
     print(padded("", 44) + padded("mean", 12) + padded("p50", 12) + padded("p99", 12) + "bound")
     for traffic in Scenario.Traffic.allCases {
-        show(
-            "decision and booking, 8 groups, \(traffic.rawValue)",
-            measure(groups: 8, blocks: million, traffic: traffic, decisions: 20_000), limit: traffic == .cold ? "" : "mean 2000 ns")
-        show(
-            "decision and booking, 1000 groups, \(traffic.rawValue)",
-            measure(groups: 1_000, blocks: million, traffic: traffic, decisions: 20_000), limit: traffic == .cold ? "" : "p99 5000 ns")
+        show(groups: 8, traffic: traffic, decisions: 20_000, limit: traffic == .cold ? "" : "mean 2000 ns")
+        show(groups: 1_000, traffic: traffic, decisions: 20_000, limit: traffic == .cold ? "" : "p99 5000 ns")
     }
     var times = [UInt64](repeating: 0, count: 5_000)
     probeRounds(times.count, body: chatBody(bytes: 32 << 10), times: &times)
     show("32 KiB prompt, probe and hashes", times, limit: "mean 15000 ns")
-    let before = residentBytes()
-    let scenario = Scenario(groups: 64, blocks: million, traffic: .turns)
-    print(padded("index with \(scenario.heldBlocks) blocks", 44) + padded("\((residentBytes() - before) >> 20) MiB", 36) + "64 MB")
 }
 
 /// - Returns: the groups and the traffic that a name like `turns-8` stands for.
@@ -121,7 +136,7 @@ func time(_ what: String, _ rounds: Int) -> Bool {
         return true
     }
     guard let (groups, traffic) = scenario(what) else { return false }
-    show(what, measure(groups: groups, blocks: million, traffic: traffic, decisions: rounds), limit: "")
+    show(groups: groups, traffic: traffic, decisions: rounds, limit: "")
     return true
 }
 
@@ -132,7 +147,8 @@ func count(_ what: String, _ rounds: Int) -> Bool {
         return true
     }
     guard let (groups, traffic) = scenario(what) else { return false }
-    var scenario = Scenario(groups: groups, blocks: 1 << 15, traffic: traffic)
+    // As large as one must be to evict behind decisions.
+    var scenario = Scenario(groups: groups, blocks: 1 << 17, traffic: traffic)
     for _ in 0..<rounds {
         scenario.prepare()
         scenario.turnOver(scenario.pick())

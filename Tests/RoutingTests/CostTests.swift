@@ -28,12 +28,12 @@ import Testing
     }
 
     /// 470,000 tokens in use and 6,656 of this request are 95.3 % of the cache, the mean while it comes 94.7 %: seven times that and the request's own share of the time in which
-    /// 256 steps of 20 ms, which the batch makes 1 + 1.5 · (470,000 + 6,400) / 500,000 + 0.001 times as long, end a mean answer.
+    /// 256 steps of 20 ms, which the batch makes 1 + 1.5 · (470,000 + 6,400) / 500,000 times as long, end a mean answer.
     @Test func whatARequestTakesOfTheCacheHasItsPrice() {
         var load = load()
         load.activeTokens = 470_000
         let share = 473_328 / 500_000.0
-        let expected = 7 * share * (6_656 / 500_000.0) * 256 * 0.02 * (1 + 0.001 + 1.5 * 476_400 / 500_000)
+        let expected = 7 * share * (6_656 / 500_000.0) * 256 * 0.02 * (1 + 1.5 * 476_400 / 500_000)
         let terms = inputs().terms(on: load, depth: 0)
         #expect(abs(terms.memory - expected) < 1e-9)
         #expect(inputs().terms(on: load, depth: 80).memory < 0.3 * expected, "what is there already takes no room")
@@ -50,7 +50,6 @@ import Testing
         let eight = inputs.terms(on: load, depth: 0)
         let (less, more) = (6_400 + 256.0, 6_400 + 8 * 256.0)
         #expect(abs(eight.memory / one.memory - (100_000 + more / 2) * more / ((100_000 + less / 2) * less)) < 1e-9)
-        #expect(abs(eight.slowdown - 8 * one.slowdown) < 1e-9)
         #expect(eight.decode == one.decode, "they go on side by side")
     }
 
@@ -67,7 +66,7 @@ import Testing
         inputs.nowMicroseconds = 7_000_000
         #expect(inputs.terms(on: load, depth: 0).memoryWait == 0)
         inputs.nowMicroseconds = 27_000_000
-        let answer = 256 * 0.02 * (1 + 0.101 + 1.5 * 476_400 / 500_000)
+        let answer = 256 * 0.02 * (1 + 1.5 * 476_400 / 500_000)
         #expect(abs(inputs.terms(on: load, depth: 0).memoryWait - 3 * (476_400 / 500_000 - 0.9) * answer) < 1e-9)
         load.idleMatchTokens = 5_000
         #expect(
@@ -88,7 +87,7 @@ import Testing
         load.activeTokens = inUse
         var inputs = inputs()
         inputs.promptTokens = 120_000
-        let answer = 256 * 0.02 * (1 + 0.001 * Double(sequences + 1) + 1.5 * (inUse + 120_000) / 500_000)
+        let answer = 256 * 0.02 * (1 + 1.5 * (inUse + 120_000) / 500_000)
         #expect(abs(inputs.terms(on: load, depth: 0).roomWait - 2 * share * answer) < 1e-9)
         #expect(inputs.terms(on: self.load(), depth: 0).roomWait == 0, "nobody is there")
     }
@@ -123,6 +122,10 @@ import Testing
         #expect(later > 0 && later < 0.1)
         #expect(rate.perSecond(nowMicroseconds: 80_000_000) == 0)
         #expect(rate.perSecond(nowMicroseconds: 59_000_000) == rate.perSecond(nowMicroseconds: 60_000_000), "another loop's clock is behind")
+        // Where milliseconds wrap.
+        let wrap = UInt64(1 << 32) * 1_000
+        rate.observe(nowMicroseconds: wrap - 1_000_000)
+        #expect(rate.perSecond(nowMicroseconds: wrap) > 0.1 && rate.perSecond(nowMicroseconds: wrap + 30_000_000) == 0)
     }
 
     /// Twenty requests in flight with 80 chunks that another group holds take two thirds of what a copy costs, and none of what only this request
@@ -183,7 +186,7 @@ import Testing
         }
         func expectNoTermBelowBase(_ change: (inout GroupLoad) -> Void) { expectNoTermBelowBase(ofTerms: values, change) }
         // The more sequences share the same memory, the sooner one of them gives its part back.
-        expectNoTermBelowBase(ofTerms: { [$0.decode, $0.stall, $0.slowdown, $0.memory, $0.memoryWait] }) { $0.inFlight += 1 }
+        expectNoTermBelowBase(ofTerms: { [$0.decode, $0.stall, $0.memory, $0.memoryWait] }) { $0.inFlight += 1 }
         expectNoTermBelowBase { $0.queuedTokens += 500 }
         expectNoTermBelowBase { $0.activeTokens += 500 }
         expectNoTermBelowBase { $0.heldTokens += 500 }
@@ -192,8 +195,16 @@ import Testing
 
     private func values(_ terms: CostTerms) -> [Double] {
         [
-            terms.overhead, terms.queueWait, terms.prefill, terms.decode, terms.stall, terms.slowdown, terms.queueBehind,
+            terms.overhead, terms.queueWait, terms.prefill, terms.decode, terms.stall, terms.queueBehind,
             terms.memory, terms.memoryWait, terms.roomWait, terms.total,
         ]
+    }
+
+    /// Scoring fetches the first lines of each group, and nothing of another.
+    @Test func whatScoringReadsOfAGroupIsInItsFirstLines() throws {
+        #expect(try #require(MemoryLayout<GroupLoad>.offset(of: \.continuationTokens)) + 8 == GroupLoad.decisiveBytes)
+        #expect(MemoryLayout<GroupLoad>.stride.isMultiple(of: 64))
+        #expect(MemoryLayout<PrefixIndex.Holder>.stride == 64)
+        #expect(MemoryLayout<PrefixIndex.Block>.stride == 32)
     }
 }

@@ -68,4 +68,26 @@ import Testing
         #expect(index.block(of: hash, holder: holder) != 0)
         [UInt64(1_000), hash].withUnsafeBufferPointer { #expect(index.match($0) == 2) }
     }
+
+    /// Prompts whose chains stand still have a hash held more often than it is counted: it stays found until the last has gone.
+    @Test func aHashThatIsHeldMoreOftenThanCountedIsNotLost() {
+        let hash: UInt64 = 5
+        var index = PrefixIndex(blockLimit: 200_000, holderLimit: 800, seed: 1)
+        let holders = (0..<800).map { _ in index.addHolder() }
+        for (number, holder) in holders.enumerated() {
+            ([UInt64(1_000 + number)] + [UInt64](repeating: hash, count: 150)).withUnsafeBufferPointer { hashes in
+                index.match(hashes)
+                _ = index.insert(hashes, holder: holder, quota: 1_000)
+            }
+        }
+        let held = holders.reduce(0) { $0 + index.count(of: $1) } - holders.count
+        #expect(held > 65_535)
+        #expect(index.blocks[index.head(of: hash)].holderCount == .max)
+        for (number, holder) in holders.enumerated() {
+            index.forget(of: holder, upTo: .max >> 1)
+            #expect(index.count(of: holder) == 0)
+            #expect((index.head(of: hash) != 0) == (number + 1 < holders.count))
+        }
+        #expect(index.blocksInUse == 0)
+    }
 }

@@ -158,4 +158,16 @@ import Testing
         #expect(tried.contains(ids[8]))
         #expect(!tried.contains(GroupID(slot: 1, generation: 2)))
     }
+
+    /// Nobody counts backwards; who does all the same ends nothing.
+    @Test func aCountOfEventsBelowZeroIsNone() throws {
+        let table = RoutingTable(equalGroups(1))
+        let prompt = Prompt.distinct(0, chunkCount: 10)
+        let decision = try table.pick(prompt).get()
+        table.firstToken(decision.lease, now: 1)
+        table.streamed(decision.lease, events: .min, now: second)
+        table.settle(decision.lease, usage: nil, events: .min, now: 2 * second)
+        #expect(table.state("g0")?.inFlight == 0)
+        #expect(try table.pick(prompt, now: 3 * second).get().predictedCachedTokens == 9 * Prompt.tokensPerChunk + 48)
+    }
 }

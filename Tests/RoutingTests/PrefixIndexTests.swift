@@ -97,10 +97,11 @@ private func randomPath(_ random: inout SeededGenerator) -> [UInt64] {
 }
 
 @Suite struct PrefixIndexTests {
-    @Test(arguments: 1...6 as ClosedRange<UInt64>)
-    func agreesWithTheNaiveIndex(seed: UInt64) {
+    /// A large index evicts later, but the same.
+    @Test(arguments: 1...6 as ClosedRange<UInt64>, [4_096, 1 << 18])
+    func agreesWithTheNaiveIndex(seed: UInt64, blockLimit: Int) {
         var random = SeededGenerator(seed: seed)
-        var index = PrefixIndex(blockLimit: 4_096, holderLimit: 8, seed: seed)
+        var index = PrefixIndex(blockLimit: blockLimit, holderLimit: 8, seed: seed)
         var holders: [(id: UInt16, quota: Int, naive: NaiveHolder)] = []
         for operation in 0..<800 {
             if holders.count < 2 || (holders.count < 8 && Int.random(in: 0..<60, using: &random) == 0) {
@@ -117,6 +118,7 @@ private func randomPath(_ random: inout SeededGenerator) -> [UInt64] {
                 #expect(deepest >= holders.map { $0.naive.depth(path) }.max() ?? 0)
                 let insertion = index.insert(hashes, holder: holders[chosen].id, quota: UInt32(holders[chosen].quota))
                 holders[chosen].naive.insert(path, quota: holders[chosen].quota, operation: operation)
+                while index.overdrawnCount > 0 { index.repay() }
                 if Int.random(in: 0..<4, using: &random) == 0 {
                     let reached = Array(path.prefix(holders[chosen].naive.depth(path)))
                     index.undo(insertion, holder: holders[chosen].id)
@@ -127,6 +129,112 @@ private func randomPath(_ random: inout SeededGenerator) -> [UInt64] {
             if operation.isMultiple(of: 100) { expectSound(index, holders: holders.map(\.id)) }
         }
         expectSound(index, holders: holders.map(\.id))
+    }
+
+    /// Inserts one of many paths that have nothing in common.
+    private func insert(_ name: Int, _ chunkCount: Int, holder: UInt16, quota: UInt32, into index: inout PrefixIndex) {
+        Prompt.distinct(name, chunkCount: chunkCount).hashes.withUnsafeBufferPointer { hashes in
+            index.match(hashes)
+            _ = index.insert(hashes, holder: holder, quota: quota)
+        }
+    }
+
+    private func depth(_ name: Int, _ chunkCount: Int, of holder: UInt16, in index: inout PrefixIndex) -> Int {
+        Prompt.distinct(name, chunkCount: chunkCount).hashes.withUnsafeBufferPointer { hashes in
+            index.match(hashes)
+            return index.depth(of: holder)
+        }
+    }
+
+    @Test func anInsertionNeedNotEvictAndWhatIsOverdrawnIsRepaid() {
+        var index = PrefixIndex(blockLimit: 1 << 18, holderLimit: 8, seed: 1)
+        let holder = index.addHolder()
+        for name in 0..<20 { insert(name, 100, holder: holder, quota: 2_000, into: &index) }
+        index.repay()
+        #expect(index.count(of: holder) == 2_000)
+        insert(20, 64, holder: holder, quota: 2_000, into: &index)
+        #expect(index.count(of: holder) == 2_064)
+        #expect(depth(0, 100, of: holder, in: &index) == 100, "nothing has given way yet")
+        // Of more than a sixteenth of the quota the rest waits for others to give way, as ever.
+        insert(21, 100, holder: holder, quota: 2_000, into: &index)
+        #expect(index.count(of: holder) == 2_125)
+        #expect(depth(0, 100, of: holder, in: &index) == 61)
+        index.repay()
+        #expect(index.count(of: holder) == 2_125 - 64, "a few at a time")
+        index.repay()
+        #expect(index.count(of: holder) == 2_000)
+        #expect(index.overdrawnCount == 0)
+        #expect(depth(1, 100, of: holder, in: &index) == 36)
+        #expect(depth(21, 100, of: holder, in: &index) == 100)
+        expectSound(index, holders: [holder])
+    }
+
+    @Test func whatIsOverdrawnHasABoundOverAllHolders() {
+        var random = SeededGenerator(seed: 5)
+        var index = PrefixIndex(blockLimit: 1 << 16, holderLimit: 100, seed: 5)
+        var holders = (0..<100).map { _ in index.addHolder() }
+        for name in 0..<6_000 {
+            let place = Int.random(in: 0..<100, using: &random)
+            insert(name, Int.random(in: 1...40, using: &random), holder: holders[place], quota: 100_000, into: &index)
+            let overdrawn = holders.reduce(0) { $0 + max(index.count(of: $1) - Int(index.fairShare), 0) }
+            #expect(overdrawn <= index.overdrawn.count * Int(index.overdraft))
+            #expect(index.overdrawnCount <= index.overdrawn.count)
+            if name % 40 == 0 { index.repay() }
+            if name % 500 == 0 {
+                index.removeHolder(holders[place])
+                holders[place] = index.addHolder()
+            }
+        }
+        #expect(index.blocksInUse > (1 << 16) - 4_096, "the index is full")
+        while index.overdrawnCount > 0 { index.repay() }
+        #expect(holders.allSatisfy { index.count(of: $0) <= Int(index.fairShare) })
+        expectSound(index, holders: holders)
+    }
+
+    /// As many holders as may live have one hash, and as many again that were removed but not reclaimed yet.
+    @Test func theHoldersOfOneHashAreCountedUpToTheLimit() {
+        let most = 16_384
+        var index = PrefixIndex(blockLimit: 80_000, holderLimit: most, seed: 1)
+        let hash: UInt64 = 7
+        func head(of index: borrowing PrefixIndex) -> Int { Int(index.blocks[index.head(of: hash)].holderCount) }
+        func listed(in index: borrowing PrefixIndex) -> Int {
+            var count = 0
+            var block = index.head(of: hash)
+            while block != 0 {
+                count += 1
+                block = index.blocks[block].nextHolder
+            }
+            return count
+        }
+        func insertAll(_ holders: [UInt16], into index: inout PrefixIndex) {
+            for holder in holders {
+                [hash].withUnsafeBufferPointer { hashes in
+                    index.match(hashes)
+                    #expect(index.insert(hashes, holder: holder, quota: 10).newBlocks == 1)
+                }
+            }
+        }
+        // What it gives back is free, so that nothing of the removed holders is reclaimed before it has been filled.
+        let filler = index.addHolder()
+        for name in 0..<most { insert(name, 1, holder: filler, quota: 100_000, into: &index) }
+        var holders = (1..<most).map { _ in index.addHolder() }
+        insertAll(holders, into: &index)
+        #expect(head(of: index) == most - 1)
+        holders.forEach { index.removeHolder($0) }
+        holders = holders.map { _ in index.addHolder() }
+        index.evict(most, of: filler)
+        insertAll(holders, into: &index)
+        #expect(head(of: index) == 2 * (most - 1))
+        #expect(listed(in: index) == 2 * (most - 1))
+        for holder in holders.prefix(10_000) { index.evict(1, of: holder) }
+        #expect(head(of: index) == 2 * (most - 1) - 10_000)
+        #expect(listed(in: index) == 2 * (most - 1) - 10_000)
+        // Takes the room of all that were removed.
+        holders.forEach { index.removeHolder($0) }
+        for name in 1..<80 { insert(most + name, 1_000, holder: filler, quota: 100_000, into: &index) }
+        #expect(index.head(of: hash) == 0)
+        insertAll((1..<most).map { _ in index.addHolder() }, into: &index)
+        #expect(head(of: index) == most - 1)
     }
 
     @Test func whatPathsInFlightShareIsInUseOnce() {
@@ -321,6 +429,13 @@ private func randomPath(_ random: inout SeededGenerator) -> [UInt64] {
                 #expect(index.depth(of: holders[1]) == shallower)
                 #expect(index.depth(of: holders[2]) == 0)
             }
+        }
+    }
+
+    @Test func thePlacesToLookAtFirstLieWithinThePrompt() {
+        for count in 1...5_000 {
+            let places = PrefixIndex.cuts(of: count)
+            #expect(PrefixIndex.cut(places - 1) < count && PrefixIndex.cut(places) >= count)
         }
     }
 
