@@ -141,7 +141,8 @@ struct CostInputs {
             fullness: (group.tokensInUse + 0.5 * demand) * group.tokenShare, share: demand * group.tokenShare, answerSeconds: answer)
         terms.memoryWait = rule.memoryWaitPrice(fullness: present * group.tokenShare, answerSeconds: answer)
         terms.roomWait = rule.roomWaitPrice(
-            missingTokens: present - group.kvCapacityTokens, tokensInUse: group.tokensInUse, sequences: group.sequences, answerSeconds: answer)
+            missingTokens: present - group.kvCapacityTokens, tokensInUse: group.tokensInUse, sequences: group.sequences,
+            answerSeconds: answer)
         terms.decode = rule.decode * step * outputTokens
         terms.stall = rule.stall * rule.decode * group.decodingSequences * terms.prefill
         let waiting = terms.queueWait + terms.warmUp + terms.adapter + terms.memoryWait + terms.roomWait

@@ -106,7 +106,8 @@ extension GroupLoad {
     /// A new group's load; its priors and readiness are set from its description.
     init(generation: UInt32, holder: UInt16, identity: UInt64) {
         self.init(
-            generation: generation, isUsed: true, isReady: false, speaksHTTP2: false, isProbing: false, holder: holder, failures: 0, hitYield: 1,
+            generation: generation, isUsed: true, isReady: false, speaksHTTP2: false, isProbing: false, holder: holder, failures: 0,
+            hitYield: 1,
             inFlight: 0, awaitingFirstToken: 0, queuedTokens: 0, activeTokens: 0, activeOutputTokens: 0, othersWaiting: 0,
             othersRunning: 0, othersQueuedTokens: 0, othersActiveTokens: 0, secondsPerToken: 0, decodeStepSeconds: 0,
             kvCapacityTokens: 0, identity: identity, lastChosen: 0, decisions: 0, othersDueAt: .max, saturatedUntil: 0,

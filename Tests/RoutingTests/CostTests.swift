@@ -121,7 +121,7 @@ import Testing
         let later = rate.perSecond(nowMicroseconds: 70_000_000)
         #expect(later > 0 && later < 0.1)
         #expect(rate.perSecond(nowMicroseconds: 80_000_000) == 0)
-        #expect(rate.perSecond(nowMicroseconds: 59_000_000) == rate.perSecond(nowMicroseconds: 60_000_000), "another loop's clock is behind")
+        #expect(rate.perSecond(nowMicroseconds: 59_000_000) == rate.perSecond(nowMicroseconds: 60_000_000), "a clock that is behind")
         // Where milliseconds wrap.
         let wrap = UInt64(1 << 32) * 1_000
         rate.observe(nowMicroseconds: wrap - 1_000_000)
