@@ -37,13 +37,14 @@ let package = Package(
         .systemLibrary(name: "CNghttp2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CCares", pkgConfig: "libcares", providers: [.apt(["libc-ares-dev"])]),
+        .systemLibrary(name: "CVector"),
         .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
         .systemLibrary(name: "CProtobufC", pkgConfig: "libprotobuf-c", providers: [.apt(["libprotobuf-c-dev"])]),
         .target(name: "CSimdJSON", linkerSettings: [.linkedLibrary("simdjson")]),
         .target(name: "Protos", dependencies: ["CProtobufC"], exclude: ["generated-from.sha256"]),
 
         // Pure: no I/O, no clock.
-        .target(name: "Routing", dependencies: ["CXXHash"], swiftSettings: hot),
+        .target(name: "Routing", dependencies: ["CVector", "CXXHash"], swiftSettings: hot),
         .target(name: "Wire", dependencies: ["CNghttp2", "CSimdJSON", "CXXHash"], swiftSettings: hot),
         .target(name: "EngineModel", dependencies: ["CXXHash", deque], swiftSettings: hot),
         .target(name: "Workload", dependencies: [], swiftSettings: swift),

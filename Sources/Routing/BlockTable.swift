@@ -1,4 +1,4 @@
-import CXXHash
+import CVector
 
 /// A hash table of block numbers that has room for its keys elsewhere: it tells which few blocks may be the wanted one.
 ///

@@ -1,4 +1,4 @@
-import CXXHash
+import CVector
 
 /// A rough cost of every group, kept up to date with each booking: a decision among a thousand groups reads it once from end to end, 16
 /// bytes a group and four groups at a time, and looks closely at a few dozen.
@@ -190,7 +190,7 @@ extension RoutingState {
     /// - Returns: nil when no group is free.
     mutating func surveyFleet(_ slots: ContiguousArray<UInt32>, _ request: borrowing RoutingRequest, now: UInt64) -> Survey? {
         passTime(now: now)
-        let promptTokens = Double(request.promptBytes) * tokensPerByte
+        let promptTokens = Double(request.promptBytes) * tokensPerByte(of: request)
         let (slot, estimate) = estimateAll(slots, promptTokens: promptTokens)
         return estimate < .infinity ? Survey(slot: slot, estimate: estimate, promptTokens: promptTokens) : nil
     }

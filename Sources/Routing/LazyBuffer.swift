@@ -1,4 +1,4 @@
-import CXXHash
+import CVector
 import Glibc
 
 /// A fixed run of zeroed elements that cost no memory until they are touched: `calloc` of a large size maps fresh pages, and

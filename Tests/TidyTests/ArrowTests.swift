@@ -6,8 +6,8 @@ private enum Floor: Int {
 }
 
 private let floors: [String: Floor] = [
-    "CCares": .c, "CHTTPParser": .c, "CLinux": .c, "CNghttp2": .c, "COpenSSL": .c, "CProtobufC": .c, "CSimdJSON": .c, "CXXHash": .c,
-    "Protos": .c,
+    "CCares": .c, "CHTTPParser": .c, "CLinux": .c, "CNghttp2": .c, "COpenSSL": .c, "CProtobufC": .c, "CSimdJSON": .c, "CVector": .c,
+    "CXXHash": .c, "Protos": .c,
     "EngineModel": .pure, "Routing": .pure, "Wire": .pure, "Workload": .pure,
     "Configuration": .mechanism, "EventLoop": .mechanism, "HTTPTransport": .mechanism, "KubernetesAPI": .mechanism,
     "Reporting": .mechanism, "Telemetry": .mechanism,
