@@ -79,7 +79,7 @@ bool is_media(swl_text type) noexcept {
 
 }  // namespace
 
-uint32_t CanonicalPrompt::write(const PromptPlaces &places) noexcept {
+PromptCounts CanonicalPrompt::write(const PromptPlaces &places) noexcept {
     tools(places.tools);
     tools(places.functions);
     system_message(places.instructions);
@@ -87,7 +87,7 @@ uint32_t CanonicalPrompt::write(const PromptPlaces &places) noexcept {
     if (places.messages != 0) { conversation(places.messages); }
     completion_prompt(places.prompt);
     input(places.input);
-    return batched_ > 1 ? batched_ : 1;
+    return PromptCounts{batched_ > 1 ? batched_ : 1, batched_, tokens_};
 }
 
 uint64_t CanonicalPrompt::digest(const Tape &tape, size_t at) noexcept {
@@ -250,6 +250,7 @@ void CanonicalPrompt::medium(uint64_t digest) noexcept {
 /// Four bytes a token: about what a token of text weighs, so byte-based estimates hold for both kinds of prompt.
 void CanonicalPrompt::token(size_t at) noexcept {
     writer_.number(uint32_t(tape_.number_bits(at)));
+    tokens_ += 1;
 }
 
 }  // namespace swiftlet

@@ -9,6 +9,14 @@ struct PromptPlaces {
     size_t tools = 0, functions = 0, instructions = 0, system = 0, messages = 0, prompt = 0, input = 0;
 };
 
+struct PromptCounts {
+    /// One, or those of a batch.
+    uint32_t prompts;
+    /// Those that `prompt` or `input` hold, each behind a marker of one byte.
+    uint32_t batched;
+    uint64_t tokens;
+};
+
 /// Writes a prompt in one fixed order, whatever the order of keys: tools, then instructions, then messages, as chat
 /// templates do. Two requests share exactly as many leading bytes here as they share leading parts, and a conversation's next turn
 /// begins with all bytes of the last: every part opens with a marker and none ends with one.
@@ -16,8 +24,7 @@ class CanonicalPrompt {
   public:
     CanonicalPrompt(const Tape &tape, swl_prompt_hasher &hasher) noexcept : tape_(tape), writer_(hasher) {}
 
-    /// How many prompts there are: one, or those of a batch.
-    uint32_t write(const PromptPlaces &places) noexcept;
+    PromptCounts write(const PromptPlaces &places) noexcept;
 
     /// A fingerprint of any value, for what stands outside the prompt's text.
     static uint64_t digest(const Tape &tape, size_t at) noexcept;
@@ -40,6 +47,7 @@ class CanonicalPrompt {
     PromptWriter writer_;
     uint32_t media_ = 0;
     uint32_t batched_ = 0;
+    uint64_t tokens_ = 0;
 };
 
 }  // namespace swiftlet

@@ -196,7 +196,10 @@ void read_document(
         swl_prompt_hasher_salt(&hasher, salt_template, &digest, sizeof digest);
     }
     facts.skips_cache = skips_cache(tape, places);
-    facts.prompts = CanonicalPrompt(tape, hasher).write(places.prompt);
+    const PromptCounts counts = CanonicalPrompt(tape, hasher).write(places.prompt);
+    facts.prompts = counts.prompts;
+    // What else there was would show in the length.
+    if (hasher.total_bytes == counts.tokens * sizeof(uint32_t) + counts.batched) { facts.prompt_tokens = int64_t(counts.tokens); }
 }
 
 size_t rounded_capacity(size_t length) noexcept {

@@ -19,7 +19,7 @@ extension Exchange {
         }
         routing.needsHTTP1 = asksForWebSocket
         routing.needsHTTP2 = isGRPC
-        switch asksForWebSocket ? pickByQuery(routing) : pick(routing) {
+        switch asksForWebSocket ? pickByQuery(routing) : call != nil ? pickForCall(routing) : pick(routing) {
         case .success(let decision):
             self.decision = decision
             record(decision)
@@ -98,6 +98,9 @@ extension Exchange {
 
     /// Bytes of a body that is not collected.
     func forward(_ bytes: UnsafeRawBufferPointer) {
+        if isMessageAwaited {
+            guard !keepsForMessage(bytes), isOpen, !isSettled else { return }
+        }
         let waits = hasUnsentBody
         if isReplayable, !mayKeep(bytes.count) {
             isReplayable = false

@@ -1,10 +1,25 @@
 import EventLoop
 import HTTPTransport
+import Routing
 import Telemetry
 import Wire
 
-/// gRPC calls. Messages are never read: what routes a call is its path and metadata, and each call finds its own group.
+/// gRPC calls: each finds its own group, by protocol and load, and those of `InferenceCall` by the prompt in their first message, too.
+///
+/// Reading is for the choice alone: bytes go on as they came, and a first message that is late, compressed or malformed is placed as that of
+/// any other method is, without having been read.
 extension Exchange {
+    /// How a call whose messages are read ended.
+    enum CallEnd {
+        case ok
+        /// UNKNOWN and INTERNAL, what an exception in an engine comes to, or no status at all.
+        case failedByEngine
+        case failed
+    }
+
+    /// Room made for a message that announces itself.
+    private static let reservedBytes = 64 << 10
+
     /// A call's head is here.
     func callReceived() {
         // What is malformed or repeated goes on as it came, for the backend to judge.
@@ -17,8 +32,44 @@ extension Exchange {
             mode = .health
         } else {
             mode = .forwarded
-            dispatch()
+            call = InferenceCall(path: request.path)
+            if call == nil { dispatch() } else { isMessageAwaited = true }
         }
+    }
+
+    /// Keeps bytes of a call until its first message is here, or as much of it as may be kept for another try, and then chooses a group.
+    /// - Returns: false when these bytes are one too many, and not among what is kept.
+    func keepsForMessage(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        guard mayKeep(bytes.count) else {
+            // Where memory is short, and not the message long, its beginning may be too little to know the prompt by.
+            if body.count &+ bytes.count <= worker.settings.replayBytes { call = nil }
+            isMessageAwaited = false
+            dispatch()
+            return false
+        }
+        // As for a body of known length, but for calls that need do no more than claim one.
+        if body.isEmpty, let end = GRPCFraming.firstMessageEnd(bytes), end > bytes.count { _ = body.reserve(min(end, Self.reservedBytes)) }
+        collect(bytes)
+        guard GRPCFraming.bytesAwaited(body.readable) == 0 else { return true }
+        isMessageAwaited = false
+        dispatch()
+        return true
+    }
+
+    func messageIsLate() {
+        isMessageAwaited = false
+        call = nil
+        dispatch()
+    }
+
+    /// A model that nobody lists is for the engines to refuse, as it is where messages are not read.
+    func pickForCall(_ routing: RoutingRequest) -> Result<Decision, RoutingFailure> {
+        let result = pick(routing)
+        guard case .failure(.modelNotFound) = result else { return result }
+        worker.probe.forgetModel()
+        var routing = routing
+        routing.model = nil
+        return pick(routing)
     }
 
     /// The backend of another try has only what is left of the time.
@@ -43,9 +94,24 @@ extension Exchange {
             endCall(Self.grpcStatus(ofHTTP: response.status), "The backend's answer is not gRPC.")
             return settle(.upstreamReset)
         }
+        if let call { scanner = ResponseScanner(kind: .call(call)) }
+        if endsHere { noteCallEnd(response.headers) }
         // An engine that says UNAVAILABLE and nothing else has not begun: as with a 503, another may have room.
         if endsHere, response.headers.value("grpc-status")?.equals("14") ?? false, leavesFullBackend() { return }
         releaseHead()
+    }
+
+    /// - Parameter fields: the trailers, or a head that is all there is.
+    func noteCallEnd(_ fields: HeaderBlock?) {
+        guard call != nil else { return }
+        guard let status = fields?.value("grpc-status") else { return callEnd = .failedByEngine }
+        callEnd = status.equals("0") ? .ok : status.equals("2") || status.equals("13") ? .failedByEngine : .failed
+    }
+
+    /// Clients of a stream of requests may pause between them: how long the parts of an answer take then tells of the client.
+    func noteConversation() {
+        guard case .modelStreamInfer = call, !isHeldBack else { return }
+        isHeldBack = !isRequestComplete || bodyBytesReceived > firstMessageEnd
     }
 
     /// Ends the call with a status of our own: all there is of the answer ("Trailers-Only"), or what follows its messages.

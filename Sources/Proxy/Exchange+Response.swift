@@ -112,7 +112,7 @@ extension Exchange {
         guard firstTokenAt == 0, isAnswer else { return }
         firstTokenAt = worker.loop.now
         if let series { uncounted(worker.metrics).use { $0.firstToken(series, afterNanoseconds: firstTokenAt &- startedAt) } }
-        guard isEventStream, let decision else { return }
+        guard isEventStream || call != nil && isStreamRequested, let decision else { return }
         worker.table.firstToken(decision.lease, now: firstTokenAt)
     }
 
@@ -124,7 +124,8 @@ extension Exchange {
 
     private func pass(_ bytes: UnsafeRawBufferPointer) {
         guard bytes.count > 0 else { return }
-        if isEventStream, firstTokenAt == 0, scanner.firstEventSeen { noteFirstToken() }
+        if call != nil { noteConversation() }
+        if isEventStream || call != nil, firstTokenAt == 0, scanner.firstEventSeen { noteFirstToken() }
         if scanner.dataEvents >= nextProgress { noteProgress() }
         responseBytes &+= bytes.count
         lastByte = bytes[bytes.count &- 1]
@@ -146,6 +147,7 @@ extension Exchange {
             if firstTokenAt == 0, isAnswer { firstTokenAt = worker.loop.now }
             releaseHead()
         }
+        if isGRPC, attempt?.endsWithHead != true { noteCallEnd(trailers) }
         attempt = nil
         if let trailers {
             takeLoadMetrics(trailers)

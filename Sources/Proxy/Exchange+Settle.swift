@@ -10,6 +10,7 @@ extension Exchange {
         guard !isSettled else { return }
         isSettled = true
         isHeadHeld = false
+        isMessageAwaited = false
         if callDeadline.at != 0 { worker.callDeadlines.remove(self) }
         if mode == .health { worker.health.remove(self) }
         release(outcome)
@@ -22,7 +23,9 @@ extension Exchange {
     private func release(_ outcome: ExchangeOutcome) {
         guard let decision else { return }
         let now = worker.loop.now
-        if outcome == .completed, mode != .tunnel, responseStatus < 400 {
+        // The prompt of a call is held where tokens came of it, and it tells only in its trailers how it went.
+        let isAnswered = call == nil || callEnd == .ok && firstTokenAt != 0
+        if outcome == .completed, mode != .tunnel, responseStatus < 400, isAnswered {
             let usage = scanner.usage.map {
                 Usage(promptTokens: $0.promptTokens, cachedTokens: $0.cachedTokens, completionTokens: $0.completionTokens)
             }
@@ -37,7 +40,9 @@ extension Exchange {
     /// Whether the engine failed before it answered. 503 and 529 say that it is full, 501 and 505 that it never does such a thing.
     private func isServerError(_ outcome: ExchangeOutcome) -> Bool {
         if outcome == .engineError || outcome == .upstreamReset { return firstTokenAt == 0 }
-        return outcome == .completed && (responseStatus == 500 || responseStatus == 502 || responseStatus == 504)
+        guard outcome == .completed else { return false }
+        if isGRPC { return callEnd == .failedByEngine && firstTokenAt == 0 }
+        return responseStatus == 500 || responseStatus == 502 || responseStatus == 504
     }
 
     // MARK: Recording

@@ -27,6 +27,18 @@ final class Exchange: DownstreamExchange {
     var startedAt: UInt64
     var mode = Mode.local
     var isGRPC = false
+    /// gRPC: the method, when it is one whose messages are read.
+    var call: InferenceCall?
+    /// The first message of such a call is not here yet, and no group is chosen before it is.
+    var isMessageAwaited = false {
+        didSet {
+            guard isMessageAwaited != oldValue else { return }
+            uncounted(worker.messageWaits).use { if isMessageAwaited { $0.add(self) } else { $0.remove(self) } }
+        }
+    }
+    /// Where in the body the first message of such a call ends.
+    var firstMessageEnd = 0
+    var callEnd = CallEnd.ok
     var acceptsTrailers = false
     var asksForWebSocket = false
     /// The router, not the client, asks the engine for its load.
@@ -61,7 +73,8 @@ final class Exchange: DownstreamExchange {
             uncounted(worker.holds).use { if isHeadHeld { $0.add(self) } else { $0.remove(self) } }
         }
     }
-    var headHold = HeadHold()
+    /// Of the head that is held, or of the message that is awaited, which comes before.
+    var grace = Grace()
     /// gRPC's `grpc-timeout`.
     var callDeadline = CallDeadline()
     /// Bytes that came before the first event, or a 500's body that is being looked at.
@@ -118,6 +131,9 @@ final class Exchange: DownstreamExchange {
         startedAt = worker.loop.now
         mode = .local
         isGRPC = false
+        call = nil
+        firstMessageEnd = 0
+        callEnd = .ok
         acceptsTrailers = false
         asksForWebSocket = false
         asksForLoadMetrics = false
@@ -260,6 +276,7 @@ final class Exchange: DownstreamExchange {
         case .collected:
             dispatch()
         case .forwarded:
+            isMessageAwaited = false
             if attempt == nil, decision == nil { dispatch() }
             if !hasUnsentBody { attempt?.finishRequest(trailers: trailers) }
         case .health:
@@ -282,13 +299,23 @@ final class Exchange: DownstreamExchange {
     /// The request's trailing fields, to be sent behind its body.
     var trailers: HeaderBlock? { request.hasTrailers ? request.trailers : nil }
 
-    /// Reads the collected body for what routing needs.
+    /// Reads the collected body, or the first message of a call, for what routing needs.
     func probeBody() {
-        guard mode == .collected, !body.isEmpty else { return worker.probe.clear() }
-        _ = body.reserve(RequestProbe.padding)
+        guard mode == .collected || call != nil, !body.isEmpty else { return worker.probe.clear() }
         let seed = uncounted(request.headers).use { worker.settings.reading.chainSeed($0) }
-        uncounted(worker.probe).use { $0.probe(body.readable, seed: seed) }
+        if let call {
+            firstMessageEnd = GRPCFraming.firstMessageEnd(body.readable) ?? 0
+            uncounted(worker.probe).use { $0.probe(body.readable, of: call, seed: seed) }
+        } else {
+            _ = body.reserve(RequestProbe.padding)
+            uncounted(worker.probe).use { $0.probe(body.readable, seed: seed) }
+        }
         isStreamRequested = worker.probe.stream
+    }
+
+    /// What was waited for did not come in its time.
+    func graceEnded() {
+        if isMessageAwaited { messageIsLate() } else { releaseHead() }
     }
 
     override func outputDrained() { attempt?.resumeResponse() }

@@ -16,6 +16,9 @@ public struct ProxySettings: Sendable {
     public var attempts = 3
     /// How long the head of an answer waits for its first event.
     public var headHoldNanoseconds: UInt64 = 30_000_000_000
+    /// How long a call whose messages are read may keep its first one back before it goes where load alone would have it go: its client may
+    /// wait for the backend to speak first.
+    public var firstMessageNanoseconds: UInt64 = 1_000_000_000
     /// Ask engines to report their load beside answers, in this form; nil: do not ask. What is reported is read either way.
     public var loadMetricsFormat: LoadMetricsFormat?
     /// Whether clients see such reports.

@@ -16,7 +16,10 @@ public final class ProxyWorker: DownstreamApplication {
     let settings: ProxySettings
     let addresses: EndpointAddresses
     let probe: RequestProbe
-    let holds: HeadHolds
+    /// Heads that wait for their first event.
+    let holds: Graces
+    /// Calls that wait for their first message.
+    let messageWaits: Graces
     let callDeadlines: CallDeadlines
     let health: HealthService
     let accessLog: AccessLog?
@@ -42,7 +45,8 @@ public final class ProxyWorker: DownstreamApplication {
         self.metrics = metrics
         accessLog = accessLogDescriptor.map { AccessLog(loop: loop, descriptor: $0) }
         probe = settings.reading.makeProbe()
-        holds = HeadHolds(loop: loop, nanoseconds: settings.headHoldNanoseconds)
+        holds = Graces(loop: loop, nanoseconds: settings.headHoldNanoseconds)
+        messageWaits = Graces(loop: loop, nanoseconds: settings.firstMessageNanoseconds)
         callDeadlines = CallDeadlines(loop: loop)
         health = HealthService(loop: loop, table: table)
         self.requestIDs = requestIDs
@@ -208,9 +212,9 @@ final class AccessLog: EventHandler {
     func flush() { writer.flush() }
 }
 
-/// Deadlines of heads that wait for their first event: one grace for all, so a list in order of arrival, linked through the exchanges
+/// Deadlines of exchanges that wait for the same thing: one grace for all, so a list in order of arrival, linked through the exchanges
 /// themselves, and one timer.
-final class HeadHolds: EventHandler {
+final class Graces: EventHandler {
     private var first: Exchange?
     private unowned(unsafe) var last: Exchange?
     private let nanoseconds: UInt64
@@ -221,28 +225,28 @@ final class HeadHolds: EventHandler {
     }
 
     func add(_ exchange: Exchange) {
-        exchange.headHold.deadline = loop.now &+ nanoseconds
-        exchange.headHold.previous = last
-        if let last { last.headHold.next = exchange } else { first = exchange }
+        exchange.grace.deadline = loop.now &+ nanoseconds
+        exchange.grace.previous = last
+        if let last { last.grace.next = exchange } else { first = exchange }
         last = exchange
-        if first === exchange { setDeadline(exchange.headHold.deadline) }
+        if first === exchange { setDeadline(exchange.grace.deadline) }
     }
 
     func remove(_ exchange: Exchange) {
-        let (previous, next) = (exchange.headHold.previous, exchange.headHold.next)
-        if let next { next.headHold.previous = previous } else { last = previous }
-        if let previous { previous.headHold.next = next } else { first = next }
-        exchange.headHold = HeadHold()
+        let (previous, next) = (exchange.grace.previous, exchange.grace.next)
+        if let next { next.grace.previous = previous } else { last = previous }
+        if let previous { previous.grace.next = next } else { first = next }
+        exchange.grace = Grace()
     }
 
     override func deadlineReached() {
-        while let exchange = first, exchange.headHold.deadline <= loop.now { exchange.releaseHead() }
-        if let first { setDeadline(first.headHold.deadline) }
+        while let exchange = first, exchange.grace.deadline <= loop.now { exchange.graceEnded() }
+        if let first { setDeadline(first.grace.deadline) }
     }
 }
 
-/// An exchange's place among the heads that are held.
-struct HeadHold {
+/// An exchange's place among those that wait.
+struct Grace {
     var deadline: UInt64 = 0
     var next: Exchange?
     /// Unchecked: the list holds every exchange in it strongly, from the first on.

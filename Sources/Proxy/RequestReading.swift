@@ -40,6 +40,7 @@ public struct RequestReading: Sendable {
             model: probe.model, prefixHashes: probe.prefixHashes, chunkBytes: RequestProbe.chunkBytes, promptBytes: probe.promptBytes,
             maxOutputTokens: probe.maxTokens, isStreamed: probe.stream)
         request.sequences = probe.sequences
+        request.promptTokens = probe.promptTokens
         // What the engine then says of cached tokens is no sign that it has lost them.
         if probe.skipsCache { request.prefixHashes = .init(start: nil, count: 0) }
         if headers.has(.wantedTTFT) { request.wantedTTFTSeconds = Self.seconds(headers.value(.wantedTTFT)) }

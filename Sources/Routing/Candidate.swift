@@ -32,8 +32,8 @@ extension RoutingState {
     mutating func listCandidates(_ request: borrowing RoutingRequest, tried: TriedGroups, now: UInt64) -> Result<
         CandidateList, RoutingFailure
     > {
-        let before = (sequence, randomState, arrivals, fadeCursor)
-        defer { (sequence, randomState, arrivals, fadeCursor) = before }
+        let before = (sequence, randomState, fadeCursor)
+        defer { (sequence, randomState, fadeCursor) = before }
         return decide(request, tried: tried, now: now).map { choice in
             CandidateList(
                 candidates: (0..<choice.candidateCount).map { candidate(candidates[$0], choice.inputs) },

@@ -20,13 +20,13 @@ public struct CostTerms: Sendable, Equatable {
     /// What the request waits until so many answers there have ended that it fits: see `CostRule.roomWaitPrice`. Where few sequences fill the
     /// cache, as contexts of agents do, the next one ends a long time from now.
     public var roomWait = 0.0
-    /// This request's decode steps, the share that depends on the batch counted over the relaxation horizon only.
+    /// This request's decode steps: what a group differs by whose steps take longer. How much longer its batch makes them now does not count, for
+    /// batches change long before an answer ends.
     public var decode = 0.0
     /// The stall that this prefill imposes on the sequences now decoding there.
     public var stall = 0.0
-    /// The slower steps that this sequence causes for the others of the batch, over the same horizon.
-    public var slowdown = 0.0
-    /// Requests expected to arrive while this one waits, each waiting for its uncached tokens, too. Those that arrive while it prefills do
+    /// Requests expected to arrive at the group while this one waits, each waiting for its uncached tokens, too: as many as have come there of
+    /// late, for who has joined or has just become the cheapest gets more than a fair share. Those that arrive while it prefills do
     /// not count: they can go elsewhere, and where nobody waits they would keep long prompts off empty groups.
     public var queueBehind = 0.0
     /// Less than nothing: what of `prefill`, `stall` and `queueBehind` goes into a copy of a prefix that another group holds, and serves those
@@ -50,7 +50,7 @@ public struct CostTerms: Sendable, Equatable {
 
     @inline(__always)
     public var total: Double {
-        timeToFirstToken + memory + memoryWait + roomWait + decode + stall + slowdown + queueBehind + copy + lateness
+        timeToFirstToken + memory + memoryWait + roomWait + decode + stall + queueBehind + copy + lateness
     }
 }
 
@@ -60,7 +60,7 @@ extension CostTerms {
         [
             ("overhead", overhead), ("queue_wait", queueWait), ("prefill", prefill), ("memory", memory),
             ("memory_wait", memoryWait), ("room_wait", roomWait), ("decode", decode), ("stall", stall),
-            ("slowdown", slowdown), ("queue_behind", queueBehind), ("copy", copy),
+            ("queue_behind", queueBehind), ("copy", copy),
             ("warm_up", warmUp), ("adapter", adapter), ("distance", distance), ("lateness", lateness), ("total", total),
         ]
     }
@@ -76,8 +76,6 @@ struct CostInputs {
     var outputTokens: Double
     /// Answers that the request asks for, each so long.
     var sequences = 1.0
-    /// Arrivals per second that one of the candidate groups may expect.
-    var arrivalsPerGroup: Double
     /// What the fleet's answers taught of prefill: the factor on every group's seconds per token, and the fixed part of TTFT.
     var prefillScale: Double
     var overheadSeconds: Double
@@ -107,13 +105,13 @@ struct CostInputs {
     @inline(__always)
     func cachedTokens(on group: borrowing GroupLoad, depth: Int) -> Double {
         let own = ownCachedTokens(on: group, depth: depth)
-        return followsOrder ? own + group.othersShare * (promptTokens - leastRequestTokens - own) : own
+        return followsOrder ? own + Double(group.othersShare) * (promptTokens - leastRequestTokens - own) : own
     }
 
     /// The part of it that we know of.
     @inline(__always)
     func ownCachedTokens(on group: borrowing GroupLoad, depth: Int) -> Double {
-        min(Double(depth) * tokensPerChunk + group.continuationTokens, promptTokens - leastRequestTokens) * group.hitYield
+        min(Double(depth) * tokensPerChunk + group.continuationTokens, promptTokens - leastRequestTokens) * Double(group.hitYield)
     }
 
     /// Whether the whole prompt may bring the group to where `memoryWait` counts.
@@ -125,10 +123,6 @@ struct CostInputs {
         let uncached = promptTokens - cachedTokens(on: group, depth: depth)
         let perToken = group.secondsPerToken * prefillScale
         let step = group.decodeStepSeconds * stepScale
-        let running = group.sequences
-        // Output tokens within the horizon, in which a difference between groups is felt.
-        let feltTokens = min(outputTokens, rule.horizon / step)
-        let contextGrowth = rule.growthAtFullCache * group.tokenShare
 
         var terms = CostTerms()
         terms.overhead = overheadSeconds
@@ -137,7 +131,7 @@ struct CostInputs {
         terms.warmUp = group.warmUpSlowness * (terms.queueWait + terms.prefill)
         if adapter != 0 { terms.adapter = adapter == group.adapterOf ? group.adapterSeconds : 0 }
         terms.distance = group.distanceSeconds
-        let growth = rule.growthPerSequence * (running + 1) + contextGrowth * (group.tokensInUse + promptTokens)
+        let growth = rule.growthAtFullCache * group.tokenShare * (group.tokensInUse + promptTokens)
         let demand = uncached + outputTokens * sequences
         let present =
             group.tokensInUse(atMicroseconds: nowMicroseconds, tokenSeconds: step * (1 + growth)) + uncached + group.idleMatchTokens
@@ -147,13 +141,12 @@ struct CostInputs {
             fullness: (group.tokensInUse + 0.5 * demand) * group.tokenShare, share: demand * group.tokenShare, answerSeconds: answer)
         terms.memoryWait = rule.memoryWaitPrice(fullness: present * group.tokenShare, answerSeconds: answer)
         terms.roomWait = rule.roomWaitPrice(
-            missingTokens: present - group.kvCapacityTokens, tokensInUse: group.tokensInUse, sequences: running, answerSeconds: answer)
-        terms.decode = rule.decode * step * (outputTokens + feltTokens * growth)
+            missingTokens: present - group.kvCapacityTokens, tokensInUse: group.tokensInUse, sequences: group.sequences,
+            answerSeconds: answer)
+        terms.decode = rule.decode * step * outputTokens
         terms.stall = rule.stall * rule.decode * group.decodingSequences * terms.prefill
-        terms.slowdown =
-            rule.slowdown * rule.decode * feltTokens * sequences * running * step * (rule.growthPerSequence + contextGrowth * promptTokens)
-        let waiting = terms.timeToFirstToken - terms.prefill + terms.memoryWait + terms.roomWait
-        let behind = min(arrivalsPerGroup * waiting, rule.mostBehind)
+        let waiting = terms.queueWait + terms.warmUp + terms.adapter + terms.memoryWait + terms.roomWait
+        let behind = min(group.arrivals.perSecond(nowMicroseconds: nowMicroseconds) * waiting, rule.mostBehind)
         terms.queueBehind = rule.queueBehind * behind * terms.prefill
         if depth < deepest && sharers > 0 {
             let copied = min(Double(deepest - depth) * tokensPerChunk / uncached, 1)

@@ -17,21 +17,15 @@ public struct CostRule: Sendable, Equatable {
     /// Decodes that a prefill holds up keep their memory, and so keep others waiting. With less, fleets that are overloaded compute their
     /// prefixes more often; with a third more, what they bring out falls.
     public var stall = 1.5
-    /// Steps that grow with the batch delay prompts too, and last beyond the horizon. With none of it a fleet near
-    /// saturation is less steady; with three times as much there is little difference.
-    public var slowdown = 1.0
-    public var queueBehind = 1.0
-    /// Relative growth of a decode step per sequence in the batch, and with the KV cache full of contexts. Between
-    /// Llama-70B on H100 (1.5) and 8B (4): attention reads every active token once a step.
-    public var growthPerSequence = 0.001
+    /// How much a second counts that those lose who come to the group while this one waits. They come because it looks cheap, as a group does
+    /// that has just joined: with a quarter of this its queue grows to seconds, with twice as much hot prefixes are copied too often.
+    public var queueBehind = 4.0
+    /// Relative growth of a decode step with the KV cache full of contexts. Between Llama-70B on H100 (1.5) and 8B (4): attention reads every
+    /// active token once a step.
     public var growthAtFullCache = 1.5
     /// Bursts make the arrival rate an overestimate of who will really wait; without a bound the price of memory would multiply it, and a busy
     /// fleet would follow its prefixes into full groups.
     public var mostBehind = 8.0
-    /// Seconds that a difference in batch size is taken to last. The derivation has it grow with the difference over the arrivals: simulation found
-    /// that this makes requests leave their prefixes for a batch that is smaller for a moment. With much less than half a second two groups
-    /// keep what a hot prefix brings.
-    public var horizon = 0.5
     /// What share of a copy each request in flight with the same prefix takes over: it will not be the last, and they divide among more groups.
     /// With none, hot prefixes stay where they were first; with three times as much long prompts are computed on too many groups.
     public var copySharing = 0.1
@@ -53,9 +47,9 @@ public struct CostRule: Sendable, Equatable {
         ("decode", \.decode), ("memory", \.memory), ("memoryWait", \.memoryWait), ("memoryWaitFrom", \.memoryWaitFrom),
         ("roomWait", \.roomWait),
         ("copySharing", \.copySharing),
-        ("stall", \.stall), ("slowdown", \.slowdown), ("queueBehind", \.queueBehind),
-        ("growthPerSequence", \.growthPerSequence), ("growthAtFullCache", \.growthAtFullCache),
-        ("mostBehind", \.mostBehind), ("horizon", \.horizon), ("band", \.band),
+        ("stall", \.stall), ("queueBehind", \.queueBehind),
+        ("growthAtFullCache", \.growthAtFullCache),
+        ("mostBehind", \.mostBehind), ("band", \.band),
         ("orderBand", \.orderBand), ("othersFirst", \.othersFirst),
     ]
 

@@ -1,6 +1,6 @@
 import CXXHash
 
-/// A rough cost of every group, kept up to date with each booking: a decision among a thousand groups reads it once from end to end, 20
+/// A rough cost of every group, kept up to date with each booking: a decision among a thousand groups reads it once from end to end, 16
 /// bytes a group and four groups at a time, and looks closely at a few dozen.
 struct FleetSketch: ~Copyable {
     /// Of four groups with slots in a row, one in each lane.
@@ -13,8 +13,6 @@ struct FleetSketch: ~Copyable {
         var tokensAhead: SIMD4<Float>
         /// Sequences that decode.
         var batch: SIMD4<Float>
-        /// Share of the KV cache in use.
-        var fullness: SIMD4<Float>
     }
 
     /// What the rough cost of one request depends on besides the group.
@@ -24,14 +22,11 @@ struct FleetSketch: ~Copyable {
         var scale: Float
         /// Tokens' worth of stall per sequence that decodes.
         var stall: Float
-        /// Seconds of decode that are felt, per sequence and at a full cache.
-        var perSequence: Float
-        var perFullness: Float
 
         @inline(__always)
         func estimates(_ groups: borrowing Sketches) -> SIMD4<Float> {
             let work = groups.tokensAhead + tokens + stall * groups.batch
-            return groups.fixed + groups.perToken * scale * work + perSequence * groups.batch + perFullness * groups.fullness
+            return groups.fixed + groups.perToken * scale * work
         }
     }
 
@@ -58,9 +53,11 @@ struct FleetSketch: ~Copyable {
     /// Whose reports age next, as a position in the state's `order`.
     var agingCursor = 0
 
-    /// Scratch of one decision by slot: the estimates, four together, and the decision that made it a candidate.
+    /// Scratch of one decision by slot: the estimates, four together, and the collection that made it a candidate. Explanations collect
+    /// too, and take the number of no decision.
     let estimates: LazyBuffer<SIMD4<Float>>
     let candidateOf: LazyBuffer<UInt64>
+    var collections: UInt64 = 0
     /// And the slots of a few that stand out.
     let few: LazyBuffer<UInt32>
 
@@ -150,7 +147,6 @@ extension RoutingState {
         fleet.sketches[group].perToken[lane] = isOut ? .infinity : Float(loads[slot].secondsPerToken * (1 + loads[slot].warmUpSlowness))
         fleet.sketches[group].tokensAhead[lane] = Float(loads[slot].tokensAhead)
         fleet.sketches[group].batch[lane] = Float(loads[slot].decodingSequences)
-        fleet.sketches[group].fullness[lane] = Float(fullness)
         var transition = loads[slot].presumedPrefilledAt
         if loads[slot].failures > 0 && now < loads[slot].ejectedUntil { transition = min(transition, loads[slot].ejectedUntil) }
         if now < loads[slot].saturatedUntil { transition = min(transition, loads[slot].saturatedUntil) }
@@ -209,6 +205,7 @@ extension RoutingState {
         _ slots: ContiguousArray<UInt32>, _ cheapest: Survey, _ request: borrowing RoutingRequest, hashes: UnsafeBufferPointer<UInt64>,
         tried: TriedGroups, now: UInt64
     ) -> Int {
+        fleet.collections &+= 1
         let servesAll = slots.count == order.count
         let filter = Filter(needsHTTP1: request.needsHTTP1, needsHTTP2: request.needsHTTP2, tried: tried)
         var count = 0
@@ -257,11 +254,11 @@ extension RoutingState {
 
     /// Makes the group one more candidate, unless it is one already or may not be.
     private mutating func admit(_ slot: UInt32, _ filter: Filter, to count: inout Int) {
-        guard fleet.candidateOf[slot] != sequence, fleet.perToken(of: slot) < .infinity,
+        guard fleet.candidateOf[slot] != fleet.collections, fleet.perToken(of: slot) < .infinity,
             !filter.needsProtocol || (loads[slot].speaksHTTP2 ? !filter.needsHTTP1 : !filter.needsHTTP2),
             filter.tried.count == 0 || !filter.tried.contains(GroupID(slot: slot, generation: loads[slot].generation))
         else { return }
-        fleet.candidateOf[slot] = sequence
+        fleet.candidateOf[slot] = fleet.collections
         loads.prefetch(slot, bytes: GroupLoad.decisiveBytes)
         candidates[count] = slot
         count += 1
@@ -307,10 +304,8 @@ extension RoutingState {
     /// Estimates the cost on each group of the pool, and finds the least.
     private mutating func estimateAll(_ slots: ContiguousArray<UInt32>, promptTokens: Double) -> (slot: UInt32, estimate: Float) {
         let tokens = Float(max(promptTokens, leastRequestTokens))
-        let felt = Float(cost.decode * min(cost.horizon, outputTokensExpected * 0.02))
         let weights = FleetSketch.Weights(
-            tokens: tokens, scale: Float(prefillFit.slope), stall: Float(cost.stall * cost.decode) * tokens,
-            perSequence: 2 * Float(cost.growthPerSequence) * felt, perFullness: Float(cost.growthAtFullCache) * felt)
+            tokens: tokens, scale: Float(prefillFit.slope), stall: Float(cost.stall * cost.decode) * tokens)
         if slots.count * 2 >= records.count {
             for group in 0..<(sketchedSlots / 4) { fleet.estimates[group] = weights.estimates(fleet.sketches[group]) }
             let least = fleet.leastEstimate(slots: sketchedSlots)

@@ -16,7 +16,9 @@ struct GroupLoad: BitwiseCopyable {
     /// Of the request being decided: the group's rank in its order, and the share beyond our own match that others are expected to have
     /// brought, see `OthersHits`; as last worked out.
     var orderRank: UInt8 = 0
-    var othersShare = 0.0
+    var othersShare: Float = 0
+    /// Actual over predicted cached tokens, at most 1: 0 for an engine without prefix caching.
+    var hitYield: Float
     /// Sequences of the requests booked here and not ended: an engine counts each of the answers that one request asks for.
     var inFlight: Int32
     /// Those of them that have no first token yet.
@@ -47,12 +49,11 @@ struct GroupLoad: BitwiseCopyable {
     var kvCapacityTokens: Double { didSet { tokenShare = 1 / kvCapacityTokens } }
     /// The share of the capacity that one token takes.
     private(set) var tokenShare = 0.0
-    /// Actual over predicted cached tokens, at most 1: 0 for an engine without prefix caching.
-    var hitYield: Double
     /// How much longer prefill takes there while it is cold, as a share.
     var warmUpSlowness = 0.0
     /// What a request pays for the way there and back, see `Locality`.
     var distanceSeconds = 0.0
+    var arrivals = ArrivalRate()
     /// Of the request being decided, where memory may be short: tokens of its match that no request in flight there uses. They can be evicted
     /// until it joins, and not after.
     var idleMatchTokens = 0.0
@@ -106,9 +107,10 @@ extension GroupLoad {
     init(generation: UInt32, holder: UInt16, identity: UInt64) {
         self.init(
             generation: generation, isUsed: true, isReady: false, speaksHTTP2: false, isProbing: false, holder: holder, failures: 0,
+            hitYield: 1,
             inFlight: 0, awaitingFirstToken: 0, queuedTokens: 0, activeTokens: 0, activeOutputTokens: 0, othersWaiting: 0,
             othersRunning: 0, othersQueuedTokens: 0, othersActiveTokens: 0, secondsPerToken: 0, decodeStepSeconds: 0,
-            kvCapacityTokens: 0, hitYield: 1, identity: identity, lastChosen: 0, decisions: 0, othersDueAt: .max, saturatedUntil: 0,
+            kvCapacityTokens: 0, identity: identity, lastChosen: 0, decisions: 0, othersDueAt: .max, saturatedUntil: 0,
             ejectedUntil: 0, prefilledStamp: 0, firstUnstreamed: 0, lastUnstreamed: 0, presumedPrefilledAt: .max, heldTokens: 0,
             shadowScale: 1, describedSecondsPerToken: 0, prefillDeviation: 0, deviationFadedAt: 0)
     }

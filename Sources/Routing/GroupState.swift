@@ -79,7 +79,7 @@ extension RoutingState {
             decodeStepSeconds: load.decodeStepSeconds, tokensPerByte: tokensPerByte, reported: reportedLoad(slot, now: now),
             othersWaiting: load.othersWaiting, othersRunning: load.othersRunning,
             othersActiveKVTokens: Int(load.othersActiveTokens), indexBlocks: index.count(of: load.holder),
-            hitYield: load.hitYield, decisions: load.decisions,
+            hitYield: Double(load.hitYield), decisions: load.decisions,
             node: record.description.node, zone: record.description.zone, distanceSeconds: load.distanceSeconds,
             warmUpSlowness: load.warmUpEndsAt > now ? load.warmUpSlowness : 0)
     }

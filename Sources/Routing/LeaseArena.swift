@@ -13,6 +13,8 @@ struct Booking: BitwiseCopyable {
     var sequences: Int32
     /// Whether the matched part of the prompt was known to be computed when the request was booked.
     var matchIsPrefilled: Bool
+    /// The client sent tokens, see `RoutingRequest.promptTokens`.
+    var hasKnownTokens: Bool
     /// Neighbours among the group's unstreamed bookings, as index plus one.
     var olderUnstreamed: UInt32
     var newerUnstreamed: UInt32

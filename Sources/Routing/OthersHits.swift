@@ -85,7 +85,7 @@ extension RoutingState {
             let weight = isWide ? start &- identity : mix64(key ^ identity)
             let rank = weight == best[0] ? 0 : weight == best[1] ? 1 : weight == best[2] ? 2 : 3
             loads[slot].orderRank = UInt8(rank)
-            loads[slot].othersShare = othersHits.shares[rank]
+            loads[slot].othersShare = Float(othersHits.shares[rank])
         }
     }
 

@@ -10,6 +10,8 @@ public struct RoutingRequest: @unchecked Sendable {
     public var chunkBytes: Int
     /// Bytes of the canonical prompt, its last partial chunk included; 0 means that there is no prompt.
     public var promptBytes: Int
+    /// How many tokens the prompt has, where the client sent tokens: taken for granted, and no lesson in how many tokens a byte of text makes.
+    public var promptTokens: Int?
     /// The client's claim of how much it wants at most, in tokens; nil when it made none.
     public var maxOutputTokens: Int?
     /// Answers that it asks for (`n`), each a sequence of its own in the engine's batch; at most `mostSequences` count, since what an engine

@@ -44,7 +44,8 @@ extension RoutingState {
         leases.bookings[index] = Booking(
             generation: leases.bookings[index].generation, nextFree: 0, slot: slot, groupGeneration: loads[slot].generation,
             awaitsFirstToken: true, isProbe: loads[slot].failures > 0, isStreamed: request.isStreamed,
-            sequences: sequences, matchIsPrefilled: matchIsPrefilled, olderUnstreamed: 0, newerUnstreamed: 0, sequence: sequence,
+            sequences: sequences, matchIsPrefilled: matchIsPrefilled, hasKnownTokens: request.promptTokens != nil, olderUnstreamed: 0,
+            newerUnstreamed: 0, sequence: sequence,
             bookedAt: now,
             presumedPrefilledAt: now &+ UInt64(min(2 * (ttft + terms.memoryWait + terms.roomWait), 3_600) * 1e9),
             isQuiet: loads[slot].tokensInUse + uncached + output <= Self.quietShare * loads[slot].kvCapacityTokens,
@@ -67,6 +68,7 @@ extension RoutingState {
         loads[slot].activeTokens += active
         loads[slot].activeOutputTokens += output
         loads[slot].lastChosen = sequence
+        loads[slot].arrivals.observe(nowMicroseconds: now / 1_000)
         loads[slot].decisions += 1
         if inputs.adapter != 0 { adapters[slot].touch(inputs.adapter, now: now) }
         // Anybody may send megabytes that no engine will take.

@@ -50,10 +50,9 @@ extension RoutingState {
 
         if policy.usesPrefixIndex { expectContinuations(eligible.count) }
         if othersHits.areExpected { orderCandidates(eligible.count, isWide: isWide, hashes: hashes) }
-        arrivals.observe(now: now)
         fadeOneDeviation(now: now)
         if match.adapter != 0 { priceAdapter(match.adapter, candidateCount: eligible.count) }
-        var inputs = costInputs(of: request, groups: isWide ? match.slots.count : eligible.count, now: now)
+        var inputs = costInputs(of: request, now: now)
         inputs.adapter = match.adapter
         inputs.wantedTTFTSeconds = request.wantedTTFTSeconds
         inputs.wantedTPOTSeconds = request.wantedTPOTSeconds
@@ -110,15 +109,21 @@ extension RoutingState {
         return (saturated, true)
     }
 
-    private mutating func costInputs(of request: borrowing RoutingRequest, groups: Int, now: UInt64) -> CostInputs {
+    /// As learned of all text, or what the client's count says.
+    func tokensPerByte(of request: borrowing RoutingRequest) -> Double {
+        guard let count = request.promptTokens else { return tokensPerByte }
+        return Double(count) / Double(max(request.promptBytes, 1))
+    }
+
+    private mutating func costInputs(of request: borrowing RoutingRequest, now: UInt64) -> CostInputs {
         // What clients claim may only lower the expectation: a claim that is too high would charge others for nothing.
         let expected = request.promptBytes > 0 ? outputTokensExpected : leastRequestTokens
+        let tokensPerByte = tokensPerByte(of: request)
         return CostInputs(
             promptTokens: max(Double(request.promptBytes) * tokensPerByte, leastRequestTokens),
             tokensPerChunk: Double(max(request.chunkBytes, 0)) * tokensPerByte,
             outputTokens: request.maxOutputTokens.map { min(Double(max($0, 1)), expected) } ?? expected,
             sequences: Double(min(max(request.sequences, 1), RoutingRequest.mostSequences)),
-            arrivalsPerGroup: arrivals.perSecond(now: now) / Double(groups),
             prefillScale: prefillFit.slope,
             overheadSeconds: prefillFit.intercept, rule: cost, stepScale: exp(stepLogScale),
             nowMicroseconds: now / 1_000, meanOutputTokens: outputTokensExpected, deepest: index.matchDeepest, sharers: index.sharers(),

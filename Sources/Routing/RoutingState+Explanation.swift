@@ -24,8 +24,8 @@ public struct Explanation: Sendable, Equatable {
 extension RoutingState {
     mutating func explain(_ request: borrowing RoutingRequest, tried: TriedGroups, now: UInt64) -> Explanation {
         // Everything that a decision changes besides its booking.
-        let before = (sequence, randomState, arrivals, fadeCursor)
-        defer { (sequence, randomState, arrivals, fadeCursor) = before }
+        let before = (sequence, randomState, fadeCursor)
+        defer { (sequence, randomState, fadeCursor) = before }
         // Groups that are no candidates are not given anew what is of one request.
         for slot in order {
             loads[slot].othersShare = 0

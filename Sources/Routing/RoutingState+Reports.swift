@@ -61,7 +61,7 @@ extension RoutingState {
         let first = leases.bookings[index].firstTokenAt
         guard tokens >= Self.fewestSteps, first > 0, now > first, leases.bookings[index].sequences == 1 else { return }
         let load = loads[slot]
-        let growth = cost.growthPerSequence * load.sequences + cost.growthAtFullCache * load.tokensInUse / load.kvCapacityTokens
+        let growth = cost.growthAtFullCache * load.tokensInUse / load.kvCapacityTokens
         let observed = now.seconds(since: first) / Double(tokens - 1)
         let ratio = log(observed / (load.describedStepSeconds * (1 + growth)))
         let surprise = min(max(ratio - stepLogScale, -Self.greatestSurprise), Self.greatestSurprise)
@@ -94,10 +94,12 @@ extension RoutingState {
         let booking = leases.bookings[index]
         guard booking.promptBytes > 0, usage.promptTokens > 0 else { return }
         let promptTokens = Double(min(usage.promptTokens, 1 << 30))
-        // What is long counts for more, but not a megabyte of digits for all others' prose.
-        let share = min(Self.mostTellingBytes / booking.promptBytes, 1)
-        tokensPerByteRatio.observe(
-            numerator: share * min(promptTokens, booking.promptBytes * 4), denominator: share * booking.promptBytes)
+        if !booking.hasKnownTokens {
+            // What is long counts for more, but not a megabyte of digits for all others' prose.
+            let share = min(Self.mostTellingBytes / booking.promptBytes, 1)
+            tokensPerByteRatio.observe(
+                numerator: share * min(promptTokens, booking.promptBytes * 4), denominator: share * booking.promptBytes)
+        }
         if let cached = usage.cachedTokens {
             learnDeferredPrefill(slot, cachedTokens: Double(min(max(cached, 0), 1 << 30)), promptTokens: promptTokens, booking: booking)
             correctShadow(slot, cachedTokens: Double(min(max(cached, 0), 1 << 30)), promptTokens: promptTokens, booking: booking)
@@ -141,7 +143,7 @@ extension RoutingState {
         // What was still being computed when this request was booked may miss for reasons that say nothing about eviction.
         guard booking.matchIsPrefilled, predicted > slack else { return }
         let found = min(cachedTokens / (predicted - leastRequestTokens), 1)
-        loads[slot].hitYield += 0.1 * (found - loads[slot].hitYield)
+        loads[slot].hitYield += 0.1 * (Float(found) - loads[slot].hitYield)
         guard cachedTokens < predicted - slack else { return }
         loads[slot].shadowScale = max(loads[slot].shadowScale * 0.98, 0.1)
         // Least recently used goes first: an engine that lost a block lost all that are older. With nothing cached at all it

@@ -68,7 +68,6 @@ struct RoutingState: ~Copyable {
     /// Counts decisions.
     var sequence: UInt64 = 0
     var randomState: UInt64
-    var arrivals = ArrivalRate()
     /// TTFT in seconds over the seconds that the groups' own rates predict for the uncached tokens ahead and own.
     var prefillFit = LineFit(intercept: 0, slope: 1, priorX: 0.1)
     /// Natural logarithm of observed over predicted time of a decode step, over all groups.

@@ -4,6 +4,21 @@ public enum GRPCFraming {
     /// Bytes before every message.
     public static let prefixBytes = 5
 
+    /// Bytes still to come until the first message of `body` can be read; none when it is here, and for one that never can be: it is
+    /// compressed, or no message at all.
+    public static func bytesAwaited(_ body: UnsafeRawBufferPointer) -> Int {
+        guard let flag = body.first else { return prefixBytes }
+        guard flag == 0 else { return 0 }
+        guard let end = firstMessageEnd(body) else { return prefixBytes &- body.count }
+        return max(0, end &- body.count)
+    }
+
+    /// Bytes of the first message of `body`, its prefix included, whether they are here or not; nil before its prefix is.
+    public static func firstMessageEnd(_ body: UnsafeRawBufferPointer) -> Int? {
+        guard body.count >= prefixBytes else { return nil }
+        return prefixBytes &+ Int(UInt32(bigEndian: body.loadUnaligned(fromByteOffset: 1, as: UInt32.self)))
+    }
+
     /// Writes the prefix of a message of `messageBytes` to the start of `buffer`.
     /// - Returns: 5, or nil (nothing written) when the buffer is shorter or the length has no 32-bit form.
     public static func encodePrefix(

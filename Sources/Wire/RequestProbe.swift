@@ -11,7 +11,8 @@ import CSimdJSON
 /// that UTF-8 never contains, and none has a terminator, so a conversation's next turn begins with all bytes of the last.
 /// As in the engines, the last of duplicate keys wins and a byte order mark is accepted.
 ///
-/// Covers the request bodies of `/v1/chat/completions`, `/v1/completions`, `/v1/responses`, `/v1/embeddings` and `/v1/messages`.
+/// Covers the request bodies of `/v1/chat/completions`, `/v1/completions`, `/v1/responses`, `/v1/embeddings` and `/v1/messages`, and the
+/// messages of `InferenceCall`.
 public final class RequestProbe {
     /// Bytes that must be readable after a body. Their values do not matter.
     public static let padding = swl_request_padding()
@@ -20,10 +21,10 @@ public final class RequestProbe {
     /// cost twice as much for each entry that a long one leaves in the index.
     public static let chunkBytes = 512
 
-    private let hasher: PromptHasher
+    let hasher: PromptHasher
     /// Owned; nil when memory was short at `init`, and then no body is read as JSON.
     private let reader: OpaquePointer?
-    private var facts = swl_request_facts()
+    var facts = swl_request_facts()
 
     /// - Parameters:
     ///   - maximumChunks: hashes kept per prompt; a longer prompt is matched by this much of its beginning.
@@ -87,6 +88,9 @@ public final class RequestProbe {
 
     /// Length of the canonical prompt: UTF-8 bytes of its texts, four per token id, 4,096 per image or other medium; nine for each medium beyond 256.
     public var promptBytes: Int { hasher.byteCount }
+
+    /// How many tokens the prompt has, when all of it came as token ids.
+    public var promptTokens: Int? { facts.prompt_tokens > 0 ? Int(facts.prompt_tokens) : nil }
 
     public var stream: Bool { facts.stream }
 

@@ -3,7 +3,7 @@ import Glibc
 /// Follows one response body as it is relayed, without holding it: when did the answer begin, did it end well, what did it use.
 /// Bytes may be split anywhere; the split changes nothing.
 ///
-/// Budget: two searches over the bytes (one for line ends, one for the usage key), no allocation, under 300 bytes of state.
+/// Budget: two searches over the bytes (one for line ends, one for the usage key), no allocation, under 400 bytes of state.
 /// Server-sent events as in the HTML standard, section 9.2.6, with line ends LF or CRLF (no engine sends a lone CR).
 public struct ResponseScanner {
     /// How the body is to be read, by its content type.
@@ -12,6 +12,8 @@ public struct ResponseScanner {
         case eventStream
         /// `application/json`.
         case json
+        /// gRPC messages.
+        case call(InferenceCall)
         /// Anything else, also compressed bodies: only the first byte is noticed.
         case other
     }
@@ -21,10 +23,11 @@ public struct ResponseScanner {
     public let kind: Kind
 
     /// Whether the answer has begun: for an event stream its first data event (comments and blank lines are none, nor is `[DONE]`), for
-    /// other bodies the first byte.
+    /// gRPC the first message that carries tokens, for other bodies the first byte.
     public private(set) var firstEventSeen = false
 
-    /// Data events seen so far, `[DONE]` excluded. Engines put several tokens into one event when they are behind.
+    /// Data events seen so far, `[DONE]` excluded; messages with tokens, but not those that complete a stream by repeating it. Engines put
+    /// several tokens into one event when they are behind.
     public private(set) var dataEvents = 0
 
     /// Whether `data: [DONE]` was seen. It is no proof of success: vLLM sends it after an error too.
@@ -35,6 +38,7 @@ public struct ResponseScanner {
     public private(set) var errorSeen = false
 
     private var usageReader = UsageReader()
+    private var callReader: CallReader?
     /// The current line's beginning, kept only when the line did not end in the read that began it.
     private var prefix = InlineArray<48, UInt8>(repeating: 0)
     private var prefixCount = 0
@@ -43,10 +47,11 @@ public struct ResponseScanner {
 
     public init(kind: Kind) {
         self.kind = kind
+        if case .call(let call) = kind { callReader = CallReader(call) }
     }
 
     /// The last usage report, if any came.
-    public var usage: Usage? { usageReader.usage }
+    public var usage: Usage? { callReader?.usage ?? usageReader.usage }
 
     /// Reads the next bytes of the body, after chunked framing is removed.
     public mutating func consume(_ bytes: UnsafeRawBufferPointer) {
@@ -59,6 +64,10 @@ public struct ResponseScanner {
             usageReader.consume(bytes)
             firstEventSeen = true
             keep(base, bytes.count)
+        case .call:
+            callReader?.consume(bytes)
+            dataEvents = callReader?.events ?? 0
+            firstEventSeen = callReader?.hasTokens ?? false
         case .other:
             firstEventSeen = true
         }
@@ -72,7 +81,7 @@ public struct ResponseScanner {
         case .json:
             let isError = withKeptPrefix { Self.isError($0) }
             errorSeen = errorSeen || isError
-        case .eventStream, .other:
+        case .eventStream, .call, .other:
             break
         }
     }

@@ -12,6 +12,7 @@ import subprocess
 
 import pytest
 
+import engine_proto
 import kserve
 import processes
 from test_http2_bounds import CALL
@@ -129,16 +130,25 @@ def test_an_event_allocates_nothing(counted, fleet, client, upstream):
     assert own <= SELDOM_OF_AN_EVENT and libraries <= SELDOM_OF_AN_EVENT
 
 
+#: A call's path and message.
+CALLS = {
+    "infer": ("/inference.GRPCInferenceService/ModelInfer", kserve.infer_request("hello there")),
+    "text": (f"/{engine_proto.SERVICE}/Generate", engine_proto.generate_request(text="hello there " * 200, max_tokens=4)),
+    "ids": (f"/{engine_proto.SERVICE}/Generate", engine_proto.generate_request(range(3_000), max_tokens=4)),
+}
+
+
 @pytest.mark.parametrize("deadline", [(), ((b"grpc-timeout", b"5S"),)], ids=["no deadline", "deadline"])
-def test_a_call_allocates_nothing(counted, fleet, deadline):
+@pytest.mark.parametrize("kind", CALLS)
+def test_a_call_allocates_nothing(counted, fleet, kind, deadline):
     router, read = counted(f"h2c://127.0.0.1:{fleet.port}")
-    message = kserve.infer_request("hello there").SerializeToString()
+    path, message = CALLS[kind][0], CALLS[kind][1].SerializeToString()
     with HTTP2Client(router.port) as client:
 
         def act(calls):
             for _ in range(calls):
                 body = struct.pack(">BI", 0, len(message)) + message
-                number = client.request(body, "/inference.GRPCInferenceService/ModelInfer", fields=(*CALL, *deadline))
+                number = client.request(body, path, fields=(*CALL, *deadline))
                 assert (b"grpc-status", b"0") in client.response(number).trailers
                 del client.responses[number]
 

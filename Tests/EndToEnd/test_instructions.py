@@ -9,12 +9,15 @@ import json
 import re
 import shutil
 import socket
+import struct
 import subprocess
 
 import pytest
 
+import engine_proto
 import processes
 from test_allocations import BODY, post
+from test_http2_bounds import CALL
 from waiting import wait_until
 from wire_clients import HTTP2Client
 
@@ -24,7 +27,8 @@ pytestmark = [
 ]
 
 #: One connection, one request after the other: every request pays for its own wakes.
-RECORDED = {"HTTP/1.1 request": 26_100, "HTTP/2 request": 39_400, "event of a stream": 1_500, "token of the stub": 2_900}
+RECORDED = {"HTTP/1.1 request": 26_100, "HTTP/2 request": 39_400, "event of a stream": 1_500, "token of the stub": 2_900,
+            "gRPC call": 53_700, "token id of a prompt": 60}  # fmt: skip
 TOLERANCE = 0.10
 
 
@@ -108,6 +112,38 @@ def test_a_request_of_http2(counted):
 
         act(50)
         compare("HTTP/2 request", lambda: counted.count(lambda: act(200)) / 200)
+
+
+def test_a_call_of_grpc(tmp_path):
+    """Text of 400 bytes over HTTP/2 on both sides, and what each token id more costs to send on and to read."""
+    backend = processes.stub(arguments=["--max-model-len", "100000"])
+    arguments = ["serve", "--loops", "1", "--log-level", "error", "--listen", "127.0.0.1:0", "--scrape-interval", "0s"]
+    router = Counted(tmp_path, *arguments, "--backend", f"h2c://127.0.0.1:{backend.port}")
+    try:
+        router.wait_ready(timeout=60)
+        with HTTP2Client(router.port, timeout=60) as client:
+
+            def act(calls, **prompt):
+                message = engine_proto.generate_request(**prompt, stream=False, max_tokens=1).SerializeToString()
+                for _ in range(calls):
+                    body = struct.pack(">BI", 0, len(message)) + message
+                    answer = client.response(client.request(body, f"/{engine_proto.SERVICE}/Generate", fields=CALL))
+                    assert (b"grpc-status", b"0") in answer.trailers
+
+            text = "lorem ipsum " * 34
+            act(50, text=text)
+            compare("gRPC call", lambda: router.count(lambda: act(200, text=text)) / 200)
+            few, many = ([number * 7_919 % 128_000 for number in range(count)] for count in (2_048, 4_096))
+
+            def token():
+                more = router.count(lambda: act(50, tokens=many))
+                return (more - router.count(lambda: act(50, tokens=few))) / 50 / 2_048
+
+            act(10, tokens=many)
+            compare("token id of a prompt", token)
+    finally:
+        router.stop()
+        backend.stop()
 
 
 def test_an_event_of_a_stream(counted):

@@ -86,6 +86,44 @@ for name, body in {
     seed("chunked", name, b"\x05" + body)
 seed("grpc", "two", b"\x05" + b"\0\0\0\0\x03abc" + b"\1\0\0\0\0" + b"\0\0\0\0\x01x")
 seed("grpc", "large", b"\x05" + b"\0\xff\0\0\0abc")
+
+
+def field(number, value):
+    """A protobuf field: a number as a varint, bytes with their length."""
+    def varint(rest):
+        return bytes([rest & 127 | 128]) + varint(rest >> 7) if rest > 127 else bytes([rest])
+
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def message(body, flag=0):
+    return struct.pack(">BI", flag, len(body)) + body
+
+
+SAMPLING = field(4, field(8, 77) + field(15, 3) + field(23, 1))
+TENSOR = field(1, b"text_input") + field(2, b"BYTES") + field(3, b"\1")
+PARAMETERS = b"".join(field(4, field(1, key) + field(2, value)) for key, value in (
+    (b"max_tokens", field(2, 40)), (b"cache_salt", field(3, b"s")), (b"lora_name", field(3, b"l"))))  # fmt: skip
+for name, control, body in (
+    ("text", 0, field(1, b"id") + field(3, b"It was a bright cold day in April") + SAMPLING + field(5, 1)),
+    ("ids", 0, field(2, field(1, b"text") + field(2, b"\x01\xac\x02\xff\xff\x07\xff\xff\xff\xff\x0f\x80\x00" * 5)) + SAMPLING),
+    ("single-ids", 0, field(2, field(2, 5) + field(2, 70_000)) + b"\x0d1234\x09" + b"12345678" + field(3, 1)),
+    ("media", 0, field(2, field(2, b"\1\2\3")) + field(7, field(6, b"hash")) + field(10, b"x") + field(11, field(2, b""))),
+    ("infer", 1, field(1, b"m") + field(5, TENSOR + field(5, field(8, b"All happy families are alike"))) + PARAMETERS),
+    ("raw", 2, field(1, b"m") + field(5, field(1, b"seed")) + field(5, TENSOR) + field(7, b"") + field(7, b"\x05\0\0\0helloabc")),
+):  # fmt: skip
+    for cut in (0, 120, 246):
+        seed("grpc-call", f"{name}-{cut}", bytes([control + cut]) + body)
+CHUNK = field(1, b"\xcf\x0c") + field(2, 200) + field(3, 1) + field(4, 192)
+for name, control, body in (
+    ("chunks", 3, message(field(1, CHUNK)) * 3 + message(field(2, field(1, b"\x7a") + field(2, b"stop") + field(3, 200) + field(4, 1)))),
+    ("complete", 3, message(field(2, field(1, b"\1\2") + field(3, 9) + field(4, 2) + field(5, 8) + field(6, b"\x0a\x04" + bytes(4)) + b"\x3d1234"))),
+    ("compressed", 3, message(b"abc", 1) + message(b"") + message(field(1, CHUNK))), ("infer-answer", 4, message(field(1, b"m") + field(5, TENSOR))),
+    ("stream-answer", 5, message(field(2, field(6, b"\0\0\0\0"))) + message(field(1, b"no") + field(2, field(3, b"id")))),
+):  # fmt: skip
+    seed("grpc-call", name, bytes([control]) + body)
 seed("scanner", "events", b"\x05" + SSE)
 seed("scanner", "error", b'\x05event: error\ndata: {"error":{"message":"x"}}\n\n')
 seed("scanner", "json", b'\x05{"id":"x","usage":{"input_tokens":3,"output_tokens":4,"cache_read_input_tokens":1}}')
@@ -119,6 +157,12 @@ for name, control, request, answer in (
     ("gone", 4, post(b"/v1/x"), b"HTTP/1.1 500 No\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n{\"error\":\"cannot schedule new futures after shutdown\"}"),
     ("to-http2", 1, post(b"/v1/x"), SETTINGS + response2(1, SSE)), ("http2", 2, PREFACE + request2(1, b"/v1/x", JSON), H1_STREAM),
     ("grpc", 0, PREFACE + request2(1, b"/x.Y/Z", b"\0\0\0\0\1a", b"application/grpc"), SETTINGS + response2(1, b"\0\0\0\0\1b", True)),
+    ("generate", 0, PREFACE + request2(1, b"/vllm.grpc.engine.VllmEngine/Generate", message(field(3, b"It was a bright cold day") + field(5, 1)), b"application/grpc"),
+     SETTINGS + response2(1, message(field(1, CHUNK)) * 2, True)),
+    ("generate-later", 8, PREFACE + request2(1, b"/vllm.grpc.engine.VllmEngine/Generate", b"\0\0\0\1\0cut", b"application/grpc", trailers=True),
+     SETTINGS + response2(1, message(field(1, CHUNK)), True)),
+    ("infer", 0, PREFACE + request2(1, b"/inference.GRPCInferenceService/ModelStreamInfer", message(field(1, b"m")) * 2, b"application/grpc"),
+     SETTINGS + response2(1, message(field(1, b"no")), True)),
     ("local", 0, b"GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\nGET /health HTTP/1.1\r\nHost: a\r\n\r\n", b""),
     ("chunked", 0, b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(JSON), H1),
 ):  # fmt: skip

@@ -14,8 +14,7 @@ import Testing
 
     private func inputs() -> CostInputs {
         CostInputs(
-            promptTokens: 6_400, tokensPerChunk: 64, outputTokens: 256, arrivalsPerGroup: 2,
-            prefillScale: 2,
+            promptTokens: 6_400, tokensPerChunk: 64, outputTokens: 256, prefillScale: 2,
             overheadSeconds: 0.01)
     }
 
@@ -29,12 +28,12 @@ import Testing
     }
 
     /// 470,000 tokens in use and 6,656 of this request are 95.3 % of the cache, the mean while it comes 94.7 %: seven times that and the request's own share of the time in which
-    /// 256 steps of 20 ms, which the batch makes 1 + 1.5 · (470,000 + 6,400) / 500,000 + 0.001 times as long, end a mean answer.
+    /// 256 steps of 20 ms, which the batch makes 1 + 1.5 · (470,000 + 6,400) / 500,000 times as long, end a mean answer.
     @Test func whatARequestTakesOfTheCacheHasItsPrice() {
         var load = load()
         load.activeTokens = 470_000
         let share = 473_328 / 500_000.0
-        let expected = 7 * share * (6_656 / 500_000.0) * 256 * 0.02 * (1 + 0.001 + 1.5 * 476_400 / 500_000)
+        let expected = 7 * share * (6_656 / 500_000.0) * 256 * 0.02 * (1 + 1.5 * 476_400 / 500_000)
         let terms = inputs().terms(on: load, depth: 0)
         #expect(abs(terms.memory - expected) < 1e-9)
         #expect(inputs().terms(on: load, depth: 80).memory < 0.3 * expected, "what is there already takes no room")
@@ -51,7 +50,6 @@ import Testing
         let eight = inputs.terms(on: load, depth: 0)
         let (less, more) = (6_400 + 256.0, 6_400 + 8 * 256.0)
         #expect(abs(eight.memory / one.memory - (100_000 + more / 2) * more / ((100_000 + less / 2) * less)) < 1e-9)
-        #expect(abs(eight.slowdown - 8 * one.slowdown) < 1e-9)
         #expect(eight.decode == one.decode, "they go on side by side")
     }
 
@@ -68,7 +66,7 @@ import Testing
         inputs.nowMicroseconds = 7_000_000
         #expect(inputs.terms(on: load, depth: 0).memoryWait == 0)
         inputs.nowMicroseconds = 27_000_000
-        let answer = 256 * 0.02 * (1 + 0.101 + 1.5 * 476_400 / 500_000)
+        let answer = 256 * 0.02 * (1 + 1.5 * 476_400 / 500_000)
         #expect(abs(inputs.terms(on: load, depth: 0).memoryWait - 3 * (476_400 / 500_000 - 0.9) * answer) < 1e-9)
         load.idleMatchTokens = 5_000
         #expect(
@@ -89,21 +87,45 @@ import Testing
         load.activeTokens = inUse
         var inputs = inputs()
         inputs.promptTokens = 120_000
-        let answer = 256 * 0.02 * (1 + 0.001 * Double(sequences + 1) + 1.5 * (inUse + 120_000) / 500_000)
+        let answer = 256 * 0.02 * (1 + 1.5 * (inUse + 120_000) / 500_000)
         #expect(abs(inputs.terms(on: load, depth: 0).roomWait - 2 * share * answer) < 1e-9)
         #expect(inputs.terms(on: self.load(), depth: 0).roomWait == 0, "nobody is there")
     }
 
-    /// An empty group's own prefill keeps nobody waiting, however long; behind a queue, a prompt does.
+    /// An empty group's own prefill keeps nobody waiting, however long; behind a queue, a prompt does, where others come.
     @Test func aPromptDelaysThoseThatCouldNotBeSoonerElsewhere() {
         var load = load()
+        for second in 1...60 { load.arrivals.observe(nowMicroseconds: UInt64(second) * 1_000_000) }
         var inputs = inputs()
+        inputs.nowMicroseconds = 60_000_000
         inputs.promptTokens = 120_000
         inputs.overheadSeconds = 0
         #expect(inputs.terms(on: load, depth: 0).queueBehind == 0)
         load.queuedTokens = 20_000
+        let perSecond = load.arrivals.perSecond(nowMicroseconds: 60_000_000)
         let terms = inputs.terms(on: load, depth: 0)
-        #expect(abs(terms.queueBehind - 2 * terms.queueWait * terms.prefill) < 1e-9)
+        #expect(abs(terms.queueBehind - 4 * perSecond * terms.queueWait * terms.prefill) < 1e-9)
+        load.queuedTokens = 20_000_000
+        let most = inputs.terms(on: load, depth: 0)
+        #expect(abs(most.queueBehind - 4 * 8 * most.prefill) < 1e-9, "bursts end")
+        load.arrivals = ArrivalRate()
+        #expect(inputs.terms(on: load, depth: 0).queueBehind == 0, "nobody comes")
+    }
+
+    /// One a second is about one a second, and after 20 s without any it is none.
+    @Test func arrivalsOfLateTellTheRate() {
+        var rate = ArrivalRate()
+        #expect(rate.perSecond(nowMicroseconds: 0) == 0)
+        for second in 1...60 { rate.observe(nowMicroseconds: UInt64(second) * 1_000_000) }
+        #expect((0.8...1.2).contains(rate.perSecond(nowMicroseconds: 60_000_000)))
+        let later = rate.perSecond(nowMicroseconds: 70_000_000)
+        #expect(later > 0 && later < 0.1)
+        #expect(rate.perSecond(nowMicroseconds: 80_000_000) == 0)
+        #expect(rate.perSecond(nowMicroseconds: 59_000_000) == rate.perSecond(nowMicroseconds: 60_000_000), "a clock that is behind")
+        // Where milliseconds wrap.
+        let wrap = UInt64(1 << 32) * 1_000
+        rate.observe(nowMicroseconds: wrap - 1_000_000)
+        #expect(rate.perSecond(nowMicroseconds: wrap) > 0.1 && rate.perSecond(nowMicroseconds: wrap + 30_000_000) == 0)
     }
 
     /// Twenty requests in flight with 80 chunks that another group holds take two thirds of what a copy costs, and none of what only this request
@@ -111,6 +133,8 @@ import Testing
     @Test func aCopyIsSharedByThoseInFlightWithThePrefix() {
         var load = load()
         load.inFlight = 4
+        load.queuedTokens = 2_000
+        load.arrivals.observe(nowMicroseconds: 0)
         var inputs = inputs()
         inputs.deepest = 80
         #expect(inputs.terms(on: load, depth: 0).copy == 0, "nobody else is there")
@@ -162,7 +186,7 @@ import Testing
         }
         func expectNoTermBelowBase(_ change: (inout GroupLoad) -> Void) { expectNoTermBelowBase(ofTerms: values, change) }
         // The more sequences share the same memory, the sooner one of them gives its part back.
-        expectNoTermBelowBase(ofTerms: { [$0.decode, $0.stall, $0.slowdown, $0.memory, $0.memoryWait] }) { $0.inFlight += 1 }
+        expectNoTermBelowBase(ofTerms: { [$0.decode, $0.stall, $0.memory, $0.memoryWait] }) { $0.inFlight += 1 }
         expectNoTermBelowBase { $0.queuedTokens += 500 }
         expectNoTermBelowBase { $0.activeTokens += 500 }
         expectNoTermBelowBase { $0.heldTokens += 500 }
@@ -171,7 +195,7 @@ import Testing
 
     private func values(_ terms: CostTerms) -> [Double] {
         [
-            terms.overhead, terms.queueWait, terms.prefill, terms.decode, terms.stall, terms.slowdown, terms.queueBehind,
+            terms.overhead, terms.queueWait, terms.prefill, terms.decode, terms.stall, terms.queueBehind,
             terms.memory, terms.memoryWait, terms.roomWait, terms.total,
         ]
     }

@@ -80,7 +80,7 @@ import Testing
             load.kvCapacityTokens = 500_000
             load.queuedTokens = queued
             var inputs = CostInputs(
-                promptTokens: 1_000, tokensPerChunk: 64, outputTokens: 100, arrivalsPerGroup: 0, prefillScale: 1,
+                promptTokens: 1_000, tokensPerChunk: 64, outputTokens: 100, prefillScale: 1,
                 overheadSeconds: 0)
             inputs.wantedTTFTSeconds = wanted
             return inputs.terms(on: load, depth: 0).lateness
@@ -101,7 +101,7 @@ import Testing
             load.inFlight = running
             load.activeTokens = Double(running) * 2_000
             var inputs = CostInputs(
-                promptTokens: 1_000, tokensPerChunk: 64, outputTokens: 100, arrivalsPerGroup: 0, prefillScale: 1,
+                promptTokens: 1_000, tokensPerChunk: 64, outputTokens: 100, prefillScale: 1,
                 overheadSeconds: 0)
             inputs.wantedTPOTSeconds = wanted
             return inputs.terms(on: load, depth: 0).lateness

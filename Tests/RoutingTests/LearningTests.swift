@@ -238,6 +238,22 @@ import Testing
         #expect((0.4...0.5).contains(ratio))
     }
 
+    /// Ten chunks that the client says have 1,280 tokens, twice what text of their length would: taken for granted, and no lesson for text.
+    @Test func tokensThatTheClientCountedAreNoLesson() throws {
+        let table = RoutingTable(equalGroups(1))
+        let prompt = Prompt.distinct(0, chunkCount: 10)
+        for turn in 0..<100 {
+            let decision = try table.pick(prompt, promptTokens: 1_280).get()
+            #expect(decision.predictedCachedTokens == (turn == 0 ? 0 : 1_264))
+            table.firstToken(decision.lease, now: second / 20)
+            table.settle(
+                decision.lease, usage: Usage(promptTokens: 1_280, cachedTokens: turn == 0 ? 0 : 1_264, completionTokens: 10),
+                now: second / 20)
+        }
+        #expect(try #require(table.state("g0")?.tokensPerByte) == 0.25)
+        #expect(try table.pick(prompt).get().predictedCachedTokens == 624)
+    }
+
     @Test func anEngineWithoutPrefixCachingEndsTheAffinity() throws {
         let table = RoutingTable(equalGroups(1))
         let prompt = Prompt.distinct(0, chunkCount: 20)

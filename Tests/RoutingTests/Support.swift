@@ -55,11 +55,12 @@ extension RoutingTable {
     func pick(
         _ prompt: Prompt?, model: String = "", maxOutputTokens: Int? = nil, needsHTTP2: Bool = false, isStreamed: Bool = true,
         sequences: Int = 1, session: UInt64 = 0, wantedTTFT: Double = 0, excluding tried: TriedGroups = .init(),
-        pinnedTo group: String? = nil,
+        pinnedTo group: String? = nil, promptTokens: Int? = nil,
         now: UInt64 = 0
     ) -> Result<Decision, RoutingFailure> {
         request(prompt, model: model) { request in
             request.maxOutputTokens = maxOutputTokens
+            request.promptTokens = promptTokens
             request.needsHTTP2 = needsHTTP2
             request.isStreamed = isStreamed
             request.session = session

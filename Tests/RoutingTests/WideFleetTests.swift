@@ -66,6 +66,17 @@ import Testing
         #expect(excess / sum < 0.12)
     }
 
+    /// An explanation looks at the same groups as the decision after it, and hides none of them from it.
+    @Test func whoHoldsAPromptIsFoundAfterAnExplanation() throws {
+        let table = wide(100)
+        for name in 0..<50 {
+            let home = try table.serve(.distinct(name, chunkCount: 40)).group
+            _ = table.explain(.distinct(name, chunkCount: 44), now: second)
+            let decision = try table.serve(.distinct(name, chunkCount: 44), now: second)
+            #expect(decision.group == home && decision.reason == .prefix)
+        }
+    }
+
     @Test func whatTakesNothingIsNotChosen() throws {
         let table = wide(100)
         let states = table.groups(now: 0)

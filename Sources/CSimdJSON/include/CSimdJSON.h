@@ -52,6 +52,8 @@ typedef struct swl_request_facts {
     int64_t n;
     /// Prompts of a batch, at least 1.
     int64_t prompts;
+    /// Tokens of a prompt that is token ids and nothing else; 0 when it is not, or there is none.
+    int64_t prompt_tokens;
     /// XXH3 of each watched field that is a string or a whole number, never 0; 0 when it is absent, empty or something else.
     uint64_t watched[swl_watched_fields];
     bool is_json;
