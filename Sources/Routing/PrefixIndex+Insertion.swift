@@ -52,8 +52,15 @@ extension PrefixIndex {
             if excess > 0 { foresee(evicting: excess, of: holder) }
             // The first of what nobody held has been asked for by the search.
             if position < matchDeepest || position + count > matchDeepest + Self.insertionSpan {
-                for hash in hashes[position..<(position + count)] { table.prefetch(hash) }
+                for hash in hashes[position..<(position + count)] {
+                    table.prefetch(hash)
+                    table.prefetch(key(hash, holder))
+                }
                 prefetchStock(count)
+                // Where others hold it, its list is added to; one after the other these would be waited for, too.
+                if position < matchDeepest {
+                    for hash in hashes[position..<(position + count)] { blocks.prefetch(Int(blocks[head(of: hash)].nextHolder)) }
+                }
             }
             let evicted = excess > 0 ? evict(excess, of: holder, keeping: result.deepest) : 0
             let room = min(count, Int(limit) - Int(holders[Int(holder)].count))

@@ -6,7 +6,7 @@ extension PrefixIndex {
 
     /// Where a block stands that is no head.
     @inline(__always)
-    private func key(_ hash: UInt64, _ holder: UInt16) -> UInt64 { hash ^ (UInt64(holder) &* 0xd6e8_feb8_6659_fd93) }
+    func key(_ hash: UInt64, _ holder: UInt16) -> UInt64 { hash ^ (UInt64(holder) &* 0xd6e8_feb8_6659_fd93) }
 
     /// Where a block stands.
     @inline(__always)
