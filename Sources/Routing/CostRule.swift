@@ -32,9 +32,12 @@ public struct CostRule: Sendable, Equatable {
     /// Share of the prefill within which costs count as equal.
     public var band = 0.05
 
-    /// Share of the prefill within which the first groups in the order that replicas share are taken for equal to a cheaper one, times the
-    /// share of the load that is others': what looks cheaper for a moment is less certain than where all will look. With a quarter of it 16
-    /// routers compute prefixes twice; with twice as much there is little difference.
+    /// Share of the prefill within which the first groups in the order that replicas share are taken for equal to a cheaper one: so much for each
+    /// request that others are expected to have placed since the cheaper one's engine reported, and at most `orderBand`; both times the
+    /// share of the load that is others'. So fresh reports are followed, and old ones, which would send all replicas to one group, spread them
+    /// by the order: at random, but for each prompt alike. Prompts without prefixes behind 16 routers wait a quarter longer when the
+    /// whole band counts with fresh reports, and two thirds longer without any with reports half a second old.
+    public var orderBandPerPlaced = 0.5
     public var orderBand = 4.0
     /// What the first group in the order that replicas share is presumed to hold of a prompt, times the share of the load that is others'. With
     /// nothing presumed the order never forms, and each prefix is computed wherever a replica first saw a gap; with less than half it
@@ -50,7 +53,7 @@ public struct CostRule: Sendable, Equatable {
         ("stall", \.stall), ("queueBehind", \.queueBehind),
         ("growthAtFullCache", \.growthAtFullCache),
         ("mostBehind", \.mostBehind), ("band", \.band),
-        ("orderBand", \.orderBand), ("othersFirst", \.othersFirst),
+        ("orderBand", \.orderBand), ("orderBandPerPlaced", \.orderBandPerPlaced), ("othersFirst", \.othersFirst),
     ]
 
     public static var names: [String] { fields.map(\.0) }

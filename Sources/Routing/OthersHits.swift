@@ -106,6 +106,17 @@ extension RoutingState {
         othersHits.observe(rank: rank, found: found, of: beyond, prior: cost.othersFirst)
     }
 
+    /// How many prefills' worth a group's cost may be off by what others have placed since its engine last reported: they saw the same report, and
+    /// each of them would take the group that looks cheapest by it.
+    func uncertainty(of slot: UInt32, now: UInt64) -> Double {
+        let share = othersHits.loadShare
+        let reportedAt = others[slot].reportedAt / 1_000
+        guard share > 0, reportedAt > 0 else { return share * cost.orderBand }
+        let age = now > reportedAt ? Double(now &- reportedAt) * 1e-6 : 0
+        let placed = arrivals.perSecond(nowMicroseconds: now) * age * share / max(1 - share, 1e-3)
+        return share * min(cost.orderBandPerPlaced * placed, cost.orderBand)
+    }
+
     /// Of those that cost at most `limit` the first in the order: what all prefer will be where the others look for it.
     func firstInOrder(_ count: Int, limit: Double) -> UInt32? {
         var best: UInt32?

@@ -69,6 +69,7 @@ extension RoutingState {
         loads[slot].activeOutputTokens += output
         loads[slot].lastChosen = sequence
         loads[slot].arrivals.observe(nowMicroseconds: now / 1_000)
+        arrivals.observe(nowMicroseconds: now / 1_000)
         loads[slot].decisions += 1
         if inputs.adapter != 0 { adapters[slot].touch(inputs.adapter, now: now) }
         // Anybody may send megabytes that no engine will take.

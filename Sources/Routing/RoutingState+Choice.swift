@@ -150,7 +150,7 @@ extension RoutingState {
         let prefill = inputs.terms(on: loads[group], depth: index.depth(of: loads[group].holder)).prefill
         levelEquallyLoaded(count, with: best, within: Self.learnedNoiseShare * prefill + Self.learnedNoiseSeconds, adapter: inputs.adapter)
         let limit = costs[best] + cost.band * prefill
-        let first = followsOrder ? firstInOrder(count, limit: limit + cost.orderBand * othersHits.loadShare * prefill) : nil
+        let first = followsOrder ? firstInOrder(count, limit: limit + uncertainty(of: group, now: inputs.nowMicroseconds) * prefill) : nil
         let slot = first ?? tieBreak(count, limit: limit, hashes: hashes)
         return (slot, reason(of: slot, deepest: deepest, hashes: hashes))
     }

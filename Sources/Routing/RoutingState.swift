@@ -54,6 +54,8 @@ struct RoutingState: ~Copyable {
     /// Of what engines hold behind a conversation's former turn, the share that its next one finds.
     var continuationYield = 1.0
     var followsOrder = false
+    /// Of requests that this router places.
+    var arrivals = ArrivalRate()
     /// Uncached prompt tokens of a request, on average: what one of others' is taken to have.
     var meanUncachedTokens = 1_024.0
 

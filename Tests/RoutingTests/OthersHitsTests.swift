@@ -18,19 +18,40 @@ import Testing
         Usage(promptTokens: prompt.bytes / 4, cachedTokens: cached, completionTokens: 20)
     }
 
-    @Test func routersPlaceAlikeAlthoughTheySeeDifferentLoads() throws {
+    /// Each of them has placed ten requests since.
+    @Test func routersPlaceAlikeAlthoughTheySawDifferentLoads() throws {
         let routers = [RoutingTable(equalGroups(8), seed: 1), RoutingTable(equalGroups(8).reversed(), seed: 2)]
         for (router, loads) in zip(routers, [[9.0, 11, 10, 12, 9, 10, 11, 12], [12, 9, 11, 9, 12, 11, 10, 10]]) {
             for _ in 0..<10 { try report(loads, to: router, now: start) }
+            for name in 100..<110 { try router.serve(.distinct(name, chunkCount: 2), now: start + second) }
         }
         var chosen: Set<Endpoint> = []
         for name in 0..<40 {
             let prompt = Prompt.distinct(name, chunkCount: 100)
-            let places = try routers.map { try $0.serve(prompt, now: start).endpoint }
+            let places = try routers.map { try $0.serve(prompt, now: start + second).endpoint }
             #expect(places[0] == places[1], "prompt \(name)")
             chosen.insert(places[0])
         }
         #expect(chosen.count == 8)
+    }
+
+    /// The first in the order has a batch that weighs more than all that it may be expected to hold.
+    @Test(arguments: [(age: 0, follows: false), (age: 2_000, follows: true)])
+    func freshReportsAreFollowedAndOldOnesSpread(age: Int, follows: Bool) throws {
+        let table = RoutingTable(equalGroups(4))
+        for name in 100..<150 {
+            let now = start + UInt64(name) * 20 * millisecond
+            try report([10, 10, 10, 10], to: table, now: now)
+            try table.serve(.distinct(name, chunkCount: 2), now: now)
+        }
+        let prompt = Prompt.distinct(0, chunkCount: 100)
+        let then = start + 3 * second
+        let first = try #require(table.explain(prompt, now: then).groups.firstIndex { $0.isChosen })
+        var loads = [10.0, 10, 10, 10]
+        loads[first] = 80
+        try report(loads, to: table, now: then)
+        let now = then + UInt64(age) * millisecond
+        #expect(table.explain(prompt, now: now).groups[first].isChosen == follows)
     }
 
     @Test func aQueueOutweighsTheOrder() throws {
