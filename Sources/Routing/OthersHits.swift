@@ -106,15 +106,16 @@ extension RoutingState {
         othersHits.observe(rank: rank, found: found, of: beyond, prior: cost.othersFirst)
     }
 
-    /// How many prefills' worth a group's cost may be off by what others have placed since its engine last reported: they saw the same report, and
-    /// each of them would take the group that looks cheapest by it.
+    /// How many prefills' worth a group may look cheaper than the first in the order without being better: by what others have placed since its
+    /// engine last reported, for they saw the same report, and each of them would take the group that looks cheapest by it; and by what is
+    /// found again where all prefer to place, as far as that was found.
     func uncertainty(of slot: UInt32, now: UInt64) -> Double {
         let share = othersHits.loadShare
         let reportedAt = others[slot].reportedAt / 1_000
         guard share > 0, reportedAt > 0 else { return share * cost.orderBand }
         let age = now > reportedAt ? Double(now &- reportedAt) * 1e-6 : 0
         let placed = arrivals.perSecond(nowMicroseconds: now) * age * share / max(1 - share, 1e-3)
-        return share * min(cost.orderBandPerPlaced * placed, cost.orderBand)
+        return share * min(cost.orderBandPerPlaced * placed + cost.orderBand * othersHits.shares[0], cost.orderBand)
     }
 
     /// Of those that cost at most `limit` the first in the order: what all prefer will be where the others look for it.

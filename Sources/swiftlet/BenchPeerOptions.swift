@@ -43,7 +43,7 @@ struct PeerOptions: ParsableArguments {
 }
 
 /// Whether SIGINT or SIGTERM came: what was started must be ended first, and what was measured is to be shown. One at a time: of several
-/// sources of one signal only one hears it.
+/// sources of one signal only one hears it. From its creation on no signal is lost.
 final class Interruption {
     private final class State: Sendable {
         let value = Mutex<(hasCome: Bool, action: (@Sendable () -> Void)?)>((false, nil))
@@ -53,6 +53,7 @@ final class Interruption {
     private let sources: [any DispatchSourceSignal]
 
     init() {
+        let registered = DispatchSemaphore(value: 0)
         sources = [SIGINT, SIGTERM].map { [state] number in
             signal(number, SIG_IGN)
             let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
@@ -63,9 +64,11 @@ final class Interruption {
                 }
                 action?()
             }
+            source.setRegistrationHandler { registered.signal() }
             source.resume()
             return source
         }
+        for _ in sources { registered.wait() }
     }
 
     deinit { for source in sources { source.cancel() } }

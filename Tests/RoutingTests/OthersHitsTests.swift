@@ -35,14 +35,15 @@ import Testing
         #expect(chosen.count == 8)
     }
 
-    /// The first in the order has a batch that weighs more than all that it may be expected to hold.
+    /// Nothing of others' was ever found where the order leads, and the first in it has the largest batch.
     @Test(arguments: [(age: 0, follows: false), (age: 2_000, follows: true)])
     func freshReportsAreFollowedAndOldOnesSpread(age: Int, follows: Bool) throws {
         let table = RoutingTable(equalGroups(4))
         for name in 100..<150 {
             let now = start + UInt64(name) * 20 * millisecond
             try report([10, 10, 10, 10], to: table, now: now)
-            try table.serve(.distinct(name, chunkCount: 2), now: now)
+            let prompt = Prompt.distinct(name, chunkCount: 200)
+            try table.serve(prompt, usage: usage(prompt, cached: 0), now: now)
         }
         let prompt = Prompt.distinct(0, chunkCount: 100)
         let then = start + 3 * second
