@@ -87,7 +87,7 @@ PromptCounts CanonicalPrompt::write(const PromptPlaces &places) noexcept {
     if (places.messages != 0) { conversation(places.messages); }
     completion_prompt(places.prompt);
     input(places.input);
-    return PromptCounts{batched_ > 1 ? batched_ : 1, batched_, tokens_};
+    return PromptCounts{batched_ > 1 ? batched_ : 1, batched_, tokens_, has_roles_ ? writer_.digest() : 0, former_turn_};
 }
 
 uint64_t CanonicalPrompt::digest(const Tape &tape, size_t at) noexcept {
@@ -124,7 +124,6 @@ void CanonicalPrompt::conversation(size_t at) noexcept {
 }
 
 void CanonicalPrompt::message(size_t at) noexcept {
-    writer_.byte(marker::message);
     size_t role = 0, name = 0, call_id = 0, body = 0, calls = 0, call = 0;
     if (tape_.tag(at) == '{') {
         tape_.each_member(at, [&](swl_text key, size_t value) {
@@ -141,7 +140,13 @@ void CanonicalPrompt::message(size_t at) noexcept {
         });
     }
     // Items of /v1/responses other than messages (function calls, their outputs, reasoning) have no role.
-    if (role == 0 || !tape_.is_text(role)) { return tree(at); }
+    if (role == 0 || !tape_.is_text(role)) {
+        writer_.byte(marker::message);
+        return tree(at);
+    }
+    has_roles_ = true;
+    if (is(tape_.text(role), "assistant")) { former_turn_ = writer_.digest(); }
+    writer_.byte(marker::message);
     writer_.text(tape_.text(role));
     if (name != 0 && tape_.is_text(name)) { writer_.byte(marker::name), writer_.text(tape_.text(name)); }
     if (call_id != 0 && tape_.is_text(call_id)) { writer_.byte(marker::tool_call_id), writer_.text(tape_.text(call_id)); }

@@ -15,6 +15,9 @@ struct PromptCounts {
     /// Those that `prompt` or `input` hold, each behind a marker of one byte.
     uint32_t batched;
     uint64_t tokens;
+    /// Of a conversation: digests of all of it, and of what it was before its last answer; 0: unknown, or there was none.
+    uint64_t digest;
+    uint64_t former_turn;
 };
 
 /// Writes a prompt in one fixed order, whatever the order of keys: tools, then instructions, then messages, as chat
@@ -48,6 +51,8 @@ class CanonicalPrompt {
     uint32_t media_ = 0;
     uint32_t batched_ = 0;
     uint64_t tokens_ = 0;
+    uint64_t former_turn_ = 0;
+    bool has_roles_ = false;
 };
 
 }  // namespace swiftlet

@@ -43,6 +43,12 @@ inline void append(swl_prompt_hasher &hasher, const uint8_t *bytes, size_t lengt
     hasher.staged = uint32_t(length);
 }
 
+/// Of all that was appended and what seeds it; 0 when not all of it was hashed.
+inline uint64_t digest(const swl_prompt_hasher &hasher) noexcept {
+    if (hasher.count == hasher.capacity) { return 0; }
+    return XXH3_64bits_withSeed(hasher.staging, hasher.staged, hasher.chain) | 1;
+}
+
 /// Gathers small pieces (markers, keys, token ids) before they reach the hasher: a tool's schema is hundreds of pieces of a few
 /// bytes, and one append for each measured four times the parse.
 class PromptWriter {
@@ -70,6 +76,12 @@ class PromptWriter {
         reserve(sizeof number);
         std::memcpy(buffer_ + used_, &number, sizeof number);
         used_ += sizeof number;
+    }
+
+    /// Of all that was written so far, see above.
+    uint64_t digest() noexcept {
+        flush();
+        return swiftlet::digest(hasher_);
     }
 
     template <size_t size>

@@ -198,6 +198,8 @@ void read_document(
     facts.skips_cache = skips_cache(tape, places);
     const PromptCounts counts = CanonicalPrompt(tape, hasher).write(places.prompt);
     facts.prompts = counts.prompts;
+    facts.prompt_digest = counts.digest;
+    facts.former_turn_digest = counts.former_turn;
     // What else there was would show in the length.
     if (hasher.total_bytes == counts.tokens * sizeof(uint32_t) + counts.batched) { facts.prompt_tokens = int64_t(counts.tokens); }
 }

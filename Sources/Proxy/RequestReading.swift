@@ -42,7 +42,12 @@ public struct RequestReading: Sendable {
         request.sequences = probe.sequences
         request.promptTokens = probe.promptTokens
         // What the engine then says of cached tokens is no sign that it has lost them.
-        if probe.skipsCache { request.prefixHashes = .init(start: nil, count: 0) }
+        if probe.skipsCache {
+            request.prefixHashes = .init(start: nil, count: 0)
+        } else {
+            request.promptDigest = probe.promptDigest
+            request.formerTurnDigest = probe.formerTurnDigest
+        }
         if headers.has(.wantedTTFT) { request.wantedTTFTSeconds = Self.seconds(headers.value(.wantedTTFT)) }
         if headers.has(.wantedTPOT) { request.wantedTPOTSeconds = Self.seconds(headers.value(.wantedTPOT)) }
         if !sessionKeys.isEmpty { request.session = session(probe, headers) }

@@ -48,6 +48,10 @@ struct Booking: BitwiseCopyable {
     var tailTokens: Double
     /// What the engine was expected to hold behind the match.
     var continuation: PrefixIndex.Continuation
+    /// See `RoutingRequest.promptDigest`; where it was sent, and its whole chunks.
+    var promptDigest: UInt64
+    var holder: UInt16
+    var chunks: UInt16
     var insertion: PrefixIndex.Insertion
 }
 

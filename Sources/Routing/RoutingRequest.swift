@@ -12,6 +12,10 @@ public struct RoutingRequest: @unchecked Sendable {
     public var promptBytes: Int
     /// How many tokens the prompt has, where the client sent tokens: taken for granted, and no lesson in how many tokens a byte of text makes.
     public var promptTokens: Int?
+    /// Of the whole canonical prompt with all that seeds its chain, and of the prompt that the conversation's former turn was: all before its last
+    /// answer. 0: not known, or there was none.
+    public var promptDigest: UInt64 = 0
+    public var formerTurnDigest: UInt64 = 0
     /// The client's claim of how much it wants at most, in tokens; nil when it made none.
     public var maxOutputTokens: Int?
     /// Answers that it asks for (`n`), each a sequence of its own in the engine's batch; at most `mostSequences` count, since what an engine

@@ -21,7 +21,8 @@ extension RoutingState {
         var depth = 0
         var insertion = PrefixIndex.Insertion()
         var matchIsPrefilled = false
-        let continuation = index.continuation(of: holder)
+        let continuation = continuation(
+            on: slot, of: request, turn: formerTurns.find(request.formerTurnDigest), tokensPerChunk: inputs.tokensPerChunk)
         if !hashes.isEmpty {
             depth = index.depth(of: holder)
             insertion = index.insert(
@@ -55,7 +56,7 @@ extension RoutingState {
             queuedTokensAtBooking: loads[slot].tokensAhead, promptBytes: Double(max(request.promptBytes, 0)),
             matchedBytes: Double(min(max(depth &* request.chunkBytes, 0), max(request.promptBytes, 0))),
             tailTokens: max(inputs.promptTokens - Double(hashes.count) * inputs.tokensPerChunk, 0), continuation: continuation,
-            insertion: insertion)
+            promptDigest: request.promptDigest, holder: holder, chunks: UInt16(hashes.count), insertion: insertion)
         if !request.isStreamed { appendUnstreamed(index, slot: slot) }
 
         leases.openSequences += Int(sequences)
@@ -170,7 +171,12 @@ extension RoutingState {
         let booking = leases.bookings[index]
         let completion = usage.map { Double(max($0.completionTokens, 0)) } ?? Double(events) * tokensPerEvent.value
         let tokens = booking.tailTokens + completion / Double(booking.sequences)
-        self.index.noteContinuation(of: booking.insertion, tokens: UInt32(min(max(tokens, 0), 1_000_000_000)))
+        let held = UInt32(min(max(tokens, 0), 1_000_000_000))
+        self.index.noteContinuation(of: booking.insertion, tokens: held)
+        formerTurns.note(
+            FormerTurns.Turn(
+                digest: booking.promptDigest, tokens: held, holderBornAt: self.index.holders[Int(booking.holder)].bornAt,
+                holder: booking.holder, chunks: booking.chunks))
     }
 
     /// - Parameter prefixHeld: whether the engine may have prefilled the prompt although no first token was seen.

@@ -48,7 +48,10 @@ extension RoutingState {
         }
         if eligible.count == 0 { return .failure(.noReadyGroup) }
 
-        if policy.usesPrefixIndex { expectContinuations(eligible.count) }
+        if policy.usesPrefixIndex {
+            expectContinuations(
+                eligible.count, of: request, tokensPerChunk: Double(max(request.chunkBytes, 0)) * tokensPerByte(of: request))
+        }
         if othersHits.areExpected { orderCandidates(eligible.count, isWide: isWide, hashes: hashes) }
         fadeOneDeviation(now: now)
         if match.adapter != 0 { priceAdapter(match.adapter, candidateCount: eligible.count) }
@@ -65,14 +68,6 @@ extension RoutingState {
             reason = .onlyGroup
         }
         return .success(Choice(slot: slot, reason: reason, inputs: inputs, candidateCount: eligible.count))
-    }
-
-    /// What of a conversation's former answer each candidate holds behind the match.
-    private mutating func expectContinuations(_ count: Int) {
-        for position in 0..<count {
-            let slot = candidates[position]
-            loads[slot].continuationTokens = continuationYield * Double(index.continuation(of: loads[slot].holder).tokens)
-        }
     }
 
     mutating func usableHashes(of request: borrowing RoutingRequest) -> UnsafeBufferPointer<UInt64> {

@@ -53,6 +53,7 @@ struct RoutingState: ~Copyable {
     var othersHits = OthersHits()
     /// Of what engines hold behind a conversation's former turn, the share that its next one finds.
     var continuationYield = 1.0
+    let formerTurns = FormerTurns()
     var followsOrder = false
     /// Of requests that this router places.
     var arrivals = ArrivalRate()

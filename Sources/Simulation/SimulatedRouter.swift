@@ -42,9 +42,10 @@ final class SimulatedRouter {
         _ request: SimulatedWorkload.Request, tried: TriedGroups, now: UInt64, rollouts: [UInt32: Double]
     ) -> Result<Decision, RoutingFailure> {
         request.prompt.blockHashes.withUnsafeBufferPointer { hashes in
-            let asked = RoutingRequest(
+            var asked = RoutingRequest(
                 prefixHashes: hashes, chunkBytes: simulatedBlockTokens * simulatedBytesPerToken,
                 promptBytes: request.prompt.tokenCount * simulatedBytesPerToken)
+            (asked.promptDigest, asked.formerTurnDigest) = (request.promptDigest, request.formerTurnDigest)
             guard published != nil else { return table.pick(asked, excluding: tried, now: now) }
             return table.candidates(for: asked, excluding: tried, now: now).flatMap { list in
                 let known = RuleRequest(

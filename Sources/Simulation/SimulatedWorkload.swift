@@ -11,6 +11,9 @@ public struct SimulatedWorkload: Sendable {
         var thinkNanoseconds: UInt64
         /// The index of the session's first turn.
         var session: Int
+        /// As `RoutingRequest` has them.
+        var promptDigest: UInt64
+        var formerTurnDigest: UInt64
         var prompt: Prompt
         var outputTokens: Int
         var isMeasured: Bool
@@ -43,7 +46,9 @@ public struct SimulatedWorkload: Sendable {
             made.append(
                 Request(
                     offsetNanoseconds: request.offsetNanoseconds, isFirstTurn: isFirst, nextTurn: request.nextTurn,
-                    thinkNanoseconds: request.thinkNanoseconds, session: isFirst ? index : made[before].session, prompt: prompt,
+                    thinkNanoseconds: request.thinkNanoseconds, session: isFirst ? index : made[before].session,
+                    promptDigest: HashChain.mix(UInt64(index) &+ 1), formerTurnDigest: isFirst ? 0 : made[before].promptDigest,
+                    prompt: prompt,
                     outputTokens: max(1, request.outputTokens),
                     isMeasured: isFirst ? Double(request.offsetNanoseconds) >= warmUpSeconds * 1e9 : made[before].isMeasured))
         }

@@ -71,6 +71,35 @@ def test_a_next_turn_is_foretold_to_find_the_answer(router):
         body["messages"] += [{"role": answered["role"], "content": answered["content"]}, {"role": "user", "content": "And then?"}]
 
 
+def test_short_questions_behind_one_system_prompt_go_on_where_they_were_answered(configured, fleet, tmp_path):
+    """By chunks all these conversations begin alike, and every engine holds their beginning."""
+    token = tmp_path / "token"
+    token.write_text("a token of some length\n")
+    urls = [f"http://127.0.0.1:{port}" for port in fleet.ports]
+    program = configured(f"routing: {{pin_token_file: {token}}}\n", *urls, admin=True)
+    system = {"role": "system", "content": f"{next(numbers)} be brief " * 200}
+
+    def answer(messages, **headers):
+        body = {"model": "stub-model", "messages": messages, "max_tokens": 200}
+        response = httpx.post(f"{program.url}/v1/chat/completions", json=body, headers=headers, timeout=10)
+        return response.headers["x-served-by"], response.json()
+
+    homes, conversations = [], []
+    for number in range(12):
+        messages = [system, {"role": "user", "content": f"Why {number}?"}]
+        pin = {"x-swiftlet-group": f"127.0.0.1:{fleet.ports[number % 4]}", "x-swiftlet-pin-token": "a token of some length"}
+        home, answered = answer(messages, **pin)
+        homes.append(home)
+        conversations.append([*messages, answered["choices"][0]["message"], {"role": "user", "content": "And then?"}])
+    assert len(set(homes)) == 4
+    for home, messages in zip(homes, conversations, strict=True):
+        there, answered = answer(messages)
+        assert there == home
+        usage = answered["usage"]
+        # All but what is new, and what fills no block.
+        assert usage["prompt_tokens_details"]["cached_tokens"] >= usage["prompt_tokens"] - 40
+
+
 def test_explain_hears_the_wishes_of_a_request(router):
     body = fresh()
     assert all(group["seconds"]["lateness"] == 0 for group in explain(router, body)["groups"])

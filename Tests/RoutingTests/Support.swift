@@ -20,6 +20,8 @@ struct Prompt {
     static let chunkBytes = 256
     var hashes: [UInt64]
     var bytes: Int
+    /// Of itself and of the conversation's former turn.
+    var digests: (own: UInt64, former: UInt64) = (0, 0)
 
     init(_ chunks: [Int]) {
         var chain: UInt64 = 0
@@ -91,6 +93,7 @@ extension RoutingTable {
                 var request = RoutingRequest(
                     model: UnsafeRawBufferPointer(name), prefixHashes: hashes, chunkBytes: Prompt.chunkBytes,
                     promptBytes: prompt?.bytes ?? 0)
+                (request.promptDigest, request.formerTurnDigest) = prompt?.digests ?? (0, 0)
                 return body(&request)
             }
         }

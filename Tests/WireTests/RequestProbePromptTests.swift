@@ -77,6 +77,50 @@ import Testing
         #expect(probed(left).hashes.last != probed(right).hashes.last)
     }
 
+    /// What a conversation's next turn says of the former one is what that said of itself, however short its question.
+    @Test(arguments: [
+        (
+            #"{"messages":[{"role":"user","content":"hi"}]}"#,
+            #"{"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"A"},LAST]}"#
+        ),
+        (
+            #"{"model":"m","tools":[{"name":"f"}],"messages":[{"role":"system","content":"TEXT"},{"role":"user","content":"hi"}]}"#,
+            #"{"messages":[{"role":"system","content":"TEXT"},{"role":"user","content":"hi"},{"content":"A","role":"assistant"},LAST],"tools":[{"name":"f"}],"model":"m"}"#
+        ),
+        (
+            #"{"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"A"},{"role":"user","content":"ho"}]}"#,
+            #"{"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"A"},{"role":"user","content":"ho"},{"role":"assistant","tool_calls":[{"id":"1"}]},{"role":"tool","content":"B"},LAST]}"#
+        ),
+        (
+            #"{"system":"TEXT","messages":[{"role":"user","content":"hi"}]}"#,
+            #"{"system":"TEXT","messages":[{"role":"user","content":"hi"},{"role":"assistant","content":[{"type":"text","text":"A"}]},LAST]}"#
+        ),
+        (
+            #"{"input":[{"role":"user","content":"TEXT"}]}"#,
+            #"{"input":[{"role":"user","content":"TEXT"},{"role":"assistant","content":"A"},LAST]}"#
+        ),
+    ])
+    func aNextTurnNamesTheFormerOne(former: String, next: String) {
+        let one = Probed(former.replacing("TEXT", with: text))
+        let other = Probed(next.replacing("TEXT", with: text).replacing("LAST", with: #"{"role":"user","content":"\#(text)"}"#))
+        #expect(one.promptDigest != 0 && other.formerTurnDigest == one.promptDigest)
+        #expect(other.promptDigest != one.promptDigest && other.promptDigest != 0)
+    }
+
+    @Test func onlyConversationsHaveDigests() {
+        for body in [#"{"prompt":"\#(text)"}"#, #"{"input":"\#(text)"}"#, #"{"messages":null}"#, #"{"messages":"x"}"#, "[]", "{"] {
+            #expect(Probed(body).promptDigest == 0 && Probed(body).formerTurnDigest == 0, "\(body)")
+        }
+        let first = #"{"messages":[{"role":"user","content":"hi"}]}"#
+        #expect(Probed(first).formerTurnDigest == 0)
+        var digests: Set<UInt64> = [Probed(first, seed: 9).promptDigest]
+        let others = [
+            #"{"model":"m",\#(first.dropFirst())"#, #"{"cache_salt":"m",\#(first.dropFirst())"#, first.replacing("hi", with: "ho"),
+        ]
+        for body in [first] + others { digests.insert(Probed(body).promptDigest) }
+        #expect(digests.count == 5 && !digests.contains(0))
+    }
+
     @Test(arguments: [
         (#"{"messages":[{"role":"user","content":"TEXT"}]}"#, #"{"messages":[{"role":"user","content":[{"type":"text","text":"TEXT"}]}]}"#),
         (

@@ -11,6 +11,8 @@ struct Probed: Equatable {
     var cacheSalt: String?
     var hashes: [UInt64]
     var promptBytes: Int
+    var promptDigest: UInt64
+    var formerTurnDigest: UInt64
     var stream: Bool
     var includeUsage: Bool
     var maxTokens: Int?
@@ -25,6 +27,8 @@ struct Probed: Equatable {
         cacheSalt = probe.cacheSalt.map { String(decoding: $0, as: UTF8.self) }
         hashes = Array(probe.prefixHashes)
         promptBytes = probe.promptBytes
+        promptDigest = probe.promptDigest
+        formerTurnDigest = probe.formerTurnDigest
         stream = probe.stream
         includeUsage = probe.includeUsage
         maxTokens = probe.maxTokens

@@ -54,6 +54,10 @@ typedef struct swl_request_facts {
     int64_t prompts;
     /// Tokens of a prompt that is token ids and nothing else; 0 when it is not, or there is none.
     int64_t prompt_tokens;
+    /// Of a conversation: digests of its canonical prompt with all that seeds its chain, and of what that was before the last answer in it. 0: unknown,
+    /// or there was none.
+    uint64_t prompt_digest;
+    uint64_t former_turn_digest;
     /// XXH3 of each watched field that is a string or a whole number, never 0; 0 when it is absent, empty or something else.
     uint64_t watched[swl_watched_fields];
     bool is_json;

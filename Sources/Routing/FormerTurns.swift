@@ -1,0 +1,61 @@
+/// Where the former turns of conversations were answered, by the digests of their prompts. What an engine holds of an answer is part of no
+/// prompt that it was sent, and questions that are shorter than a chunk look alike behind one system prompt: by chunks alone the next turn
+/// of such a conversation could go to any group that holds the system prompt.
+///
+/// A table of fixed size in which a later turn takes the place of an earlier one: who is forgotten is found by chunks again.
+struct FormerTurns: ~Copyable {
+    struct Turn: BitwiseCopyable {
+        var digest: UInt64
+        /// What is held behind its whole chunks, in tokens: the rest of the prompt and the answer.
+        var tokens: UInt32
+        /// The life of the holder, see `PrefixIndex.Holder.bornAt`.
+        var holderBornAt: UInt32
+        var holder: UInt16
+        var chunks: UInt16
+    }
+
+    private let turns = LazyBuffer<Turn>(count: Self.places)
+
+    /// 1.5 MiB, touched as turns come.
+    private static var places: Int { 1 << 16 }
+
+    var byteCount: Int { turns.byteCount }
+
+    @inline(__always)
+    private static func place(_ digest: UInt64) -> Int { Int(truncatingIfNeeded: digest & UInt64(places - 1)) }
+
+    func note(_ turn: Turn) {
+        if turn.digest != 0 { turns[Self.place(turn.digest)] = turn }
+    }
+
+    func find(_ digest: UInt64) -> Turn? {
+        guard digest != 0 else { return nil }
+        let turn = turns[Self.place(digest)]
+        return turn.digest == digest ? turn : nil
+    }
+}
+
+extension RoutingState {
+    /// What of a conversation's former answer each candidate holds behind the match.
+    mutating func expectContinuations(_ count: Int, of request: borrowing RoutingRequest, tokensPerChunk: Double) {
+        let turn = formerTurns.find(request.formerTurnDigest)
+        for position in 0..<count {
+            let slot = candidates[position]
+            let continuation = continuation(on: slot, of: request, turn: turn, tokensPerChunk: tokensPerChunk)
+            loads[slot].continuationTokens = continuationYield * Double(continuation.tokens)
+        }
+    }
+
+    func continuation(
+        on slot: UInt32, of request: borrowing RoutingRequest, turn: FormerTurns.Turn?, tokensPerChunk: Double
+    ) -> PrefixIndex.Continuation {
+        let holder = loads[slot].holder
+        // A conversation's first question repeats nobody's answer.
+        if request.promptDigest != 0, request.formerTurnDigest == 0 { return .none }
+        guard let turn else { return index.continuation(of: holder) }
+        let depth = index.depth(of: holder)
+        guard turn.holder == holder, turn.holderBornAt == index.holders[Int(holder)].bornAt, depth >= turn.chunks else { return .none }
+        let matched = Double(depth - Int(turn.chunks)) * tokensPerChunk
+        return PrefixIndex.Continuation(tokens: UInt32(max(Double(turn.tokens) - matched, 0)))
+    }
+}

@@ -1,0 +1,84 @@
+import Testing
+
+@testable import Routing
+
+/// Conversations whose first questions are shorter than a chunk, so that chunks alone do not tell them apart.
+@Suite struct FormerTurnTests {
+    private static let system = 20
+
+    /// The chunks of a turn: of the first one the system prompt and half of a chunk that is the question; then an answer of ten chunks and
+    /// again half a one.
+    private func turn(_ number: Int, of name: Int, system: Int = system) -> Prompt {
+        var prompt = Prompt(Array(0..<system) + (0..<10 * number).map { 1_000_000 * (name + 1) + $0 })
+        prompt.bytes += Prompt.chunkBytes / 2
+        prompt.digests = (mix64(UInt64(name * 100 + number + 1)), number == 0 ? 0 : mix64(UInt64(name * 100 + number)))
+        return prompt
+    }
+
+    private func usage(_ prompt: Prompt, cached: Int) -> Usage {
+        Usage(promptTokens: prompt.bytes / 4, cachedTokens: cached, completionTokens: 640)
+    }
+
+    /// Every group holds the system prompt before it gets an own conversation.
+    private func opened(_ table: RoutingTable, system: Int = system) throws -> [GroupID] {
+        try (0..<40).map { name in
+            let prompt = turn(0, of: name, system: system)
+            let decision = try table.pick(prompt, pinnedTo: "g\(name % 4)").get()
+            table.firstToken(decision.lease, now: 0)
+            table.settle(decision.lease, usage: usage(prompt, cached: 64 * system), now: 0)
+            return decision.group
+        }
+    }
+
+    @Test(arguments: [system, 0])
+    func theNextTurnGoesWhereTheFormerOneWasAnswered(system: Int) throws {
+        let table = RoutingTable(equalGroups(4))
+        for (name, home) in try opened(table, system: system).enumerated() {
+            let second = turn(1, of: name, system: system)
+            let decision = try table.serve(second, usage: usage(second, cached: 64 * system + 640))
+            #expect(decision.group == home, "conversation \(name)")
+            // Half a chunk of question and 640 tokens of answer, less the block that is always computed.
+            #expect(abs(decision.predictedCachedTokens - (64 * system + 672 - 16)) <= 16)
+        }
+    }
+
+    @Test func aFirstQuestionFindsNobodysAnswer() throws {
+        let table = RoutingTable(equalGroups(4))
+        try table.serve(turn(0, of: 0), usage: usage(turn(0, of: 0), cached: 0))
+        let explanation = table.explain(turn(0, of: 1))
+        #expect(explanation.groups.map(\.cachedTokens).max() == 64 * Self.system)
+    }
+
+    @Test func anEngineThatBeganAnewHoldsNoAnswer() throws {
+        let table = RoutingTable(equalGroups(1))
+        try table.serve(turn(0, of: 0), usage: usage(turn(0, of: 0), cached: 0))
+        let group = try #require(table.state("g0")?.id)
+        for attempt in 1...2 { table.reportUnreachable(group, now: UInt64(attempt) * 10 * second) }
+        let decision = try table.pick(turn(1, of: 0), now: 100 * second).get()
+        #expect(decision.predictedCachedTokens == 0)
+    }
+
+    /// What is not known by its digest is found by chunks, as without any.
+    @Test func aTurnThatWasForgottenIsFoundByItsChunks() throws {
+        let table = RoutingTable(equalGroups(4))
+        var first = Prompt.distinct(0, chunkCount: 20)
+        first.digests = (1, 0)
+        let home = try table.serve(first, usage: usage(first, cached: 0)).group
+        var second = Prompt(first.hashes.indices.map { 1_000_000 + $0 } + (20..<32).map { 1_000_000 + $0 })
+        second.digests = (2, 3)
+        let decision = try table.pick(second).get()
+        #expect(decision.group == home && decision.predictedCachedTokens > 20 * 64 + 500)
+    }
+
+    @Test func aLaterTurnTakesThePlaceOfAnEarlierOne() {
+        let turns = FormerTurns()
+        let turn = FormerTurns.Turn(digest: 5, tokens: 1, holderBornAt: 2, holder: 3, chunks: 4)
+        turns.note(turn)
+        #expect(turns.find(5)?.holder == 3 && turns.find(0) == nil && turns.find(5 + 1 << 16) == nil)
+        turns.note(FormerTurns.Turn(digest: 5 + 1 << 16, tokens: 1, holderBornAt: 2, holder: 7, chunks: 4))
+        #expect(turns.find(5) == nil && turns.find(5 + 1 << 16)?.holder == 7)
+        turns.note(FormerTurns.Turn(digest: 0, tokens: 1, holderBornAt: 2, holder: 9, chunks: 4))
+        #expect(turns.find(0) == nil)
+        #expect(turns.byteCount <= 3 << 19)
+    }
+}
