@@ -124,12 +124,12 @@ void CanonicalPrompt::conversation(size_t at) noexcept {
 }
 
 void CanonicalPrompt::message(size_t at) noexcept {
-    size_t role = 0, name = 0, call_id = 0, body = 0, calls = 0, call = 0;
+    size_t role = 0, type = 0, name = 0, call_id = 0, body = 0, calls = 0, call = 0;
     if (tape_.tag(at) == '{') {
         tape_.each_member(at, [&](swl_text key, size_t value) {
             switch (key.length) {
                 case 4:
-                    if (is(key, "role")) { role = value; } else if (is(key, "name")) { name = value; }
+                    if (is(key, "role")) { role = value; } else if (is(key, "name")) { name = value; } else if (is(key, "type")) { type = value; }
                     break;
                 case 7: if (is(key, "content")) { body = value; } break;
                 case 10: if (is(key, "tool_calls")) { calls = value; } break;
@@ -140,12 +140,17 @@ void CanonicalPrompt::message(size_t at) noexcept {
         });
     }
     // Items of /v1/responses other than messages (function calls, their outputs, reasoning) have no role.
-    if (role == 0 || !tape_.is_text(role)) {
+    const bool has_role = role != 0 && tape_.is_text(role);
+    const bool is_output = !has_role && type != 0 && tape_.is_text(type) && is(tape_.text(type), "function_call_output");
+    const bool is_answer = has_role ? is(tape_.text(role), "assistant") : !is_output;
+    // An answer may have several parts.
+    if (is_answer && !answers_) { former_turn_ = writer_.digest(); }
+    answers_ = is_answer;
+    if (!has_role) {
         writer_.byte(marker::message);
         return tree(at);
     }
     has_roles_ = true;
-    if (is(tape_.text(role), "assistant")) { former_turn_ = writer_.digest(); }
     writer_.byte(marker::message);
     writer_.text(tape_.text(role));
     if (name != 0 && tape_.is_text(name)) { writer_.byte(marker::name), writer_.text(tape_.text(name)); }
@@ -226,6 +231,7 @@ void CanonicalPrompt::completion_prompt(size_t at) noexcept {
 void CanonicalPrompt::input(size_t at) noexcept {
     if (at == 0) { return; }
     if (tape_.is_text(at)) {
+        has_roles_ = true;
         writer_.byte(marker::message);
         writer_.literal("user");
         writer_.byte(marker::content);

@@ -53,6 +53,7 @@ class CanonicalPrompt {
     uint64_t tokens_ = 0;
     uint64_t former_turn_ = 0;
     bool has_roles_ = false;
+    bool answers_ = false;
 };
 
 }  // namespace swiftlet

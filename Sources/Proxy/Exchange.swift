@@ -276,6 +276,8 @@ final class Exchange: DownstreamExchange {
         case .collected:
             dispatch()
         case .forwarded:
+            // A message that ends before its end is none.
+            if isMessageAwaited { call = nil }
             isMessageAwaited = false
             if attempt == nil, decision == nil { dispatch() }
             if !hasUnsentBody { attempt?.finishRequest(trailers: trailers) }

@@ -101,9 +101,10 @@ struct ArrivalRate: BitwiseCopyable {
 
     @inline(__always)
     private func left(nowMicroseconds now: UInt64) -> Float {
-        // Signed: another loop's clock may be a little ahead of this one's.
-        let age = Int32(truncatingIfNeeded: Int64(truncatingIfNeeded: now / 1_000)) &- Int32(bitPattern: lastMilliseconds)
-        let left = max(1 - Float(max(age, 0)) / (4 * Self.memoryMilliseconds), 0)
+        let age = UInt32(truncatingIfNeeded: now / 1_000) &- lastMilliseconds
+        // Another loop's clock may be a little ahead of this one's.
+        let isAhead = age > .max - 60_000
+        let left = max(1 - Float(isAhead ? 0 : age) / (4 * Self.memoryMilliseconds), 0)
         return left * left * left * left
     }
 }

@@ -6,12 +6,15 @@
 struct FormerTurns: ~Copyable {
     struct Turn: BitwiseCopyable {
         var digest: UInt64
-        /// What is held behind its whole chunks, in tokens: the rest of the prompt and the answer.
+        /// What is held behind its whole chunks, in tokens: the rest of the prompt and the answer. `ambiguous`: several groups have answered
+        /// the same words, and each may have said something else.
         var tokens: UInt32
-        /// The life of the holder, see `PrefixIndex.Holder.bornAt`.
-        var holderBornAt: UInt32
+        /// The holder's clock when it was answered, see `PrefixIndex.Holder`.
+        var stamp: UInt32
         var holder: UInt16
         var chunks: UInt16
+
+        static var ambiguous: UInt32 { .max }
     }
 
     private let turns = LazyBuffer<Turn>(count: Self.places)
@@ -22,10 +25,14 @@ struct FormerTurns: ~Copyable {
     var byteCount: Int { turns.byteCount }
 
     @inline(__always)
-    private static func place(_ digest: UInt64) -> Int { Int(truncatingIfNeeded: digest & UInt64(places - 1)) }
+    private static func place(_ digest: UInt64) -> Int { Int(digest >> 48) }
 
     func note(_ turn: Turn) {
-        if turn.digest != 0 { turns[Self.place(turn.digest)] = turn }
+        guard turn.digest != 0 else { return }
+        let place = Self.place(turn.digest)
+        let isElsewhere = turns[place].digest == turn.digest && turns[place].holder != turn.holder
+        turns[place] = turn
+        if isElsewhere { turns[place].tokens = Turn.ambiguous }
     }
 
     func find(_ digest: UInt64) -> Turn? {
@@ -50,11 +57,11 @@ extension RoutingState {
         on slot: UInt32, of request: borrowing RoutingRequest, turn: FormerTurns.Turn?, tokensPerChunk: Double
     ) -> PrefixIndex.Continuation {
         let holder = loads[slot].holder
-        // A conversation's first question repeats nobody's answer.
+        // The first question of a conversation repeats no answer.
         if request.promptDigest != 0, request.formerTurnDigest == 0 { return .none }
-        guard let turn else { return index.continuation(of: holder) }
+        guard let turn, turn.tokens != FormerTurns.Turn.ambiguous else { return index.continuation(of: holder) }
         let depth = index.depth(of: holder)
-        guard turn.holder == holder, turn.holderBornAt == index.holders[Int(holder)].bornAt, depth >= turn.chunks else { return .none }
+        guard turn.holder == holder, depth >= turn.chunks, index.holds(stamp: turn.stamp, holder) else { return .none }
         let matched = Double(depth - Int(turn.chunks)) * tokensPerChunk
         return PrefixIndex.Continuation(tokens: UInt32(max(Double(turn.tokens) - matched, 0)))
     }

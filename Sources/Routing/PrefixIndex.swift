@@ -97,6 +97,8 @@ struct PrefixIndex: ~Copyable {
         var isLive: Bool
         /// The clock when this life of the number began.
         var bornAt: UInt32
+        /// The clock behind the latest touch of anything that was evicted in this life.
+        var evictedBefore: UInt32
         /// Blocks that paths in flight lead through.
         var inUse: UInt32 = 0
         /// What it may hold, by its last insertion; and whether it may hold more, see `repay`.
@@ -230,7 +232,7 @@ struct PrefixIndex: ~Copyable {
         }
         // The clock goes on, so that a stamp taken from an earlier life of this number matches nothing.
         let clock = holders[Int(holder)].clock &+ 1
-        holders[Int(holder)] = Holder(clock: clock, matchEpoch: epoch &- 1, isLive: true, bornAt: clock)
+        holders[Int(holder)] = Holder(clock: clock, matchEpoch: epoch &- 1, isLive: true, bornAt: clock, evictedBefore: clock)
         liveHolders += 1
         return holder
     }
@@ -242,6 +244,10 @@ struct PrefixIndex: ~Copyable {
         retiredHolder = holder
         liveHolders -= 1
     }
+
+    /// Whether the holder, in its present life, has evicted nothing that it touched then or later: what is older goes first.
+    @inline(__always)
+    func holds(stamp: UInt32, _ holder: UInt16) -> Bool { Int32(bitPattern: stamp &- holders[Int(holder)].evictedBefore) >= 0 }
 
     /// Blocks that the holder holds.
     func count(of holder: UInt16) -> Int { Int(holders[Int(holder)].count) }
@@ -370,8 +376,10 @@ struct PrefixIndex: ~Copyable {
             }
             let oldest = holders[Int(holder)].oldest
             if oldest == 0 { break }
+            let stamp = runs[oldest].stamp
             let freed = shorten(oldest, by: count - evicted, keeping: kept)
             if freed == 0 { break }
+            if holds(stamp: stamp, holder) { holders[Int(holder)].evictedBefore = stamp &+ 1 }
             evicted += freed
         }
         return evicted

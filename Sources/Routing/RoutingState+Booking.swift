@@ -12,6 +12,9 @@ extension RoutingState {
     /// rate before it is known how many there were.
     private static var presumedShare: Double { 0.1 }
 
+    /// Uncached tokens of one request that count in what they are on average.
+    private static var mostTellingTokens: Double { 65_536 }
+
     /// Charges the chosen group with the request.
     mutating func book(
         _ request: borrowing RoutingRequest, hashes: UnsafeBufferPointer<UInt64>, inputs: CostInputs, slot: UInt32,
@@ -21,8 +24,11 @@ extension RoutingState {
         var depth = 0
         var insertion = PrefixIndex.Insertion()
         var matchIsPrefilled = false
-        let continuation = continuation(
-            on: slot, of: request, turn: formerTurns.find(request.formerTurnDigest), tokensPerChunk: inputs.tokensPerChunk)
+        let continuation =
+            policy.usesPrefixIndex
+            ? continuation(
+                on: slot, of: request, turn: formerTurns.find(request.formerTurnDigest), tokensPerChunk: inputs.tokensPerChunk)
+            : .none
         if !hashes.isEmpty {
             depth = index.depth(of: holder)
             insertion = index.insert(
@@ -32,7 +38,8 @@ extension RoutingState {
         }
         self.index.retain(insertion)
         let cached = inputs.cachedTokens(on: loads[slot], depth: depth).rounded()
-        let uncached = (inputs.promptTokens - cached).rounded()
+        // Of what no engine will take no more than it has room for.
+        let uncached = min(inputs.promptTokens - cached, max(loads[slot].kvCapacityTokens, leastRequestTokens)).rounded()
         let presumed = cached - inputs.ownCachedTokens(on: loads[slot], depth: depth)
         let sequences = Int32(min(max(request.sequences, 1), RoutingRequest.mostSequences))
         let output = max(min(inputs.outputTokens * Double(sequences), loads[slot].kvCapacityTokens), inputs.outputTokens).rounded()
@@ -56,7 +63,8 @@ extension RoutingState {
             queuedTokensAtBooking: loads[slot].tokensAhead, promptBytes: Double(max(request.promptBytes, 0)),
             matchedBytes: Double(min(max(depth &* request.chunkBytes, 0), max(request.promptBytes, 0))),
             tailTokens: max(inputs.promptTokens - Double(hashes.count) * inputs.tokensPerChunk, 0), continuation: continuation,
-            promptDigest: request.promptDigest, holder: holder, chunks: UInt16(hashes.count), insertion: insertion)
+            promptDigest: policy.usesPrefixIndex ? request.promptDigest : 0, holder: holder, chunks: UInt16(hashes.count),
+            insertion: insertion)
         if !request.isStreamed { appendUnstreamed(index, slot: slot) }
 
         leases.openSequences += Int(sequences)
@@ -74,7 +82,8 @@ extension RoutingState {
         loads[slot].decisions += 1
         if inputs.adapter != 0 { adapters[slot].touch(inputs.adapter, now: now) }
         // Anybody may send megabytes that no engine will take.
-        meanUncachedTokens += 0.02 * (min(uncached, 16 * (meanUncachedTokens + 1_024)) - meanUncachedTokens)
+        let telling = min(uncached, min(16 * (meanUncachedTokens + 1_024), Self.mostTellingTokens))
+        meanUncachedTokens += 0.02 * (telling - meanUncachedTokens)
         if !hashes.isEmpty { refreshShadow(slot, tokensPerChunk: inputs.tokensPerChunk) }
         if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
         sketch(slot)
@@ -175,8 +184,8 @@ extension RoutingState {
         self.index.noteContinuation(of: booking.insertion, tokens: held)
         formerTurns.note(
             FormerTurns.Turn(
-                digest: booking.promptDigest, tokens: held, holderBornAt: self.index.holders[Int(booking.holder)].bornAt,
-                holder: booking.holder, chunks: booking.chunks))
+                digest: booking.promptDigest, tokens: held, stamp: self.index.holders[Int(booking.holder)].clock, holder: booking.holder,
+                chunks: booking.chunks))
     }
 
     /// - Parameter prefixHeld: whether the engine may have prefilled the prompt although no first token was seen.

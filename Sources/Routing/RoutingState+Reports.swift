@@ -123,6 +123,9 @@ extension RoutingState {
             slot, tokens: booking.queuedTokensAtBooking + own, seconds: booking.firstTokenAt.seconds(since: booking.bookedAt))
     }
 
+    /// One client's changed answers are not to send all others away from theirs: something is always expected.
+    private static var leastContinuationYield: Double { 0.25 }
+
     /// The engine found another share of the prompt in its cache than the shadow promised.
     private mutating func correctShadow(_ slot: UInt32, cachedTokens: Double, promptTokens: Double, booking: Booking) {
         let predicted = promptTokens * booking.matchedBytes / booking.promptBytes
@@ -137,7 +140,8 @@ extension RoutingState {
         }
         // Templates that drop what was thought, and clients that change what was said, make the answer another one.
         if continuation > slack {
-            continuationYield += 0.05 * (min(max((cachedTokens - predicted) / continuation, 0), 1) - continuationYield)
+            let found = min(max((cachedTokens - predicted) / continuation, Self.leastContinuationYield), 1)
+            continuationYield += 0.05 * (found - continuationYield)
         }
         if cachedTokens > predicted + slack { loads[slot].shadowScale = min(loads[slot].shadowScale * 1.01, 1) }
         // What was still being computed when this request was booked may miss for reasons that say nothing about eviction.

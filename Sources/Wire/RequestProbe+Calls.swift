@@ -11,8 +11,8 @@ extension RequestProbe {
     private static let promptMarker: UInt8 = 0xF7
     private static let bytesPerToken = 4
 
-    /// Reads the first message of `body`, or as much as is here of one that is longer. What is compressed, malformed or no message leaves
-    /// nothing known, as does a message without a prompt; the engine will say what is wrong with it.
+    /// Reads the first message of `body`, or as much as is here of one that is longer: what it only claims to have counts for nothing. What is
+    /// compressed, malformed or no message leaves nothing known, as does a message without a prompt; the engine will say what is wrong with it.
     ///
     /// - Parameter body: from its first byte on, framing included. Names stay in it: `model` is valid until `body` changes.
     /// - Parameter seed: as in `probe(_:seed:)`.
@@ -220,7 +220,6 @@ extension RequestProbe {
     private func append(_ text: ProtobufReader) {
         appendMarker()
         hasher.append(text.bytes)
-        hasher.state.total_bytes &+= UInt64(text.missing)
     }
 
     private func appendMarker() { withUnsafeBytes(of: Self.promptMarker) { hasher.append($0) } }
@@ -253,10 +252,7 @@ extension RequestProbe {
                 hasher.append(UnsafeRawBufferPointer(start: ids, count: count &* Self.bytesPerToken))
                 total &+= count
             }
-            // Of the ids that are not here, as many as have the length of those that are.
-            let absent = run.missing &* total / max(run.bytes.count, 1)
-            hasher.state.total_bytes &+= UInt64(absent &* Self.bytesPerToken)
-            facts.prompt_tokens &+= Int64(total &+ absent)
+            facts.prompt_tokens &+= Int64(total)
             return !run.isMalformed
         }
     }

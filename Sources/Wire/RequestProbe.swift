@@ -92,8 +92,8 @@ public final class RequestProbe {
     /// How many tokens the prompt has, when all of it came as token ids.
     public var promptTokens: Int? { facts.prompt_tokens > 0 ? Int(facts.prompt_tokens) : nil }
 
-    /// Of a conversation: what tells it from all others, however short its last question; and the `promptDigest` that its former turn had,
-    /// the request to which its last `assistant` message was the answer. 0: no conversation, one longer than what is hashed, or its first turn.
+    /// Of a conversation: what tells it from those with other words, however short its last question; and the `promptDigest` that its former
+    /// turn had, the request to which its last answer came. 0: no conversation, one longer than what is hashed, or its first turn.
     public var promptDigest: UInt64 { facts.prompt_digest }
     public var formerTurnDigest: UInt64 { facts.former_turn_digest }
 

@@ -109,7 +109,8 @@ import Testing
         }
         try table.serve(turn(0, of: 300), usage: usage(turn(0, of: 300), cached: 0), now: second)
         let next = try table.pick(turn(1, of: 300), now: second).get()
-        #expect(next.predictedCachedTokens < 21 * Prompt.tokensPerChunk)
+        // A quarter of 640 tokens, for another client's may be repeated.
+        #expect(next.predictedCachedTokens < 23 * Prompt.tokensPerChunk)
     }
 
     /// What an engine had beyond our match was its own answer, and no other router's doing.

@@ -72,13 +72,33 @@ import Testing
 
     @Test func aLaterTurnTakesThePlaceOfAnEarlierOne() {
         let turns = FormerTurns()
-        let turn = FormerTurns.Turn(digest: 5, tokens: 1, holderBornAt: 2, holder: 3, chunks: 4)
-        turns.note(turn)
-        #expect(turns.find(5)?.holder == 3 && turns.find(0) == nil && turns.find(5 + 1 << 16) == nil)
-        turns.note(FormerTurns.Turn(digest: 5 + 1 << 16, tokens: 1, holderBornAt: 2, holder: 7, chunks: 4))
-        #expect(turns.find(5) == nil && turns.find(5 + 1 << 16)?.holder == 7)
-        turns.note(FormerTurns.Turn(digest: 0, tokens: 1, holderBornAt: 2, holder: 9, chunks: 4))
+        let (one, other) = (UInt64(7) << 48 | 5, UInt64(7) << 48 | 9)
+        turns.note(FormerTurns.Turn(digest: one, tokens: 1, stamp: 2, holder: 3, chunks: 4))
+        #expect(turns.find(one)?.holder == 3 && turns.find(0) == nil && turns.find(other) == nil)
+        turns.note(FormerTurns.Turn(digest: other, tokens: 1, stamp: 2, holder: 7, chunks: 4))
+        #expect(turns.find(one) == nil && turns.find(other)?.holder == 7)
+        turns.note(FormerTurns.Turn(digest: 0, tokens: 1, stamp: 2, holder: 9, chunks: 4))
         #expect(turns.find(0) == nil)
         #expect(turns.byteCount <= 3 << 19)
+    }
+
+    @Test func theSameWordsAnsweredByTwoTellNothing() {
+        let turns = FormerTurns()
+        turns.note(FormerTurns.Turn(digest: 5, tokens: 100, stamp: 2, holder: 3, chunks: 4))
+        turns.note(FormerTurns.Turn(digest: 5, tokens: 120, stamp: 9, holder: 3, chunks: 4))
+        #expect(turns.find(5)?.tokens == 120, "one group is where it was")
+        turns.note(FormerTurns.Turn(digest: 5, tokens: 120, stamp: 9, holder: 4, chunks: 4))
+        #expect(turns.find(5)?.tokens == FormerTurns.Turn.ambiguous)
+    }
+
+    @Test func whatWasEvictedSinceIsExpectedNoMore() throws {
+        var groups = equalGroups(1)
+        groups[0].kvCapacityTokens = 64 * 100
+        let table = RoutingTable(groups)
+        let first = turn(0, of: 0, system: 0)
+        try table.serve(first, usage: usage(first, cached: 0))
+        #expect(table.explain(turn(1, of: 0, system: 0)).groups[0].cachedTokens > 500)
+        for name in 0..<3 { try table.serve(.distinct(name, chunkCount: 60)) }
+        #expect(table.explain(turn(1, of: 0, system: 0)).groups[0].cachedTokens == 0)
     }
 }

@@ -99,6 +99,15 @@ import Testing
             #"{"input":[{"role":"user","content":"TEXT"}]}"#,
             #"{"input":[{"role":"user","content":"TEXT"},{"role":"assistant","content":"A"},LAST]}"#
         ),
+        (#"{"input":"TEXT"}"#, #"{"input":[{"role":"user","content":"TEXT"},{"role":"assistant","content":"A"},LAST]}"#),
+        (
+            #"{"input":"TEXT"}"#,
+            #"{"input":[{"role":"user","content":"TEXT"},{"type":"reasoning"},{"type":"function_call","name":"f"},{"type":"function_call_output","output":"B"}]}"#
+        ),
+        (
+            #"{"input":[{"role":"user","content":"TEXT"},{"type":"function_call","name":"f"},{"type":"function_call_output","output":"B"}]}"#,
+            #"{"input":[{"role":"user","content":"TEXT"},{"type":"function_call","name":"f"},{"type":"function_call_output","output":"B"},{"type":"reasoning"},{"role":"assistant","content":"A"},LAST]}"#
+        ),
     ])
     func aNextTurnNamesTheFormerOne(former: String, next: String) {
         let one = Probed(former.replacing("TEXT", with: text))
@@ -108,7 +117,7 @@ import Testing
     }
 
     @Test func onlyConversationsHaveDigests() {
-        for body in [#"{"prompt":"\#(text)"}"#, #"{"input":"\#(text)"}"#, #"{"messages":null}"#, #"{"messages":"x"}"#, "[]", "{"] {
+        for body in [#"{"prompt":"\#(text)"}"#, #"{"input":[1,2]}"#, #"{"messages":null}"#, #"{"messages":"x"}"#, "[]", "{"] {
             #expect(Probed(body).promptDigest == 0 && Probed(body).formerTurnDigest == 0, "\(body)")
         }
         let first = #"{"messages":[{"role":"user","content":"hi"}]}"#
