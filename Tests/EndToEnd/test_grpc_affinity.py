@@ -325,6 +325,45 @@ def test_bytes_go_on_as_they_came(serve, name, path, piece):
     wait_until(lambda: sum(admin.in_flight(router)) == 0, what="the end of the call")
 
 
+def claims_of_ids(claimed, sent):
+    """The beginning of a `Generate` whose packed token ids are said to take so many bytes, and so many of them."""
+
+    def length(number):
+        groups = []
+        while number > 127:
+            groups.append(number & 127 | 128)
+            number >>= 7
+        return bytes([*groups, number])
+
+    ids = b"\x12" + length(claimed)
+    tokenized = b"\x12" + length(len(ids) + claimed) + ids
+    return struct.pack(">BI", 0, len(tokenized) + claimed) + tokenized + b"\x05" * sent
+
+
+@pytest.mark.parametrize("sent, is_end", [(10, True), (3 << 20, False)])
+def test_what_a_message_only_claims_is_not_booked(configured, sent, is_end):
+    """Sixty million tokens would keep everybody else from the group, for as long as the client likes."""
+    backend = Recorder(speaks_first=True)
+    router = configured(CONFIGURATION, backend, admin=True)
+    with HTTP2Client(router.port) as client:
+        fields = [*CALL, (b"x-swiftlet-explain", b"1")]
+        stream = client.request(b"", GENERATE, fields=fields, end=False)
+        body = claims_of_ids(60 << 20, sent)
+        for start in range(0, len(body), 16_000):
+            while client.connection.local_flow_control_window(stream) < 16_000:
+                client.pump()
+            client.connection.send_data(stream, body[start : start + 16_000])
+            client.flush()
+        if is_end:
+            client.connection.end_stream(stream)
+            client.flush()
+        while not client.responses[stream].status:
+            client.pump()
+        told = dict(part.split("=", 1) for part in client.responses[stream].value(b"x-swiftlet-explain").decode().split(";"))
+    # Of the first MiB at the presumed 20,000 tokens a second.
+    assert int(told["prefill_us"]) < 60_000_000
+
+
 def test_a_message_that_stays_away_holds_nothing_up(serve):
     """A client may wait for the backend to speak first: a second after its head the call goes on without a message."""
     backend = Recorder(speaks_first=True)
