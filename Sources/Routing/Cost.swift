@@ -1,8 +1,7 @@
 /// What one request on one group costs all requests together, in seconds of latency. Every term is in the same unit, so they
 /// add without weights; `least-cost` takes the smallest sum.
 ///
-/// The terms follow the marginal-cost derivation of `DESIGN.md` section 3: own time to first token, own decode, what the
-/// others there lose, and what the KV cache loses.
+/// The terms are marginal costs: own time to first token, own decode, what the others there lose, and what the KV cache loses.
 public struct CostTerms: Sendable, Equatable {
     /// The engine's fixed time to a first token: learned intercept of TTFT over queued tokens.
     public var overhead = 0.0
