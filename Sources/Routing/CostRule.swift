@@ -28,7 +28,7 @@ public struct CostRule: Sendable, Equatable {
     public var mostBehind = 8.0
     /// What share of a copy each request in flight with the same prefix takes over: it will not be the last, and they divide among more groups.
     /// With none, hot prefixes stay where they were first; with three times as much long prompts are computed on too many groups.
-    public var copySharing = 0.1
+    public var copySharing = 0.2
     /// Share of the prefill within which costs count as equal.
     public var band = 0.05
 

@@ -77,8 +77,6 @@ struct GroupLoad: BitwiseCopyable {
     var warmUpEndsAt: UInt64 = 0
     /// Requests booked here and not ended.
     var requests: Int32 = 0
-    /// The newest holder stamp whose prompt is known to be prefilled; what was inserted later may still be computed.
-    var prefilledStamp: UInt32
     /// Unstreamed requests without a known first token, oldest first, as lease indices plus one; 0 is none.
     var firstUnstreamed: UInt32
     var lastUnstreamed: UInt32
@@ -111,7 +109,7 @@ extension GroupLoad {
             inFlight: 0, awaitingFirstToken: 0, queuedTokens: 0, activeTokens: 0, activeOutputTokens: 0, othersWaiting: 0,
             othersRunning: 0, othersQueuedTokens: 0, othersActiveTokens: 0, secondsPerToken: 0, decodeStepSeconds: 0,
             kvCapacityTokens: 0, identity: identity, lastChosen: 0, decisions: 0, othersDueAt: .max, saturatedUntil: 0,
-            ejectedUntil: 0, prefilledStamp: 0, firstUnstreamed: 0, lastUnstreamed: 0, presumedPrefilledAt: .max, heldTokens: 0,
+            ejectedUntil: 0, firstUnstreamed: 0, lastUnstreamed: 0, presumedPrefilledAt: .max, heldTokens: 0,
             shadowScale: 1, describedSecondsPerToken: 0, prefillDeviation: 0, deviationFadedAt: 0)
     }
 

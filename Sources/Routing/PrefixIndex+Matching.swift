@@ -65,7 +65,8 @@ extension PrefixIndex {
         return runs[run].bottom == record.matchBlock ? runs[run].continuation : .none
     }
 
-    /// Paths in flight that lead on from the deepest chunk that anybody holds, on each of those who hold it.
+    /// Paths in flight that lead on from the deepest chunk that anybody holds, on each of those who hold it. Those whose beginning is still being
+    /// prefilled do not count: they came at once, and what comes at once tells nothing of what will come.
     mutating func sharers() -> Double {
         var sum: UInt32 = 0
         var count = 0
@@ -73,9 +74,10 @@ extension PrefixIndex {
             let holder = holders[Int(visited[count])]
             if Int(holder.matchDepth) < matchDeepest { break }
             let run = blocks[holder.matchBlock].run
+            count += 1
+            guard isPrefilled(runs[run].bornAt, on: visited[count - 1]) else { continue }
             // Amid a run those that use it are one block's paths.
             sum &+= runs[run].bottom == holder.matchBlock ? runs[run].users : min(runs[run].users, 1)
-            count += 1
         }
         return count > 0 ? Double(sum) / Double(count) : 0
     }

@@ -123,6 +123,18 @@ extension PrefixIndex {
         if let run = endingRun(insertion) { endUse(of: run, holder: insertion.holder) }
     }
 
+    /// The engine has prefilled the path, and so all that were inserted before: engines prefill in the order of arrival.
+    mutating func notePrefilled(_ insertion: Insertion) {
+        guard insertion.deepest != 0, Int32(bitPattern: insertion.stamp &- holders[Int(insertion.holder)].bornAt) > 0,
+            !isPrefilled(insertion.stamp, on: insertion.holder)
+        else { return }
+        holders[Int(insertion.holder)].prefilledStamp = insertion.stamp
+    }
+
+    func isPrefilled(_ stamp: UInt32, on holder: UInt16) -> Bool {
+        Int32(bitPattern: holders[Int(holder)].prefilledStamp &- stamp) >= 0
+    }
+
     /// The run that the path ends with. Its end may have been evicted meanwhile, and with it its use; the number may belong to another by now.
     private func endingRun(_ insertion: Insertion) -> UInt32? {
         let block = insertion.deepest

@@ -34,7 +34,7 @@ extension RoutingState {
             insertion = index.insert(
                 hashes, holder: holder,
                 quota: loads[slot].shadowBlocks(tokensPerChunk: inputs.tokensPerChunk, ownShare: 1 - othersHits.loadShare))
-            matchIsPrefilled = depth > 0 && Int32(bitPattern: loads[slot].prefilledStamp &- insertion.matchStamp) >= 0
+            matchIsPrefilled = depth > 0 && self.index.isPrefilled(insertion.matchStamp, on: holder)
         }
         self.index.retain(insertion)
         let cached = inputs.cachedTokens(on: loads[slot], depth: depth).rounded()
@@ -219,9 +219,7 @@ extension RoutingState {
         loads[slot].queuedTokens -= leases.bookings[index].uncachedTokens
         if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
         if !leases.bookings[index].isStreamed { removeUnstreamed(index, slot: slot) }
-        let stamp = leases.bookings[index].insertion.stamp
-        let isNewer = Int32(bitPattern: stamp &- loads[slot].prefilledStamp) > 0
-        if isPrefilled && isNewer && leases.bookings[index].insertion.deepest != 0 { loads[slot].prefilledStamp = stamp }
+        if isPrefilled { self.index.notePrefilled(leases.bookings[index].insertion) }
         sketch(slot)
     }
 

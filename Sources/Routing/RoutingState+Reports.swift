@@ -215,6 +215,5 @@ extension RoutingState {
         loads[slot].holder = index.addHolder()
         slotOfHolder[Int(loads[slot].holder)] = slot
         loads[slot].heldTokens = 0
-        loads[slot].prefilledStamp = 0
     }
 }

@@ -27,10 +27,10 @@ public enum SimulationSuite {
 
     /// A named workload, synthetic or standard: a warm-up and a measured stage.
     static func plan(_ name: String, rate: Double, warmRate: Double, warmUp: Double, seed: UInt64) -> LoadPlan {
-        let ladder = name == "b2b-saas" ? ladderSeconds[rate] : nil
+        let isOfLadder = name == "b2b-saas"
         let stages: [ArrivalSchedule.Stage] = [
-            .init(startRate: warmRate, seconds: warmUp, gapSeconds: ladder == nil ? 0 : 300),
-            .init(startRate: rate, seconds: ladder ?? seconds),
+            .init(startRate: warmRate, seconds: warmUp, gapSeconds: isOfLadder ? silence : 0),
+            .init(startRate: rate, seconds: isOfLadder ? ladderSeconds[rate] ?? seconds : measuredSeconds[name] ?? seconds),
         ]
         let schedule = ArrivalSchedule(.poisson, stages: stages, seed: seed)
         if let standard = LoadPlan(standard: name, schedule: schedule, process: "poisson", seed: seed) { return standard }
@@ -41,8 +41,12 @@ public enum SimulationSuite {
         return LoadPlan(name: name, shape: shape, schedule: schedule, process: "poisson", seed: seed)
     }
 
-    /// Seconds of the published ladder's stages by rate. Its generator lets every request end before the next stage begins; the silence of
-    /// five minutes after the warm-up, which costs no time here, does the same also for rules that fall behind.
+    /// The ladder's generator lets every request end before the next stage begins; the silence of five minutes after the warm-up, which
+    /// costs no time here, does the same also for rules that fall behind.
+    static let silence = 300.0
+    /// Longer than `seconds`: so that the ranks change twice, and that there are several bursts.
+    static let measuredSeconds = ["rotating-zipf": 150.0, "sibling-bursts": 150.0]
+    /// Seconds of the published ladder's stages by rate.
     static let ladderSeconds: [Double: Double] = [3: 20, 10: 20, 15: 20, 20: 38, 22: 34, 25: 30, 30: 25, 35: 21, 40: 38, 49: 30, 60: 25]
 
     /// llm-d's ladder: the warm-up is theirs.
@@ -52,7 +56,7 @@ public enum SimulationSuite {
 
     static var standard: [SimulationRow] {
         let loads: [(String, [Double])] = [
-            ("toolagent", [8, 14, 22]), ("reasoning", [4, 8, 11]), ("rotating-zipf", [15, 30, 45]), ("sibling-bursts", [2, 4, 6]),
+            ("toolagent", [8, 14, 22]), ("reasoning", [4, 8, 11]), ("rotating-zipf", [15, 30, 45]), ("sibling-bursts", [0.1, 0.2, 0.3]),
             ("no-prefix", [15, 25, 32]), ("shared-prefix-heavy", [15, 30, 50]), ("predicted-latency-a", [2, 5, 8]),
         ]
         return loads.flatMap { name, rates in rates.map { row(name, $0, .published()) } }
@@ -118,20 +122,23 @@ public enum SimulationSuite {
 
     /// Groups that differ, and groups that come and go, under the b2b workload.
     static var fleetRows: [SimulationRow] {
+        let warmUp = 50.0
+        let begin = warmUp + silence
         var unequal = SimulatedFleet.published()
         for group in 4..<8 { unequal.slow(group: group, factor: group < 6 ? 1.5 : 2) }
         var slow = SimulatedFleet.published()
         slow.events = [
-            .init(seconds: 60, change: .slowdown(group: 3, factor: 2)), .init(seconds: 90, change: .slowdown(group: 3, factor: 1)),
+            .init(seconds: begin + 10, change: .slowdown(group: 3, factor: 2)),
+            .init(seconds: begin + 40, change: .slowdown(group: 3, factor: 1)),
         ]
         var restart = SimulatedFleet.published()
-        restart.events = [.init(seconds: 60, change: .restart(group: 2, downSeconds: 15))]
+        restart.events = [.init(seconds: begin + 10, change: .restart(group: 2, downSeconds: 15))]
         var elastic = SimulatedFleet.published()
-        elastic.events = [.init(seconds: 55, change: .leave(group: 5)), .init(seconds: 75, change: .join(group: 7))]
+        elastic.events = [.init(seconds: begin + 5, change: .leave(group: 5)), .init(seconds: begin + 25, change: .join(group: 7))]
         let fleets = [("unequal groups", unequal), ("one slow group", slow), ("engine restart", restart), ("leave and join", elastic)]
         return fleets.flatMap { name, fleet in
             [6.0, 12].map { rate in
-                var row = row("b2b-saas", rate, fleet, warmUp: 50, warmRate: 15)
+                var row = row("b2b-saas", rate, fleet, warmUp: warmUp, warmRate: 15)
                 row.name = "\(name) @\(Self.text(rate))"
                 row.family = name
                 return row

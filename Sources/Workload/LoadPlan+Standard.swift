@@ -44,11 +44,11 @@ extension LoadPlan {
             "output_tokens": "log-normal 8000 +- 6500, 500 to 32000", "turns": "1",
         ],
         "rotating-zipf": [
-            "groups": "150, Zipf 1.2, ranks move by 37 every 20 s", "shared_tokens": "4000", "input_tokens": "uniform 300 to 699",
+            "groups": "150, Zipf 1.2, ranks move by 37 every 60 s", "shared_tokens": "4000", "input_tokens": "uniform 300 to 699",
             "output_tokens": "uniform 100 to 299",
         ],
         "sibling-bursts": [
-            "samples": "8 of each prompt, at once", "input_tokens": "uniform 2000 to 5999", "output_tokens": "uniform 150 to 449",
+            "samples": "16 prompts, 8 of each, at once", "input_tokens": "uniform 2000 to 5999", "output_tokens": "uniform 150 to 449",
         ],
         "no-prefix": [
             "input_tokens": "log-normal 3000 +- 3000, 64 to 30000", "output_tokens": "log-normal 250 +- 200, 1 to 2000",
@@ -103,11 +103,11 @@ extension LoadPlan {
         }
     }
 
-    /// 150 shared beginnings of 4,000 tokens whose popularity follows Zipf's law with exponent 1.2, and every 20 seconds each takes the
+    /// 150 shared beginnings of 4,000 tokens whose popularity follows Zipf's law with exponent 1.2, and every 60 seconds each takes the
     /// place of another: what was hot is cold and the other way round.
     private static func rotatingZipf(_ schedule: ArrivalSchedule, _ draw: inout Draw) -> [PlannedRequest] {
         schedule.arrivals.enumerated().map { index, arrival in
-            let epoch = arrival.offsetNanoseconds / 20_000_000_000
+            let epoch = arrival.offsetNanoseconds / 60_000_000_000
             let prefix = (draw.zipf(150, exponent: 1.2) + epoch * 37) % 150
             return request(
                 arrival, [.init(id: 1 + prefix, tokens: 4_000), .init(id: 1 << 40 | UInt64(index), tokens: 300 + Int(draw.unit() * 400))],
@@ -115,11 +115,13 @@ extension LoadPlan {
         }
     }
 
-    /// Each arrival is eight samples of one new prompt at the same instant, as reinforcement learning and self-consistency ask for.
+    /// Each arrival is eight samples of each of 16 new prompts at the same instant, as reinforcement learning and self-consistency ask for.
     private static func siblingBursts(_ schedule: ArrivalSchedule, _ draw: inout Draw) -> [PlannedRequest] {
         schedule.arrivals.enumerated().flatMap { index, arrival in
-            let prompt = PromptBlock(id: 1 << 40 | UInt64(index), tokens: 2_000 + Int(draw.unit() * 4_000))
-            return (0..<8).map { _ in request(arrival, [prompt], output: 150 + Int(draw.unit() * 300)) }
+            return (0..<16).flatMap { number in
+                let prompt = PromptBlock(id: 1 << 40 | UInt64(16 * index + number), tokens: 2_000 + Int(draw.unit() * 4_000))
+                return (0..<8).map { _ in request(arrival, [prompt], output: 150 + Int(draw.unit() * 300)) }
+            }
         }
     }
 
