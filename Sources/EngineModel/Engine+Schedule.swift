@@ -202,6 +202,7 @@ extension Engine {
     private mutating func prefilled(_ slot: Int, at end: UInt64, events: inout [EngineEvent]) {
         sequences[slot].firstToken = end
         unprefilledTokens -= sequences[slot].prompt.tokenCount
+        unprefilledCount -= 1
         counters.promptTokens &+= UInt64(clamping: sequences[slot].prompt.tokenCount)
         if !configuration.reportsTokens { events.append(.firstToken(sequences[slot].id, nanoseconds: end)) }
     }

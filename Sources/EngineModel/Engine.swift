@@ -37,6 +37,8 @@ public struct Engine {
     var adapters: AdapterCache?
     /// Prompt tokens of sequences that have no first token yet.
     public internal(set) var unprefilledTokens = 0
+    /// How many these sequences are.
+    public internal(set) var unprefilledCount = 0
     /// Steps that the batch can go on without a change, the one under way included: see ``advance(to:events:)``. A sequence that
     /// comes or goes meanwhile makes it 1.
     var equalSteps = 1
@@ -51,6 +53,10 @@ public struct Engine {
     public var runningCount: Int { running.count }
     /// Sequences that wait for a place, preempted ones included.
     public var waitingCount: Int { waiting.count }
+    /// Uncached prompt tokens of those in the batch that have no first token yet, what is computed of them included.
+    public var prefillTokens: Int {
+        running.reduce(0) { $0 + (sequences[$1].produced == 0 ? sequences[$1].prompt.tokenCount - sequences[$1].cachedTokens : 0) }
+    }
     /// Blocks held by running sequences.
     public var usedBlockCount: Int { pool.usedCount }
     /// The same over blocks that can be used, 0...1.
@@ -97,6 +103,7 @@ public struct Engine {
         slots[request.id] = slot
         waiting.append(slot)
         unprefilledTokens += promptTokens
+        unprefilledCount += 1
         equalSteps = 1
     }
 
@@ -201,7 +208,10 @@ public struct Engine {
 
     /// Frees a slot for the next sequence.
     mutating func retire(_ slot: Int) {
-        if sequences[slot].produced == 0 { unprefilledTokens -= sequences[slot].prompt.tokenCount }
+        if sequences[slot].produced == 0 {
+            unprefilledTokens -= sequences[slot].prompt.tokenCount
+            unprefilledCount -= 1
+        }
         slots[sequences[slot].id] = nil
         sequences[slot].clear()
         freeSlots.append(slot)

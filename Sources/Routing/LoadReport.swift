@@ -6,6 +6,10 @@ public struct LoadReport: Sendable {
     public var running: Double?
     /// Sequences that wait to get into it.
     public var waiting: Double?
+    /// Of both those that have no first token yet: what is being prefilled is in the batch, too.
+    public var awaitingFirstToken: Double?
+    /// Uncached prompt tokens of those of them that are in the batch.
+    public var prefillTokens: Double?
     /// Requests of either kind, from an engine that does not tell them apart (vLLM's `/load`).
     public var inFlight: Double?
     /// Share of the KV cache that running sequences hold, 0...1; blocks that are only cached count as free.
@@ -17,17 +21,21 @@ public struct LoadReport: Sendable {
 
     /// Sequences that a report may speak of. Ten times the largest batches there are; beyond it an engine lies or is beyond help.
     public static let most = 16_384.0
+    /// Prompt tokens likewise.
+    public static let mostTokens = 1e9
 
     /// How far an engine's own figures may trail what it does, in nanoseconds: vLLM sets its gauges after a step, seen fresh within 100 ms.
     public static let gaugeLagNanoseconds: UInt64 = 250_000_000
 
     /// - Parameter notBefore: `madeAt` when it is not given.
     public init(
-        running: Double? = nil, waiting: Double? = nil, inFlight: Double? = nil, kvUsage: Double? = nil, notBefore: UInt64? = nil,
+        running: Double? = nil, waiting: Double? = nil, awaitingFirstToken: Double? = nil, prefillTokens: Double? = nil, inFlight: Double? = nil, kvUsage: Double? = nil, notBefore: UInt64? = nil,
         madeAt: UInt64
     ) {
         self.running = running.flatMap(Self.sensible)
         self.waiting = waiting.flatMap(Self.sensible)
+        self.awaitingFirstToken = awaitingFirstToken.flatMap(Self.sensible)
+        self.prefillTokens = prefillTokens.flatMap { $0 >= 0 ? min($0, Self.mostTokens) : nil }
         self.inFlight = inFlight.flatMap(Self.sensible)
         self.kvUsage = kvUsage.flatMap { $0 >= 0 && $0 <= 1 ? $0 : nil }
         self.notBefore = min(notBefore ?? madeAt, madeAt)

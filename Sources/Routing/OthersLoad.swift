@@ -28,8 +28,10 @@ extension AgedValue {
 
 /// What others have on one group, by its latest reports.
 struct OthersLoad: BitwiseCopyable {
-    /// Sequences that wait, sequences in the batch, and tokens of the KV cache that they hold.
+    /// Sequences without a first token, as far as the engine tells, and their uncached tokens; other sequences, and tokens of the KV cache that
+    /// all of them hold.
     var waiting = AgedValue()
+    var queuedTokens = AgedValue()
     var running = AgedValue()
     var activeTokens = AgedValue()
 

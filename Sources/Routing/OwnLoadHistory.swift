@@ -4,12 +4,13 @@ struct OwnLoad: BitwiseCopyable {
     var inFlight: Int32 = 0
     var awaitingFirstToken: Int32 = 0
     var activeTokens: Float = 0
+    var queuedTokens: Float = 0
 
     func peak(with other: OwnLoad) -> OwnLoad {
         OwnLoad(
             requests: max(requests, other.requests), inFlight: max(inFlight, other.inFlight),
             awaitingFirstToken: max(awaitingFirstToken, other.awaitingFirstToken),
-            activeTokens: max(activeTokens, other.activeTokens))
+            activeTokens: max(activeTokens, other.activeTokens), queuedTokens: max(queuedTokens, other.queuedTokens))
     }
 }
 

@@ -24,6 +24,7 @@ extension RoutingState {
             if let value, madeAt >= old.at { old = AgedValue(value, at: madeAt, timeConstant: timeConstant) }
         }
         take(seen.waiting, into: &others[slot].waiting, queueConstant)
+        take(seen.queuedTokens, into: &others[slot].queuedTokens, queueConstant)
         take(seen.running, into: &others[slot].running, batchConstant)
         take(seen.activeTokens, into: &others[slot].activeTokens, batchConstant)
         fleetOthers.observe(
@@ -36,10 +37,11 @@ extension RoutingState {
     /// Sequences and tokens of others; nil is what the report says nothing of.
     private mutating func inferOthers(
         from report: LoadReport, own: OwnLoad, slot: UInt32, now: UInt64
-    ) -> (waiting: Double?, running: Double?, activeTokens: Double?) {
+    ) -> (waiting: Double?, running: Double?, activeTokens: Double?, queuedTokens: Double?) {
         let ownInFlight = Double(own.inFlight)
-        // Those of ours that wait for their first token are in the queue or being prefilled: the engine's queue has no more of them.
-        var waiting = report.waiting.map { max($0 - Double(own.awaitingFirstToken), 0) }
+        // Of an engine that does not tell who is being prefilled its queue is all that is known: those of ours that wait for their first token
+        // are in the queue or being prefilled, so the queue has no more of them.
+        var waiting = (report.awaitingFirstToken ?? report.waiting).map { max($0 - Double(own.awaitingFirstToken), 0) }
         var running: Double?
         if let batch = report.running {
             let total = max(batch + (report.waiting ?? 0) - ownInFlight, 0)
@@ -58,7 +60,11 @@ extension RoutingState {
         } else if let running {
             tokens = min(running * (meanUncachedTokens + outputTokensExpected), loads[slot].kvCapacityTokens)
         }
-        return (waiting, running, tokens)
+        let queuedTokens = waiting.map { waiting in
+            guard let inBatch = report.prefillTokens, waiting > 0 else { return waiting * meanUncachedTokens }
+            return max(inBatch + (report.waiting ?? 0) * meanUncachedTokens - Double(own.queuedTokens), 0)
+        }
+        return (waiting, running, tokens, queuedTokens)
     }
 
     private mutating func keepForPeople(_ report: LoadReport, slot: UInt32, at time: UInt64) {
@@ -75,7 +81,7 @@ extension RoutingState {
         let fleet = fleetOthers.weight(now: now)
         let waiting = others[slot].waiting.value(now: now, mean: fleetOthers.waiting * fleet)
         loads[slot].othersWaiting = waiting
-        loads[slot].othersQueuedTokens = waiting * meanUncachedTokens
+        loads[slot].othersQueuedTokens = others[slot].queuedTokens.value(now: now, mean: fleetOthers.waiting * meanUncachedTokens * fleet)
         loads[slot].othersRunning = others[slot].running.value(now: now, mean: fleetOthers.running * fleet)
         loads[slot].othersActiveTokens = min(
             others[slot].activeTokens.value(now: now, mean: fleetOthers.activeTokens * fleet), loads[slot].kvCapacityTokens)
@@ -112,6 +118,6 @@ extension RoutingState {
     mutating func ownLoad(_ slot: UInt32) -> OwnLoad {
         OwnLoad(
             requests: loads[slot].requests, inFlight: loads[slot].inFlight, awaitingFirstToken: loads[slot].awaitingFirstToken,
-            activeTokens: Float(loads[slot].ownTokensInUse))
+            activeTokens: Float(loads[slot].ownTokensInUse), queuedTokens: Float(loads[slot].queuedTokens))
     }
 }
