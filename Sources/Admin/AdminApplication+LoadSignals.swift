@@ -27,6 +27,8 @@ extension AdminApplication {
             leader.ageSeconds = group.reported?.ageSeconds
             leader.running = group.reported?.running
             leader.waiting = group.reported?.waiting
+            leader.awaitingFirstToken = group.reported?.awaitingFirstToken
+            leader.prefillTokens = group.reported?.prefillTokens
             leader.kvUsage = group.reported?.kvUsage
             leader.othersRunning = group.othersRunning
             leader.othersWaiting = group.othersWaiting

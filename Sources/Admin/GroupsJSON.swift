@@ -75,6 +75,8 @@ private struct LoadJSON: Encodable {
     var ageSeconds: Double?
     var running: Double?
     var waiting: Double?
+    var awaitingFirstToken: Double?
+    var prefillTokens: Double?
     var inFlight: Double?
     var kvUsage: Double?
     var othersRunning: Double
@@ -93,6 +95,8 @@ private struct LoadJSON: Encodable {
         ageSeconds = group.reported?.ageSeconds
         running = group.reported?.running
         waiting = group.reported?.waiting
+        awaitingFirstToken = group.reported?.awaitingFirstToken
+        prefillTokens = group.reported?.prefillTokens
         inFlight = group.reported?.inFlight
         kvUsage = group.reported?.kvUsage
         othersRunning = group.othersRunning

@@ -204,6 +204,7 @@ extension Engine {
         unprefilledTokens -= sequences[slot].prompt.tokenCount
         unprefilledCount -= 1
         counters.promptTokens &+= UInt64(clamping: sequences[slot].prompt.tokenCount)
+        counters.promptHitTokens &+= UInt64(clamping: sequences[slot].cachedTokens)
         if !configuration.reportsTokens { events.append(.firstToken(sequences[slot].id, nanoseconds: end)) }
     }
 

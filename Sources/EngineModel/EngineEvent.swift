@@ -96,6 +96,8 @@ public struct EngineCounters: Sendable, Equatable {
     public var prefixHitTokens: UInt64 = 0
     /// Prompt tokens of sequences whose prefill is complete, cached ones included.
     public var promptTokens: UInt64 = 0
+    /// Those of them that were in the cache when their sequence was scheduled.
+    public var promptHitTokens: UInt64 = 0
     public var generatedTokens: UInt64 = 0
     public var preemptions: UInt64 = 0
     public var finishedByStop: UInt64 = 0

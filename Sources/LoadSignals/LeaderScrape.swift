@@ -26,6 +26,7 @@ final class LeaderScrape: EventHandler {
     /// Seconds that an answer takes, smoothed.
     private var answerSeconds = 0.0
     private var history = ReadingHistory()
+    private var backlog = FirstTokenBacklog()
     private(set) var state: LeaderState
 
     init(loop: EventLoop, group: String, table: RoutingTable, pool: UpstreamPool, settings: LoadSignalSettings, pace: ScrapePace) {
@@ -100,15 +101,18 @@ final class LeaderScrape: EventHandler {
         if verdict == .restarted {
             table.reportRestarted(id)
             counting = .unknown(zeros: 0)
+            backlog = FirstTokenBacklog()
         }
         // Nothing that it is sent comes to anything until it is woken.
         if reading.isAsleep { table.reportSaturated(id, retryAfterSeconds: 10, now: loop.now) }
         guard verdict != .frozen else { return state.count(.stale) }
         state.count(.ok)
         if reading.hasLoad {
+            let prefill = history.isOfSeveral ? nil : reading.backlogCounts.map { backlog.observe($0, at: query.answeredAt) }
             report(
                 LoadReport(
-                    running: reading.running, waiting: reading.waiting, kvUsage: reading.kvUsage,
+                    running: reading.running, waiting: reading.waiting, awaitingFirstToken: prefill?.awaiting,
+                    prefillTokens: prefill?.prefillTokens, kvUsage: reading.kvUsage,
                     notBefore: query.askedAt &- min(query.askedAt, LoadReport.gaugeLagNanoseconds), madeAt: query.answeredAt), id)
         }
         tryServerLoad(reading)

@@ -4,7 +4,7 @@
 //   1. `LoadScraper`: every ready leader is asked, each by a `LeaderScrape` of its own, on the control loop.
 //   2. `LeaderScrape`: when it is asked what, at which `ScrapePace`; `LeaderQuery` is one question.
 //   3. `Metrics/`: from the bytes of `/metrics` to an `EngineReading`: scanner, labels, families.
-//   4. `ReadingHistory`: what is frozen, and what began anew.
+//   4. `ReadingHistory`: what is frozen, and what began anew; `FirstTokenBacklog`: who is being prefilled.
 //
 // What of it is others' load, and what that counts for, is the routing table's business (`RoutingTable.reportLoad`).
 

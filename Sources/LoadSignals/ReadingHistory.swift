@@ -28,6 +28,8 @@ struct ReadingHistory {
     /// What the last process had come to, right after it seemed to be gone; and how often it was there again.
     private var gone: Double?
     private var returns = 0
+    /// Whether several processes take turns to answer: no two readings in a row need be of the same one.
+    var isOfSeveral: Bool { returns >= Self.returnsOfSeveral }
     /// Readings in a row that say the same.
     private var alike = 0
     private var last: (progress: Double, running: Double?, waiting: Double?, kvUsage: Double?)?
@@ -59,7 +61,7 @@ struct ReadingHistory {
         if let gone, progress >= gone { returns += 1 }
         gone = nil
         // Several processes behind one address take turns to answer: none of them began anew, nor does one tell of the others.
-        if progress < before.progress, returns < Self.returnsOfSeveral {
+        if progress < before.progress, !isOfSeveral {
             gone = before.progress
             restarts += 1
             return .restarted

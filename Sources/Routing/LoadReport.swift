@@ -49,6 +49,8 @@ public struct LoadReport: Sendable {
 public struct ReportedLoad: Sendable {
     public var running: Double?
     public var waiting: Double?
+    public var awaitingFirstToken: Double?
+    public var prefillTokens: Double?
     public var inFlight: Double?
     public var kvUsage: Double?
     public var ageSeconds: Double

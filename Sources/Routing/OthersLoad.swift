@@ -38,6 +38,8 @@ struct OthersLoad: BitwiseCopyable {
     /// What was reported, for people: negative is not said.
     var reportedRunning = -1.0
     var reportedWaiting = -1.0
+    var reportedAwaitingFirstToken = -1.0
+    var reportedPrefillTokens = -1.0
     var reportedInFlight = -1.0
     var reportedKVUsage = -1.0
     var reportedAt: UInt64 = 0

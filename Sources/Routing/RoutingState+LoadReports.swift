@@ -70,6 +70,8 @@ extension RoutingState {
     private mutating func keepForPeople(_ report: LoadReport, slot: UInt32, at time: UInt64) {
         if let running = report.running { others[slot].reportedRunning = running }
         if let waiting = report.waiting { others[slot].reportedWaiting = waiting }
+        if let awaiting = report.awaitingFirstToken { others[slot].reportedAwaitingFirstToken = awaiting }
+        if let tokens = report.prefillTokens { others[slot].reportedPrefillTokens = tokens }
         if let inFlight = report.inFlight { others[slot].reportedInFlight = inFlight }
         if let usage = report.kvUsage { others[slot].reportedKVUsage = usage }
         others[slot].reportedAt = max(others[slot].reportedAt, time, 1)
@@ -94,8 +96,9 @@ extension RoutingState {
         guard load.reports > 0 else { return nil }
         func said(_ value: Double) -> Double? { value < 0 ? nil : value }
         return ReportedLoad(
-            running: said(load.reportedRunning), waiting: said(load.reportedWaiting), inFlight: said(load.reportedInFlight),
-            kvUsage: said(load.reportedKVUsage), ageSeconds: now.seconds(since: load.reportedAt), reports: load.reports)
+            running: said(load.reportedRunning), waiting: said(load.reportedWaiting),
+            awaitingFirstToken: said(load.reportedAwaitingFirstToken), prefillTokens: said(load.reportedPrefillTokens),
+            inFlight: said(load.reportedInFlight), kvUsage: said(load.reportedKVUsage), ageSeconds: now.seconds(since: load.reportedAt), reports: load.reports)
     }
 
     // MARK: Our own load

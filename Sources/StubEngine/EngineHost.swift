@@ -57,6 +57,7 @@ final class EngineHost: EventHandler {
     private struct Owner {
         let generation: Generation
         let choice: Int
+        let arrivalNanoseconds: UInt64
         var lastTokenNanoseconds: UInt64 = 0
     }
 
@@ -114,14 +115,15 @@ final class EngineHost: EventHandler {
             lastSequence &+= 1
             var request = generation.choices[index].request
             request.id = lastSequence
+            let arrival = arrivalTime()
             do throws(SubmitError) {
-                try engine.submit(request, now: arrivalTime())
+                try engine.submit(request, now: arrival)
             } catch {
                 for started in generation.choices[..<index] { drop(started.request.id) }
                 throw error
             }
             generation.choices[index].setID(request.id)
-            owners[lastSequence] = Owner(generation: generation, choice: index)
+            owners[lastSequence] = Owner(generation: generation, choice: index, arrivalNanoseconds: arrival)
         }
         counters.requests &+= 1
         load += 1
@@ -380,6 +382,7 @@ final class EngineHost: EventHandler {
             noteGap(nanoseconds: time &- owner.lastTokenNanoseconds)
         } else {
             queuedTokens -= owner.generation.choices[owner.choice].request.prompt.tokenCount
+            metrics.firstTokenCame(afterNanoseconds: time &- min(owner.arrivalNanoseconds, time))
         }
         owners.values[index].lastTokenNanoseconds = max(1, time)
         if let end = owner.generation.receive(token, choice: owner.choice) { engine.shorten(id, to: end) }

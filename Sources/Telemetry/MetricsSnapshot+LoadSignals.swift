@@ -8,6 +8,15 @@ extension MetricsSnapshot.LoadSignals {
             ("swiftlet_load_report_age_seconds", "Since the last report of a group's load that counted.", \.ageSeconds),
             ("swiftlet_reported_running", "Sequences in the batch of a group's engine, by its own account.", \.running),
             ("swiftlet_reported_waiting", "Sequences that wait at a group's engine, by its own account.", \.waiting),
+            (
+                "swiftlet_reported_awaiting_first_token",
+                "Sequences without a first token at a group's engine, in its queue or its batch, worked out from its counters.",
+                \.awaitingFirstToken
+            ),
+            (
+                "swiftlet_reported_prefill_tokens", "Uncached prompt tokens of those of them that are in the batch, worked out likewise.",
+                \.prefillTokens
+            ),
             ("swiftlet_reported_kv_usage_ratio", "Share of a group's KV cache in use, by its engine's account.", \.kvUsage),
             ("swiftlet_others_running", "Sequences of other routers and clients taken to be in a group's batch.", { $0.othersRunning }),
             ("swiftlet_others_waiting", "Sequences of other routers and clients taken to wait at a group.", { $0.othersWaiting }),

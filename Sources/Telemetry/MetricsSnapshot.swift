@@ -102,6 +102,8 @@ public struct MetricsSnapshot: Sendable {
             public var ageSeconds: Double?
             public var running: Double?
             public var waiting: Double?
+            public var awaitingFirstToken: Double?
+            public var prefillTokens: Double?
             public var kvUsage: Double?
             public var othersRunning: Double
             public var othersWaiting: Double

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import socket
 import threading
 import time
 
@@ -105,6 +106,85 @@ def test_two_routers_see_each_others_load():
             assert seen["others_running"] < 8
             mine = wait_until(lambda: (r := load(routers[0])).get("running", 0) >= 4 and r, 10, "our own load reported")
             assert mine["others_running"] < 2, "what is ours is not others'"
+
+
+@contextlib.contextmanager
+def prefilling(url, prompt):
+    """A request of another client, whose prompt is being computed until it goes away."""
+    body = json.dumps(CHAT | {"messages": [{"role": "user", "content": prompt}]}).encode()
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 5) as connection:
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        yield
+
+
+def gauge(stub, name):
+    families = text_families(httpx.get(f"{stub.url}/metrics").text)
+    return sum(sample.value for family in families for sample in family.samples if sample.name == name)
+
+
+def test_the_stub_counts_when_vllm_does():
+    """Look-ups when a prompt is scheduled, the prompt and its first token when that comes, the end at the end, an abort nowhere."""
+    names = (
+        "prefix_cache_queries_total",
+        "prompt_tokens_total",
+        "prompt_tokens_by_source_total",
+        "time_to_first_token_seconds_count",
+        "request_success_total",
+    )
+    with running(processes.stub(prefill_us=100, decode_ms=20)) as stub:
+
+        def counts():
+            return [gauge(stub, f"vllm:{name}") for name in names]
+
+        def settled(number):
+            wait_until(lambda: gauge(stub, "vllm:num_requests_running") == number, what=f"{number} in the batch")
+            return counts()
+
+        with prefilling(stub.url, "some words " * 30_000):
+            looked_up, *others = settled(1)
+            assert looked_up > 20_000 and others == [0, 0, 0, 0]
+        assert settled(0) == [looked_up, 0, 0, 0, 0]
+        with httpx.stream("POST", f"{stub.url}/v1/chat/completions", json=CHAT | {"max_tokens": 400, "stream": True}, timeout=20) as answer:
+            next(line for line in answer.iter_lines() if '"content":"' in line.replace('": "', '":"') and '"content":""' not in line)
+            queries, prompt, sources, first_tokens, ended = counts()
+            assert queries - looked_up == prompt == sources > 0
+            assert (first_tokens, ended) == (1, 0)
+        assert settled(0) == [queries, prompt, prompt, 1, 0]
+        assert ask(stub.url).status_code == 200
+        assert settled(0)[3:] == [2, 1]
+        assert gauge(stub, "vllm:prompt_tokens_total") == gauge(stub, "vllm:prompt_tokens_by_source_total") > prompt
+
+
+def test_what_others_have_prefilled_is_seen_though_no_queue_tells_it():
+    """vLLM takes a prompt from its queue as soon as it computes the first chunk of it: seconds of work that no gauge shows."""
+    with running(processes.stub(prefill_us=100, decode_ms=20), processes.stub(prefill_us=100)) as (loaded, free):
+        backends = [loaded.url, free.url]
+        with running(processes.serve(*backends, admin=True, arguments=FAST)) as router:
+
+            def seen():
+                return next(g for g in admin.groups(router) if g["raw"]["leader"] in loaded.url)["raw"].get("load") or {}
+
+            def known(name):
+                return admin.total(admin.metrics(router)[name], group=router_group)
+
+            router_group = next(g["raw"]["name"] for g in admin.groups(router) if g["raw"]["leader"] in loaded.url)
+            with busy(loaded.url, 2):
+                decoding = wait_until(lambda: (r := seen()).get("others_running", 0) > 1.5 and r, 10, "others' answers")
+                assert decoding["others_waiting"] < 0.5
+                with prefilling(loaded.url, "some words " * 30_000):
+                    told = wait_until(lambda: (r := seen()).get("others_waiting", 0) > 0.5 and r, 10, "others' prompt")
+                    assert gauge(loaded, "vllm:num_requests_waiting") == 0 and told["waiting"] == 0
+                    assert told["awaiting_first_token"] == 1 and told["prefill_tokens"] > 20_000
+                    assert known("swiftlet_reported_awaiting_first_token") == 1
+                    assert known("swiftlet_reported_prefill_tokens") == told["prefill_tokens"]
+                    for index in range(8):
+                        answer = ask(router.url, messages=[{"role": "user", "content": f"{index} {0:0400}"}])
+                        assert answer.headers["x-served-by"].endswith(free.url.rsplit(":")[-1])
+                    assert gauge(loaded, "vllm:num_requests_running") >= 3, "all the while it was being computed"
+                wait_until(lambda: (r := seen())["others_waiting"] < 0.1 and r["awaiting_first_token"] == 0, 10, "its end")
+            wait_until(lambda: (r := seen())["others_running"] < 0.1 and r["prefill_tokens"] == 0, 20, "nobody")
 
 
 def test_no_storm_of_scrapes():

@@ -34,6 +34,39 @@ import Testing
         #expect(read("vllm:cache_config_info{block_size=\"None\",num_gpu_blocks=\"100\"} 1.0\n").capacityTokens == nil)
     }
 
+    @Test func whatTellsOfFirstTokensAddsUpOverRanksAndReasons() throws {
+        let page = ["0", "1"].map { rank in
+            """
+            vllm:num_requests_running{engine="\(rank)"} 4.0
+            vllm:num_requests_waiting{engine="\(rank)"} 1.0
+            vllm:time_to_first_token_seconds_bucket{engine="\(rank)",le="0.001"} 99.0
+            vllm:time_to_first_token_seconds_count{engine="\(rank)"} 10.0
+            vllm:time_to_first_token_seconds_sum{engine="\(rank)"} 77.0
+            vllm:request_success_total{engine="\(rank)",finished_reason="stop"} 3.0
+            vllm:request_success_total{engine="\(rank)",finished_reason="length"} 5.0
+            vllm:request_success_created{engine="\(rank)",finished_reason="length"} 1.79e+09
+            vllm:prefix_cache_queries_total{engine="\(rank)"} 9000.0
+            vllm:prefix_cache_hits_total{engine="\(rank)"} 3000.0
+            vllm:prompt_tokens_total{engine="\(rank)"} 5000.0
+            vllm:prompt_tokens_by_source_total{engine="\(rank)",source="local_compute"} 3500.0
+            vllm:prompt_tokens_by_source_total{engine="\(rank)",source="local_cache_hit"} 1500.0
+            vllm:cache_config_info{engine="\(rank)",kv_cache_max_concurrency="4.0",kv_cache_size_tokens="64000"} 1.0
+
+            """
+        }.joined()
+        let counts = try #require(read(page).backlogCounts)
+        #expect(counts.running == 8 && counts.waiting == 2 && counts.firstTokens == 20 && counts.ended == 16)
+        #expect(counts.longestPrompt == 16_000)
+        let tokens = try #require(counts.tokens)
+        #expect(tokens.lookedUp == 18_000 && tokens.found == 6_000 && tokens.prefilled == 10_000 && tokens.prefilledFound == 3_000)
+        for family in ["num_requests_running", "num_requests_waiting", "time_to_first_token_seconds_count", "request_success_total"] {
+            #expect(read(page.replacing("vllm:\(family){", with: "vllm:other{")).backlogCounts == nil, "\(family)")
+        }
+        #expect(try #require(read(page.replacing("by_source", with: "by")).backlogCounts?.tokens).prefilledFound == nil)
+        #expect(try #require(read(page.replacing("cache_queries_total", with: "cache_queries")).backlogCounts).tokens == nil)
+        #expect(read(page.replacing("vllm:", with: "sglang:")).backlogCounts == nil)
+    }
+
     @Test func adaptersAreThoseOfTheSampleSeenLast() {
         let reading = read(
             """
@@ -138,6 +171,11 @@ import Testing
         let busy = read(try Recordings.body("vllm-life/queue_metrics_busy.resp")).reading
         #expect(busy.engine == .vllm && busy.running == 3 && busy.waiting == 0 && busy.capacityTokens == 2_097_152)
         #expect(try #require(busy.kvUsage) > 9e-5)
+        let counts = try #require(busy.backlogCounts)
+        #expect(counts.firstTokens == 3 && counts.ended == 0 && counts.longestPrompt == 2_048 && counts.tokens?.prefilled == 9)
+        // Recorded with nobody there: one of 71 with a first token was aborted after it.
+        let after = try #require(read(try Recordings.body("vllm-a/metrics_after.resp")).reading.backlogCounts)
+        #expect(after.firstTokens == 71 && after.ended == 70 && after.tokens?.found == 1_056 && after.tokens?.prefilledFound == 1_056)
         let ranks = read(try Recordings.body("vllm-dp2/metrics_end.resp")).reading
         #expect(ranks.capacityTokens == 2 * 2_097_152 && ranks.prefixQueries == 812)
         let adapters = read(try Recordings.body("vllm-lora/metrics_lora_busy.resp")).reading.adapters

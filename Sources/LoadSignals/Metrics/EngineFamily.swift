@@ -12,10 +12,14 @@ public enum EngineKind: String, Sendable {
 struct EngineFamily {
     enum Signal: UInt8 {
         case running, waiting, kvUsage, promptTokens, generationTokens, prefixQueries, prefixHits, preemptions
+        /// vLLM: see `FirstTokenBacklog`. Of prompt tokens by source those that were found in the engine's own cache count.
+        case firstTokens, ended, promptTokensBySource, foundPromptTokens
         /// The KV cache in its labels: vLLM's and SGLang's `cache_config_info`.
         case cacheLabels
         /// The KV cache in gauges.
         case capacityTokens, blockTokens, blockCount
+        /// Longest sequences that the KV cache holds at once.
+        case longestSequences
         /// vLLM: adapters as labels, and as value the time when they were last seen.
         case adapters
         case sleepState
@@ -45,6 +49,8 @@ struct EngineFamily {
     }
 
     private static func vllm(_ name: UnsafeRawBufferPointer) -> Signal? {
+        // Nine of ten lines are `_bucket` or `_count` of a histogram, and no other family of use ends like them.
+        if name[name.count - 1] == UInt8(ascii: "t") { return name.equals("time_to_first_token_seconds_count") ? .firstTokens : nil }
         if name.equals("num_requests_running") { return .running }
         if name.equals("num_requests_waiting") { return .waiting }
         if name.equals("kv_cache_usage_perc") || name.equals("gpu_cache_usage_perc") { return .kvUsage }
@@ -54,6 +60,8 @@ struct EngineFamily {
         if name.equals("prefix_cache_queries_total") || name.equals("gpu_prefix_cache_queries_total") { return .prefixQueries }
         if name.equals("prefix_cache_hits_total") || name.equals("gpu_prefix_cache_hits_total") { return .prefixHits }
         if name.equals("num_preemptions_total") { return .preemptions }
+        if name.equals("request_success_total") { return .ended }
+        if name.equals("prompt_tokens_by_source_total") { return .promptTokensBySource }
         if name.equals("lora_requests_info") { return .adapters }
         if name.equals("engine_sleep_state") { return .sleepState }
         return nil

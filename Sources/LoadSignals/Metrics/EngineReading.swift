@@ -40,6 +40,8 @@ public struct EngineReading {
         case .adapters: takeAdapters(labels, seenAt: value)
         case .sleepState: if labels.value("sleep_state")?.equals("awake") ?? false, value == 0 { isAsleep = true }
         case .cacheLabels: takeCache(labels)
+        case .promptTokensBySource:
+            if labels.value("source")?.equals("local_cache_hit") ?? false { add(.foundPromptTokens, labels, value) }
         case .tritonRequests: takeTritonRequests(labels, value)
         case .tritonBlocks: takeTritonBlocks(labels, value)
         default: add(family.signal, labels, value)
@@ -69,6 +71,7 @@ public struct EngineReading {
     private mutating func takeCache(_ labels: SampleLabels) {
         func number(_ name: StaticString) -> Double? { labels.value(name)?.decimalValue.map(Double.init) }
         if let tokens = number("kv_cache_size_tokens") { add(.capacityTokens, labels, tokens) }
+        if let count = labels.value("kv_cache_max_concurrency")?.decimalNumber { add(.longestSequences, labels, count) }
         if let size = number("block_size") ?? number("page_size"), let count = number("num_gpu_blocks") ?? number("num_pages") {
             add(.blockTokens, labels, size)
             add(.blockCount, labels, count)
@@ -129,6 +132,22 @@ public struct EngineReading {
         return engine == .llamaCpp ? prompt + hits : prompt
     }
     public var preemptions: Double? { sum(.preemptions) }
+
+    /// Nil: this engine does not tell what is being prefilled.
+    var backlogCounts: FirstTokenBacklog.Counts? {
+        guard let running, let waiting, let firstTokens = sum(.firstTokens), let ended = sum(.ended) else { return nil }
+        // Ranks have caches of one size, and the longest sequence fits into one of them.
+        let rankCapacity = mean(.capacityTokens) ?? capacityTokens.map(Double.init)
+        let longestPrompt = rankCapacity.map { $0 / max(mean(.longestSequences) ?? 1, 1) }
+        var tokens: FirstTokenBacklog.Tokens?
+        if let lookedUp = sum(.prefixQueries), lookedUp > 0, let prefilled = sum(.promptTokens) {
+            tokens = FirstTokenBacklog.Tokens(
+                lookedUp: lookedUp, found: sum(.prefixHits) ?? 0, prefilled: prefilled, prefilledFound: sum(.foundPromptTokens))
+        }
+        return FirstTokenBacklog.Counts(
+            running: running, waiting: waiting, firstTokens: firstTokens, ended: ended, preemptions: sum(.preemptions) ?? 0, tokens: tokens,
+            kvUsage: kvUsage, longestPrompt: longestPrompt)
+    }
 
     /// Tokens that it has worked on since it began: a count that moves whenever a busy engine does anything.
     public var progress: Double? {

@@ -64,11 +64,12 @@ struct EngineMetrics {
         if forTokens { rejectedByTokens &+= 1 } else { rejectedByRequests &+= 1 }
     }
 
+    /// vLLM counts a first token when it comes, not when its request ends: their difference is who decodes.
+    mutating func firstTokenCame(afterNanoseconds wait: UInt64) { timeToFirstToken.observe(nanoseconds: wait) }
+
     mutating func sequenceFinished(_ summary: SequenceSummary, endsByStop: Bool) {
         if endsByStop { finishedByStop &+= 1 } else { finishedByLength &+= 1 }
         let decode = summary.endNanoseconds &- summary.firstTokenNanoseconds
-        timeToFirstToken.observe(
-            nanoseconds: summary.firstTokenNanoseconds &- min(summary.arrivalNanoseconds, summary.firstTokenNanoseconds))
         endToEnd.observe(nanoseconds: summary.endNanoseconds &- min(summary.arrivalNanoseconds, summary.endNanoseconds))
         queueTime.observe(nanoseconds: summary.scheduledNanoseconds &- min(summary.arrivalNanoseconds, summary.scheduledNanoseconds))
         inferenceTime.observe(nanoseconds: summary.endNanoseconds &- summary.scheduledNanoseconds)
@@ -129,6 +130,8 @@ struct EngineMetrics {
     private func writeCounters(of counters: EngineCounters, to text: inout MetricsText) {
         let queries = counters.prefixQueryTokens &- base.prefixQueryTokens
         let hits = counters.prefixHitTokens &- base.prefixHitTokens
+        let prefilled = counters.promptTokens &- base.promptTokens
+        let prefilledHits = counters.promptHitTokens &- base.promptHitTokens
         text.counter("vllm:estimated_flops_per_gpu", "Floating point operations per GPU; not estimated.", 0)
         text.counter("vllm:estimated_read_bytes_per_gpu", "Bytes read per GPU; not estimated.", 0)
         text.counter("vllm:estimated_write_bytes_per_gpu", "Bytes written per GPU; not estimated.", 0)
@@ -139,18 +142,19 @@ struct EngineMetrics {
         text.counter("vllm:mm_cache_queries", "Items looked up in the multi-modal cache.", 0)
         text.counter("vllm:mm_cache_hits", "Items found in the multi-modal cache.", 0)
         text.counter("vllm:num_preemptions", "Sequences that lost their blocks.", counters.preemptions &- base.preemptions)
-        text.counter(
-            "vllm:prompt_tokens", "Prompt tokens of requests that were prefilled.", counters.promptTokens &- base.promptTokens)
+        text.counter("vllm:prompt_tokens", "Prompt tokens of requests that were prefilled.", prefilled)
         text.counter(
             "vllm:prompt_tokens_by_source", "Prompt tokens by where they came from.",
             [
-                ([("source", "local_compute")], Double(queries &- min(hits, queries))), ([("source", "local_cache_hit")], Double(hits)),
+                ([("source", "local_compute")], Double(prefilled &- min(prefilledHits, prefilled))),
+                ([("source", "local_cache_hit")], Double(prefilledHits)),
                 ([("source", "external_kv_transfer")], 0),
             ])
-        text.counter("vllm:prompt_tokens_cached", "Prompt tokens that came from a cache.", hits)
+        text.counter("vllm:prompt_tokens_cached", "Prompt tokens that came from a cache.", prefilledHits)
         text.counter(
             "vllm:prompt_tokens_cached_by_source", "Prompt tokens that came from a cache, by its tier.",
-            ["device", "host", "p2p", "disk", "external_unspecified"].map { ([("source", $0)], $0 == "device" ? Double(hits) : 0) })
+            ["device", "host", "p2p", "disk", "external_unspecified"].map { ([("source", $0)], $0 == "device" ? Double(prefilledHits) : 0) }
+        )
         text.counter("vllm:generation_tokens", "Tokens generated.", counters.generatedTokens &- base.generatedTokens)
         // vLLM counts no aborts here either; the stub has a counter of its own below.
         let reasons = [("stop", finishedByStop), ("length", finishedByLength), ("abort", 0), ("error", 0), ("repetition", 0)]
