@@ -13,6 +13,12 @@ public struct EngineReading {
     private struct Series: Hashable {
         var signal: EngineFamily.Signal
         var labels: [UInt8]
+
+        /// An array would hash its bytes one by one: 1,300 of the cache's labels alone.
+        func hash(into hasher: inout Hasher) {
+            hasher.combine(signal)
+            labels.withUnsafeBytes { hasher.combine(bytes: $0) }
+        }
     }
 
     /// Series of all families together; an engine of 64 ranks has a thousand. What is beyond is passed over.
