@@ -89,6 +89,8 @@ struct PrefixIndex: ~Copyable {
         var count: UInt32 = 0
         /// Counts touched blocks; orders this holder's runs by age.
         var clock: UInt32
+        /// The newest stamp whose path is known to be prefilled; what was inserted later may still be computed.
+        var prefilledStamp: UInt32
         /// What the last `match` found; valid while `matchEpoch` is the index's epoch.
         var matchEpoch: UInt64
         var matchDepth: UInt32 = 0
@@ -99,8 +101,6 @@ struct PrefixIndex: ~Copyable {
         var bornAt: UInt32
         /// The clock behind the latest touch of anything that was evicted in this life.
         var evictedBefore: UInt32
-        /// The newest stamp whose path is known to be prefilled; what was inserted later may still be computed.
-        var prefilledStamp: UInt32
         /// Blocks that paths in flight lead through.
         var inUse: UInt32 = 0
         /// What it may hold, by its last insertion; and whether it may hold more, see `repay`.
@@ -234,7 +234,8 @@ struct PrefixIndex: ~Copyable {
         }
         // The clock goes on, so that a stamp taken from an earlier life of this number matches nothing.
         let clock = holders[Int(holder)].clock &+ 1
-        holders[Int(holder)] = Holder(clock: clock, matchEpoch: epoch &- 1, isLive: true, bornAt: clock, evictedBefore: clock, prefilledStamp: clock)
+        holders[Int(holder)] = Holder(
+            clock: clock, prefilledStamp: clock, matchEpoch: epoch &- 1, isLive: true, bornAt: clock, evictedBefore: clock)
         liveHolders += 1
         return holder
     }
