@@ -112,7 +112,7 @@ let package = Package(
             name: "SimulationTests", dependencies: ["EngineModel", "Reporting", "Routing", "Simulation", "Workload"], swiftSettings: swift),
         .testTarget(name: "ReportingTests", dependencies: ["Reporting", histogram], swiftSettings: swift),
         .testTarget(name: "LatencyBenchTests", dependencies: ["LatencyBench", "Reporting", "Workload", histogram], swiftSettings: swift),
-        .testTarget(name: "LoadSignalsTests", dependencies: ["LoadSignals"], swiftSettings: swift),
+        .testTarget(name: "LoadSignalsTests", dependencies: ["EngineModel", "LoadSignals"], swiftSettings: swift),
         .testTarget(name: "KubernetesAPITests", dependencies: ["KubernetesAPI"], swiftSettings: swift),
         .testTarget(name: "DiscoveryTests", dependencies: ["Discovery", "KubernetesAPI"], swiftSettings: swift),
         .testTarget(name: "TidyTests", dependencies: [], swiftSettings: swift),

@@ -29,8 +29,8 @@ public struct LoadReport: Sendable {
 
     /// - Parameter notBefore: `madeAt` when it is not given.
     public init(
-        running: Double? = nil, waiting: Double? = nil, awaitingFirstToken: Double? = nil, prefillTokens: Double? = nil, inFlight: Double? = nil, kvUsage: Double? = nil, notBefore: UInt64? = nil,
-        madeAt: UInt64
+        running: Double? = nil, waiting: Double? = nil, awaitingFirstToken: Double? = nil, prefillTokens: Double? = nil,
+        inFlight: Double? = nil, kvUsage: Double? = nil, notBefore: UInt64? = nil, madeAt: UInt64
     ) {
         self.running = running.flatMap(Self.sensible)
         self.waiting = waiting.flatMap(Self.sensible)

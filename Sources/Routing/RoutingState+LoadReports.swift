@@ -98,7 +98,8 @@ extension RoutingState {
         return ReportedLoad(
             running: said(load.reportedRunning), waiting: said(load.reportedWaiting),
             awaitingFirstToken: said(load.reportedAwaitingFirstToken), prefillTokens: said(load.reportedPrefillTokens),
-            inFlight: said(load.reportedInFlight), kvUsage: said(load.reportedKVUsage), ageSeconds: now.seconds(since: load.reportedAt), reports: load.reports)
+            inFlight: said(load.reportedInFlight), kvUsage: said(load.reportedKVUsage), ageSeconds: now.seconds(since: load.reportedAt),
+            reports: load.reports)
     }
 
     // MARK: Our own load

@@ -64,6 +64,9 @@ import Testing
         }
         #expect(try #require(read(page.replacing("by_source", with: "by")).backlogCounts?.tokens).prefilledFound == nil)
         #expect(try #require(read(page.replacing("cache_queries_total", with: "cache_queries")).backlogCounts).tokens == nil)
+        #expect(try #require(read(page.replacing(" 9000.0", with: " 0.0")).backlogCounts).tokens == nil, "prefix caching is off")
+        let fresh = page.replacing(" 9000.0", with: " 0.0").replacing(" 5000.0", with: " 0.0")
+        #expect(try #require(read(fresh).backlogCounts?.tokens).lookedUp == 0, "nothing came yet")
         #expect(read(page.replacing("vllm:", with: "sglang:")).backlogCounts == nil)
     }
 

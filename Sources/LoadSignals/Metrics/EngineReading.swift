@@ -146,7 +146,8 @@ public struct EngineReading {
         let rankCapacity = mean(.capacityTokens) ?? capacityTokens.map(Double.init)
         let longestPrompt = rankCapacity.map { $0 / max(mean(.longestSequences) ?? 1, 1) }
         var tokens: FirstTokenBacklog.Tokens?
-        if let lookedUp = sum(.prefixQueries), lookedUp > 0, let prefilled = sum(.promptTokens) {
+        // An engine that looked nothing up of what it prefilled has no prefix cache.
+        if let lookedUp = sum(.prefixQueries), let prefilled = sum(.promptTokens), lookedUp > 0 || prefilled == 0 {
             tokens = FirstTokenBacklog.Tokens(
                 lookedUp: lookedUp, found: sum(.prefixHits) ?? 0, prefilled: prefilled, prefilledFound: sum(.foundPromptTokens))
         }
