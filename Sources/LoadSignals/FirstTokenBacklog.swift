@@ -48,16 +48,21 @@ struct FirstTokenBacklog {
         var prefillTokens: Double?
     }
 
-    /// A cache so full that a sequence which waits may be one that finds no room. Low, since vLLM admits only what fits as a whole.
-    static let crowdedUsage = 0.5
+    /// A cache so full that a sequence which waits may be one that finds no room: of an engine that is known to look such a one up again at
+    /// every attempt, and of one that is not known. vLLM may admit only what fits as a whole.
+    static let crowdedUsage = (ofRepeater: 0.5, ofUnknown: 0.9)
 
     private var last: Counts?
     private var drift = LowestOfLate()
     private var tokenDrift = LowestOfLate()
-    /// The count of preemptions when nobody waited; who was preempted after it may still wait, with a first token.
+    /// Of those preempted up to this count nobody waits any more; later ones may, with a first token.
     private var settledPreemptions = 0.0
-    /// Since the batch was last without a prefill, a sequence may have been looked up more than once.
-    private var mayRepeatLookups = false
+    /// Since the batch was last without a prefill, there may have been no room for a sequence.
+    private var wasCrowded = false
+    /// Whether the engine looks a sequence up again when there was no room for it (vLLM before it recorded look-ups at admission); nil: not seen.
+    private var repeatsLookups: Bool?
+    /// Uncached prompt tokens of requests with a first token, when the batch was last without a prefill.
+    private var settledTokens: Double?
     private var uncachedPerRequest = RecentRatio(weight: 256)
     private var foundPerLookup = RecentRatio(weight: 1_000_000)
 
@@ -65,7 +70,7 @@ struct FirstTokenBacklog {
 
     mutating func observe(_ counts: Counts, at now: UInt64) -> Estimate {
         if let last, counts.firstTokens < last.firstTokens || counts.ended < last.ended { self = FirstTokenBacklog() }
-        if last == nil || counts.waiting == 0 || counts.preemptions < settledPreemptions { settledPreemptions = counts.preemptions }
+        settlePreemptions(counts)
         defer { last = counts }
 
         let excess = counts.running + counts.waiting - (counts.firstTokens - counts.ended)
@@ -79,7 +84,16 @@ struct FirstTokenBacklog {
         let inBatch = awaiting - counts.waiting
         return Estimate(
             awaiting: awaiting,
-            prefillTokens: prefillTokens(counts, inBatch: inBatch, isCertainOfNone: inBatch == 0 && preemptedWaiting == 0, at: now))
+            prefillTokens: prefillTokens(
+                counts, inBatch: inBatch,
+                isCertainOfNone: inBatch == 0 && (preemptedWaiting == 0 || counts.preemptions == last?.preemptions), at: now))
+    }
+
+    /// Who is preempted goes to the head of the queue: nobody is still there who was when a sequence came from it for the first time.
+    private mutating func settlePreemptions(_ counts: Counts) {
+        if last == nil || counts.waiting == 0 || counts.preemptions < settledPreemptions { settledPreemptions = counts.preemptions }
+        guard let last, let before = last.tokens, let tokens = counts.tokens, tokens.lookedUp > before.lookedUp else { return }
+        settledPreemptions = max(settledPreemptions, last.preemptions)
     }
 
     private mutating func prefillTokens(_ counts: Counts, inBatch: Double, isCertainOfNone: Bool, at now: UInt64) -> Double? {
@@ -92,18 +106,26 @@ struct FirstTokenBacklog {
 
         let missing =
             tokens.prefilledFound.map { (tokens.lookedUp - tokens.found) - (tokens.prefilled - $0) } ?? tokens.lookedUp - tokens.prefilled
-        let findsNoRoom = counts.waiting > 0 && (counts.kvUsage ?? 0) >= Self.crowdedUsage
+        let crowdedUsage = repeatsLookups == nil ? Self.crowdedUsage.ofUnknown : Self.crowdedUsage.ofRepeater
+        let isCrowded = counts.waiting > 0 && (counts.kvUsage ?? 0) >= crowdedUsage
         if isCertainOfNone {
+            learnWhetherLookupsRepeat(drifted: missing - tokenDrift.lowest, computed: computed(tokens))
             tokenDrift.restart(with: missing, at: now)
-            mayRepeatLookups = findsNoRoom
+            wasCrowded = isCrowded
         } else {
             tokenDrift.take(missing, at: now)
-            mayRepeatLookups = mayRepeatLookups || findsNoRoom
+            wasCrowded = wasCrowded || isCrowded
         }
         var most = counts.longestPrompt ?? .infinity
-        if mayRepeatLookups, let usual = uncachedPerRequest.value { most = min(most, usual) }
+        if wasCrowded, repeatsLookups != false, let usual = uncachedPerRequest.value { most = min(most, usual) }
         // The last token of a prompt is always computed.
         return max(min((missing - tokenDrift.lowest) * uncachedShare, inBatch * max(most, 1)), inBatch)
+    }
+
+    /// Aborts leave a small part of what was computed meanwhile, look-ups at every step many times of it.
+    private mutating func learnWhetherLookupsRepeat(drifted: Double, computed: Double) {
+        if let settledTokens, wasCrowded, computed > settledTokens { repeatsLookups = drifted > (computed - settledTokens) / 2 }
+        settledTokens = computed
     }
 }
 

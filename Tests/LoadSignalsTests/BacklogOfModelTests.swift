@@ -70,27 +70,29 @@ import Testing
         return errors
     }
 
-    @Test(arguments: 1...4 as ClosedRange<UInt64>) func isExactWithoutAborts(seed: UInt64) throws {
+    @Test(arguments: [1, 2] as [UInt64]) func isExactWithoutAborts(seed: UInt64) throws {
         let errors = try errors(seed: seed, abortShare: 0)
         #expect(errors.ofEstimate == 0 && errors.ofTokens == 0)
-        #expect(errors.ofQueue > 0.3 * Double(errors.readings), "what the queue alone does not tell")
-        #expect(errors.tokens > 300 * Double(errors.readings))
+        #expect(errors.ofQueue > Double(errors.readings) && errors.tokens > 6_000 * Double(errors.readings), "what no gauge tells")
         #expect(errors.preemptions == 0)
     }
 
-    @Test func table() throws {
-        for blocks in [1 << 16, 5_000, 3_500] {
-            for pauses in [800_000_000, 500_000_000, 400_000_000] as [UInt64] {
-                for share in [0, 0.01, 0.02, 0.05, 0.1] {
-                    let e = try (1...3).map { try errors(seed: $0, abortShare: share, blocks: blocks, pauses: pauses) }
-                    let queue = e.reduce(0) { $0 + $1.ofQueue }, estimate = e.reduce(0) { $0 + $1.ofEstimate }
-                    let t = e.reduce(0) { $0 + $1.ofTokens } / e.reduce(0) { $0 + $1.tokens }
-                    print(
-                        "TABLE", blocks, pauses / 1_000_000, share, "queue", queue / 1800, "estimate", estimate / 1800, "tokens", t,
-                        e[0].preemptions)
-                }
-            }
-        }
+    /// A sequence that was preempted in its prefill waits, and its tokens are not told from those in the batch.
+    @Test(arguments: [1, 2] as [UInt64]) func aFullCacheTakesLittleOfIt(seed: UInt64) throws {
+        let errors = try errors(seed: seed, abortShare: 0, blocks: 3_500)
+        #expect(errors.ofEstimate == 0)
+        #expect(errors.ofTokens < 0.03 * errors.tokens)
+        #expect(errors.preemptions > 500)
+    }
+
+    /// Each abort hides one, until for a moment nobody is being prefilled: the fewer such moments, the more is hidden.
+    @Test(
+        arguments: [(0.02, 500_000_000, 0.2), (0.02, 400_000_000, 0.4), (0.1, 800_000_000, 0.25), (0.1, 400_000_000, 0.7)]
+            as [(Double, UInt64, Double)])
+    func abortsHideAPartOfIt(share: Double, pauses: UInt64, most: Double) throws {
+        let errors = try errors(seed: 1, abortShare: share, pauses: pauses)
+        #expect(errors.ofEstimate > 0 && errors.ofEstimate < most * errors.ofQueue)
+        #expect(errors.ofTokens < (most + 0.1) * errors.tokens)
     }
 }
 

@@ -216,6 +216,30 @@ private struct SplitMix64 {
         #expect(backlog.observe(engine.reading, at: 4 * second) == engine.truth, "and long ones are believed again")
     }
 
+    @Test func whetherLookUpsAreRepeatedIsLearned() {
+        for repeats in [false, true] {
+            var (engine, backlog) = (CountingEngine(), FirstTokenBacklog())
+            _ = backlog.observe(engine.reading, at: 0)
+            func crowd(at moment: UInt64, prompt: Double, usage: Double) -> FirstTokenBacklog.Estimate {
+                engine.counts.kvUsage = usage
+                engine.arrive(prompt: prompt)
+                engine.arrive()
+                engine.schedule()
+                if repeats { for _ in 0..<50 { engine.lookUpHead() } }
+                let estimate = backlog.observe(engine.reading, at: moment * second)
+                engine.firstToken()
+                _ = backlog.observe(engine.reading, at: (moment + 1) * second)
+                engine.schedule()
+                engine.firstToken()
+                return estimate
+            }
+            _ = crowd(at: 1, prompt: 1_000, usage: 0.95)
+            #expect(crowd(at: 3, prompt: 1_000, usage: 0.95) == .init(awaiting: 2, prefillTokens: 1_000))
+            let long = crowd(at: 5, prompt: 50_000, usage: 0.6)
+            #expect(long == .init(awaiting: 2, prefillTokens: repeats ? 1_000 : 50_000))
+        }
+    }
+
     @Test func whoWasPreemptedIsNotTakenForOneThatIsBeingPrefilled() {
         var (engine, backlog) = (CountingEngine(), FirstTokenBacklog())
         _ = backlog.observe(engine.reading, at: 0)
