@@ -159,7 +159,7 @@ def test_the_stub_counts_when_vllm_does():
 
 def test_what_others_have_prefilled_is_seen_though_no_queue_tells_it():
     """vLLM takes a prompt from its queue as soon as it computes the first chunk of it: seconds of work that no gauge shows."""
-    with running(processes.stub(prefill_us=100, decode_ms=20), processes.stub(prefill_us=100)) as (loaded, free):
+    with running(processes.stub(prefill_us=400, decode_ms=20), processes.stub()) as (loaded, free):
         backends = [loaded.url, free.url]
         with running(processes.serve(*backends, admin=True, arguments=FAST)) as router:
 
@@ -171,10 +171,10 @@ def test_what_others_have_prefilled_is_seen_though_no_queue_tells_it():
 
             router_group = next(g["raw"]["name"] for g in admin.groups(router) if g["raw"]["leader"] in loaded.url)
             with busy(loaded.url, 2):
-                decoding = wait_until(lambda: (r := seen()).get("others_running", 0) > 1.5 and r, 10, "others' answers")
+                decoding = wait_until(lambda: (r := seen()).get("others_running", 0) > 1.5 and r, 20, "others' answers")
                 assert decoding["others_waiting"] < 0.5
                 with prefilling(loaded.url, "some words " * 30_000):
-                    told = wait_until(lambda: (r := seen()).get("others_waiting", 0) > 0.5 and r, 10, "others' prompt")
+                    told = wait_until(lambda: (r := seen()).get("others_waiting", 0) > 0.5 and r, 20, "others' prompt")
                     assert gauge(loaded, "vllm:num_requests_waiting") == 0 and told["waiting"] == 0
                     assert told["awaiting_first_token"] == 1 and told["prefill_tokens"] > 20_000
                     assert known("swiftlet_reported_awaiting_first_token") == 1
@@ -183,7 +183,7 @@ def test_what_others_have_prefilled_is_seen_though_no_queue_tells_it():
                         answer = ask(router.url, messages=[{"role": "user", "content": f"{index} {0:0400}"}])
                         assert answer.headers["x-served-by"].endswith(free.url.rsplit(":")[-1])
                     assert gauge(loaded, "vllm:num_requests_running") >= 3, "all the while it was being computed"
-                wait_until(lambda: (r := seen())["others_waiting"] < 0.1 and r["awaiting_first_token"] == 0, 10, "its end")
+                wait_until(lambda: (r := seen())["others_waiting"] < 0.1 and r["awaiting_first_token"] == 0, 20, "its end")
             wait_until(lambda: (r := seen())["others_running"] < 0.1 and r["prefill_tokens"] == 0, 20, "nobody")
 
 
