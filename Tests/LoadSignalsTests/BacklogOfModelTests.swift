@@ -87,10 +87,12 @@ import Testing
 
     /// Each abort hides one, until for a moment nobody is being prefilled: the fewer such moments, the more is hidden.
     @Test(
-        arguments: [(0.02, 500_000_000, 0.2), (0.02, 400_000_000, 0.4), (0.1, 800_000_000, 0.25), (0.1, 400_000_000, 0.7)]
-            as [(Double, UInt64, Double)])
-    func abortsHideAPartOfIt(share: Double, pauses: UInt64, most: Double) throws {
-        let errors = try errors(seed: 1, abortShare: share, pauses: pauses)
+        arguments: [
+            (0.02, 500_000_000, 1 << 16, 0.2), (0.02, 400_000_000, 1 << 16, 0.4), (0.02, 400_000_000, 5_000, 0.4),
+            (0.1, 800_000_000, 1 << 16, 0.25), (0.1, 400_000_000, 1 << 16, 0.7),
+        ] as [(Double, UInt64, Int, Double)])
+    func abortsHideAPartOfIt(share: Double, pauses: UInt64, blocks: Int, most: Double) throws {
+        let errors = try errors(seed: 1, abortShare: share, blocks: blocks, pauses: pauses)
         #expect(errors.ofEstimate > 0 && errors.ofEstimate < most * errors.ofQueue)
         #expect(errors.ofTokens < (most + 0.1) * errors.tokens)
     }

@@ -264,6 +264,14 @@ private struct SplitMix64 {
         _ = backlog.observe(engine.reading, at: 0)
         engine.counts.ended += 1
         #expect(backlog.observe(engine.reading, at: second).awaiting == 1, "one too many")
+        var emptied = backlog
+        var later = engine
+        later.end()
+        _ = emptied.observe(later.reading, at: 2 * second)
+        later.arrive()
+        later.schedule()
+        later.firstToken()
+        #expect(emptied.observe(later.reading, at: 3 * second) == later.truth, "at once when nobody is there")
         var at = second
         while at < 2 * LowestOfLate.spanNanoseconds + 10 * second {
             at += 5 * second
