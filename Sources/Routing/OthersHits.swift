@@ -12,7 +12,7 @@ struct OthersHits: BitwiseCopyable {
 
     /// By rank: of the prompt tokens beyond our own match, the share that the group is expected to hold; 0...1.
     private(set) var shares = SIMD4<Double>()
-    /// Whether there is any to speak of.
+    /// Whether there is any to speak of, or others at all: replicas that share nothing but the order spread by it what they cannot know.
     private(set) var areExpected = false
 
     /// By rank, with exponential forgetting: prompt tokens beyond our own match, and those of them that were found.
@@ -53,7 +53,7 @@ struct OthersHits: BitwiseCopyable {
     private mutating func update(prior: Double) {
         let presumed = SIMD4(prior * loadShare * Self.priorTokens, 0, 0, 0)
         shares = (found + presumed) / (tokens + Self.priorTokens)
-        areExpected = shares.max() >= Self.leastShare
+        areExpected = loadShare > 0 || shares.max() >= Self.leastShare
     }
 }
 
