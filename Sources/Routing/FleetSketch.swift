@@ -305,7 +305,7 @@ extension RoutingState {
     private mutating func estimateAll(_ slots: ContiguousArray<UInt32>, promptTokens: Double) -> (slot: UInt32, estimate: Float) {
         let tokens = Float(max(promptTokens, leastRequestTokens))
         let weights = FleetSketch.Weights(
-            tokens: tokens, scale: Float(prefillFit.slope), stall: Float(cost.stall * cost.decode) * tokens)
+            tokens: tokens, scale: Float(prefillFit.slope), stall: Float(cost.stall) * tokens)
         if slots.count * 2 >= records.count {
             for group in 0..<(sketchedSlots / 4) { fleet.estimates[group] = weights.estimates(fleet.sketches[group]) }
             let least = fleet.leastEstimate(slots: sketchedSlots)

@@ -46,10 +46,11 @@ extension RoutingState {
     /// What of a conversation's former answer each candidate holds behind the match.
     mutating func expectContinuations(_ count: Int, of request: borrowing RoutingRequest, tokensPerChunk: Double) {
         let turn = formerTurns.find(request.formerTurnDigest)
+        let yield = cost.continuation * continuationYield
         for position in 0..<count {
             let slot = candidates[position]
             let continuation = continuation(on: slot, of: request, turn: turn, tokensPerChunk: tokensPerChunk)
-            loads[slot].continuationTokens = continuationYield * Double(continuation.tokens)
+            loads[slot].continuationTokens = yield * Double(continuation.tokens)
         }
     }
 
@@ -57,6 +58,7 @@ extension RoutingState {
         on slot: UInt32, of request: borrowing RoutingRequest, turn: FormerTurns.Turn?, tokensPerChunk: Double
     ) -> PrefixIndex.Continuation {
         let holder = loads[slot].holder
+        if cost.formerTurns == 0 { return index.continuation(of: holder) }
         // The first question of a conversation repeats no answer.
         if request.promptDigest != 0, request.formerTurnDigest == 0 { return .none }
         guard let turn, turn.tokens != FormerTurns.Turn.ambiguous else { return index.continuation(of: holder) }

@@ -52,7 +52,7 @@ struct OthersHits: BitwiseCopyable {
 
     private mutating func update(prior: Double) {
         let presumed = SIMD4(prior * loadShare * Self.priorTokens, 0, 0, 0)
-        shares = (found + presumed) / (tokens + Self.priorTokens)
+        shares = ((found + presumed) / (tokens + Self.priorTokens)).clamped(lowerBound: SIMD4(), upperBound: SIMD4(repeating: 1))
         areExpected = shares.max() >= Self.leastShare
     }
 }
