@@ -103,8 +103,16 @@ public struct CostRule: Sendable, Equatable {
     @inline(__always)
     func secondsUntilRoom(missingTokens: Double, tokensInUse: Double, sequences: Double, answerSeconds: Double) -> Double {
         guard missingTokens > 0, sequences >= 1 else { return 0 }
-        let ends = (missingTokens * sequences / max(tokensInUse, 1)).rounded(.up)
+        let ends = Self.roundedUp(missingTokens * sequences / max(tokensInUse, 1))
         return answerSeconds * min(ends, sequences) / sequences
+    }
+
+    /// As `rounded(.up)`, of what is not negative: without a call, which would have the whole scoring of a group keep its sums in memory.
+    /// Beyond 2⁵² all numbers are whole; to add and take away so much rounds to one that is.
+    @inline(__always)
+    static func roundedUp(_ value: Double) -> Double {
+        let nearest = (value + 0x1p52) - 0x1p52
+        return nearest < value ? nearest + 1 : nearest
     }
 
     @inline(__always)

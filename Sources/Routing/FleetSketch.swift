@@ -265,7 +265,7 @@ extension RoutingState {
     }
 
     /// The position of the first group whose name's hash is not below `start`, in a pool that is sorted by them; else 0.
-    private func firstPosition(_ slots: ContiguousArray<UInt32>, behind start: UInt64) -> Int {
+    private mutating func firstPosition(_ slots: ContiguousArray<UInt32>, behind start: UInt64) -> Int {
         var low = 0
         var high = slots.count
         while low < high {

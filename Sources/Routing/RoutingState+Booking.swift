@@ -26,9 +26,7 @@ extension RoutingState {
         var matchIsPrefilled = false
         let continuation =
             policy.usesPrefixIndex
-            ? continuation(
-                on: slot, of: request, turn: formerTurns.find(request.formerTurnDigest), tokensPerChunk: inputs.tokensPerChunk)
-            : .none
+            ? continuation(on: slot, of: formerTurn(of: request), tokensPerChunk: inputs.tokensPerChunk) : .none
         if !hashes.isEmpty {
             depth = index.depth(of: holder)
             insertion = index.insert(

@@ -150,7 +150,7 @@ final class Router: Sendable {
         settings.loadMetricsToClients = LoadMetricsPassing(configuration.loadSignals.orcaToClients)
         settings.reading = RequestReading(configuration)
         settings.explainsToClients = configuration.routing.explainsToClients
-        settings.pinToken = try configuration.routing.pinToken()
+        settings.reading.pinToken = try configuration.routing.pinToken()
         settings.version = Swiftlet.release
         settings.startedAtSeconds = Int(Date().timeIntervalSince1970)
         settings.transport.headBytes = limits.headerBytes

@@ -92,6 +92,9 @@ import Testing
         #expect(inputs.terms(on: self.load(), depth: 0).roomWait == 0, "nobody is there")
     }
 
+    @Test(arguments: [0, 0.1, 1, 1.000_001, 2.5, 3.999_999, 7, 1e6 + 0.25, 0x1p52, 0x1p52 + 1, 0x1p53 + 2, 1e300, .infinity])
+    func numbersAreRoundedUp(value: Double) { #expect(CostRule.roundedUp(value) == value.rounded(.up)) }
+
     /// Half a mean answer, as above, is part of the time to first token whatever a second of it is priced at; that memory is about to be short
     /// is a price alone.
     @Test func aWishCountsTheWaitForRoom() {
