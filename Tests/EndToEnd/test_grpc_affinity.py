@@ -288,7 +288,8 @@ def test_explain_foretells_a_call_and_books_nothing(router, channel, kind):
         group, expected = explained(call)
         assert foretold["reason"] == ("prefix" if turn else "cold") and foretold["group"] == group
         chosen = next(group for group in foretold["groups"] if group["chosen"])
-        assert chosen["cached_tokens"] == expected and (expected > 100) == (turn > 0)
+        # One is rounded, the other cut.
+        assert abs(chosen["cached_tokens"] - expected) <= 1 and (expected > 100) == (turn > 0)
         assert foretold["prompt_tokens"] > 300
         wait_until(lambda: sum(admin.in_flight(router)) == 0, what="the end of the call")
 
