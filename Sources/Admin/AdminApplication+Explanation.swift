@@ -11,7 +11,7 @@ extension AdminApplication {
     /// - Parameter body: gets the padding that reading it takes.
     /// - Returns: a status and JSON.
     func explanation(of request: RequestHead, body: inout [UInt8]) -> (status: Int, text: String) {
-        let pin = reading.pin(request.headers)
+        let pin = pinning.pin(request.headers)
         if pin == .refused {
             return refusal(403, "The token that lets a request name its group is not this one.", code: "pin_refused")
         }
@@ -58,7 +58,7 @@ extension AdminApplication {
         return (200, explanationJSON(explanation))
     }
 
-    private func explain(_ routing: RoutingRequest, _ pin: RequestReading.Pin) -> Explanation {
+    private func explain(_ routing: RoutingRequest, _ pin: Pinning.Pin) -> Explanation {
         guard case .group(let name) = pin else { return table.explain(routing, now: loop.now) }
         var routing = routing
         return name.withUnsafeBytes {

@@ -18,13 +18,16 @@ public final class AdminApplication: DownstreamApplication {
     let workers: [Mailbox]
     /// How the proxying loops read requests: `/explain` reads its own alike.
     let reading: RequestReading
+    let pinning: Pinning
     /// Made for the first `/explain`: most routers never need one.
     lazy var probe = reading.makeProbe()
 
     public init(
-        loop: EventLoop, table: RoutingTable, directory: GroupDirectory, workers: [Mailbox], reading: RequestReading = RequestReading()
+        loop: EventLoop, table: RoutingTable, directory: GroupDirectory, workers: [Mailbox], reading: RequestReading = RequestReading(),
+        pinning: Pinning = Pinning()
     ) {
         self.reading = reading
+        self.pinning = pinning
         self.loop = loop
         self.table = table
         self.directory = directory

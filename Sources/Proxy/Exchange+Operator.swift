@@ -14,13 +14,13 @@ extension Exchange {
             wantsExplanation = !wish.equals("0")
             headers.remove(named: Self.explain)
         }
-        return worker.settings.reading.pinToken.isEmpty || readsPin(headers)
+        return worker.settings.pinning.token.isEmpty || readsPin(headers)
     }
 
     private func readsPin(_ headers: HeaderBlock) -> Bool {
-        let pin = worker.settings.reading.pin(headers)
+        let pin = worker.settings.pinning.pin(headers)
         // No engine is to see the token, whatever it came with.
-        headers.removeFields { RequestReading.isPin(headers.name(at: $0)) }
+        headers.removeFields { Pinning.isPin(headers.name(at: $0)) }
         switch pin {
         case .none: return true
         case .group(let name): pinnedGroup = name

@@ -26,6 +26,7 @@ public struct ProxySettings: Sendable {
     public var reading = RequestReading()
     /// Whether a request with `x-swiftlet-explain` is told why it went where.
     public var explainsToClients = false
+    public var pinning = Pinning()
     /// Needed when an endpoint speaks TLS.
     public var upstreamTLS: UpstreamTLSSettings?
     public var writesAccessLog = true

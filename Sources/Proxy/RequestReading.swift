@@ -19,9 +19,6 @@ public struct RequestReading: Sendable {
     /// A header in lower case whose value seeds the prefix hashes, too; empty: none.
     public var tenantHeader: [UInt8] = []
 
-    /// What `x-swiftlet-pin-token` must be for `x-swiftlet-group` to count; empty: it never does.
-    public var pinToken: [UInt8] = []
-
     public init() {}
 
     public func makeProbe() -> RequestProbe {
@@ -76,40 +73,5 @@ public struct RequestReading: Sendable {
     private static func seconds(_ value: UnsafeRawBufferPointer?) -> Double {
         guard let milliseconds = value?.decimalFraction, milliseconds >= 1, milliseconds <= 3_600_000 else { return 0 }
         return milliseconds / 1_000
-    }
-}
-
-extension RequestReading {
-    /// What a request says of the group that it wants.
-    public enum Pin: Equatable {
-        case none
-        /// The name, in UTF-8.
-        case group([UInt8])
-        /// It names a group and must not, or more than one.
-        case refused
-    }
-
-    private static let group = Array("x-swiftlet-group".utf8)
-    private static let token = Array("x-swiftlet-pin-token".utf8)
-
-    public func pin(_ headers: HeaderBlock) -> Pin {
-        guard !pinToken.isEmpty, headers.value(named: Self.group) != nil else { return .none }
-        guard let name = headers.value(named: Self.group, once: true), !name.isEmpty,
-            let token = headers.value(named: Self.token, once: true), Self.isEqual(token, pinToken)
-        else { return .refused }
-        return .group(Array(name))
-    }
-
-    /// Whether a field of this name is part of a pin.
-    static func isPin(_ name: UnsafeRawBufferPointer) -> Bool {
-        name.equalsIgnoringCase(group) || name.equalsIgnoringCase(token)
-    }
-
-    /// Takes as long whatever the bytes are, so that a token cannot be guessed byte by byte.
-    private static func isEqual(_ given: UnsafeRawBufferPointer, _ expected: [UInt8]) -> Bool {
-        guard given.count == expected.count else { return false }
-        var difference: UInt8 = 0
-        for index in 0..<given.count { difference |= given[index] ^ expected[index] }
-        return difference == 0
     }
 }
