@@ -18,13 +18,16 @@ public final class AdminApplication: DownstreamApplication {
     let workers: [Mailbox]
     /// How the proxying loops read requests: `/explain` reads its own alike.
     let reading: RequestReading
+    let pinning: Pinning
     /// Made for the first `/explain`: most routers never need one.
     lazy var probe = reading.makeProbe()
 
     public init(
-        loop: EventLoop, table: RoutingTable, directory: GroupDirectory, workers: [Mailbox], reading: RequestReading = RequestReading()
+        loop: EventLoop, table: RoutingTable, directory: GroupDirectory, workers: [Mailbox], reading: RequestReading = RequestReading(),
+        pinning: Pinning = Pinning()
     ) {
         self.reading = reading
+        self.pinning = pinning
         self.loop = loop
         self.table = table
         self.directory = directory
@@ -57,7 +60,10 @@ private final class AdminExchange: DownstreamExchange {
         guard isOpen, !isResponseStarted else { return }
         let path = request.path
         if request.method == .post {
-            if path.equals("/explain") { return explain() }
+            if path.equals("/explain") {
+                let (status, text) = application.explanation(of: request, body: &body)
+                return answer(status, "application/json", text)
+            }
             if path.starts(with: "/groups/") { return changeGroup(String(decoding: path.dropFirst(8), as: UTF8.self)) }
         }
         guard request.method == .get || request.method == .head else {
@@ -85,7 +91,9 @@ private final class AdminExchange: DownstreamExchange {
                 """
                 /metrics    Prometheus text
                 /groups     what the next decision would use
-                /explain    POST a request's body: where it would go, and every term of every group; nothing is booked
+                /explain    POST a request's body and headers: where it would go, and every term of every group; nothing is booked
+                /explain?path=/PACKAGE.SERVICE/METHOD    the same of a gRPC call, with content-type application/grpc
+                /explain?protocol=websocket&model=NAME   the same of a WebSocket
                 /groups/NAME/drain, /groups/NAME/resume    POST: takes a group out, and back in
                 /health
                 /readiness
@@ -94,22 +102,6 @@ private final class AdminExchange: DownstreamExchange {
         } else {
             answer(404, "application/json", #"{"error":{"message":"Not found.","type":"invalid_request_error"}}"#)
         }
-    }
-
-    /// What would become of a request with this body and these headers.
-    private func explain() {
-        body.append(contentsOf: repeatElement(0, count: RequestProbe.padding))
-        let probe = application.probe
-        let explanation = body.withUnsafeBytes { bytes in
-            let length = bytes.count - RequestProbe.padding
-            probe.probe(UnsafeRawBufferPointer(rebasing: bytes[..<length]), seed: application.reading.chainSeed(request.headers))
-            return application.table.explain(
-                application.reading.routingRequest(probe, request.headers), now: application.loop.now)
-        }
-        guard probe.isJSON else {
-            return answer(400, "application/json", #"{"error":{"message":"The body is not JSON.","type":"invalid_request_error"}}"#)
-        }
-        answer(200, "application/json", explanationJSON(explanation))
     }
 
     /// `NAME/drain` or `NAME/resume`.

@@ -49,7 +49,7 @@ extension Exchange {
 }
 
 /// RFC 3986, 2.1; a broken escape stands for itself.
-func percentDecoded(_ bytes: Slice<UnsafeRawBufferPointer>) -> String {
+public func percentDecoded(_ bytes: Slice<UnsafeRawBufferPointer>) -> String {
     var decoded: [UInt8] = []
     var index = bytes.startIndex
     while index < bytes.endIndex {

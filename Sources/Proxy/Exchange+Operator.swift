@@ -7,8 +7,6 @@ import Wire
 /// say why it went where. The fields are the router's own and are not forwarded.
 extension Exchange {
     private static let explain = Array("x-swiftlet-explain".utf8)
-    private static let group = Array("x-swiftlet-group".utf8)
-    private static let token = Array("x-swiftlet-pin-token".utf8)
 
     /// - Returns: false when the request names a group and must not.
     func readsOperatorFields(_ headers: HeaderBlock) -> Bool {
@@ -16,32 +14,19 @@ extension Exchange {
             wantsExplanation = !wish.equals("0")
             headers.remove(named: Self.explain)
         }
-        return worker.settings.pinToken.isEmpty || readsPin(headers)
+        return worker.settings.pinning.token.isEmpty || readsPin(headers)
     }
 
     private func readsPin(_ headers: HeaderBlock) -> Bool {
-        let namesGroup = headers.value(named: Self.group) != nil
-        let token = headers.value(named: Self.token)
+        let pin = worker.settings.pinning.pin(headers)
         // No engine is to see the token, whatever it came with.
-        defer { if namesGroup || token != nil { headers.removeFields { isPin(headers.name(at: $0)) } } }
-        guard namesGroup else { return true }
-        guard let name = headers.value(named: Self.group, once: true), !name.isEmpty,
-            let token = headers.value(named: Self.token, once: true), Self.isEqual(token, worker.settings.pinToken)
-        else { return false }
-        pinnedGroup = Array(name)
+        headers.removeFields { Pinning.isPin(headers.name(at: $0)) }
+        switch pin {
+        case .none: return true
+        case .group(let name): pinnedGroup = name
+        case .refused: return false
+        }
         return true
-    }
-
-    private func isPin(_ name: UnsafeRawBufferPointer) -> Bool {
-        name.equalsIgnoringCase(Self.group) || name.equalsIgnoringCase(Self.token)
-    }
-
-    /// Takes as long whatever the bytes are, so that a token cannot be guessed byte by byte.
-    private static func isEqual(_ given: UnsafeRawBufferPointer, _ expected: [UInt8]) -> Bool {
-        guard given.count == expected.count else { return false }
-        var difference: UInt8 = 0
-        for index in 0..<given.count { difference |= given[index] ^ expected[index] }
-        return difference == 0
     }
 
     /// `group=…;reason=…;cached_tokens=…` and every term in microseconds, of the group that the answer comes from.

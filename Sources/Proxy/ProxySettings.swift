@@ -26,8 +26,7 @@ public struct ProxySettings: Sendable {
     public var reading = RequestReading()
     /// Whether a request with `x-swiftlet-explain` is told why it went where.
     public var explainsToClients = false
-    /// What `x-swiftlet-pin-token` must be for `x-swiftlet-group` to count; empty: it never does.
-    public var pinToken: [UInt8] = []
+    public var pinning = Pinning()
     /// Needed when an endpoint speaks TLS.
     public var upstreamTLS: UpstreamTLSSettings?
     public var writesAccessLog = true

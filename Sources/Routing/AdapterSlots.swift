@@ -44,7 +44,7 @@ extension RoutingState {
         }
     }
 
-    func priceAdapter(_ adapter: UInt64, candidateCount: Int) {
+    mutating func priceAdapter(_ adapter: UInt64, candidateCount: Int) {
         for position in 0..<candidateCount { priceAdapter(adapter, slot: candidates[position]) }
     }
 

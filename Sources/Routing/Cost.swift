@@ -16,9 +16,12 @@ public struct CostTerms: Sendable, Equatable {
     /// The price of memory that is about to be short: a mean answer's seconds times what is in use at this moment beyond nine tenths. There
     /// requests wait for answers to end, or lose their place to others and are computed anew.
     public var memoryWait = 0.0
-    /// What the request waits until so many answers there have ended that it fits: see `CostRule.roomWaitPrice`. Where few sequences fill the
-    /// cache, as contexts of agents do, the next one ends a long time from now.
+    /// The price of waiting until so many answers there have ended that the request fits. Where few sequences fill the cache, as contexts of
+    /// agents do, the next one ends a long time from now.
     public var roomWait = 0.0
+    /// That wait itself, see `CostRule.secondsUntilRoom`: a part of the time to first token, and none of the sum, where `roomWait` stands for it.
+    /// `memoryWait` has no such part: who fits does not wait, and who does not waits for room.
+    public var secondsUntilRoom = 0.0
     /// This request's decode steps: what a group differs by whose steps take longer. How much longer its batch makes them now does not count, for
     /// batches change long before an answer ends.
     public var decode = 0.0
@@ -37,19 +40,22 @@ public struct CostTerms: Sendable, Equatable {
     public var adapter = 0.0
     /// The way there and back, see `Locality`.
     public var distance = 0.0
-    /// How far the wishes of the request's SLO headers would be missed: 4 · (t − slo)² / slo beyond each, so that what is hopeless counts
-    /// more the more hopeless it is.
+    /// How far the wishes of the request's SLO headers would be missed: `CostRule.lateness` · (t − slo)² / slo beyond each, so that what is
+    /// hopeless counts more the more hopeless it is.
     public var lateness = 0.0
 
     public init() {}
 
     /// Expected time to first token.
     @inline(__always)
-    public var timeToFirstToken: Double { overhead + queueWait + prefill + warmUp + adapter + distance }
+    public var timeToFirstToken: Double { timeOnceThereIsRoom + secondsUntilRoom }
+
+    @inline(__always)
+    private var timeOnceThereIsRoom: Double { overhead + queueWait + prefill + warmUp + adapter + distance }
 
     @inline(__always)
     public var total: Double {
-        timeToFirstToken + memory + memoryWait + roomWait + decode + stall + queueBehind + copy + lateness
+        timeOnceThereIsRoom + memory + memoryWait + roomWait + decode + stall + queueBehind + copy + lateness
     }
 }
 
@@ -97,9 +103,6 @@ struct CostInputs {
     /// Whether `GroupLoad.othersShare` counts, see `OthersHits`.
     var followsOrder = false
 
-    /// Steepness of `lateness`.
-    static let latenessWeight = 4.0
-
     /// Prompt tokens that `depth` matched chunks save on this group; the last block is always computed anew.
     @inline(__always)
     func cachedTokens(on group: borrowing GroupLoad, depth: Int) -> Double {
@@ -139,11 +142,12 @@ struct CostInputs {
         terms.memory = rule.memoryPrice(
             fullness: (group.tokensInUse + 0.5 * demand) * group.tokenShare, share: demand * group.tokenShare, answerSeconds: answer)
         terms.memoryWait = rule.memoryWaitPrice(fullness: present * group.tokenShare, answerSeconds: answer)
-        terms.roomWait = rule.roomWaitPrice(
+        terms.secondsUntilRoom = rule.secondsUntilRoom(
             missingTokens: present - group.kvCapacityTokens, tokensInUse: group.tokensInUse, sequences: group.sequences,
             answerSeconds: answer)
+        terms.roomWait = rule.roomWait * terms.secondsUntilRoom
         terms.decode = rule.decode * step * outputTokens
-        terms.stall = rule.stall * rule.decode * group.decodingSequences * terms.prefill
+        terms.stall = rule.stall * group.decodingSequences * terms.prefill
         let waiting = terms.queueWait + terms.warmUp + terms.adapter + terms.memoryWait + terms.roomWait
         let behind = min(group.arrivals.perSecond(nowMicroseconds: nowMicroseconds) * waiting, rule.mostBehind)
         terms.queueBehind = rule.queueBehind * behind * terms.prefill
@@ -152,18 +156,18 @@ struct CostInputs {
             let taken = rule.copySharing * sharers
             terms.copy = -copied * taken / (1 + taken) * (terms.prefill + terms.stall + terms.queueBehind)
         }
-        if wantedTTFTSeconds > 0 { terms.lateness = Self.lateness(terms.timeToFirstToken, beyond: wantedTTFTSeconds) }
+        if wantedTTFTSeconds > 0 { terms.lateness = lateness(terms.timeToFirstToken, beyond: wantedTTFTSeconds) }
         if wantedTPOTSeconds > 0 {
             // Steps with this batch, and the share of time that they stand still for the prompts that are queued there.
             let stepTime = step * (1 + growth) + terms.queueWait / max(outputTokens, 1)
-            terms.lateness += outputTokens * Self.lateness(stepTime, beyond: wantedTPOTSeconds)
+            terms.lateness += outputTokens * lateness(stepTime, beyond: wantedTPOTSeconds)
         }
         return terms
     }
 
     @inline(__always)
-    private static func lateness(_ seconds: Double, beyond wanted: Double) -> Double {
+    private func lateness(_ seconds: Double, beyond wanted: Double) -> Double {
         let excess = max(seconds - wanted, 0)
-        return latenessWeight * excess * excess / wanted
+        return rule.lateness * excess * excess / wanted
     }
 }

@@ -1,5 +1,5 @@
-/// The constants of the cost, and which of its terms count: 1 as derived, 0 not at all. Simulation ablates and tunes it; the product
-/// runs the one that `init` makes.
+/// The constants of the cost. 0 is always one of the values that they may have: a factor of a term then takes the term away, and no other.
+/// Simulation ablates and tunes them; the product runs those that `init` makes.
 public struct CostRule: Sendable, Equatable {
     /// A second of decode counts as so much of a second until the first token: decode is a matter of the whole answer, first token one of
     /// its start, and routers are judged by the start.
@@ -14,9 +14,10 @@ public struct CostRule: Sendable, Equatable {
     public var memoryWaitFrom = 0.9
     /// How much a second of waiting for room counts: who waits keeps all waiting that come behind him.
     public var roomWait = 2.0
-    /// Decodes that a prefill holds up keep their memory, and so keep others waiting. With less, fleets that are overloaded compute their
-    /// prefixes more often; with a third more, what they bring out falls.
-    public var stall = 1.5
+    /// How much a second counts in which a prefill holds up a decode: half as much again as one of decode, for decodes that are held up keep
+    /// their memory, and so keep others waiting. With less, fleets that are overloaded compute their prefixes more often; with a third
+    /// more, what they bring out falls.
+    public var stall = 0.15
     /// How much a second counts that those lose who come to the group while this one waits. They come because it looks cheap, as a group does
     /// that has just joined: with a quarter of this its queue grows to seconds, with twice as much hot prefixes are copied too often.
     public var queueBehind = 4.0
@@ -43,25 +44,52 @@ public struct CostRule: Sendable, Equatable {
     /// nothing presumed the order never forms, and each prefix is computed wherever a replica first saw a gap; with less than half it
     /// forms slowly.
     public var othersFirst = 0.8
+    /// What the expected answer to a conversation's former turn counts as a hit, and whether its own digest tells where that is (from more
+    /// than 0 on) or chunks alone.
+    public var continuation = 1.0
+    public var formerTurns = 1.0
+    /// Steepness of `CostTerms.lateness`.
+    public var lateness = 4.0
 
     public init() {}
 
-    private static let fields: [(String, any WritableKeyPath<CostRule, Double> & Sendable)] = [
-        ("decode", \.decode), ("memory", \.memory), ("memoryWait", \.memoryWait), ("memoryWaitFrom", \.memoryWaitFrom),
-        ("roomWait", \.roomWait),
-        ("copySharing", \.copySharing),
-        ("stall", \.stall), ("queueBehind", \.queueBehind),
-        ("growthAtFullCache", \.growthAtFullCache),
-        ("mostBehind", \.mostBehind), ("band", \.band),
-        ("orderBand", \.orderBand), ("orderBandPerPlaced", \.orderBandPerPlaced), ("othersFirst", \.othersFirst),
+    private struct Constant: Sendable {
+        var name: String
+        var path: any WritableKeyPath<CostRule, Double> & Sendable
+        /// Beyond, sums lose their meaning: shares are no shares, or one term drowns all others.
+        var range: ClosedRange<Double>
+    }
+
+    private static let constants: [Constant] = [
+        Constant(name: "decode", path: \.decode, range: weights),
+        Constant(name: "memory", path: \.memory, range: weights),
+        Constant(name: "memoryWait", path: \.memoryWait, range: weights),
+        Constant(name: "memoryWaitFrom", path: \.memoryWaitFrom, range: 0...2),
+        Constant(name: "roomWait", path: \.roomWait, range: weights),
+        Constant(name: "copySharing", path: \.copySharing, range: weights),
+        Constant(name: "stall", path: \.stall, range: weights),
+        Constant(name: "queueBehind", path: \.queueBehind, range: weights),
+        Constant(name: "growthAtFullCache", path: \.growthAtFullCache, range: weights),
+        Constant(name: "mostBehind", path: \.mostBehind, range: weights),
+        Constant(name: "band", path: \.band, range: 0...10),
+        Constant(name: "orderBand", path: \.orderBand, range: weights),
+        Constant(name: "orderBandPerPlaced", path: \.orderBandPerPlaced, range: weights),
+        Constant(name: "othersFirst", path: \.othersFirst, range: 0...1),
+        Constant(name: "continuation", path: \.continuation, range: 0...1),
+        Constant(name: "formerTurns", path: \.formerTurns, range: 0...1),
+        Constant(name: "lateness", path: \.lateness, range: weights),
     ]
+    private static let weights = 0.0...100.0
 
-    public static var names: [String] { fields.map(\.0) }
+    public static var names: [String] { constants.map(\.name) }
 
-    /// - Returns: whether there is a constant of that name.
+    /// What a constant may be; nil when there is none of that name.
+    public static func range(of name: String) -> ClosedRange<Double>? { constants.first { $0.name == name }?.range }
+
+    /// - Returns: whether there is a constant of that name, and the value is in its range; if not, nothing has changed.
     public mutating func set(_ name: String, to value: Double) -> Bool {
-        guard let field = Self.fields.first(where: { $0.0 == name }) else { return false }
-        self[keyPath: field.1] = value
+        guard let constant = Self.constants.first(where: { $0.name == name }), constant.range.contains(value) else { return false }
+        self[keyPath: constant.path] = value
         return true
     }
 
@@ -73,10 +101,18 @@ public struct CostRule: Sendable, Equatable {
     /// Seconds until so many tokens have been freed of those that `sequences` hold: memory is freed by answers that end, one of them after
     /// `answerSeconds / sequences`.
     @inline(__always)
-    func roomWaitPrice(missingTokens: Double, tokensInUse: Double, sequences: Double, answerSeconds: Double) -> Double {
+    func secondsUntilRoom(missingTokens: Double, tokensInUse: Double, sequences: Double, answerSeconds: Double) -> Double {
         guard missingTokens > 0, sequences >= 1 else { return 0 }
-        let ends = (missingTokens * sequences / max(tokensInUse, 1)).rounded(.up)
-        return roomWait * answerSeconds * min(ends, sequences) / sequences
+        let ends = Self.roundedUp(missingTokens * sequences / max(tokensInUse, 1))
+        return answerSeconds * min(ends, sequences) / sequences
+    }
+
+    /// As `rounded(.up)`, of what is not negative: without a call, which would have the whole scoring of a group keep its sums in memory.
+    /// Beyond 2⁵² all numbers are whole; to add and take away so much rounds to one that is.
+    @inline(__always)
+    static func roundedUp(_ value: Double) -> Double {
+        let nearest = (value + 0x1p52) - 0x1p52
+        return nearest < value ? nearest + 1 : nearest
     }
 
     @inline(__always)

@@ -265,7 +265,7 @@ extension RoutingState {
     }
 
     /// The position of the first group whose name's hash is not below `start`, in a pool that is sorted by them; else 0.
-    private func firstPosition(_ slots: ContiguousArray<UInt32>, behind start: UInt64) -> Int {
+    private mutating func firstPosition(_ slots: ContiguousArray<UInt32>, behind start: UInt64) -> Int {
         var low = 0
         var high = slots.count
         while low < high {
@@ -305,7 +305,7 @@ extension RoutingState {
     private mutating func estimateAll(_ slots: ContiguousArray<UInt32>, promptTokens: Double) -> (slot: UInt32, estimate: Float) {
         let tokens = Float(max(promptTokens, leastRequestTokens))
         let weights = FleetSketch.Weights(
-            tokens: tokens, scale: Float(prefillFit.slope), stall: Float(cost.stall * cost.decode) * tokens)
+            tokens: tokens, scale: Float(prefillFit.slope), stall: Float(cost.stall) * tokens)
         if slots.count * 2 >= records.count {
             for group in 0..<(sketchedSlots / 4) { fleet.estimates[group] = weights.estimates(fleet.sketches[group]) }
             let least = fleet.leastEstimate(slots: sketchedSlots)

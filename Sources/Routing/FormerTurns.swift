@@ -43,26 +43,43 @@ struct FormerTurns: ~Copyable {
 }
 
 extension RoutingState {
+    /// What is known of the turn before a request.
+    enum FormerTurn {
+        /// There was none: the first question of a conversation repeats no answer.
+        case none
+        /// Nothing: chunks alone tell.
+        case unknown
+        case known(FormerTurns.Turn)
+    }
+
+    @inline(__always)
+    func formerTurn(of request: borrowing RoutingRequest) -> FormerTurn {
+        if cost.formerTurns == 0 { return .unknown }
+        if request.promptDigest != 0, request.formerTurnDigest == 0 { return .none }
+        guard let turn = formerTurns.find(request.formerTurnDigest), turn.tokens != FormerTurns.Turn.ambiguous else { return .unknown }
+        return .known(turn)
+    }
+
     /// What of a conversation's former answer each candidate holds behind the match.
     mutating func expectContinuations(_ count: Int, of request: borrowing RoutingRequest, tokensPerChunk: Double) {
-        let turn = formerTurns.find(request.formerTurnDigest)
+        let turn = formerTurn(of: request)
+        let yield = cost.continuation * continuationYield
         for position in 0..<count {
             let slot = candidates[position]
-            let continuation = continuation(on: slot, of: request, turn: turn, tokensPerChunk: tokensPerChunk)
-            loads[slot].continuationTokens = continuationYield * Double(continuation.tokens)
+            loads[slot].continuationTokens = yield * Double(continuation(on: slot, of: turn, tokensPerChunk: tokensPerChunk).tokens)
         }
     }
 
-    func continuation(
-        on slot: UInt32, of request: borrowing RoutingRequest, turn: FormerTurns.Turn?, tokensPerChunk: Double
-    ) -> PrefixIndex.Continuation {
+    mutating func continuation(on slot: UInt32, of turn: FormerTurn, tokensPerChunk: Double) -> PrefixIndex.Continuation {
         let holder = loads[slot].holder
-        // The first question of a conversation repeats no answer.
-        if request.promptDigest != 0, request.formerTurnDigest == 0 { return .none }
-        guard let turn, turn.tokens != FormerTurns.Turn.ambiguous else { return index.continuation(of: holder) }
-        let depth = index.depth(of: holder)
-        guard turn.holder == holder, depth >= turn.chunks, index.holds(stamp: turn.stamp, holder) else { return .none }
-        let matched = Double(depth - Int(turn.chunks)) * tokensPerChunk
-        return PrefixIndex.Continuation(tokens: UInt32(max(Double(turn.tokens) - matched, 0)))
+        switch turn {
+        case .none: return .none
+        case .unknown: return index.continuation(of: holder)
+        case .known(let turn):
+            let depth = index.depth(of: holder)
+            guard turn.holder == holder, depth >= turn.chunks, index.holds(stamp: turn.stamp, holder) else { return .none }
+            let matched = Double(depth - Int(turn.chunks)) * tokensPerChunk
+            return PrefixIndex.Continuation(tokens: UInt32(max(Double(turn.tokens) - matched, 0)))
+        }
     }
 }

@@ -99,7 +99,7 @@ extension RoutingState {
         return model.withUTF8 { catalog.slots(listing: UnsafeRawBufferPointer($0)) }.map { $0.contains { loads[$0].isReady } }
     }
 
-    func hasReadyGroup(excluding tried: TriedGroups, now: UInt64) -> Bool {
+    mutating func hasReadyGroup(excluding tried: TriedGroups, now: UInt64) -> Bool {
         order.contains {
             loads[$0].isReady && !loads[$0].isEjected(now: now) && !tried.contains(GroupID(slot: $0, generation: loads[$0].generation))
         }

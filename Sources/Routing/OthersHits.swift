@@ -12,7 +12,7 @@ struct OthersHits: BitwiseCopyable {
 
     /// By rank: of the prompt tokens beyond our own match, the share that the group is expected to hold; 0...1.
     private(set) var shares = SIMD4<Double>()
-    /// Whether there is any to speak of.
+    /// Whether there is any to speak of, or others at all: replicas that share nothing but the order spread by it what they cannot know.
     private(set) var areExpected = false
 
     /// By rank, with exponential forgetting: prompt tokens beyond our own match, and those of them that were found.
@@ -52,8 +52,8 @@ struct OthersHits: BitwiseCopyable {
 
     private mutating func update(prior: Double) {
         let presumed = SIMD4(prior * loadShare * Self.priorTokens, 0, 0, 0)
-        shares = (found + presumed) / (tokens + Self.priorTokens)
-        areExpected = shares.max() >= Self.leastShare
+        shares = ((found + presumed) / (tokens + Self.priorTokens)).clamped(lowerBound: SIMD4(), upperBound: SIMD4(repeating: 1))
+        areExpected = loadShare > 0 || shares.max() >= Self.leastShare
     }
 }
 
@@ -109,7 +109,7 @@ extension RoutingState {
     /// How many prefills' worth a group may look cheaper than the first in the order without being better: by what others have placed since its
     /// engine last reported, for they saw the same report, and each of them would take the group that looks cheapest by it; and by what is
     /// found again where all prefer to place, as far as that was found.
-    func uncertainty(of slot: UInt32, now: UInt64) -> Double {
+    mutating func uncertainty(of slot: UInt32, now: UInt64) -> Double {
         let share = othersHits.loadShare
         let reportedAt = others[slot].reportedAt / 1_000
         guard share > 0, reportedAt > 0 else { return share * cost.orderBand }
@@ -119,7 +119,7 @@ extension RoutingState {
     }
 
     /// Of those that cost at most `limit` the first in the order: what all prefer will be where the others look for it.
-    func firstInOrder(_ count: Int, limit: Double) -> UInt32? {
+    mutating func firstInOrder(_ count: Int, limit: Double) -> UInt32? {
         var best: UInt32?
         var bestRank: UInt8 = 3
         for position in 0..<count where costs[position] <= limit && loads[candidates[position]].orderRank < bestRank {

@@ -26,9 +26,7 @@ extension RoutingState {
         var matchIsPrefilled = false
         let continuation =
             policy.usesPrefixIndex
-            ? continuation(
-                on: slot, of: request, turn: formerTurns.find(request.formerTurnDigest), tokensPerChunk: inputs.tokensPerChunk)
-            : .none
+            ? continuation(on: slot, of: formerTurn(of: request), tokensPerChunk: inputs.tokensPerChunk) : .none
         if !hashes.isEmpty {
             depth = index.depth(of: holder)
             insertion = index.insert(
@@ -55,7 +53,7 @@ extension RoutingState {
             sequences: sequences, matchIsPrefilled: matchIsPrefilled, hasKnownTokens: request.promptTokens != nil, olderUnstreamed: 0,
             newerUnstreamed: 0, sequence: sequence,
             bookedAt: now,
-            presumedPrefilledAt: now &+ UInt64(min(2 * (ttft + terms.memoryWait + terms.roomWait), 3_600) * 1e9),
+            presumedPrefilledAt: now &+ UInt64(min(2 * (ttft + terms.memoryWait), 3_600) * 1e9),
             isQuiet: loads[slot].tokensInUse + uncached + output <= Self.quietShare * loads[slot].kvCapacityTokens,
             rank: inputs.followsOrder ? loads[slot].orderRank : othersHits.areExpected ? OthersHits.orderless : OthersHits.unranked,
             awaitsUsage: presumed > Self.presumedShare * uncached,

@@ -63,6 +63,19 @@ struct PublishedRule {
             default: [:]
             }
         }
+
+        /// What a parameter of that name may be: a share, a count, seconds, a rate, or else a weight or tokens.
+        func range(of parameter: String) -> ClosedRange<Double> {
+            switch parameter {
+            case "hit" where self == .bailian: 0...1
+            case "match", "quantile": 0...1
+            case "probes": 0...64
+            case "pool": 1...1_024
+            case "seconds", "window", "slo", "penalty": 0...86_400
+            case "rate", "quadratic": 1...1e9
+            default: 0...1e9
+            }
+        }
     }
 
     struct Probe {

@@ -30,17 +30,23 @@ public struct RoutingRule: Sendable {
             guard pair.count == 2, let value = Double(pair[1]), value.isFinite else {
                 throw RuleError(description: "expected key=value in '\(text)', found '\(part)'")
             }
-            if let published {
-                guard published.defaults[pair[0]] != nil else {
-                    throw RuleError(description: "\(name) has no parameter '\(pair[0])'; it has \(published.defaults.keys.sorted())")
-                }
-                parameters[pair[0]] = value
-            } else {
-                guard cost.set(pair[0], to: value) else {
-                    throw RuleError(description: "\(name) has no parameter '\(pair[0])'; it has \(CostRule.names)")
-                }
+            guard let range = range(of: pair[0]) else {
+                throw RuleError(description: "\(name) has no parameter '\(pair[0])'; it has \(parameterNames)")
             }
+            guard range.contains(value) else {
+                let (low, high) = (range.lowerBound, range.upperBound)
+                throw RuleError(description: "\(pair[0]) of \(name) is from \(low) to \(high), found '\(pair[1])' in '\(text)'")
+            }
+            if published == nil { _ = cost.set(pair[0], to: value) } else { parameters[pair[0]] = value }
         }
+    }
+
+    var parameterNames: [String] { published.map { $0.defaults.keys.sorted() } ?? CostRule.names }
+
+    /// What the parameter may be; nil when the rule has none of that name.
+    func range(of parameter: String) -> ClosedRange<Double>? {
+        guard let published else { return CostRule.range(of: parameter) }
+        return published.defaults[parameter] == nil ? nil : published.range(of: parameter)
     }
 
     var needsRollout: Bool { published == .oracle }
@@ -56,7 +62,7 @@ public struct RoutingRule: Sendable {
         ]
 
     /// The product's rule as it is, and then without each of its constants that is not 0 already, one at a time: the terms' own make a term
-    /// vanish, the others what they shape.
+    /// vanish, the others what they shape. Without `lateness` nothing changes but for requests that come with wishes.
     public static func ablations() throws(RuleError) -> [RoutingRule] {
         var rules = [try RoutingRule(own)]
         for name in CostRule.names {

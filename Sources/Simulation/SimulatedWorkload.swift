@@ -22,8 +22,10 @@ public struct SimulatedWorkload: Sendable {
     public let name: String
     let requests: [Request]
 
-    /// - Parameter warmUpSeconds: requests that are due before it, and all later turns of their sessions, are not measured.
-    public init(_ plan: LoadPlan, warmUpSeconds: Double) {
+    /// - Parameters:
+    ///   - warmUpSeconds: requests that are due before it, and all later turns of their sessions, are not measured.
+    ///   - seed: goes into all hashes: where rules place by hash, a few shared beginnings fall well or badly, and one draw would tell of luck.
+    public init(_ plan: LoadPlan, warmUpSeconds: Double, seed: UInt64 = 0) {
         name = plan.name
         var predecessors = [Int](repeating: -1, count: plan.requests.count)
         for (index, request) in plan.requests.enumerated() where request.nextTurn >= 0 {
@@ -34,7 +36,7 @@ public struct SimulatedWorkload: Sendable {
         made.reserveCapacity(plan.requests.count)
         for (index, request) in plan.requests.enumerated() {
             let before = predecessors[index]
-            var chain = before >= 0 ? chains.removeValue(forKey: before) ?? HashChain() : HashChain()
+            var chain = before >= 0 ? chains.removeValue(forKey: before) ?? HashChain(salt: seed) : HashChain(salt: seed)
             for block in request.system + request.user { chain.append(block) }
             let prompt = Prompt(
                 tokenCount: chain.tokens, blockHashes: chain.hashes, blockSize: simulatedBlockTokens, uniqueness: UInt64(index))
@@ -62,6 +64,9 @@ struct HashChain {
     private(set) var tokens = 0
     /// What the block that is not full yet begins with.
     private var partial: UInt64 = 0
+    private let salt: UInt64
+
+    init(salt: UInt64) { self.salt = salt }
 
     mutating func append(_ block: PromptBlock) {
         var done = 0
@@ -75,7 +80,7 @@ struct HashChain {
     }
 
     private mutating func close() {
-        let hash = Self.mix((hashes.last ?? 0) &+ partial)
+        let hash = Self.mix((hashes.last ?? salt) &+ partial)
         hashes.append(hash == 0 ? 1 : hash)
         partial = 0
     }

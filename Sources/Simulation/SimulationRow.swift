@@ -31,7 +31,7 @@ public struct SimulationRow: Sendable {
     /// Every rule on the same workloads. One summary per rule, in their order.
     /// - Parameter threads: runs at a time.
     public func run(_ rules: [RoutingRule], seeds: [UInt64], threads: Int = 2) -> [SimulationSummary] {
-        let workloads = seeds.map { SimulatedWorkload(plan($0), warmUpSeconds: warmUpSeconds) }
+        let workloads = seeds.map { SimulatedWorkload(plan($0), warmUpSeconds: warmUpSeconds, seed: $0) }
         let results = Mutex([SimulationOutcome?](repeating: nil, count: rules.count * seeds.count))
         let next = Atomic(0)
         DispatchQueue.concurrentPerform(iterations: max(1, threads)) { _ in

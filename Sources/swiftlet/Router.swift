@@ -75,7 +75,8 @@ final class Router: Sendable {
             let directory = GroupDirectory(loop: loop, table: table)
             if let adminRequest {
                 let application = AdminApplication(
-                    loop: loop, table: table, directory: directory, workers: mailboxes, reading: settings.reading)
+                    loop: loop, table: table, directory: directory, workers: mailboxes, reading: settings.reading,
+                    pinning: settings.pinning)
                 service.listeners.append(
                     try Listener(loop: loop, address: adminRequest, tls: nil, application: application, limits: settings.transport))
             }
@@ -150,7 +151,7 @@ final class Router: Sendable {
         settings.loadMetricsToClients = LoadMetricsPassing(configuration.loadSignals.orcaToClients)
         settings.reading = RequestReading(configuration)
         settings.explainsToClients = configuration.routing.explainsToClients
-        settings.pinToken = try configuration.routing.pinToken()
+        settings.pinning.token = try configuration.routing.pinToken()
         settings.version = Swiftlet.release
         settings.startedAtSeconds = Int(Date().timeIntervalSince1970)
         settings.transport.headBytes = limits.headerBytes

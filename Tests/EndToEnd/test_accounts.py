@@ -102,6 +102,59 @@ def test_a_recovered_group_is_used_again(serve, scripted):
     assert [state.get("obstacle") for state in groups(program)] == [None, None]
 
 
+# Answers ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_prefill_is_charged_until_the_first_event_and_no_longer(serve, scripted, gate):
+    """Charged until its end, as Dynamo's once was, a long answer looks like a long queue."""
+
+    async def script(exchange):
+        await exchange.event_stream_head()
+        await gate.wait()
+        await exchange.event('{"choices":[{"delta":{"content":"a"}}]}')
+        await exchange.peer_gone()
+
+    program = serve(scripted(script), admin=True)
+
+    def booked():
+        state = groups(program)[0]
+        return state["in_flight"], state["awaiting_first_token"], state["queued_uncached_tokens"] > 1_000
+
+    def queue_wait():
+        return explain(program, fresh())["groups"][0]["seconds"]["queue_wait"]
+
+    with HTTP1Client(program.port) as client:
+        client.request(body=fresh(stream=True))
+        wait_until(lambda: booked() == (1, 1, True), what="the booking")
+        assert queue_wait() > 0
+        gate.open()
+        wait_until(lambda: booked() == (1, 0, False), what="the first token")
+        assert queue_wait() == 0
+    wait_until(lambda: booked() == (0, 0, False), what="the end")
+
+
+def test_what_an_engine_answered_with_calls_is_not_others_doing(serve, scripted):
+    """Items of /v1/responses without roles are answers, too: what the engine holds of them nobody else brought."""
+
+    async def script(exchange):
+        # Everything that came before and the call that answered it is in the cache.
+        held = len(json.dumps(exchange.request.json["input"])) // 4 - 40 if len(exchange.request.json["input"]) > 1 else 0
+        prompt = len(json.dumps(exchange.request.json["input"])) // 4
+        usage = {"input_tokens": prompt, "input_tokens_details": {"cached_tokens": held}, "output_tokens": 1_000}
+        await exchange.answer(200, json.dumps({"object": "response", "usage": usage}).encode())
+
+    program = serve(scripted(script), scripted(script), admin=True)
+    for _ in range(20):
+        items = [{"role": "user", "content": f"{next(numbers)} {PROMPT}"}]
+        for turn in range(3):
+            answer = ask(program.port, {"model": "m", "input": items}, "/v1/responses")
+            assert answer.status == 200
+            call = {"type": "function_call", "name": "look", "call_id": str(turn), "arguments": f"{turn} what is to be looked for " * 130}
+            items += [call, {"type": "function_call_output", "call_id": str(turn), "output": "nothing"}]
+    told = explain(program, fresh())["groups"]
+    assert [group["others_tokens"] for group in told] == [0, 0]
+
+
 # Answers that say nothing of the cache -------------------------------------------------------------------------------
 
 

@@ -248,6 +248,193 @@ def test_models_are_found_and_unknown_ones_are_the_engines_to_refuse(start, serv
     assert "gamma" not in names and {"alpha", "beta"} <= names
 
 
+# What operators and clients may say ----------------------------------------------------------------------------------
+
+PIN = "a token of some length"
+
+
+def explain(router, path, body, **headers):
+    answer = httpx.post(
+        f"{router.admin_url}/explain",
+        params={"path": path} if path else {},
+        content=body,
+        headers={"content-type": "application/grpc", **headers},
+        timeout=10,
+        trust_env=False,
+    )
+    return answer.status_code, answer.json()
+
+
+MESSAGES_ASKED = {
+    "text": (GENERATE, lambda prompt: engine_proto.generate_request(text=prompt, max_tokens=TOKENS, ignore_eos=True)),
+    "token ids": (
+        GENERATE,
+        lambda prompt: engine_proto.generate_request(tokens=[ord(letter) for letter in prompt], max_tokens=TOKENS, ignore_eos=True),
+    ),
+    "inference": (INFER, lambda prompt: inference(prompt)),
+    "streamed inference": (STREAM_INFER, lambda prompt: inference(prompt)),
+}
+
+
+@pytest.mark.parametrize("kind", MESSAGES_ASKED)
+def test_explain_foretells_a_call_and_books_nothing(router, channel, kind):
+    path, message = MESSAGES_ASKED[kind]
+    asked = message(f"{kind}, a beginning of its own, and how it goes on; " * 60).SerializeToString()
+    for turn in range(2):
+        status, foretold = explain(router, path, framed(asked))
+        assert status == 200 and admin.in_flight(router) == [0] * 4
+        call = channel.stream_stream(path)(iter([asked]), timeout=10, metadata=EXPLAIN)
+        assert list(call)
+        group, expected = explained(call)
+        assert foretold["reason"] == ("prefix" if turn else "cold") and foretold["group"] == group
+        chosen = next(group for group in foretold["groups"] if group["chosen"])
+        # One is rounded, the other cut.
+        assert abs(chosen["cached_tokens"] - expected) <= 1 and (expected > 100) == (turn > 0)
+        assert foretold["prompt_tokens"] > 300
+        wait_until(lambda: sum(admin.in_flight(router)) == 0, what="the end of the call")
+
+
+def test_explain_knows_what_a_request_needs_its_group_to_speak(start, serve):
+    one, two = (start(processes.stub) for _ in range(2))
+    http1, http2 = f"http://127.0.0.1:{one.port}", f"h2c://127.0.0.1:{two.port}"
+    router = serve(http1, http2, admin=True)
+    body = framed(engine_proto.generate_request(text="hello").SerializeToString())
+    for path in (GENERATE, INFER, "/some.other/Method"):
+        told = explain(router, path, body)[1]
+        assert (told["group"], told["reason"]) == (f"127.0.0.1:{two.port}", "only_group"), path
+    url = f"{router.admin_url}/explain"
+    told = httpx.post(url, params={"protocol": "websocket", "model": "stub-model"}, trust_env=False).json()
+    assert (told["group"], told["reason"]) == (f"127.0.0.1:{one.port}", "only_group")
+    told = httpx.post(url, json={"model": "stub-model", "messages": []}, trust_env=False).json()
+    assert told["reason"] != "only_group"
+    for backend, path, failure in ((http1, GENERATE, "no_ready_group"), (http2, None, "no_ready_group")):
+        lone = serve(backend, admin=True)
+        if path:
+            assert explain(lone, path, body)[1]["failure"] == failure
+        else:
+            asked = httpx.post(f"{lone.admin_url}/explain", params={"protocol": "websocket"}, trust_env=False)
+            assert asked.json()["failure"] == failure
+
+
+def test_explain_tells_what_of_a_call_it_cannot_read(router):
+    body = framed(engine_proto.generate_request(text="a prompt of some length " * 50).SerializeToString())
+    assert explain(router, None, body)[0] == 400
+    assert explain(router, "Generate", body)[0] == 400
+    for mistake in (body[5:], b"", body[:-1], b"\0\0", b"{}"):
+        status, told = explain(router, GENERATE, mistake)
+        assert status == 400 and "gRPC message" in told["error"]["message"], mistake
+    # As the router does: what is compressed, malformed, or of another method is placed without having been read.
+    for path, unread in ((GENERATE, framed(b"\x1f\x8b", flag=1)), (GENERATE, framed(b"\xff\xff")), ("/other.Service/Ask", body)):
+        status, told = explain(router, path, unread)
+        assert status == 200 and told["group"] and told["prompt_tokens"] < 100, path
+
+
+def test_explain_leaves_models_that_nobody_lists_to_the_engines(start, serve):
+    engine = start(processes.stub, model="alpha")
+    router = serve(f"h2c://127.0.0.1:{engine.port}", admin=True)
+    wait_until(lambda: all(group["raw"]["models"] for group in admin.groups(router)), what="the list of models")
+    for model in ("alpha", "gamma"):
+        told = explain(router, INFER, framed(kserve.infer_request("a prompt", model=model).SerializeToString()))[1]
+        assert told.get("failure") is None and told["group"], model
+
+
+@pytest.fixture
+def pinnable(engines, configured, tmp_path):
+    token = tmp_path / "token"
+    token.write_text(PIN + "\n")
+    lines = CONFIGURATION.replace("{explain", f"{{pin_token_file: {token}, explain")
+    return configured(lines, *(f"h2c://127.0.0.1:{port}" for port in engines.ports), admin=True)
+
+
+def test_an_operator_pins_a_call(engines, pinnable):
+    group = f"127.0.0.1:{engines.ports[2]}"
+    pin = (("x-swiftlet-group", group), ("x-swiftlet-pin-token", PIN))
+    body = framed(engine_proto.generate_request(text="hello").SerializeToString())
+    told = explain(pinnable, GENERATE, body, **dict(pin))[1]
+    assert (told["group"], told["reason"]) == (group, "pinned")
+    told = httpx.post(f"{pinnable.admin_url}/explain", json={"messages": []}, headers=dict(pin), trust_env=False).json()
+    assert (told["group"], told["reason"]) == (group, "pinned")
+    with channel_to(pinnable) as channel:
+
+        def places(**request):
+            call = engine_proto.call(channel, "Generate")
+            for number in range(6):
+                asked = engine_proto.generate_request(text=f"{number} a prompt " * 60, max_tokens=1)
+                answers = call(asked, timeout=10, metadata=(*EXPLAIN, *request.get("pin", pin)))
+                assert list(answers)
+                yield explained(answers)[0]
+
+        assert set(places()) == {group}
+        assert httpx.post(f"{pinnable.admin_url}/groups/{group}/drain", trust_env=False).status_code == 200
+        assert group not in set(places(pin=()))
+        assert set(places()) == {group}, "to try it out"
+        for wrong, code in (
+            ((pin[0], ("x-swiftlet-pin-token", PIN[:-1] + "X")), "PERMISSION_DENIED"),
+            ((pin[0],), "PERMISSION_DENIED"),
+            ((pin[0], *pin), "PERMISSION_DENIED"),
+            ((("x-swiftlet-group", "nobody"), pin[1]), "UNAVAILABLE"),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                list(places(pin=wrong))
+            assert caught.value.code().name == code, wrong
+            status, told = explain(pinnable, GENERATE, body, **dict(wrong))
+            if len(wrong) == 3:
+                continue  # a dictionary has no field twice
+            if code == "UNAVAILABLE":
+                assert told["failure"] == "no_ready_group"
+            else:
+                assert (status, told["error"]["code"]) == (403, "pin_refused")
+
+
+def test_no_engine_sees_the_pin_of_a_call(configured, tmp_path):
+    token = tmp_path / "token"
+    token.write_text(PIN)
+    backend = Recorder()
+    router = configured(f"routing: {{pin_token_file: {token}}}\n", backend)
+    group = backend.url.split("//")[1]
+    fields = [*CALL, (b"x-swiftlet-group", group.encode()), (b"x-swiftlet-pin-token", PIN.encode()), (b"x-other", b"1")]
+    with HTTP2Client(router.port) as client:
+        assert (b"grpc-status", b"0") in client.response(client.request(framed(TEXT), GENERATE, fields=fields)).trailers
+    names = {name for name, _ in backend.heads[0]}
+    assert b"x-other" in names and not any(name.startswith(b"x-swiftlet") for name in names)
+
+
+@pytest.mark.parametrize("policy", ["session", "consistent-hash"])
+def test_a_session_in_the_metadata_keeps_its_group(engines, configured, policy):
+    lines = f"policy: {policy}\n{CONFIGURATION}"
+    router = configured(lines, *(f"h2c://127.0.0.1:{port}" for port in engines.ports))
+    with channel_to(router) as channel:
+
+        def place(key, number):
+            asked = engine_proto.generate_request(text=f"{number} a prompt of its own " * 60, max_tokens=1)
+            call = engine_proto.call(channel, "Generate")(asked, timeout=10, metadata=(*EXPLAIN, *key))
+            assert list(call)
+            return explained(call)[0]
+
+        for key in ("x-session-id", "x-smg-routing-key"):
+            assert len({place([(key, "one")], number) for number in range(6)}) == 1
+        assert len({place([("x-session-id", str(number))], 0) for number in range(24)}) == 4
+        assert len({place([("x-session-id", ""), ("x-smg-routing-key", "two")], number) for number in range(6)}) == 1, "empty is no key"
+
+
+@pytest.mark.parametrize("prefix", ["x-slo", "x-llm-d-slo"])
+def test_wishes_in_the_metadata_of_a_call_weigh(router, channel, prefix):
+    def lateness(*wishes):
+        asked = engine_proto.generate_request(text="a prompt of some length " * 60, max_tokens=1)
+        call = engine_proto.call(channel, "Generate")(asked, timeout=10, metadata=(*EXPLAIN, *wishes))
+        assert list(call)
+        text = dict([*call.initial_metadata(), *call.trailing_metadata()])["x-swiftlet-explain"]
+        return int(re.search("lateness_us=([0-9]*)", text)[1])
+
+    assert lateness() == 0 and lateness((f"{prefix}-ttft-ms", "soon")) == 0
+    assert lateness((f"{prefix}-ttft-ms", "3600000")) == 0
+    body = framed(engine_proto.generate_request(text="a prompt that nobody has " * 60).SerializeToString())
+    for wish in ("ttft", "tpot"):
+        assert lateness((f"{prefix}-{wish}-ms", "1")) > 0, wish
+        told = explain(router, GENERATE, body, **{f"{prefix}-{wish}-ms": "1"})[1]
+        assert all(group["seconds"]["lateness"] > 0 for group in told["groups"]), wish
+
+
 # What cannot be read -------------------------------------------------------------------------------------------------
 
 
@@ -265,6 +452,7 @@ class Recorder(FrameBackend):
     def __init__(self, speaks_first=False):
         self.speaks_first = speaks_first
         self.opened = []
+        self.heads = []
         self.bodies = collections.defaultdict(bytes)
         super().__init__(self._answer)
 
@@ -272,6 +460,7 @@ class Recorder(FrameBackend):
         head = [(b":status", b"200"), CALL[0]]
         if isinstance(event, h2.events.RequestReceived):
             self.opened.append(time.monotonic())
+            self.heads.append(event.headers)
             if self.speaks_first:
                 connection.h2.send_headers(event.stream_id, head)
         elif isinstance(event, h2.events.DataReceived):

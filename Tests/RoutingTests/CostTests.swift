@@ -92,6 +92,55 @@ import Testing
         #expect(inputs.terms(on: self.load(), depth: 0).roomWait == 0, "nobody is there")
     }
 
+    @Test(arguments: [0, 0.1, 1, 1.000_001, 2.5, 3.999_999, 7, 1e6 + 0.25, 0x1p52, 0x1p52 + 1, 0x1p53 + 2, 1e300, .infinity])
+    func numbersAreRoundedUp(value: Double) { #expect(CostRule.roundedUp(value) == value.rounded(.up)) }
+
+    /// Half a mean answer, as above, is part of the time to first token whatever a second of it is priced at; that memory is about to be short
+    /// is a price alone.
+    @Test func aWishCountsTheWaitForRoom() {
+        var load = load()
+        load.inFlight = 2
+        load.activeTokens = 400_000
+        var inputs = inputs()
+        inputs.promptTokens = 120_000
+        inputs.wantedTTFTSeconds = 0.5
+        let wait = 0.5 * 256 * 0.02 * (1 + 1.5 * 520_000 / 500_000)
+        for weight in [0.0, 2, 5] {
+            (inputs.rule.roomWait, inputs.rule.memoryWait) = (weight, 1.5 * weight)
+            let terms = inputs.terms(on: load, depth: 0)
+            #expect(abs(terms.timeToFirstToken - (0.01 + 6 + wait)) < 1e-9)
+            #expect(abs(terms.lateness - 4 * (5.51 + wait) * (5.51 + wait) / 0.5) < 1e-9)
+            let sum = terms.named.reduce(0) { $0 + ($1.name == "total" ? 0 : $1.seconds) }
+            #expect(abs(terms.total - sum) < 1e-9, "the wait is in the sum by its price")
+        }
+        load.activeTokens = 370_000
+        #expect(inputs.terms(on: load, depth: 0).memoryWait > 0)
+        #expect(abs(inputs.terms(on: load, depth: 0).timeToFirstToken - 6.01) < 1e-9, "who fits does not wait")
+    }
+
+    /// A busy group with arrivals beyond all bounds, nearly full, which holds less of the prompt than another.
+    @Test(arguments: [
+        ("decode", "decode"), ("stall", "stall"), ("memory", "memory"), ("memoryWait", "memory_wait"), ("roomWait", "room_wait"),
+        ("queueBehind", "queue_behind"), ("copySharing", "copy"), ("lateness", "lateness"),
+    ])
+    func aFactorOfNothingTakesItsOwnTermAway(constant: String, term: String) {
+        var load = load()
+        load.inFlight = 40
+        load.activeTokens = 499_000
+        load.queuedTokens = 30_000
+        for _ in 0..<1_000 { load.arrivals.observe(nowMicroseconds: 0) }
+        var inputs = inputs()
+        (inputs.deepest, inputs.sharers, inputs.wantedTTFTSeconds, inputs.wantedTPOTSeconds) = (80, 5, 0.1, 0.001)
+        let all = Dictionary(uniqueKeysWithValues: inputs.terms(on: load, depth: 0).named.map { ($0.name, $0.seconds) })
+        #expect(all[term] != 0, "or nothing is shown")
+        let isSet = inputs.rule.set(constant, to: 0)
+        #expect(isSet)
+        for (name, seconds) in inputs.terms(on: load, depth: 0).named where name != "total" {
+            // What others take over of a copy is a share of what it costs.
+            if name == term { #expect(seconds == 0) } else if name != "copy" { #expect(seconds == all[name], "\(name)") }
+        }
+    }
+
     /// An empty group's own prefill keeps nobody waiting, however long; behind a queue, a prompt does, where others come.
     @Test func aPromptDelaysThoseThatCouldNotBeSoonerElsewhere() {
         var load = load()

@@ -42,6 +42,22 @@ import Testing
         }
     }
 
+    /// All of them end in the chunk where the system prompt does, so that chunks tell nothing.
+    @Test(arguments: ["formerTurns", "continuation"]) func eachIsSwitchedOffAlone(constant: String) throws {
+        var cost = CostRule()
+        let isSet = cost.set(constant, to: 0)
+        #expect(isSet)
+        let table = RoutingTable(equalGroups(4), cost: cost)
+        _ = try opened(table)
+        let decision = try table.pick(turn(1, of: 7)).get()
+        // Some of the rest others may have brought.
+        #expect(decision.predictedCachedTokens < 64 * Self.system + 320)
+        // One of its own that is longer is found by its chunks.
+        try table.serve(turn(1, of: 3), usage: usage(turn(1, of: 3), cached: 64 * Self.system))
+        let further = table.explain(turn(2, of: 3)).groups.map(\.cachedTokens).max() ?? 0
+        #expect((further > 64 * (Self.system + 10) + 320) == (constant == "formerTurns"), "\(further)")
+    }
+
     @Test func aFirstQuestionFindsNobodysAnswer() throws {
         let table = RoutingTable(equalGroups(4))
         try table.serve(turn(0, of: 0), usage: usage(turn(0, of: 0), cached: 0))

@@ -67,6 +67,23 @@ import Testing
         #expect(waiting(at: 11 * second) < 2 * before)
     }
 
+    /// Nor are many of them: 65,536 tokens is the most that one of others' is ever taken to have.
+    @Test func manyHugePromptsAreNotTheMeanEither() throws {
+        var groups = equalGroups(1)
+        groups[0].kvCapacityTokens = 50_000_000
+        let table = RoutingTable(groups)
+        let id = try #require(table.state("g0")?.id)
+        for name in 0..<1_000 {
+            var huge = Prompt.distinct(name, chunkCount: 1)
+            huge.bytes = 64 << 20
+            table.cancel(try table.pick(huge, now: UInt64(name) * millisecond).get().lease, now: UInt64(name) * millisecond)
+        }
+        table.reportLoad(LoadReport(running: 0, waiting: 1, madeAt: 2 * second), of: id, now: 2 * second)
+        let state = try #require(table.state("g0", now: 2 * second))
+        let waiting = table.explain(.distinct(2_000, chunkCount: 4), now: 2 * second).groups[0].terms.queueWait
+        #expect((60_000...65_600).contains(waiting * state.prefillTokensPerSecond), "\(waiting * state.prefillTokensPerSecond)")
+    }
+
     @Test func observationsOfNonsenseStayFinite() {
         var fit = LineFit(intercept: 0, slope: 1 / 20_000, priorX: 2_048)
         for step in 0..<1_000 { fit.observe(x: step.isMultiple(of: 2) ? 0 : 1e9, y: step.isMultiple(of: 3) ? 0 : 1e6) }

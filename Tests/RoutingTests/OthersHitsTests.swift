@@ -146,6 +146,8 @@ import Testing
             hits.observe(loadShare: found, prior: 0.8)
             for rank in 0..<OthersHits.ranks { #expect(hits.shares[rank] >= 0 && hits.shares[rank] <= 1) }
         }
+        hits.observe(loadShare: 1, prior: 8)
+        #expect(hits.shares[0] == 1, "whatever is presumed")
         let before = hits.shares
         hits.observe(rank: 0, found: 10, of: 0, prior: 0.8)
         hits.observe(rank: 0, found: 10, of: -5, prior: 0.8)

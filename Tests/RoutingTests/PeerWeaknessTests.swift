@@ -84,14 +84,43 @@ import Testing
         #expect(Set(groups).count == 4)
     }
 
-    /// A client that claims a small output and takes a large one, or the reverse, moves nobody else's request.
-    @Test func whoLiesAboutItsOutputHarmsItselfOnly() throws {
-        func places(claim: Int?) throws -> [String?] {
+    /// A client that claims a large output and takes a small one moves nobody else's request; nor does the reverse, as soon as what has come
+    /// of the answer is more than the claim.
+    @Test(arguments: [(claim: 10_000_000, events: 0), (claim: 1, events: 2_000), (claim: 0, events: 2_000), (claim: -5, events: 2_000)])
+    func whoLiesAboutItsOutputHarmsItselfOnly(claim: Int, events: Int) throws {
+        func places(claim: Int?) throws -> (active: [Int], groups: [String?]) {
             let table = RoutingTable(equalGroups(4))
-            for name in 0..<8 { _ = try table.pick(.distinct(name, chunkCount: 10), maxOutputTokens: claim).get() }
-            return try (100..<130).map { table.name(of: try table.pick(.distinct($0, chunkCount: 20)).get().group) }
+            for name in 0..<8 {
+                let decision = try table.pick(.distinct(name, chunkCount: 10), maxOutputTokens: claim, pinnedTo: "g\(name % 3)").get()
+                guard events > 0 else { continue }
+                table.firstToken(decision.lease, now: second / 10)
+                table.streamed(decision.lease, events: events, now: 40 * second)
+            }
+            let now = 40 * second
+            let active = table.groups(now: now).map(\.activeKVTokens)
+            return (active, try (100..<130).map { table.name(of: try table.pick(.distinct($0, chunkCount: 20), now: now).get().group) })
         }
-        #expect(try places(claim: 10_000_000) == places(claim: nil))
+        let (lie, truth) = (try places(claim: claim), try places(claim: nil))
+        #expect(lie.groups == truth.groups && Set(truth.groups).count == 4)
+        for (group, requests) in [3, 3, 2, 0].enumerated() {
+            #expect(lie.active[group] >= requests * (10 * Prompt.tokensPerChunk + events), "what has come is there")
+        }
+    }
+
+    /// Where a prefill is charged until its answer ends, or until it is timed out, long answers look like long queues (Dynamo's issues).
+    @Test func aPrefillIsChargedUntilTheFirstTokenAndNoLonger() throws {
+        let table = RoutingTable(equalGroups(1))
+        let next = Prompt.distinct(1, chunkCount: 4)
+        func queueWait(at now: UInt64) -> Double { table.explain(next, now: now).groups[0].terms.queueWait }
+        let long = try table.pick(.distinct(0, chunkCount: 400)).get()
+        #expect(queueWait(at: 0) > 1 && table.state("g0")?.queuedUncachedTokens == 400 * Prompt.tokensPerChunk)
+        #expect(queueWait(at: 3_600 * second) == queueWait(at: 0), "however long it takes")
+        table.firstToken(long.lease, now: 2 * second)
+        #expect(queueWait(at: 2 * second) == 0 && table.state("g0")?.queuedUncachedTokens == 0)
+        #expect(table.state("g0")?.inFlight == 1, "its answer goes on")
+        table.firstToken(long.lease, now: 3 * second)
+        table.settle(long.lease, usage: nil, now: 60 * second)
+        #expect(queueWait(at: 60 * second) == 0 && table.state("g0")?.queuedUncachedTokens == 0, "nothing is taken away twice")
     }
 
     /// Sixteen samples of one prompt at one moment: llm-d needs a plug-in, whoever waits for events prefills sixteen times.

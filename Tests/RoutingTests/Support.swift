@@ -48,9 +48,10 @@ func equalGroups(_ count: Int) -> [GroupDescription] {
 
 extension RoutingTable {
     convenience init(
-        _ groups: [GroupDescription], policy: Policy = .leastCost, seed: UInt64 = 1, limits: RoutingLimits = .init(indexBlocks: 1 << 16)
+        _ groups: [GroupDescription], policy: Policy = .leastCost, seed: UInt64 = 1, limits: RoutingLimits = .init(indexBlocks: 1 << 16),
+        cost: CostRule = .init()
     ) {
-        self.init(policy: policy, seed: seed, limits: limits)
+        self.init(policy: policy, seed: seed, limits: limits, cost: cost)
         replaceGroups(groups, now: 0)
     }
 
