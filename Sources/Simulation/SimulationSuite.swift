@@ -62,11 +62,18 @@ public enum SimulationSuite {
         return loads.flatMap { name, rates in rates.map { row(name, $0, .published()) } }
     }
 
+    private static let traces: [(file: String, name: String, loads: [Double], rows: Int)] = [
+        ("mooncake_synthetic_trace.jsonl", "mooncake-synthetic", [1, 2, 3], 1_500),
+        ("AzureLLMInferenceTrace_conv.csv", "azure-conversation", [4, 8, 12], 3_000),
+    ]
+    private static let agents = "agentic_coding_200_sessions.jsonl"
+
+    /// Files whose rows `rows` leaves out.
+    public static func missingTraces(in folder: String) -> [String] {
+        (traces.map(\.file) + [agents]).filter { !FileManager.default.isReadableFile(atPath: "\(folder)/\($0)") }
+    }
+
     static func traceRows(_ folder: String) -> [SimulationRow] {
-        let traces: [(file: String, name: String, loads: [Double], rows: Int)] = [
-            ("mooncake_synthetic_trace.jsonl", "mooncake-synthetic", [1, 2, 3], 1_500),
-            ("AzureLLMInferenceTrace_conv.csv", "azure-conversation", [4, 8, 12], 3_000),
-        ]
         let played = traces.flatMap { trace -> [SimulationRow] in
             let path = "\(folder)/\(trace.file)"
             guard let text = try? String(contentsOfFile: path, encoding: .utf8) else { return [] }
@@ -74,9 +81,9 @@ public enum SimulationSuite {
                 try? traceRow(text, path: path, name: trace.name, load: load, limit: trace.rows)
             }
         }
-        let agents = "\(folder)/agentic_coding_200_sessions.jsonl"
-        guard let text = try? String(contentsOfFile: agents, encoding: .utf8) else { return played }
-        return played + [1, 2, 4].compactMap { try? sessionRow(text, path: agents, name: "agentic-coding", perMinute: $0, limit: 600) }
+        let path = "\(folder)/\(agents)"
+        guard let text = try? String(contentsOfFile: path, encoding: .utf8) else { return played }
+        return played + [1, 2, 4].compactMap { try? sessionRow(text, path: path, name: "agentic-coding", perMinute: $0, limit: 600) }
     }
 
     /// Sessions of a file that does not say when they begin: independently of one another, so many per minute.
@@ -146,8 +153,30 @@ public enum SimulationSuite {
         }
     }
 
-    /// Routers that know of one another only what engines report.
-    public static var grid: [SimulationRow] {
+    /// Routers that know of one another only what engines report: the grid, and on other workloads one with fresh reports beside many with old.
+    public static var manyRouters: [SimulationRow] {
+        func fleet(_ routers: Int, _ age: Double) -> SimulatedFleet {
+            var fleet = SimulatedFleet.published()
+            fleet.routers = routers
+            fleet.reportAgeMilliseconds = age
+            return fleet
+        }
+        let loads: [(String, Double)] = [
+            ("toolagent", 8), ("toolagent", 14), ("rotating-zipf", 30), ("shared-prefix-heavy", 30), ("no-prefix", 25),
+            ("predicted-latency-a", 5),
+        ]
+        return grid
+            + loads.flatMap { name, load in
+                [(1, 0.0), (16, 100), (16, 500)].map { routers, age in
+                    var row = row(name, load, fleet(routers, age))
+                    row.name += ", \(routers) routers, reports \(text(age)) ms old"
+                    row.family += ", \(routers) routers, \(text(age)) ms"
+                    return row
+                }
+            }
+    }
+
+    private static var grid: [SimulationRow] {
         [1, 4, 16, 64].flatMap { routers in
             [0.0, 10, 50, 100, 500].map { age in
                 var fleet = SimulatedFleet.published()

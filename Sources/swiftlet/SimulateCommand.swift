@@ -44,7 +44,7 @@ struct SimulateCommand: ParsableCommand {
     var seeds = 3
     @Flag(help: "The suite: every standard workload below, at and above the load that round robin bears, and changing fleets.")
     var suite = false
-    @Flag(help: "The grid: 1 to 64 routers with reports 0 to 500 ms old.")
+    @Flag(help: "The grid: 1 to 64 routers with reports 0 to 500 ms old; and 16 on other workloads.")
     var grid = false
     @Option(help: "Of suite and grid, the rows whose names contain this.")
     var rows = ""
@@ -101,8 +101,17 @@ struct SimulateCommand: ParsableCommand {
 
     private func chosenRows() throws -> [SimulationRow] {
         if suite || grid {
-            let all = (suite ? SimulationSuite.rows(traces: traces) : []) + (grid ? SimulationSuite.grid : [])
-            return all.filter { rows.isEmpty || $0.name.contains(rows) }
+            let missing = suite ? SimulationSuite.missingTraces(in: traces) : []
+            if !missing.isEmpty {
+                let note = "swiftlet simulate: left out, for they are not in \(traces) (--traces): \(missing.joined(separator: ", "))\n"
+                FileHandle.standardError.write(Data(note.utf8))
+            }
+            let all = (suite ? SimulationSuite.rows(traces: traces) : []) + (grid ? SimulationSuite.manyRouters : [])
+            let chosen = all.filter { rows.isEmpty || $0.name.contains(rows) }
+            guard !chosen.isEmpty else {
+                throw ValidationError("--rows: expected a part of one of \(all.map(\.name).joined(separator: "; ")), found '\(rows)'")
+            }
+            return chosen
         }
         guard let preset = EnginePreset(name: preset) else { return [] }
         var fleet = SimulatedFleet(preset: preset, groups: groups, cacheTokens: cacheTokens)

@@ -5,6 +5,7 @@ import html.parser
 import json
 import os
 import subprocess
+from math import exp, log
 
 SWIFTLET = os.environ.get("SWIFTLET", ".build/release/swiftlet")
 SMALL = ["simulate", "--workload", "shared-prefix", "--rate", "3,6", "--groups", "2", "--seeds", "2"]
@@ -109,6 +110,40 @@ def test_terms_are_ablated_and_routers_are_judged_by_age(tmp_path):
     assert "Routers by the age of reports" in page.read_text()
 
 
+def means(path, figure="meanTTFT"):
+    """The mean of a figure by row and rule."""
+    return {row["name"]: {rule["rule"]: rule[figure]["mean"] for rule in row["rules"]} for row in json.loads(path.read_text())["rows"]}
+
+
+def test_round_robin_collapses_where_it_was_seen_to(tmp_path):
+    """llm-d's ladder as published: round robin serves 15 requests/s, and at 20 its users wait for half a minute."""
+    out = tmp_path / "ladder.json"
+    rules = ["--policy", "least-cost,llm-d-legacy,round-robin"]
+    result = simulate("simulate", "--suite", "--rows", "b2b-saas @", *rules, "--seeds", "2", "--json", out)
+    assert result.returncode == 0, result.stderr
+    ladder = means(out)
+    assert len(ladder) == 8
+    assert ladder["b2b-saas @15"]["round-robin"] < 2
+    assert all(ladder[f"b2b-saas @{rate}"]["round-robin"] > 10 for rate in (20, 22, 30, 40, 60))
+    assert all(found["least-cost"] < 0.3 for found in ladder.values()), ladder
+
+
+def test_the_suite_is_won(tmp_path):
+    """All that needs no trace, against the best of the published rules."""
+    out = tmp_path / "suite.json"
+    nowhere = ["--traces", tmp_path / "nowhere"]
+    result = simulate("simulate", "--suite", *nowhere, "--policy", "least-cost,llm-d-legacy", "--seed", "501", "--seeds", "2", "--json", out)
+    assert result.returncode == 0, result.stderr
+    for name in ("mooncake_synthetic_trace.jsonl", "AzureLLMInferenceTrace_conv.csv", "agentic_coding_200_sessions.jsonl"):
+        assert name in result.stderr
+    rows = means(out)
+    assert len(rows) == 37
+    ratio = exp(sum(log(found["least-cost"] / found["llm-d-legacy"]) for found in rows.values()) / len(rows))
+    assert ratio < 0.97, ratio
+    failed = {row["name"] for row in json.loads(out.read_text())["rows"] if any(rule["failed"] for rule in row["rules"])}
+    assert failed == {"engine restart @6", "engine restart @12"}, "only what an engine dies with is lost"
+
+
 def test_mistakes_are_named():
     for arguments, text in [
         (["--policy", "fastest"], "--policy: expected one of least-cost"),
@@ -116,6 +151,7 @@ def test_mistakes_are_named():
         (["--workload", "nothing"], "--workload: expected one of"),
         (["--preset", "llama-3-70b-a100-tp1"], "--preset: expected one of"),
         (["--report-age", "-1"], "--report-age"),
+        (["--suite", "--rows", "no such row"], "--rows: expected a part of one of b2b-saas @3"),
     ]:
         result = simulate("simulate", *arguments)
         assert result.returncode != 0
