@@ -170,6 +170,8 @@ def test_what_others_have_prefilled_is_seen_though_no_queue_tells_it():
                 return admin.total(admin.metrics(router)[name], group=router_group)
 
             router_group = next(g["raw"]["name"] for g in admin.groups(router) if g["raw"]["leader"] in loaded.url)
+            # From a first reading among prefills nothing could be told of them.
+            wait_until(lambda: seen().get("awaiting_first_token") == 0, 20, "an empty engine")
             with busy(loaded.url, 2):
                 decoding = wait_until(lambda: (r := seen()).get("others_running", 0) > 1.5 and r, 20, "others' answers")
                 assert decoding["others_waiting"] < 0.5
