@@ -29,7 +29,8 @@ struct SimulatedReports {
 
     private static func report(of engine: Engine, now: UInt64) -> LoadReport {
         LoadReport(
-            running: Double(engine.runningCount), waiting: Double(engine.waitingCount), awaitingFirstToken: Double(engine.unprefilledCount), prefillTokens: Double(engine.prefillTokens), kvUsage: engine.cacheUsage, madeAt: now)
+            running: Double(engine.runningCount), waiting: Double(engine.waitingCount), awaitingFirstToken: Double(engine.unprefilledCount),
+            prefillTokens: Double(engine.prefillTokens), kvUsage: engine.cacheUsage, madeAt: now)
     }
 
     mutating func pass(now: UInt64, groups: [FleetSimulation.Group], routers: [SimulatedRouter]) {
