@@ -3,7 +3,7 @@
 public struct CostRule: Sendable, Equatable {
     /// A second of decode counts as so much of a second until the first token: decode is a matter of the whole answer, first token one of
     /// its start, and routers are judged by the start.
-    public var decode = 0.1
+    public var decode = 0.2
     /// How many of those that come while an answer goes on feel what room in the KV cache it takes. Found by simulation, and between 5 and 9
     /// there is little difference: with less, copies of prefixes fill a busy fleet.
     public var memory = 7.0
