@@ -2,7 +2,8 @@
 /// Simulation ablates and tunes them; the product runs those that `init` makes.
 public struct CostRule: Sendable, Equatable {
     /// A second of decode counts as so much of a second until the first token: decode is a matter of the whole answer, first token one of
-    /// its start, and routers are judged by the start.
+    /// its start, and routers are judged by the start. With half of this slow groups take too much, with twice as much one that is slow for
+    /// a while is avoided for too long.
     public var decode = 0.2
     /// How many of those that come while an answer goes on feel what room in the KV cache it takes. Found by simulation, and between 5 and 9
     /// there is little difference: with less, copies of prefixes fill a busy fleet.
@@ -14,9 +15,8 @@ public struct CostRule: Sendable, Equatable {
     public var memoryWaitFrom = 0.9
     /// How much a second of waiting for room counts: who waits keeps all waiting that come behind him.
     public var roomWait = 2.0
-    /// How much a second counts in which a prefill holds up a decode: half as much again as one of decode, for decodes that are held up keep
-    /// their memory, and so keep others waiting. With less, fleets that are overloaded compute their prefixes more often; with a third
-    /// more, what they bring out falls.
+    /// How much a second counts in which a prefill holds up a decode, which keeps its memory meanwhile. With a third less, fleets that are overloaded
+    /// compute their prefixes more often; with a third more, what they bring out falls.
     public var stall = 0.15
     /// How much a second counts that those lose who come to the group while this one waits. They come because it looks cheap, as a group does
     /// that has just joined: with a quarter of this its queue grows to seconds, with twice as much hot prefixes are copied too often.
