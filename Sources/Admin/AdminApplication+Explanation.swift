@@ -13,7 +13,7 @@ extension AdminApplication {
     func explanation(of request: RequestHead, body: inout [UInt8]) -> (status: Int, text: String) {
         let pin = pinning.pin(request.headers)
         if pin == .refused {
-            return refusal(403, "The token that lets a request name its group is not this one.", code: "pin_refused")
+            return refusal(403, "A request that names its group needs one name and the token that lets it, once each.", code: "pin_refused")
         }
         let isCall = request.isGRPC
         let isWebSocket = request.queryValue("protocol")?.elementsEqual("websocket".utf8) ?? false
@@ -30,7 +30,7 @@ extension AdminApplication {
 
         body.append(contentsOf: repeatElement(0, count: RequestProbe.padding))
         let seed = reading.chainSeed(request.headers)
-        body.withUnsafeBytes { bytes in
+        return body.withUnsafeBytes { bytes in
             let message = UnsafeRawBufferPointer(rebasing: bytes.dropLast(RequestProbe.padding))
             if let call {
                 probe.probe(message, of: call, seed: seed)
@@ -39,23 +39,22 @@ extension AdminApplication {
             } else {
                 probe.probe(message, seed: seed)
             }
+            guard isCall || isWebSocket || probe.isJSON else { return refusal(400, "The body is not JSON.") }
+            var routing = reading.routingRequest(probe, request.headers)
+            routing.needsHTTP2 = isCall
+            routing.needsHTTP1 = isWebSocket
+            var model = isWebSocket ? request.queryValue("model").map(percentDecoded) ?? "" : ""
+            let explanation = model.withUTF8 { name in
+                if isWebSocket { routing.model = UnsafeRawBufferPointer(name) }
+                return explain(routing, pin)
+            }
+            if call != nil, case .failure(.modelNotFound) = explanation.outcome {
+                // As the router does: the engines refuse what nobody lists.
+                routing.model = nil
+                return (200, explanationJSON(explain(routing, pin)))
+            }
+            return (200, explanationJSON(explanation))
         }
-        guard isCall || isWebSocket || probe.isJSON else { return refusal(400, "The body is not JSON.") }
-
-        var routing = reading.routingRequest(probe, request.headers)
-        routing.needsHTTP2 = isCall
-        routing.needsHTTP1 = isWebSocket
-        var model = isWebSocket ? request.queryValue("model").map(percentDecoded) ?? "" : ""
-        let explanation = model.withUTF8 { name in
-            if isWebSocket { routing.model = UnsafeRawBufferPointer(name) }
-            return explain(routing, pin)
-        }
-        if call != nil, case .failure(.modelNotFound) = explanation.outcome {
-            // As the router does: the engines refuse what nobody lists.
-            routing.model = nil
-            return (200, explanationJSON(explain(routing, pin)))
-        }
-        return (200, explanationJSON(explanation))
     }
 
     private func explain(_ routing: RoutingRequest, _ pin: Pinning.Pin) -> Explanation {

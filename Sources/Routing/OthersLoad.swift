@@ -43,6 +43,8 @@ struct OthersLoad: BitwiseCopyable {
     var reportedInFlight = -1.0
     var reportedKVUsage = -1.0
     var reportedAt: UInt64 = 0
+    /// When the engine last said who is being prefilled; 0: never.
+    var toldPrefillAt: UInt64 = 0
     var reports: UInt64 = 0
 }
 
@@ -51,6 +53,7 @@ struct OthersLoad: BitwiseCopyable {
 /// Were an old report's load to fade to nothing, the group heard of longest ago would look the emptiest and draw everyone.
 struct FleetOthers: BitwiseCopyable {
     var waiting = 0.0
+    var queuedTokens = 0.0
     var running = 0.0
     var activeTokens = 0.0
     private var reports = 0.0
@@ -60,7 +63,9 @@ struct FleetOthers: BitwiseCopyable {
     private static let timeConstant = 15.0
 
     /// One group's figures enter the mean; one lying group moves it by little: what is beyond four times the mean counts as that.
-    mutating func observe(waiting: Double?, running: Double?, activeTokens: Double?, groups: Int, at time: UInt64) {
+    mutating func observe(
+        waiting: Double?, queuedTokens: Double?, running: Double?, activeTokens: Double?, groups: Int, at time: UInt64
+    ) {
         reports = min(reports + 1, 1_000_000)
         let share = max(1 / reports, 1 / Double(max(groups, 8)))
         let isFirst = reports == 1
@@ -69,6 +74,7 @@ struct FleetOthers: BitwiseCopyable {
             mean += share * ((isFirst ? value : min(value, 4 * mean + floor)) - mean)
         }
         move(&self.waiting, to: waiting, floor: 4)
+        move(&self.queuedTokens, to: queuedTokens, floor: 65_536)
         move(&self.running, to: running, floor: 16)
         move(&self.activeTokens, to: activeTokens, floor: 65_536)
         latest = AgedValue(0, at: max(time, latest.at), timeConstant: Self.timeConstant)

@@ -6,7 +6,7 @@ extension PrefixIndex {
     mutating func insert(_ hashes: UnsafeBufferPointer<UInt64>, holder: UInt16, quota: UInt32) -> Insertion {
         let matched = matchedBlock(of: holder, hashes: hashes)
         let depth = matched == 0 ? 0 : Int(holders[Int(holder)].matchDepth)
-        holders[Int(holder)].clock &+= UInt32(truncatingIfNeeded: max(hashes.count, 1))
+        tick(holder)
         let stamp = holders[Int(holder)].clock
         var result = Insertion(stamp: stamp, holder: holder)
         // What is below the match is not touched, and may be used by others.
@@ -26,6 +26,14 @@ extension PrefixIndex {
         }
         if result.deepest != 0 { result.deepestBornAt = runs[blocks[result.deepest].run].bornAt }
         return result
+    }
+
+    /// Stamps are compared by their difference, which must stay below 2³¹: what is so old that this life of the number began later is nobody's.
+    private mutating func tick(_ holder: UInt16) {
+        let clock = holders[Int(holder)].clock &+ 1
+        holders[Int(holder)].clock = clock
+        let longest: UInt32 = 1 << 30
+        if clock &- holders[Int(holder)].bornAt > longest { holders[Int(holder)].bornAt = clock &- longest }
     }
 
     /// Adds the chunks from `depth` on below `matched`, as far as `limit` goes.

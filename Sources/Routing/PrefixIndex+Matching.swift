@@ -65,8 +65,8 @@ extension PrefixIndex {
         return runs[run].bottom == record.matchBlock ? runs[run].continuation : .none
     }
 
-    /// Paths in flight that lead on from the deepest chunk that anybody holds, on each of those who hold it. Those whose beginning is still being
-    /// prefilled do not count: they came at once, and what comes at once tells nothing of what will come.
+    /// Paths in flight that lead on from the deepest chunk that anybody holds, on each of those who hold it. Where the end of that
+    /// chunk's run is still being prefilled they do not count: they came at once, and what comes at once tells nothing of what will come.
     mutating func sharers() -> Double {
         var sum: UInt32 = 0
         var count = 0

@@ -87,7 +87,7 @@ struct PrefixIndex: ~Copyable {
         var runs: UInt32 = 0
         /// Blocks.
         var count: UInt32 = 0
-        /// Counts touched blocks; orders this holder's runs by age.
+        /// Counts insertions; orders this holder's runs by age.
         var clock: UInt32
         /// The newest stamp whose path is known to be prefilled; what was inserted later may still be computed.
         var prefilledStamp: UInt32
@@ -97,7 +97,7 @@ struct PrefixIndex: ~Copyable {
         var matchBlock: UInt32 = 0
         var nextRetired: UInt16 = 0
         var isLive: Bool
-        /// The clock when this life of the number began.
+        /// The clock when this life of the number began, and no more than 2³⁰ ago.
         var bornAt: UInt32
         /// The clock behind the latest touch of anything that was evicted in this life.
         var evictedBefore: UInt32

@@ -16,23 +16,37 @@ extension RoutingState {
         let own = history.peak(slot, from: min(report.notBefore, madeAt), through: madeAt, current: ownLoad(slot), now: now)
         let seen = inferOthers(from: report, own: own, slot: slot, now: now)
 
-        let queueLife = (seen.waiting ?? 0) * meanUncachedTokens * loads[slot].secondsPerToken * prefillFit.slope
+        let queueLife = (seen.queuedTokens ?? 0) * loads[slot].secondsPerToken * prefillFit.slope
         let batchLife = outputTokensExpected * loads[slot].decodeStepSeconds
         let queueConstant = min(max(queueLife, Self.queueTimeConstants.lowerBound), Self.queueTimeConstants.upperBound)
         let batchConstant = min(max(batchLife, Self.batchTimeConstants.lowerBound), Self.batchTimeConstants.upperBound)
         func take(_ value: Double?, into old: inout AgedValue, _ timeConstant: Double) {
             if let value, madeAt >= old.at { old = AgedValue(value, at: madeAt, timeConstant: timeConstant) }
         }
-        take(seen.waiting, into: &others[slot].waiting, queueConstant)
-        take(seen.queuedTokens, into: &others[slot].queuedTokens, queueConstant)
+        if report.awaitingFirstToken != nil { others[slot].toldPrefillAt = max(others[slot].toldPrefillAt, madeAt, 1) }
+        // An answer's report may know of the queue alone, and least of all of a prefill that another has told of.
+        let mayLower = report.awaitingFirstToken != nil || !tellsPrefill(slot, now: now)
+        if mayLower || (seen.queuedTokens ?? 0) > loads[slot].othersQueuedTokens {
+            take(seen.waiting, into: &others[slot].waiting, queueConstant)
+            take(seen.queuedTokens, into: &others[slot].queuedTokens, queueConstant)
+        }
         take(seen.running, into: &others[slot].running, batchConstant)
         take(seen.activeTokens, into: &others[slot].activeTokens, batchConstant)
         fleetOthers.observe(
-            waiting: seen.waiting, running: seen.running, activeTokens: seen.activeTokens, groups: order.count, at: madeAt)
+            waiting: mayLower ? seen.waiting : nil, queuedTokens: mayLower ? seen.queuedTokens : nil, running: seen.running,
+            activeTokens: seen.activeTokens, groups: order.count, at: madeAt)
         noteOthers()
         keepForPeople(report, slot: slot, at: madeAt)
         ageOthers(slot, now: now)
     }
+
+    /// Whether the engine has said of late who is being prefilled.
+    private func tellsPrefill(_ slot: UInt32, now: UInt64) -> Bool {
+        others[slot].toldPrefillAt != 0 && now.seconds(since: others[slot].toldPrefillAt) < Self.prefillToldSeconds
+    }
+
+    /// Three of the longest pauses between questions to an engine that is asked every five seconds.
+    private static var prefillToldSeconds: Double { 15 }
 
     /// Sequences and tokens of others; nil is what the report says nothing of.
     private mutating func inferOthers(
@@ -71,7 +85,7 @@ extension RoutingState {
         if let running = report.running { others[slot].reportedRunning = running }
         if let waiting = report.waiting { others[slot].reportedWaiting = waiting }
         if let awaiting = report.awaitingFirstToken { others[slot].reportedAwaitingFirstToken = awaiting }
-        if let tokens = report.prefillTokens { others[slot].reportedPrefillTokens = tokens }
+        if report.awaitingFirstToken != nil { others[slot].reportedPrefillTokens = report.prefillTokens ?? -1 }
         if let inFlight = report.inFlight { others[slot].reportedInFlight = inFlight }
         if let usage = report.kvUsage { others[slot].reportedKVUsage = usage }
         others[slot].reportedAt = max(others[slot].reportedAt, time, 1)
@@ -83,7 +97,7 @@ extension RoutingState {
         let fleet = fleetOthers.weight(now: now)
         let waiting = others[slot].waiting.value(now: now, mean: fleetOthers.waiting * fleet)
         loads[slot].othersWaiting = waiting
-        loads[slot].othersQueuedTokens = others[slot].queuedTokens.value(now: now, mean: fleetOthers.waiting * meanUncachedTokens * fleet)
+        loads[slot].othersQueuedTokens = others[slot].queuedTokens.value(now: now, mean: fleetOthers.queuedTokens * fleet)
         loads[slot].othersRunning = others[slot].running.value(now: now, mean: fleetOthers.running * fleet)
         loads[slot].othersActiveTokens = min(
             others[slot].activeTokens.value(now: now, mean: fleetOthers.activeTokens * fleet), loads[slot].kvCapacityTokens)
@@ -95,9 +109,11 @@ extension RoutingState {
         let load = others[slot]
         guard load.reports > 0 else { return nil }
         func said(_ value: Double) -> Double? { value < 0 ? nil : value }
+        let tellsPrefill = tellsPrefill(slot, now: now)
         return ReportedLoad(
             running: said(load.reportedRunning), waiting: said(load.reportedWaiting),
-            awaitingFirstToken: said(load.reportedAwaitingFirstToken), prefillTokens: said(load.reportedPrefillTokens),
+            awaitingFirstToken: tellsPrefill ? said(load.reportedAwaitingFirstToken) : nil,
+            prefillTokens: tellsPrefill ? said(load.reportedPrefillTokens) : nil,
             inFlight: said(load.reportedInFlight), kvUsage: said(load.reportedKVUsage), ageSeconds: now.seconds(since: load.reportedAt),
             reports: load.reports)
     }

@@ -19,7 +19,7 @@ struct SimulateCommand: ParsableCommand {
     var trace: String?
     @Option(help: "Named workload: \(LoadPlan.names.joined(separator: ", ")).")
     var workload = "b2b-saas"
-    @Option(help: "Requests (or sessions) per second; for a trace, times its own speed. Several are separated by commas.")
+    @Option(help: "Requests (or sessions, or bursts) per second; for a trace, times its own speed. Several are separated by commas.")
     var rate = "10"
     @Option(help: "Rows of the trace to play, from its start.")
     var limit = Int.max

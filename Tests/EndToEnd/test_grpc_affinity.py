@@ -413,7 +413,7 @@ def test_a_session_in_the_metadata_keeps_its_group(engines, configured, policy):
 
         for key in ("x-session-id", "x-smg-routing-key"):
             assert len({place([(key, "one")], number) for number in range(6)}) == 1
-        assert len({place([("x-session-id", str(number))], 0) for number in range(24)}) == 4
+        assert len({place([("x-session-id", str(number))], 0) for number in range(64)}) == 4
         assert len({place([("x-session-id", ""), ("x-smg-routing-key", "two")], number) for number in range(6)}) == 1, "empty is no key"
 
 

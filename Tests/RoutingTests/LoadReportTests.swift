@@ -24,6 +24,45 @@ import Testing
         #expect(state.reported?.running == 7 && state.reported?.waiting == 5 && state.reported?.kvUsage == 0.5)
     }
 
+    /// One prompt of 100,000 tokens keeps an engine for five seconds, and its queue is empty: what is known of it lives as long.
+    @Test func aLongPrefillOutlivesItsReport() throws {
+        let table = RoutingTable(equalGroups(2))
+        for name in ["g0", "g1"] {
+            let tokens = name == "g0" ? 100_000.0 : 0
+            let engine = LoadReport(
+                running: tokens > 0 ? 1 : 0, waiting: 0, awaitingFirstToken: tokens > 0 ? 1 : 0, prefillTokens: tokens, madeAt: start)
+            try report(table, name, engine, now: start)
+        }
+        func queueWait(_ group: String, seconds: Double) throws -> Double {
+            let explanation = table.explain(.distinct(1, chunkCount: 4), now: start + UInt64(seconds * 1e9))
+            return try #require(explanation.groups.first { $0.name == group }).terms.queueWait
+        }
+        let first = try queueWait("g0", seconds: 0)
+        #expect(first > 4)
+        #expect(try queueWait("g0", seconds: 2) > first / 2)
+        #expect(try queueWait("g1", seconds: 2) < first / 2)
+    }
+
+    /// Reports in answers know of the queue alone; they may raise what others have queued, not hide what a reading told of a prefill.
+    @Test func aReportOfTheQueueAloneHidesNoPrefill() throws {
+        let table = RoutingTable(equalGroups(1))
+        try report(
+            table, "g0", LoadReport(running: 4, waiting: 0, awaitingFirstToken: 4, prefillTokens: 80_000, madeAt: start), now: start)
+        #expect(try #require(table.state("g0", now: start)).othersWaiting == 4)
+        let soon = start + second / 10
+        try report(table, "g0", LoadReport(waiting: 0, madeAt: soon), now: soon)
+        #expect(try #require(table.state("g0", now: soon)).othersWaiting > 3)
+        try report(table, "g0", LoadReport(waiting: 500, madeAt: soon), now: soon)
+        #expect(try #require(table.state("g0", now: soon)).othersWaiting == 500)
+        let reported = try #require(table.state("g0", now: soon)?.reported)
+        #expect(reported.awaitingFirstToken == 4 && reported.prefillTokens == 80_000)
+        // An engine that has not said it for long does not say it.
+        let late = start + 60 * second
+        try report(table, "g0", LoadReport(running: 2, waiting: 2, madeAt: late), now: late)
+        #expect(try #require(table.state("g0", now: late)).othersWaiting == 2)
+        #expect(try #require(table.state("g0", now: late)?.reported).awaitingFirstToken == nil)
+    }
+
     /// A report that was made in the moment of the bookings holds all of their prompts, the last one's too.
     @Test func whatWasBookedAtThatMomentIsOurs() throws {
         let table = RoutingTable(equalGroups(1))

@@ -131,6 +131,53 @@ private func randomPath(_ random: inout SeededGenerator) -> [UInt64] {
         expectSound(index, holders: holders.map(\.id))
     }
 
+    /// A holder counts its insertions in 32 bits, and stamps are compared by their difference: a group that lives for years is no exception.
+    @Test(arguments: [0, 1, 2, 3, 4, 5, 8] as [UInt32]) func insertionsMayBeBillions(quarters: UInt32) {
+        var index = PrefixIndex(blockLimit: 4_096, holderLimit: 2, seed: 1)
+        let holder = index.addHolder()
+        let path: [UInt64] = [11, 12, 13]
+        path.withUnsafeBufferPointer { hashes in
+            for step in 0...quarters {
+                if step > 0 { index.holders[Int(holder)].clock &+= 1 << 30 - 4 }
+                for _ in 0..<8 {
+                    index.match(hashes)
+                    let insertion = index.insert(hashes, holder: holder, quota: 100)
+                    index.retain(insertion)
+                    let (before, used) = (index.isPrefilled(insertion.stamp, on: holder), index.countInUse(of: holder))
+                    index.notePrefilled(insertion)
+                    let after = index.isPrefilled(insertion.stamp, on: holder)
+                    index.release(insertion)
+                    let left = index.countInUse(of: holder)
+                    #expect(!before && after && used == 3 && left == 0)
+                }
+            }
+        }
+    }
+
+    /// Eight that come at once tell of no ninth; when the first of them has been prefilled, those in flight with it do.
+    @Test func whoComesAtOnceSharesNothingYet() {
+        var index = PrefixIndex(blockLimit: 4_096, holderLimit: 2, seed: 1)
+        let holder = index.addHolder()
+        let path: [UInt64] = [11, 12, 13]
+        path.withUnsafeBufferPointer { hashes in
+            var insertions: [PrefixIndex.Insertion] = []
+            for _ in 0..<8 {
+                index.match(hashes)
+                let sharers = index.sharers()
+                #expect(sharers == 0)
+                insertions.append(index.insert(hashes, holder: holder, quota: 100))
+                index.retain(insertions[insertions.count - 1])
+            }
+            index.notePrefilled(insertions[0])
+            index.match(hashes)
+            let all = index.sharers()
+            index.release(insertions[0])
+            index.match(hashes)
+            let rest = index.sharers()
+            #expect(all == 8 && rest == 7)
+        }
+    }
+
     /// Inserts one of many paths that have nothing in common.
     private func insert(_ name: Int, _ chunkCount: Int, holder: UInt16, quota: UInt32, into index: inout PrefixIndex) {
         Prompt.distinct(name, chunkCount: chunkCount).hashes.withUnsafeBufferPointer { hashes in
