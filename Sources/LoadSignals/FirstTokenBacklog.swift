@@ -12,7 +12,7 @@
 /// it comes after the first token, and raises the second when it comes before; so does a sequence for whose blocks there is no room, which
 /// is looked up again at every attempt. Drift is known exactly whenever nobody is there, and is at most what is left when everybody awaits who
 /// surely does, so it is the lowest of late. That of tokens is at least what leaves of them those looked up since a reading all of whose
-/// requests have come and gone, since a scheduler takes them in turn: see ``Mark``.
+/// requests have come and gone, since a scheduler takes them in turn: see ``Mark``. That is as close as readings are frequent.
 ///
 /// Pure: no clock, no I/O.
 struct FirstTokenBacklog {
@@ -129,7 +129,10 @@ struct FirstTokenBacklog {
     }
 
     private func hasBegunAnew(_ counts: Counts) -> Bool {
-        if let last, counts.firstTokens < last.firstTokens || counts.ended < last.ended || counts.preemptions < last.preemptions { return true }
+        if let last {
+            let hasFallen = counts.firstTokens < last.firstTokens || counts.ended < last.ended || counts.preemptions < last.preemptions
+            if hasFallen { return true }
+        }
         guard let before = lastTokens?.tokens.all, let tokens = counts.tokens?.all else { return false }
         return before.count != tokens.count || zip(before, tokens).contains { $0 > $1 }
     }
@@ -141,7 +144,9 @@ struct FirstTokenBacklog {
         settledPreemptions = max(settledPreemptions, last.preemptions)
     }
 
-    private mutating func prefillTokens(_ counts: Counts, inBatch: Double, preemptedWaiting: Double, isCertainOfNone: Bool, at now: UInt64) -> Double? {
+    private mutating func prefillTokens(_ counts: Counts, inBatch: Double, preemptedWaiting: Double, isCertainOfNone: Bool, at now: UInt64)
+        -> Double?
+    {
         guard let tokens = counts.tokens else { return nil }
         // Of all that came before the first reading, too.
         let before = lastTokens?.tokens
