@@ -319,4 +319,181 @@ private struct SplitMix64 {
         engine.schedule()
         #expect(backlog.observe(engine.reading, at: second) == .init(awaiting: 2, prefillTokens: 0))
     }
+
+    /// 20 decode, and always two are being prefilled: the moment without one, at which all is forgotten, never comes.
+    private func busyEngine(seenBy backlog: inout FirstTokenBacklog) -> CountingEngine {
+        var engine = CountingEngine()
+        _ = backlog.observe(engine.reading, at: 0)
+        for _ in 0..<22 { engine.arrive() }
+        for _ in 0..<22 { engine.schedule() }
+        for _ in 0..<20 { engine.firstToken() }
+        #expect(backlog.observe(engine.reading, at: second) == engine.truth)
+        return engine
+    }
+
+    @Test(arguments: [0, 300]) func abortsInThePrefillAreForgottenAfterAsManyFirstTokensAsTheBatchAwaited(queue: Int) {
+        var backlog = FirstTokenBacklog()
+        var engine = busyEngine(seenBy: &backlog)
+        for _ in 0..<3 { engine.arrive(prompt: 100_000) }
+        for _ in 0..<3 { engine.schedule() }
+        for _ in 0..<queue { engine.arrive() }
+        #expect(backlog.observe(engine.reading, at: 2 * second) == engine.truth)
+        for _ in 0..<3 { engine.abort(1) }
+        #expect(backlog.observe(engine.reading, at: 3 * second).prefillTokens! > 2_000, "not told from the next ones")
+        // One of the two that are awaited, too, and its first token does not come.
+        engine.abort(1)
+        engine.arrive()
+        engine.schedule()
+        for step in 1...UInt64(600) {
+            engine.arrive()
+            engine.schedule()
+            engine.firstToken()
+            engine.end()
+            let estimate = backlog.observe(engine.reading, at: 3 * second + step * second / 5)
+            if step > 3 { #expect(estimate == engine.truth, "after \(step) first tokens") }
+        }
+    }
+
+    /// As long as nobody is aborted who has a first token.
+    @Test(arguments: 1...20 as ClosedRange<UInt64>)
+    func abortsInThePrefillMakeItNeverTooLittleAndSeldomTooMuch(seed: UInt64) {
+        var (backlog, random) = (FirstTokenBacklog(), SplitMix64(state: seed))
+        var engine = busyEngine(seenBy: &backlog)
+        var (sum, truths) = (0.0, 0.0)
+        for moment in 2..<2_000 as Range<UInt64> {
+            for _ in 0..<(1 + random.draw(4)) { engine.live(&random) }
+            if random.draw(10) == 0 { engine.abort(random.draw(2)) }
+            while engine.prefilling.count < 2 {
+                engine.arrive(prompt: Double(1 + random.draw(20_000)))
+                engine.schedule()
+            }
+            let estimate = backlog.observe(engine.reading, at: moment * second / 10)
+            #expect(estimate.awaiting == engine.truth.awaiting)
+            #expect(estimate.prefillTokens! >= engine.truth.prefillTokens!)
+            sum += estimate.prefillTokens!
+            truths += engine.truth.prefillTokens!
+        }
+        #expect(sum < 1.5 * truths, "\(sum / truths)")
+    }
+
+    @Test func ofSeveralRanksOneMayOvertakeTheOther() {
+        var backlog = FirstTokenBacklog()
+        var engine = busyEngine(seenBy: &backlog)
+        engine.counts.ranks = 2
+        engine.arrive(prompt: 90_000)
+        engine.schedule()
+        for moment in 2..<50 as Range<UInt64> {
+            #expect(backlog.observe(engine.reading, at: moment * second) == engine.truth)
+            engine.arrive()
+            engine.schedule()
+            if let long = engine.prefilling.firstIndex(where: { $0.prompt == 90_000 }) {
+                engine.prefilling.append(engine.prefilling.remove(at: long))
+            }
+            engine.firstToken()
+            engine.end()
+        }
+    }
+
+    @Test func withoutABoundOfOnePromptNobodyHasNoTokens() {
+        var (engine, backlog) = (CountingEngine(), FirstTokenBacklog())
+        engine.counts.longestPrompt = nil
+        _ = backlog.observe(engine.reading, at: 0)
+        for _ in 0..<2 { engine.arrive(prompt: 50_000) }
+        for _ in 0..<2 { engine.schedule() }
+        engine.firstToken()
+        #expect(backlog.observe(engine.reading, at: second) == engine.truth)
+        // Hides the other one; and somebody who waits may have been preempted, so that it is not certain that nobody is being prefilled.
+        engine.abort(2)
+        for _ in 0..<2 { engine.arrive() }
+        engine.counts.preemptions += 1
+        #expect(backlog.observe(engine.reading, at: 2 * second) == .init(awaiting: 2, prefillTokens: 0))
+    }
+
+    @Test func countsOfTokensThatGoBackBeginAnew() {
+        let falls: [(inout FirstTokenBacklog.Tokens) -> Void] = [
+            { $0.lookedUp -= 1_000 }, { $0.found -= 1_000 }, { $0.prefilled -= 1_000 }, { $0.prefilledFound! -= 1_000 },
+        ]
+        for (number, fall) in falls.enumerated() {
+            var backlog = FirstTokenBacklog()
+            var engine = busyEngine(seenBy: &backlog)
+            engine.counts.tokens = .init(lookedUp: 9e6, found: 4e6, prefilled: 8e6, prefilledFound: 3.7e6)
+            _ = backlog.observe(engine.reading, at: second)
+            fall(&engine.counts.tokens!)
+            let estimate = backlog.observe(engine.reading, at: 2 * second)
+            #expect(estimate == .init(awaiting: 0, prefillTokens: 0), "\(number): as of a first reading")
+        }
+    }
+
+    @Test func preemptionsThatGoBackBeginAnew() {
+        var backlog = FirstTokenBacklog()
+        var engine = busyEngine(seenBy: &backlog)
+        engine.counts.preemptions = 7
+        _ = backlog.observe(engine.reading, at: second)
+        engine.counts.preemptions = 0
+        #expect(backlog.observe(engine.reading, at: 2 * second) == .init(awaiting: 0, prefillTokens: 0), "as of a first reading")
+    }
+
+    /// What is usual is learned from what came since the tokens were last told, and not once more from all that there ever was.
+    @Test func tokensThatAreMissingOnceTeachNothing() throws {
+        var (engine, backlog) = (CountingEngine(), FirstTokenBacklog())
+        engine.counts.tokens?.prefilledFound = nil
+        func pass(_ requests: Int, cached: Double) {
+            for _ in 0..<requests {
+                engine.arrive(prompt: 1_000, cached: cached)
+                engine.schedule()
+                engine.firstToken()
+            }
+        }
+        pass(50_000, cached: 0)
+        _ = backlog.observe(engine.reading, at: 0)
+        for moment in 1...100 as ClosedRange<UInt64> {
+            pass(100, cached: 750)
+            _ = backlog.observe(engine.reading, at: moment * second)
+        }
+        var blind = engine
+        blind.counts.tokens = nil
+        #expect(backlog.observe(blind.reading, at: 101 * second).prefillTokens == nil)
+        pass(1, cached: 750)
+        _ = backlog.observe(engine.reading, at: 102 * second)
+        engine.arrive(prompt: 1_000, cached: 750)
+        engine.schedule()
+        let tokens = try #require(backlog.observe(engine.reading, at: 103 * second).prefillTokens)
+        #expect(abs(tokens - 250) < 1, "\(tokens)")
+    }
+
+    /// Counts that come back after they were missing, in a sum over ranks.
+    @Test func moreHitsThanLookUpsTeachNothing() throws {
+        var (engine, backlog) = (CountingEngine(), FirstTokenBacklog())
+        engine.counts.tokens?.prefilledFound = nil
+        _ = backlog.observe(engine.reading, at: 0)
+        engine.counts.tokens?.found += 1e9
+        engine.arrive()
+        engine.schedule()
+        #expect(backlog.observe(engine.reading, at: second) == engine.truth)
+    }
+
+    @Test(arguments: [.nan, .infinity, -.infinity, -1, 1e308] as [Double])
+    func nothingButNumbersComesOfWhatIsNone(odd: Double) {
+        let oddities: [(inout FirstTokenBacklog.Counts) -> Void] = [
+            { $0.running = odd }, { $0.waiting = odd }, { $0.firstTokens = odd }, { $0.ended = odd }, { $0.preemptions = odd },
+            { $0.tokens?.lookedUp = odd }, { $0.tokens?.found = odd }, { $0.tokens?.prefilled = odd }, { $0.tokens?.prefilledFound = odd },
+            { $0.kvUsage = odd }, { $0.longestPrompt = odd }, { $0.longestPrompt = nil }, { $0.ranks = odd },
+        ]
+        for first in oddities {
+            for second in oddities {
+                var (engine, backlog, random) = (CountingEngine(), FirstTokenBacklog(), SplitMix64(state: 1))
+                for moment in 0..<60 as Range<UInt64> {
+                    var reading = engine.reading
+                    if moment % 7 == 3 { first(&reading) }
+                    if moment % 5 == 3 { second(&reading) }
+                    let estimate = backlog.observe(reading, at: moment * self.second)
+                    #expect(estimate.awaiting.isFinite && estimate.awaiting >= 0)
+                    if let tokens = estimate.prefillTokens { #expect(tokens.isFinite && tokens >= 0) }
+                    for _ in 0..<4 { engine.live(&random) }
+                }
+                engine.drain()
+                #expect(backlog.observe(engine.reading, at: 61 * self.second) == engine.truth)
+            }
+        }
+    }
 }

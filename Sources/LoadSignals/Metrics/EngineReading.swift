@@ -153,7 +153,7 @@ public struct EngineReading {
         }
         return FirstTokenBacklog.Counts(
             running: running, waiting: waiting, firstTokens: firstTokens, ended: ended, preemptions: sum(.preemptions) ?? 0, tokens: tokens,
-            kvUsage: kvUsage, longestPrompt: longestPrompt)
+            kvUsage: kvUsage, longestPrompt: longestPrompt, ranks: totals[.running]?.count ?? 1)
     }
 
     /// Tokens that it has worked on since it began: a count that moves whenever a busy engine does anything.
