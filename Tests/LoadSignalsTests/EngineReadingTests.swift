@@ -56,7 +56,7 @@ import Testing
         }.joined()
         let counts = try #require(read(page).backlogCounts)
         #expect(counts.running == 8 && counts.waiting == 2 && counts.firstTokens == 20 && counts.ended == 16)
-        #expect(counts.longestPrompt == 16_000)
+        #expect(counts.longestPrompt == 16_000 && counts.ranks == 2)
         let tokens = try #require(counts.tokens)
         #expect(tokens.lookedUp == 18_000 && tokens.found == 6_000 && tokens.prefilled == 10_000 && tokens.prefilledFound == 3_000)
         for family in ["num_requests_running", "num_requests_waiting", "time_to_first_token_seconds_count", "request_success_total"] {
@@ -176,6 +176,7 @@ import Testing
         #expect(try #require(busy.kvUsage) > 9e-5)
         let counts = try #require(busy.backlogCounts)
         #expect(counts.firstTokens == 3 && counts.ended == 0 && counts.longestPrompt == 2_048 && counts.tokens?.prefilled == 9)
+        #expect(counts.ranks == 1)
         // Recorded with nobody there: one of 71 with a first token was aborted after it.
         let after = try #require(read(try Recordings.body("vllm-a/metrics_after.resp")).reading.backlogCounts)
         #expect(after.firstTokens == 71 && after.ended == 70 && after.tokens?.found == 1_056 && after.tokens?.prefilledFound == 1_056)
