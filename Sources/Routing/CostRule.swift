@@ -9,17 +9,19 @@ public struct CostRule: Sendable, Equatable {
     /// there is little difference: with less, copies of prefixes fill a busy fleet.
     public var memory = 7.0
     /// Mean answers' times that the whole of a KV cache beyond `memoryWaitFrom` costs. Who joins a full group waits himself, and makes all
-    /// wait that come after him; with two thirds of it slow groups fill up.
+    /// wait that come after him. With two thirds of it little changes; with half as much again caches that are just about to fill up are
+    /// spared better, and prompts of agents above saturation wait an eighth longer.
     public var memoryWait = 3.0
     /// Share of the KV cache from which on `memoryWait` counts: above the share that the account may be wrong by.
     public var memoryWaitFrom = 0.9
     /// How much a second of waiting for room counts: who waits keeps all waiting that come behind him.
     public var roomWait = 2.0
-    /// How much a second counts in which a prefill holds up a decode, which keeps its memory meanwhile. With a third less, fleets that are overloaded
-    /// compute their prefixes more often; with a third more, what they bring out falls.
+    /// How much a second counts in which a prefill holds up a decode, which keeps its memory meanwhile. With a third less, overloaded fleets
+    /// wait longer; with a third more, the worst of a hundred does.
     public var stall = 0.15
     /// How much a second counts that those lose who come to the group while this one waits. They come because it looks cheap, as a group does
-    /// that has just joined: with a quarter of this its queue grows to seconds, with twice as much hot prefixes are copied too often.
+    /// that has just joined. With a quarter of this p99 rises a little, with twice as much prompts of agents above saturation wait a
+    /// quarter longer.
     public var queueBehind = 4.0
     /// Relative growth of a decode step with the KV cache full of contexts. Between Llama-70B on H100 (1.5) and 8B (4): attention reads every
     /// active token once a step.
@@ -28,7 +30,8 @@ public struct CostRule: Sendable, Equatable {
     /// fleet would follow its prefixes into full groups.
     public var mostBehind = 8.0
     /// What share of a copy each request in flight with the same prefix takes over: it will not be the last, and they divide among more groups.
-    /// With none, hot prefixes stay where they were first; with three times as much long prompts are computed on too many groups.
+    /// With none, hot prefixes stay where they were first; with five times as much p99 rises, and prompts of agents above saturation wait
+    /// a fifth longer.
     public var copySharing = 0.2
     /// Share of the prefill within which costs count as equal.
     public var band = 0.05

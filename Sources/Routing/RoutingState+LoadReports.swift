@@ -45,7 +45,7 @@ extension RoutingState {
         others[slot].toldPrefillAt != 0 && now.seconds(since: others[slot].toldPrefillAt) < Self.prefillToldSeconds
     }
 
-    /// Three of the longest pauses between questions to an engine that is asked every five seconds.
+    /// Three readings of an engine that is asked every five seconds.
     private static var prefillToldSeconds: Double { 15 }
 
     /// Sequences and tokens of others; nil is what the report says nothing of.
