@@ -34,11 +34,12 @@ struct SimulateCommand: ParsableCommand {
     var cacheTokens: Int?
     @Option(help: "Groups, 1 to 1,024.")
     var groups = 8
-    @Option(help: "Routers that know of one another only what engines report, 1 to 1,024.")
+    @Option(help: "Routers that know of one another only what engines report, or what --replica-sync has them tell, 1 to 1,024.")
     var routers = 1
     @Option(name: .customLong("report-age"), help: "Age of the engines' reports in milliseconds; without it nothing is reported.")
     var reportAge: Double?
-    @Option(name: .customLong("replica-sync"), help: "How often routers tell one another what they place, in milliseconds; without it never.")
+    @Option(
+        name: .customLong("replica-sync"), help: "How often routers tell one another what they place, in milliseconds; without it never.")
     var replicaSync: Double?
     @Option(help: "First seed.")
     var seed: UInt64 = 1

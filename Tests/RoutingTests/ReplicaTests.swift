@@ -309,7 +309,8 @@ import Testing
             [ReplicaRecord.header(ReplicaRecord.placement, count: 1, argument: 0), identity("g0"), 1],
             [ReplicaRecord.header(ReplicaRecord.placement, count: 1, argument: 1 << 20 + 1), identity("g0"), 1],
             [ReplicaRecord.header(ReplicaRecord.placement, count: 1, argument: 256) | 0x100, identity("g0"), 1],
-            [ReplicaRecord.header(ReplicaRecord.placement, count: 7_001, argument: 256), identity("g0")] + Array(repeating: 1, count: 7_001),
+            [ReplicaRecord.header(ReplicaRecord.placement, count: 7_001, argument: 256), identity("g0")]
+                + Array(repeating: 1, count: 7_001),
             [ReplicaRecord.header(ReplicaRecord.load, count: 1), identity("g0"), 1, 0],
             load("g0", inFlight: 5) + [0],
         ]
@@ -357,7 +358,8 @@ import Testing
         #expect(receive(load("g1", inFlight: 9), table, now: start) == .applied(placements: 0, loads: 1))
         let placement = [ReplicaRecord.header(ReplicaRecord.placement, count: 1, argument: 256), identity("g1"), 5]
         #expect(receive(placement, table, now: start) == .applied(placements: 1, loads: 0))
-        #expect(receive([ReplicaRecord.header(ReplicaRecord.turn), identity("g1"), 5], table, now: start) == .applied(placements: 0, loads: 0))
+        #expect(
+            receive([ReplicaRecord.header(ReplicaRecord.turn), identity("g1"), 5], table, now: start) == .applied(placements: 0, loads: 0))
         let state = try #require(table.state("g0", now: start))
         #expect(state.othersRunning == 0 && state.indexBlocks == 0)
     }
