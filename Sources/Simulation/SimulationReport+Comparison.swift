@@ -76,18 +76,18 @@ extension SimulationReport {
     // MARK: Routers by age of reports
 
     /// The first rule's mean TTFT in milliseconds where many routers share a fleet: a line per number of routers, a column per age of the
-    /// reports, each over what one router with fresh ones has. Nil without such rows.
+    /// reports, each over what the first, which is one router, has with fresh ones. Nil without such rows.
     public func gridTable() -> TextTable? {
         let grid = rows.filter { $0.routers != nil }
-        guard let best = grid.first(where: { $0.routers == 1 && $0.load == 0 })?.rules.first else { return nil }
+        guard let first = grid.first(where: { $0.load == 0 }), let best = first.rules.first else { return nil }
         let ages = grid.map(\.load).reduce(into: [Double]()) { if !$0.contains($1) { $0.append($1) } }
-        let routers = grid.compactMap(\.routers).reduce(into: [Int]()) { if !$0.contains($1) { $0.append($1) } }
+        let routers = grid.compactMap(\.routers).reduce(into: [String]()) { if !$0.contains($1) { $0.append($1) } }
         return TextTable(
             header: ["\(best.rule), mean TTFT ms, of one fresh"] + ages.map { "\(SimulationSuite.text($0)) ms old" },
-            rows: routers.map { count in
-                ["\(count) routers"]
+            rows: routers.map { routers in
+                [routers]
                     + ages.map { age in
-                        guard let cell = grid.first(where: { $0.routers == count && $0.load == age })?.rules.first else { return "" }
+                        guard let cell = grid.first(where: { $0.routers == routers && $0.load == age })?.rules.first else { return "" }
                         let ratio = Ratio(logarithms: zip(cell.meanTTFTBySeed, best.meanTTFTBySeed).map { log($0 / $1) })
                         return "\(Self.text(cell.meanTTFT.mean * 1e3, 1)), \(ratio.text)"
                     }

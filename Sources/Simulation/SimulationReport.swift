@@ -7,8 +7,9 @@ public struct SimulationReport: Sendable, Codable {
         public var name: String
         public var family: String
         public var load: Double
-        /// How many there are, in a row of the grid of routers and ages of reports; `load` is the age then, in milliseconds.
-        public var routers: Int?
+        /// In a row of the grid of routers and ages of reports: how many there are, and whether they tell one another. `load` is the age then,
+        /// in milliseconds.
+        public var routers: String?
         public var rules: [SimulationSummary]
     }
 
@@ -19,7 +20,7 @@ public struct SimulationReport: Sendable, Codable {
 
     public mutating func add(_ row: SimulationRow, _ summaries: [SimulationSummary]) {
         rows.append(
-            Row(name: row.name, family: row.family, load: row.load, routers: row.isOfGrid ? row.fleet.routers : nil, rules: summaries))
+            Row(name: row.name, family: row.family, load: row.load, routers: row.isOfGrid ? row.routersText : nil, rules: summaries))
     }
 
     // MARK: Tables

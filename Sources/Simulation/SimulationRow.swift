@@ -16,6 +16,12 @@ public struct SimulationRow: Sendable {
     /// The workload of a seed.
     public var plan: @Sendable (UInt64) -> LoadPlan
 
+    /// For people.
+    var routersText: String {
+        let routers = "\(fleet.routers) routers"
+        return fleet.replicaSyncMilliseconds.map { "\(routers), sync \(SimulationSuite.text($0)) ms" } ?? routers
+    }
+
     public init(
         name: String, family: String, load: Double, fleet: SimulatedFleet, warmUpSeconds: Double,
         plan: @escaping @Sendable (UInt64) -> LoadPlan

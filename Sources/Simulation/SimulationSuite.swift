@@ -153,42 +153,50 @@ public enum SimulationSuite {
         }
     }
 
-    /// Routers that know of one another only what engines report: the grid, and on other workloads one with fresh reports beside many with old.
+    /// Routers that know of one another only what engines report, and such that tell one another what they place: the grid, and on other
+    /// workloads one with fresh reports beside many with old.
     public static var manyRouters: [SimulationRow] {
-        func fleet(_ routers: Int, _ age: Double) -> SimulatedFleet {
-            var fleet = SimulatedFleet.published()
-            fleet.routers = routers
-            fleet.reportAgeMilliseconds = age
-            return fleet
-        }
         let loads: [(String, Double)] = [
             ("toolagent", 8), ("toolagent", 14), ("rotating-zipf", 30), ("shared-prefix-heavy", 30), ("no-prefix", 25),
             ("predicted-latency-a", 5),
         ]
         return grid
             + loads.flatMap { name, load in
-                [(1, 0.0), (16, 100), (16, 500)].map { routers, age in
-                    var row = row(name, load, fleet(routers, age))
-                    row.name += ", \(routers) routers, reports \(text(age)) ms old"
-                    row.family += ", \(routers) routers, \(text(age)) ms"
-                    return row
+                [(1, 0.0, false), (16, 100, false), (16, 500, false), (16, 100, true), (16, 500, true)].map { routers, age, isSynced in
+                    let row = row(name, load, manyRouters(routers, age, isSynced: isSynced))
+                    return named(row, row.name + ", ", row.family + ", ")
                 }
             }
     }
 
     private static var grid: [SimulationRow] {
-        [1, 4, 16, 64].flatMap { routers in
+        let routers = [(1, false), (4, false), (16, false), (64, false), (4, true), (16, true), (64, true)]
+        return routers.flatMap { routers, isSynced in
             [0.0, 10, 50, 100, 500].map { age in
-                var fleet = SimulatedFleet.published()
-                fleet.routers = routers
-                fleet.reportAgeMilliseconds = age
-                var row = row("b2b-saas", 20, fleet, warmUp: 50, warmRate: 15)
-                row.name = "\(routers) routers, reports \(Self.text(age)) ms old"
-                row.family = "\(routers) routers"
+                var row = row("b2b-saas", 20, manyRouters(routers, age, isSynced: isSynced), warmUp: 50, warmRate: 15)
+                row = named(row, "", "")
                 row.load = age
                 row.isOfGrid = true
                 return row
             }
         }
+    }
+
+    private static func manyRouters(_ routers: Int, _ age: Double, isSynced: Bool) -> SimulatedFleet {
+        var fleet = SimulatedFleet.published()
+        fleet.routers = routers
+        fleet.reportAgeMilliseconds = age
+        fleet.replicaSyncMilliseconds = isSynced ? syncMilliseconds : nil
+        return fleet
+    }
+
+    /// What `replicas.interval` is when nobody says otherwise.
+    private static let syncMilliseconds = 20.0
+
+    private static func named(_ row: SimulationRow, _ name: String, _ family: String) -> SimulationRow {
+        var row = row
+        row.family = family + row.routersText
+        row.name = name + row.routersText + ", reports \(text(row.fleet.reportAgeMilliseconds ?? 0)) ms old"
+        return row
     }
 }
