@@ -16,12 +16,9 @@ public struct CostTerms: Sendable, Equatable {
     /// The price of memory that is about to be short: a mean answer's seconds times what is in use at this moment beyond nine tenths. There
     /// requests wait for answers to end, or lose their place to others and are computed anew.
     public var memoryWait = 0.0
-    /// The price of waiting until so many answers there have ended that the request fits. Where few sequences fill the cache, as contexts of
-    /// agents do, the next one ends a long time from now.
+    /// Until so many answers there have ended that the request fits, see `CostRule.secondsUntilRoom`. Where few sequences fill the cache, as
+    /// contexts of agents do, the next one ends a long time from now. `memoryWait` is no such time: who fits does not wait.
     public var roomWait = 0.0
-    /// That wait itself, see `CostRule.secondsUntilRoom`: a part of the time to first token, and none of the sum, where `roomWait` stands for it.
-    /// `memoryWait` has no such part: who fits does not wait, and who does not waits for room.
-    public var secondsUntilRoom = 0.0
     /// This request's decode steps: what a group differs by whose steps take longer. How much longer its batch makes them now does not count, for
     /// batches change long before an answer ends.
     public var decode = 0.0
@@ -48,15 +45,10 @@ public struct CostTerms: Sendable, Equatable {
 
     /// Expected time to first token.
     @inline(__always)
-    public var timeToFirstToken: Double { timeOnceThereIsRoom + secondsUntilRoom }
+    public var timeToFirstToken: Double { overhead + queueWait + prefill + roomWait + warmUp + adapter + distance }
 
     @inline(__always)
-    private var timeOnceThereIsRoom: Double { overhead + queueWait + prefill + warmUp + adapter + distance }
-
-    @inline(__always)
-    public var total: Double {
-        timeOnceThereIsRoom + memory + memoryWait + roomWait + decode + stall + queueBehind + copy + lateness
-    }
+    public var total: Double { timeToFirstToken + memory + memoryWait + decode + stall + queueBehind + copy + lateness }
 }
 
 extension CostTerms {
@@ -142,10 +134,11 @@ struct CostInputs {
         terms.memory = rule.memoryPrice(
             fullness: (group.tokensInUse + 0.5 * demand) * group.tokenShare, share: demand * group.tokenShare, answerSeconds: answer)
         terms.memoryWait = rule.memoryWaitPrice(fullness: present * group.tokenShare, answerSeconds: answer)
-        terms.secondsUntilRoom = rule.secondsUntilRoom(
-            missingTokens: present - group.kvCapacityTokens, tokensInUse: group.tokensInUse, sequences: group.sequences,
-            answerSeconds: answer)
-        terms.roomWait = rule.roomWait * terms.secondsUntilRoom
+        terms.roomWait =
+            rule.roomWait
+            * rule.secondsUntilRoom(
+                missingTokens: present - group.kvCapacityTokens, tokensInUse: group.tokensInUse, sequences: group.sequences,
+                answerSeconds: answer)
         terms.decode = rule.decode * step * outputTokens
         terms.stall = rule.stall * group.decodingSequences * terms.prefill
         let waiting = terms.queueWait + terms.warmUp + terms.adapter + terms.memoryWait + terms.roomWait

@@ -14,8 +14,8 @@ public struct CostRule: Sendable, Equatable {
     public var memoryWait = 3.0
     /// Share of the KV cache from which on `memoryWait` counts: above the share that the account may be wrong by.
     public var memoryWaitFrom = 0.9
-    /// How much a second of waiting for room counts: who waits keeps all waiting that come behind him.
-    public var roomWait = 2.0
+    /// How much a second of waiting for room counts: it is one like any other until the first token. With twice as much nothing changes.
+    public var roomWait = 1.0
     /// How much a second counts in which a prefill holds up a decode, which keeps its memory meanwhile. With a third less, overloaded fleets
     /// wait longer; with a third more, the worst of a hundred does.
     public var stall = 0.15

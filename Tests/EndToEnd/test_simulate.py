@@ -148,6 +148,29 @@ def test_the_suite_is_won(tmp_path):
     assert failed == {"engine restart @6", "engine restart @12"}, "only what an engine dies with is lost"
 
 
+@pytest.mark.timeout(300)
+def test_routers_that_tell_one_another_are_as_good_as_one(tmp_path):
+    """Sixteen with reports 100 ms old against one with fresh ones, in the mean and at the 99th percentile, and without loss of output."""
+    out = tmp_path / "routers.json"
+    found = {}
+    for row in ("1 routers, reports 0 ms", "16 routers, sync 20 ms, reports 100 ms"):
+        result = simulate("simulate", "--grid", "--rows", row, "--policy", "least-cost", "--seed", "501", "--seeds", "3", "--json", out)
+        assert result.returncode == 0, result.stderr
+        for name in json.loads(out.read_text())["rows"]:
+            found[name["name"]] = {
+                figure: name["rules"][0][figure]["mean"] for figure in ("meanTTFT", "p99TTFT", "outputTokensPerSecond")
+            }
+    loads = sorted({name.partition(",")[0] for name in found if "@" in name}) + [""]
+    assert len(loads) == 7, found
+    for load in loads:
+        begin = f"{load}, " if load else ""
+        one, many = found[f"{begin}1 routers, reports 0 ms old"], found[f"{begin}16 routers, sync 20 ms, reports 100 ms old"]
+        assert many["meanTTFT"] < 1.1 * one["meanTTFT"], (load, one, many)
+        assert many["outputTokensPerSecond"] > 0.93 * one["outputTokensPerSecond"], (load, one, many)
+        if not load:
+            assert many["p99TTFT"] < 1.1 * one["p99TTFT"], (one, many)
+
+
 def test_mistakes_are_named():
     for arguments, text in [
         (["--policy", "fastest"], "--policy: expected one of least-cost"),
@@ -155,6 +178,7 @@ def test_mistakes_are_named():
         (["--workload", "nothing"], "--workload: expected one of"),
         (["--preset", "llama-3-70b-a100-tp1"], "--preset: expected one of"),
         (["--report-age", "-1"], "--report-age"),
+        (["--replica-sync", "0.5"], "--replica-sync: expected 1 to 1,000 ms"),
         (["--suite", "--rows", "no such row"], "--rows: expected a part of one of b2b-saas @3"),
     ]:
         result = simulate("simulate", *arguments)
