@@ -79,7 +79,8 @@ let package = Package(
             name: "StubEngine", dependencies: ["EngineModel", "EventLoop", "HTTPTransport", "Protos", "Wire"],
             swiftSettings: hot),
         .target(
-            name: "Simulation", dependencies: ["EngineModel", "Reporting", "Routing", "Workload", heap, histogram], swiftSettings: hot),
+            name: "Simulation", dependencies: ["EngineModel", "Reporting", "Routing", "Workload", deque, heap, histogram],
+            swiftSettings: hot),
         .target(
             name: "LatencyBench",
             dependencies: ["CLinux", "EventLoop", "HTTPTransport", "Protos", "Reporting", "Wire", "Workload", deque, heap, histogram],

@@ -92,7 +92,7 @@ extension RoutingState {
     /// Which share of the engines' work the last reports say is others'.
     mutating func noteOthers() {
         let others = fleetOthers.running + fleetOthers.waiting
-        let own = Double(leases.openSequences) / Double(max(self.order.count, 1))
+        let own = Double(leases.openSequences + sharing.openSequences) / Double(max(self.order.count, 1))
         othersHits.observe(loadShare: others > Self.leastOthers ? others / (others + own) : 0, prior: cost.othersFirst)
     }
 

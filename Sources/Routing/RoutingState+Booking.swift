@@ -83,6 +83,8 @@ extension RoutingState {
         let telling = min(uncached, min(16 * (meanUncachedTokens + 1_024), Self.mostTellingTokens))
         meanUncachedTokens += 0.02 * (telling - meanUncachedTokens)
         if !hashes.isEmpty { refreshShadow(slot, tokensPerChunk: inputs.tokensPerChunk) }
+        if sharing.isOn { tellPlacement(hashes, chunkBytes: request.chunkBytes, slot: slot) }
+        tellLoad(slot)
         if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
         sketch(slot)
         return Decision(
@@ -96,7 +98,7 @@ extension RoutingState {
         records[Int(slot)]?.description.leader ?? Endpoint(host: "", port: 0)
     }
 
-    private mutating func refreshShadow(_ slot: UInt32, tokensPerChunk: Double) {
+    mutating func refreshShadow(_ slot: UInt32, tokensPerChunk: Double) {
         let holder = loads[slot].holder
         loads[slot].heldTokens = Double(index.count(of: holder)) * tokensPerChunk
         refreshPinned(slot)
@@ -180,10 +182,11 @@ extension RoutingState {
         let tokens = booking.tailTokens + completion / Double(booking.sequences)
         let held = UInt32(min(max(tokens, 0), 1_000_000_000))
         self.index.noteContinuation(of: booking.insertion, tokens: held)
-        formerTurns.note(
-            FormerTurns.Turn(
-                digest: booking.promptDigest, tokens: held, stamp: self.index.holders[Int(booking.holder)].clock, holder: booking.holder,
-                chunks: booking.chunks))
+        let turn = FormerTurns.Turn(
+            digest: booking.promptDigest, tokens: held, stamp: self.index.holders[Int(booking.holder)].clock, holder: booking.holder,
+            chunks: booking.chunks)
+        formerTurns.note(turn)
+        if sharing.isOn { tellTurn(turn, slot: booking.slot) }
     }
 
     /// - Parameter prefixHeld: whether the engine may have prefilled the prompt although no first token was seen.
@@ -216,6 +219,7 @@ extension RoutingState {
         loads[slot].awaitingFirstToken -= sequences
         loads[slot].queuedTokens -= leases.bookings[index].uncachedTokens
         if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
+        tellLoad(slot)
         if !leases.bookings[index].isStreamed { removeUnstreamed(index, slot: slot) }
         if isPrefilled { self.index.notePrefilled(leases.bookings[index].insertion) }
         sketch(slot)
@@ -235,6 +239,7 @@ extension RoutingState {
                 refreshPinned(slot)
             }
             loads[slot].activeOutputTokens -= booking.outputTokens
+            tellLoad(slot)
             if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
             sketch(slot)
         }

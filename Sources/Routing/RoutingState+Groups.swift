@@ -116,6 +116,7 @@ extension RoutingState {
         let isNew = firstGroupsAt.map { now >= $0 &+ Self.startNanoseconds } ?? false
         if isRestart || isNew { startWarmUp(slot, now: now) }
         slotOfName[group.name] = slot
+        slotOfIdentity[identity] = slot
         return slot
     }
 
@@ -125,6 +126,9 @@ extension RoutingState {
         loads[slot].isUsed = false
         fleet.clear(slot)
         if let record = records[Int(slot)] { slotOfName[record.description.name] = nil }
+        if slotOfIdentity[loads[slot].identity] == slot { slotOfIdentity[loads[slot].identity] = nil }
+        sharing.openSequences -= Int(sharing.loads[slot].inFlight)
+        sharing.loads[slot] = .none
         records[Int(slot)] = nil
         freeSlots.append(slot)
     }

@@ -13,7 +13,8 @@ extension RoutingState {
     mutating func reportLoad(_ report: LoadReport, of slot: UInt32, now: UInt64) {
         startTrackingOwnLoad()
         let madeAt = min(report.madeAt, now)
-        let own = history.peak(slot, from: min(report.notBefore, madeAt), through: madeAt, current: ownLoad(slot), now: now)
+        let through = sharing.accounts.isEmpty ? madeAt : min(madeAt &+ Self.replicaLagNanoseconds, now)
+        let own = history.peak(slot, from: min(report.notBefore, madeAt), through: through, current: ownLoad(slot), now: now)
         let seen = inferOthers(from: report, own: own, slot: slot, now: now)
 
         let queueLife = (seen.queuedTokens ?? 0) * loads[slot].secondsPerToken * prefillFit.slope
@@ -26,7 +27,7 @@ extension RoutingState {
         if report.awaitingFirstToken != nil { others[slot].toldPrefillAt = max(others[slot].toldPrefillAt, madeAt, 1) }
         // An answer's report may know of the queue alone, and least of all of a prefill that another has told of.
         let mayLower = report.awaitingFirstToken != nil || !tellsPrefill(slot, now: now)
-        if mayLower || (seen.queuedTokens ?? 0) > loads[slot].othersQueuedTokens {
+        if mayLower || (seen.queuedTokens ?? 0) > loads[slot].othersQueuedTokens - sharing.loads[slot].queuedTokens {
             take(seen.waiting, into: &others[slot].waiting, queueConstant)
             take(seen.queuedTokens, into: &others[slot].queuedTokens, queueConstant)
         }
@@ -69,7 +70,7 @@ extension RoutingState {
         var tokens: Double?
         if let usage = report.kvUsage {
             // With nobody else there the engine holds more than we know of only because our prompts share it in ways we do not see.
-            let isOursAlone = running.map { $0 + (waiting ?? 0) < 0.5 } ?? false
+            let isOursAlone = sharing.loads[slot].inFlight == 0 && running.map { $0 + (waiting ?? 0) < 0.5 } ?? false
             tokens = isOursAlone ? 0 : max(usage * loads[slot].kvCapacityTokens - Double(own.activeTokens), 0)
         } else if let running {
             tokens = min(running * (meanUncachedTokens + outputTokensExpected), loads[slot].kvCapacityTokens)
@@ -96,9 +97,13 @@ extension RoutingState {
     mutating func ageOthers(_ slot: UInt32, now: UInt64) {
         let fleet = fleetOthers.weight(now: now)
         let waiting = others[slot].waiting.value(now: now, mean: fleetOthers.waiting * fleet)
-        loads[slot].othersWaiting = waiting
-        loads[slot].othersQueuedTokens = others[slot].queuedTokens.value(now: now, mean: fleetOthers.queuedTokens * fleet)
-        loads[slot].othersRunning = others[slot].running.value(now: now, mean: fleetOthers.running * fleet)
+        let replicas = sharing.loads[slot]
+        loads[slot].othersWaiting = waiting + Double(replicas.awaitingFirstToken)
+        loads[slot].othersQueuedTokens =
+            others[slot].queuedTokens.value(now: now, mean: fleetOthers.queuedTokens * fleet) + replicas.queuedTokens
+        loads[slot].othersRunning =
+            others[slot].running.value(now: now, mean: fleetOthers.running * fleet)
+            + Double(replicas.inFlight - replicas.awaitingFirstToken)
         loads[slot].othersActiveTokens = min(
             others[slot].activeTokens.value(now: now, mean: fleetOthers.activeTokens * fleet), loads[slot].kvCapacityTokens)
         loads[slot].othersDueAt = now &+ Self.agingNanoseconds
@@ -136,8 +141,10 @@ extension RoutingState {
     }
 
     mutating func ownLoad(_ slot: UInt32) -> OwnLoad {
-        OwnLoad(
-            requests: loads[slot].requests, inFlight: loads[slot].inFlight, awaitingFirstToken: loads[slot].awaitingFirstToken,
-            activeTokens: Float(loads[slot].ownTokensInUse), queuedTokens: Float(loads[slot].queuedTokens))
+        let replicas = sharing.loads[slot]
+        return OwnLoad(
+            requests: loads[slot].requests &+ replicas.inFlight, inFlight: loads[slot].inFlight &+ replicas.inFlight,
+            awaitingFirstToken: loads[slot].awaitingFirstToken &+ replicas.awaitingFirstToken,
+            activeTokens: Float(loads[slot].ownTokensInUse), queuedTokens: Float(loads[slot].queuedTokens + replicas.queuedTokens))
     }
 }

@@ -1,7 +1,7 @@
 /// What is behind the table's lock: groups, bookings, the prefix index and what was learned.
 ///
 /// Aspects: `+Groups` who is there, `+Choice` which one, `+Policies` by which rule, `+Booking` the life of a lease, `+Reports` what
-/// upstreams do, `+LoadReports` what engines say of their load,
+/// upstreams do, `+LoadReports` what engines say of their load, `+Replicas` what other routers have,
 /// `+Observation` what others may see.
 ///
 /// What a decision calls is `mutating` even where it changes nothing: the compiler (Swift 6.3) gives a borrowing method that a mutating one
@@ -30,6 +30,8 @@ struct RoutingState: ~Copyable {
     /// Slots in the order of the descriptions.
     var order: ContiguousArray<UInt32> = []
     var slotOfName: [String: UInt32] = [:]
+    /// By the hash of the name.
+    var slotOfIdentity: [UInt64: UInt32] = [:]
     var freeSlots: [UInt32] = []
     var catalog: ModelCatalog
     var lastRank: UInt64 = 0
@@ -52,6 +54,8 @@ struct RoutingState: ~Copyable {
     var fleetOthers = FleetOthers()
     var history: OwnLoadHistory
     var tracksOwnLoad = false
+    /// What replicas tell, and are told.
+    var sharing: ReplicaSharing
     /// What replicas bring; and whether the request that is being decided has an order of groups that goes with it.
     var othersHits = OthersHits()
     /// Of what engines hold behind a conversation's former turn, the share that its next one finds.
@@ -105,6 +109,7 @@ struct RoutingState: ~Copyable {
         index = PrefixIndex(blockLimit: limits.indexBlocks, holderLimit: limits.groups, seed: seed)
         others = LazyBuffer(count: limits.groups)
         history = OwnLoadHistory(groups: limits.groups)
+        sharing = ReplicaSharing(groups: limits.groups)
         fleet = FleetSketch(groups: limits.groups)
         slotOfHolder = LazyBuffer(count: 2 * limits.groups + 2)
         candidates = LazyBuffer(count: limits.groups)

@@ -170,6 +170,49 @@ public final class RoutingTable: Sendable {
         return state.withLock { $0.explain(request, tried: tried, now: now) }
     }
 
+    // MARK: Replicas
+
+    /// From now on placements, and changes of what is under way, are kept for `takeReplicaMessages`.
+    /// - Parameter wake: called when there is something to be told for the first time since it was taken last, by whoever decides and within
+    ///   the critical section: it must neither wait nor call the table.
+    public func startSharing(now: UInt64, wake: @escaping @Sendable () -> Void = {}) {
+        state.withLock { $0.startSharing(wake: wake, now: now) }
+    }
+
+    /// Everything that replicas of this router have to know since the last call. Called a few milliseconds after `wake`, and at least each second
+    /// while something is under way, so that what was lost is told again.
+    public func takeReplicaMessages(into messages: inout ReplicaMessages, now: UInt64) {
+        state.withLock { state in
+            state.forgetOutdatedReplicaLoads(now: now)
+            state.takeReplicaMessages(into: &messages, now: now)
+        }
+    }
+
+    /// Placements and turns that were not told because nobody took them in time.
+    public func placementsNotShared() -> UInt64 { state.withLock { $0.sharing.dropped } }
+
+    /// What a replica of this router tells: where prompts went counts as if they had been placed here, and its load as if it were our own.
+    /// - Parameter replica: who tells; what it told before of the same groups is replaced.
+    public func receiveReplicaMessage(_ bytes: UnsafeRawBufferPointer, from replica: UInt64, now: UInt64) -> ReplicaMessageOutcome {
+        guard var message = ReplicaMessageReader(bytes) else { return .malformed }
+        guard state.withLock({ $0.admitReplica(replica) }) else { return .tooManyReplicas }
+        var placements = 0
+        var loads = 0
+        // Decisions do not wait for the whole of it.
+        while let record = message.nextRecord() {
+            switch ReplicaRecord.kind(record.header) {
+            case ReplicaRecord.placement: placements += 1
+            case ReplicaRecord.load: loads += 1
+            default: break
+            }
+            state.withLock { [message] in $0.apply(record, of: message, from: replica, now: now) }
+        }
+        return .applied(placements: placements, loads: loads)
+    }
+
+    /// A replica is gone: what it had on groups counts no more. What it placed stays in the index, for it is in the engines' caches.
+    public func forgetReplica(_ replica: UInt64, now: UInt64) { state.withLock { $0.forgetReplica(replica, now: now) } }
+
     // MARK: Reports
 
     /// The group pushed back (503, 429 or 529 before an answer began): full, not broken. Ages out in a second, or when the engine

@@ -43,6 +43,7 @@ struct FleetSimulation {
     var arrivals = Heap<Due>()
     var changes: [(time: UInt64, change: FleetChange)] = []
     var reports: SimulatedReports
+    var replicaSync: SimulatedReplicaSync
     var measured = Measured()
     var events: [EngineEvent] = []
     var fingerprint: UInt64 = 0
@@ -60,7 +61,9 @@ struct FleetSimulation {
             changes.append((UInt64(event.seconds * 1e9), event.change))
         }
         changes.sort { $0.time < $1.time }
-        routers = (0..<max(1, fleet.routers)).map { SimulatedRouter(rule: rule, fleet: fleet, seed: seed &+ UInt64($0)) }
+        let routers = (0..<max(1, fleet.routers)).map { SimulatedRouter(rule: rule, fleet: fleet, seed: seed &+ UInt64($0)) }
+        self.routers = routers
+        replicaSync = SimulatedReplicaSync(intervalMilliseconds: fleet.replicaSyncMilliseconds, routers: routers)
         for (index, request) in workload.requests.enumerated() where request.isFirstTurn {
             arrivals.insert(Due(time: request.offsetNanoseconds, index: index))
         }
@@ -75,6 +78,7 @@ struct FleetSimulation {
 
     private mutating func run() -> SimulationOutcome {
         announce(now: 0)
+        var last: UInt64 = 0
         while true {
             let arrival = arrivals.min?.time ?? .max
             let isOver = arrival == .max && changes.isEmpty
@@ -88,11 +92,15 @@ struct FleetSimulation {
             let change = changes.first?.time ?? .max
             let report = reports.nextTime
             let sample = measured.nextSample
-            let now = min(min(arrival, step), min(change, min(report, sample)))
+            let told = max(replicaSync.nextTime, last)
+            let now = min(min(min(arrival, told), step), min(change, min(report, sample)))
+            last = now
             if sample == now {
                 measured.sample(groups.map { Float($0.engine.runningCount + $0.engine.waitingCount) })
             } else if report == now {
                 reports.pass(now: now, groups: groups, routers: routers)
+            } else if told == now {
+                replicaSync.pass(now: now, routers: routers)
             } else if change == now {
                 apply(changes.removeFirst().change, now: now)
             } else if step == now {

@@ -27,6 +27,8 @@ public struct SimulatedFleet: Sendable {
     public var routers = 1
     /// Age in milliseconds of the engines' reports when they reach the routers; nil: nothing is reported.
     public var reportAgeMilliseconds: Double?
+    /// How often routers tell one another what they place and have under way; nil: never.
+    public var replicaSyncMilliseconds: Double?
     public var events: [Event] = []
 
     /// - Parameters:

@@ -34,10 +34,13 @@ struct SimulateCommand: ParsableCommand {
     var cacheTokens: Int?
     @Option(help: "Groups, 1 to 1,024.")
     var groups = 8
-    @Option(help: "Routers that know of one another only what engines report, 1 to 1,024.")
+    @Option(help: "Routers that know of one another only what engines report, or what --replica-sync has them tell, 1 to 1,024.")
     var routers = 1
     @Option(name: .customLong("report-age"), help: "Age of the engines' reports in milliseconds; without it nothing is reported.")
     var reportAge: Double?
+    @Option(
+        name: .customLong("replica-sync"), help: "How often routers tell one another what they place, in milliseconds; without it never.")
+    var replicaSync: Double?
     @Option(help: "First seed.")
     var seed: UInt64 = 1
     @Option(help: "Seeds to repeat with, from the first on; 2 and more give intervals.")
@@ -64,6 +67,9 @@ struct SimulateCommand: ParsableCommand {
         guard (1...1_024).contains(routers) else { throw ValidationError("--routers: expected 1 to 1,024, found \(routers)") }
         guard (1...1_000).contains(seeds) else { throw ValidationError("--seeds: expected 1 to 1,000, found \(seeds)") }
         guard (1...64).contains(threads) else { throw ValidationError("--threads: expected 1 to 64, found \(threads)") }
+        if let replicaSync, !(replicaSync >= 1 && replicaSync <= 1_000) {
+            throw ValidationError("--replica-sync: expected 1 to 1,000 ms, found \(replicaSync)")
+        }
         if let reportAge, !(reportAge >= 0 && reportAge <= 60_000) {
             throw ValidationError("--report-age: expected 0 to 60,000 ms, found \(reportAge)")
         }
@@ -117,6 +123,7 @@ struct SimulateCommand: ParsableCommand {
         var fleet = SimulatedFleet(preset: preset, groups: groups, cacheTokens: cacheTokens)
         fleet.routers = routers
         fleet.reportAgeMilliseconds = reportAge
+        fleet.replicaSyncMilliseconds = replicaSync
         guard let trace else { return try rates().map { SimulationSuite.row(workload, $0, fleet) } }
         let text = try String(contentsOfFile: trace, encoding: .utf8)
         let name = (trace as NSString).lastPathComponent

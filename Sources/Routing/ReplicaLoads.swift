@@ -1,0 +1,88 @@
+/// What one router has on a group.
+struct ReplicaLoad: BitwiseCopyable, Equatable {
+    /// Sequences without an end, and those of them without a first token.
+    var inFlight: Int32 = 0
+    var awaitingFirstToken: Int32 = 0
+    /// Uncached prompt tokens of the latter, a whole number.
+    var queuedTokens = 0.0
+
+    static let none = ReplicaLoad()
+
+    mutating func add(_ other: ReplicaLoad) {
+        inFlight &+= other.inFlight
+        awaitingFirstToken &+= other.awaitingFirstToken
+        queuedTokens += other.queuedTokens
+    }
+
+    mutating func subtract(_ other: ReplicaLoad) {
+        inFlight &-= other.inFlight
+        awaitingFirstToken &-= other.awaitingFirstToken
+        queuedTokens -= other.queuedTokens
+    }
+}
+
+extension ReplicaLoad {
+    private static var mostSequences: UInt64 { 1 << 20 }
+    private static var mostTokens: Double { 1e12 }
+
+    /// As told; what nobody can have is cut to what may be.
+    init(counts: UInt64, tokens: UInt64) {
+        inFlight = Int32(min(counts & 0xffff_ffff, Self.mostSequences))
+        awaitingFirstToken = min(Int32(min(counts >> 32, Self.mostSequences)), inFlight)
+        let told = Double(bitPattern: tokens)
+        queuedTokens = told.isFinite ? min(max(told, 0), Self.mostTokens).rounded() : 0
+    }
+
+    var counts: UInt64 { UInt64(UInt32(bitPattern: inFlight)) | UInt64(UInt32(bitPattern: awaitingFirstToken)) << 32 }
+}
+
+/// What the replicas of this router said that they have, by replica and slot.
+struct ReplicaAccounts {
+    struct Entry {
+        var load: ReplicaLoad
+        /// Of the slot's group.
+        var generation: UInt32
+        var toldAt: UInt64
+    }
+
+    private(set) var entries: [UInt64: [UInt32: Entry]] = [:]
+    /// Whose entries are looked through next for what was not told again, and from when on.
+    private var cursor = 0
+    private var nextLookAt: UInt64 = 0
+
+    static let mostReplicas = 256
+    /// What is there is told again each second; after three it is not there any more, and its end was lost.
+    static let lifeNanoseconds: UInt64 = 3_000_000_000
+
+    var isEmpty: Bool { entries.isEmpty }
+
+    /// - Returns: whether there is room for it.
+    mutating func admit(_ replica: UInt64) -> Bool {
+        if entries[replica] != nil { return true }
+        guard entries.count < Self.mostReplicas else { return false }
+        entries[replica] = [:]
+        return true
+    }
+
+    /// - Returns: what was there before.
+    mutating func set(_ load: ReplicaLoad, of replica: UInt64, slot: UInt32, generation: UInt32, now: UInt64) -> ReplicaLoad {
+        let new = load == .none ? nil : Entry(load: load, generation: generation, toldAt: now)
+        let old = entries[replica]?[slot]
+        entries[replica]?[slot] = new
+        guard let old, old.generation == generation else { return .none }
+        return old.load
+    }
+
+    mutating func remove(_ replica: UInt64) -> [UInt32: Entry] { entries.removeValue(forKey: replica) ?? [:] }
+
+    /// Takes out what one of the replicas has not told again; the next call is for the next one. All are looked through about once a second.
+    mutating func removeOutdated(now: UInt64) -> [UInt32: Entry] {
+        guard !entries.isEmpty, now >= nextLookAt else { return [:] }
+        nextLookAt = now &+ 1_000_000_000 / UInt64(entries.count)
+        cursor = cursor + 1 < entries.count ? cursor + 1 : 0
+        let replica = entries.keys[entries.keys.index(entries.keys.startIndex, offsetBy: cursor)]
+        let outdated = (entries[replica] ?? [:]).filter { $0.value.toldAt &+ Self.lifeNanoseconds < now }
+        for slot in outdated.keys { entries[replica]?[slot] = nil }
+        return outdated
+    }
+}

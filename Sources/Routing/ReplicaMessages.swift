@@ -1,0 +1,125 @@
+/// What a router tells its replicas, as records of 64-bit words, least significant byte first. Of no use to any other version: whoever carries
+/// them says which it is.
+///
+/// Nothing in a record is a difference to an earlier one, so that one that is lost costs what it said and no more.
+enum ReplicaRecord {
+    /// What the sender has on a group by now: header, group, requests in flight and those of them without a first token, their uncached tokens.
+    static var load: UInt8 { 1 }
+    /// A prompt was placed on a group: header with the bytes of a chunk and the number of chunks, group, and the chunks' chained hashes.
+    static var placement: UInt8 { 2 }
+    /// A turn was answered by a group: header with the tokens behind its last chunk and the number of chunks, group, digest.
+    static var turn: UInt8 { 3 }
+
+    static var loadWords: Int { 4 }
+    static var turnWords: Int { 3 }
+    static var placementWords: Int { 2 }
+    /// Of a longer prompt the beginning is told.
+    static var mostChunks: Int { 7_000 }
+
+    @inline(__always)
+    static func header(_ kind: UInt8, count: Int = 0, argument: UInt32 = 0) -> UInt64 {
+        UInt64(kind) | UInt64(count) << 16 | UInt64(argument) << 32
+    }
+
+    static func kind(_ header: UInt64) -> UInt8 { UInt8(truncatingIfNeeded: header) }
+    static func count(_ header: UInt64) -> Int { Int(UInt16(truncatingIfNeeded: header >> 16)) }
+    static func argument(_ header: UInt64) -> UInt32 { UInt32(truncatingIfNeeded: header >> 32) }
+
+    /// Words of the record that begins so; nil when there is no such record.
+    static func length(_ header: UInt64) -> Int? {
+        guard header & 0xff00 == 0 else { return nil }
+        switch kind(header) {
+        case load: return count(header) == 0 && argument(header) == 0 ? loadWords : nil
+        case turn: return turnWords
+        case placement:
+            guard (1...mostChunks).contains(count(header)), (1...(1 << 20)).contains(argument(header)) else { return nil }
+            return placementWords + count(header)
+        default: return nil
+        }
+    }
+}
+
+/// Messages for a router's replicas, one after the other in storage that is used again.
+public struct ReplicaMessages: Sendable {
+    private var words: [UInt64] = []
+    /// Where each message ends.
+    private var ends: [Int] = []
+    private var isOpen = false
+
+    /// Below what an Ethernet frame carries in a datagram, with room for what others put around it. A longer record goes alone.
+    static let usualWords = 160
+    public static let mostBytes = 8 * (ReplicaRecord.placementWords + ReplicaRecord.mostChunks)
+
+    public init() {}
+
+    public var count: Int { ends.count }
+
+    /// The bytes of one message; valid during the call.
+    public func withMessage<Result>(_ index: Int, _ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+        words.withUnsafeBytes { all in
+            body(UnsafeRawBufferPointer(rebasing: all[(8 * (index > 0 ? ends[index - 1] : 0))..<(8 * ends[index])]))
+        }
+    }
+
+    public mutating func removeAll() {
+        words.removeAll(keepingCapacity: true)
+        ends.removeAll(keepingCapacity: true)
+    }
+
+    mutating func append(record: UnsafeBufferPointer<UInt64>) {
+        let begin = ends.count > 1 ? ends[ends.count - 2] : 0
+        if let end = ends.last, end - begin + record.count <= Self.usualWords {
+            ends[ends.count - 1] = end + record.count
+        } else {
+            ends.append(words.count + record.count)
+        }
+        for word in record { words.append(word.littleEndian) }
+    }
+}
+
+/// A message that came, record by record.
+// @unchecked: reads bytes that the caller of `receiveReplicaMessage` keeps valid, and changes nothing.
+struct ReplicaMessageReader: @unchecked Sendable {
+    private let bytes: UnsafeRawBufferPointer
+    private var next = 0
+
+    /// Nil when the bytes are no whole records.
+    init?(_ bytes: UnsafeRawBufferPointer) {
+        guard bytes.count % 8 == 0, bytes.count <= ReplicaMessages.mostBytes else { return nil }
+        self.bytes = bytes
+        var place = 0
+        while place < bytes.count / 8 {
+            guard let length = ReplicaRecord.length(word(place)) else { return nil }
+            place += length
+        }
+        guard place == bytes.count / 8 else { return nil }
+    }
+
+    private func word(_ place: Int) -> UInt64 { UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: 8 * place, as: UInt64.self)) }
+
+    struct Record {
+        var header: UInt64
+        var group: UInt64
+        /// Where its further words begin, and how many they are.
+        fileprivate var place: Int
+        var count: Int
+    }
+
+    mutating func nextRecord() -> Record? {
+        guard 8 * next < bytes.count, let length = ReplicaRecord.length(word(next)) else { return nil }
+        defer { next += length }
+        return Record(header: word(next), group: word(next + 1), place: next + 2, count: length - 2)
+    }
+
+    func word(_ index: Int, of record: Record) -> UInt64 { word(record.place + index) }
+}
+
+/// What came of a replica's message.
+public enum ReplicaMessageOutcome: Sendable, Equatable {
+    /// Records of each kind, of groups that are known here or not.
+    case applied(placements: Int, loads: Int)
+    /// Not whole records: nothing of it counts.
+    case malformed
+    /// More routers than are kept apart.
+    case tooManyReplicas
+}

@@ -1,0 +1,211 @@
+/// What replicas of this router place and have under way, as they tell it: their traffic counts like our own, as far as it is told in time.
+///
+/// The base remains our own account, and engines' reports: what these tell beyond us and the replicas is others'.
+extension RoutingState {
+    /// Records that are kept until somebody takes them, in words.
+    static var outboxWords: Int { 1 << 16 }
+    /// How late a replica's word may come: of what was there when an engine reported, all that is told by then is a replica's.
+    static var replicaLagNanoseconds: UInt64 { 50_000_000 }
+    /// What we have is told again after so long.
+    static var retellNanoseconds: UInt64 { 1_000_000_000 }
+
+    // MARK: What we tell
+
+    mutating func startSharing(wake: @escaping @Sendable () -> Void, now: UInt64) {
+        sharing.isOn = true
+        sharing.wake = wake
+        sharing.takenAt = now
+    }
+
+    /// Keeps a placement for the replicas.
+    mutating func tellPlacement(_ hashes: UnsafeBufferPointer<UInt64>, chunkBytes: Int, slot: UInt32) {
+        guard !hashes.isEmpty else { return }
+        let count = min(hashes.count, ReplicaRecord.mostChunks)
+        guard let first = sharing.reserve(ReplicaRecord.placementWords + count) else { return }
+        sharing.words[first] = ReplicaRecord.header(ReplicaRecord.placement, count: count, argument: UInt32(clamping: chunkBytes))
+        sharing.words[first + 1] = loads[slot].identity
+        for place in 0..<count { sharing.words[first + 2 + place] = hashes[place] }
+    }
+
+    mutating func tellTurn(_ turn: FormerTurns.Turn, slot: UInt32) {
+        guard turn.digest != 0, let first = sharing.reserve(ReplicaRecord.turnWords) else { return }
+        sharing.words[first] = ReplicaRecord.header(ReplicaRecord.turn, count: Int(turn.chunks), argument: turn.tokens)
+        sharing.words[first + 1] = loads[slot].identity
+        sharing.words[first + 2] = turn.digest
+    }
+
+    /// Notes that our load there is another than was told.
+    @inline(__always)
+    mutating func tellLoad(_ slot: UInt32) {
+        if sharing.isOn { sharing.noteChange(slot) }
+    }
+
+    mutating func takeReplicaMessages(into messages: inout ReplicaMessages, now: UInt64) {
+        messages.removeAll()
+        guard sharing.isOn else { return }
+        sharing.isAwaited = false
+        retell(now: now)
+        for place in 0..<sharing.changedCount {
+            let slot = sharing.changed[place]
+            sharing.isChanged[slot] = false
+            guard loads[slot].isUsed else { continue }
+            let load = ReplicaLoad(
+                inFlight: loads[slot].inFlight, awaitingFirstToken: loads[slot].awaitingFirstToken, queuedTokens: loads[slot].queuedTokens)
+            sharing.path[0] = ReplicaRecord.header(ReplicaRecord.load)
+            sharing.path[1] = loads[slot].identity
+            sharing.path[2] = load.counts
+            sharing.path[3] = load.queuedTokens.bitPattern
+            sharing.path.withBase { messages.append(record: UnsafeBufferPointer(start: $0, count: ReplicaRecord.loadWords)) }
+        }
+        sharing.changedCount = 0
+        sharing.words.withBase { words in
+            var place = 0
+            while place < sharing.used, let length = ReplicaRecord.length(words[place]) {
+                messages.append(record: UnsafeBufferPointer(start: words + place, count: length))
+                place += length
+            }
+        }
+        sharing.used = 0
+    }
+
+    /// Has what we have told again, a part of the groups with each call, so that what was lost is known within a second.
+    private mutating func retell(now: UInt64) {
+        let elapsed = min(now > sharing.takenAt ? now - sharing.takenAt : 0, Self.retellNanoseconds)
+        sharing.takenAt = now
+        guard !order.isEmpty else { return }
+        sharing.due += Double(order.count) * Double(elapsed) / Double(Self.retellNanoseconds)
+        while sharing.due >= 1 {
+            sharing.due -= 1
+            sharing.cursor = sharing.cursor + 1 < order.count ? sharing.cursor + 1 : 0
+            let slot = order[sharing.cursor]
+            if loads[slot].inFlight > 0 { sharing.listChange(slot) }
+        }
+    }
+
+    // MARK: What we are told
+
+    /// - Returns: whether there is room for one more replica, if it is new.
+    mutating func admitReplica(_ replica: UInt64) -> Bool { sharing.accounts.admit(replica) }
+
+    /// One record; of groups that are not known here, or not yet, nothing is kept.
+    mutating func apply(_ record: ReplicaMessageReader.Record, of message: ReplicaMessageReader, from replica: UInt64, now: UInt64) {
+        guard let slot = slotOfIdentity[record.group] else { return }
+        switch ReplicaRecord.kind(record.header) {
+        case ReplicaRecord.load:
+            let told = ReplicaLoad(counts: message.word(0, of: record), tokens: message.word(1, of: record))
+            let old = sharing.accounts.set(told, of: replica, slot: slot, generation: loads[slot].generation, now: now)
+            changeReplicaLoad(slot, from: old, to: told, now: now)
+        case ReplicaRecord.turn:
+            let holder = loads[slot].holder
+            formerTurns.note(
+                FormerTurns.Turn(
+                    digest: message.word(0, of: record), tokens: min(ReplicaRecord.argument(record.header), 1_000_000_000),
+                    stamp: index.holders[Int(holder)].clock, holder: holder,
+                    chunks: UInt16(ReplicaRecord.count(record.header))))
+        case ReplicaRecord.placement where policy.usesPrefixIndex:
+            for place in 0..<record.count { sharing.path[place] = message.word(place, of: record) }
+            let tokensPerChunk = Double(ReplicaRecord.argument(record.header)) * tokensPerByte
+            sharing.path.withBase { path in
+                let hashes = UnsafeBufferPointer(start: path, count: min(record.count, Self.longestPath))
+                index.match(hashes)
+                _ = index.insert(
+                    hashes, holder: loads[slot].holder,
+                    quota: loads[slot].shadowBlocks(tokensPerChunk: tokensPerChunk, ownShare: 1 - othersHits.loadShare))
+            }
+            index.repay()
+            loads[slot].arrivals.observe(nowMicroseconds: now / 1_000)
+            refreshShadow(slot, tokensPerChunk: tokensPerChunk)
+        default: break
+        }
+    }
+
+    mutating func forgetReplica(_ replica: UInt64, now: UInt64) { forget(sharing.accounts.remove(replica), now: now) }
+
+    mutating func forgetOutdatedReplicaLoads(now: UInt64) { forget(sharing.accounts.removeOutdated(now: now), now: now) }
+
+    private mutating func forget(_ entries: [UInt32: ReplicaAccounts.Entry], now: UInt64) {
+        for (slot, entry) in entries where loads[slot].isUsed && loads[slot].generation == entry.generation {
+            changeReplicaLoad(slot, from: entry.load, to: .none, now: now)
+        }
+    }
+
+    private mutating func changeReplicaLoad(_ slot: UInt32, from old: ReplicaLoad, to new: ReplicaLoad, now: UInt64) {
+        guard old != new else { return }
+        let before = ownLoad(slot)
+        sharing.loads[slot].subtract(old)
+        sharing.loads[slot].add(new)
+        if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
+        sharing.openSequences += Int(new.inFlight) - Int(old.inFlight)
+        ageOthers(slot, now: now)
+    }
+}
+
+/// What goes to replicas and what has come from them.
+struct ReplicaSharing: ~Copyable {
+    var isOn = false
+    /// Called when there is something to be told, once until it is taken.
+    var wake: @Sendable () -> Void = {}
+    var isAwaited = false
+
+    /// Records to be told, and how many words of them there are.
+    let words: LazyBuffer<UInt64>
+    var used = 0
+    /// Records for which there was no room.
+    var dropped: UInt64 = 0
+    /// Groups on which our load has changed, each once.
+    let changed: LazyBuffer<UInt32>
+    var changedCount = 0
+    let isChanged: LazyBuffer<Bool>
+    /// When all of this was taken last, whose turn it is to be told again, and how many are due.
+    var takenAt: UInt64 = 0
+    var cursor = 0
+    var due = 0.0
+
+    var accounts = ReplicaAccounts()
+    /// The sum of it by slot, and sequences of all groups.
+    let loads: LazyBuffer<ReplicaLoad>
+    var openSequences = 0
+    /// Scratch for one record.
+    let path: LazyBuffer<UInt64>
+
+    init(groups: Int) {
+        words = LazyBuffer(count: RoutingState.outboxWords)
+        changed = LazyBuffer(count: groups)
+        isChanged = LazyBuffer(count: groups)
+        loads = LazyBuffer(count: groups)
+        path = LazyBuffer(count: ReplicaRecord.mostChunks)
+    }
+
+    /// Where a record of so many words goes; nil when there is no room, or nobody to be told.
+    mutating func reserve(_ count: Int) -> Int? {
+        guard isOn else { return nil }
+        guard used + count <= words.count else {
+            dropped &+= 1
+            return nil
+        }
+        defer { used += count }
+        call()
+        return used
+    }
+
+    @inline(__always)
+    mutating func noteChange(_ slot: UInt32) {
+        listChange(slot)
+        call()
+    }
+
+    @inline(__always)
+    private mutating func call() {
+        guard !isAwaited else { return }
+        isAwaited = true
+        wake()
+    }
+
+    @inline(__always)
+    mutating func listChange(_ slot: UInt32) {
+        guard !isChanged[slot] else { return }
+        isChanged[slot] = true
+        changed[changedCount] = slot
+        changedCount &+= 1
+    }
+}
