@@ -38,7 +38,8 @@ extension SwiftletConfiguration {
         }
         if replicas.listen != nil, replicas.keyFile == nil, !replicas.isWithinHost {
             warnings.append(
-                "replicas.key_file is not set: whoever reaches replicas.listen can tell this router where prompts are and how busy groups are")
+                "replicas.key_file is not set: whoever reaches replicas.listen can tell this router where prompts are and how busy groups are"
+            )
         }
         if upstreamTLS.insecureSkipVerify {
             warnings.append(

@@ -122,6 +122,7 @@ public final class ReplicaSync: EventHandler {
         table.takeReplicaMessages(into: &messages, now: loop.now)
         for index in 0..<messages.count { messages.withMessage(index) { send($0) } }
         if messages.count == 0 { send(UnsafeRawBufferPointer(start: nil, count: 0)) }
+        placementsSent &+= UInt64(messages.placements)
         messages.removeAll()
     }
 

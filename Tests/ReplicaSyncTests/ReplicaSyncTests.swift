@@ -118,6 +118,49 @@ private final class Lines: OperatorLog, @unchecked Sendable {
         #expect(world.log.lines.isEmpty)
     }
 
+    /// From one table to another, by way of both ends.
+    @Test func whatIsPlacedHereIsKnownThere() throws {
+        let world = try World(secret: secret)
+        let groups = ["a", "b"].map { GroupDescription(name: $0, leader: Endpoint(host: $0, port: 1)) }
+        world.table.replaceGroups(groups, now: world.loop.now)
+        let elsewhere = RoutingTable(policy: .leastCost, seed: 2)
+        elsewhere.replaceGroups(groups, now: 0)
+        elsewhere.startSharing(now: 0)
+        var messages = ReplicaMessages()
+        let hashes = (1...40).map { UInt64($0) << 32 }
+        func pick(_ table: RoutingTable) -> GroupID? {
+            hashes.withUnsafeBufferPointer { hashes in
+                let request = RoutingRequest(prefixHashes: hashes, promptBytes: 40 * 256, maxOutputTokens: 10)
+                return try? table.pick(request, now: world.loop.now).get().group
+            }
+        }
+        func blocks(_ table: RoutingTable) -> Int { table.groups(now: world.loop.now).map(\.indexBlocks).reduce(0, +) }
+        func payloads() -> [[UInt8]] { world.heard.map(\.payload).filter { !$0.isEmpty } }
+
+        #expect(pick(elsewhere) != nil)
+        elsewhere.takeReplicaMessages(into: &messages, now: 0)
+        let news = (0..<messages.count).map { place in messages.withMessage(place) { Array($0) } }
+        #expect(messages.placements == 1)
+        world.run(
+            { news.allSatisfy { world.send(.of(7, clock: world.wall), $0) } },
+            { world.sync.state.placementsReceived == 1 },
+            { blocks(world.table) == 40 },
+            { world.table.groups(now: world.loop.now).map(\.othersWaiting).reduce(0, +) == 1 },
+            // What was heard is not told on, what is placed here is told at once and by itself.
+            { world.listen() && payloads().isEmpty && pick(world.table) != nil },
+            { world.listen() && !payloads().isEmpty },
+            { world.sync.state.placementsSent == 1 },
+            { world.send(.of(7, clock: world.wall, number: 9, isFarewell: true)) },
+            { world.table.groups(now: world.loop.now).map(\.othersWaiting).reduce(0, +) == 0 })
+        #expect(world.sync.state.placementsNotShared == 0)
+        let listener = RoutingTable(policy: .leastCost, seed: 3)
+        listener.replaceGroups(groups, now: 0)
+        for payload in payloads() {
+            _ = payload.withUnsafeBytes { listener.receiveReplicaMessage($0, from: 1, now: 0) }
+        }
+        #expect(blocks(listener) == 40)
+    }
+
     @Test func whatIsNotOursIsCountedAndForgotten() throws {
         let world = try World(secret: secret)
         let wall = world.wall
@@ -200,6 +243,26 @@ private final class Lines: OperatorLog, @unchecked Sendable {
         let world = try World()
         let again = { try DatagramSocket(boundTo: world.sync.address) }
         #expect { _ = try again() } throws: { "\($0)".contains("bind udp \(world.sync.address): Address already in use") }
+    }
+
+    /// After the first at once, the rest once an interval: a hundred changes are few datagrams.
+    @Test func newsIsGathered() throws {
+        let world = try World { $0.intervalNanoseconds = 100_000_000 }
+        world.table.replaceGroups([GroupDescription(name: "a", leader: Endpoint(host: "a", port: 1))], now: world.loop.now)
+        var leases: [Lease] = []
+        var picked = 0
+        world.run(
+            { world.listen() && world.heard.count == 1 },
+            {
+                if case .success(let decision) = world.table.pick(RoutingRequest(promptBytes: 10), now: world.loop.now) {
+                    leases.append(decision.lease)
+                }
+                picked += 1
+                return picked == 30
+            },
+            { world.listen() && world.heard.count >= 3 })
+        #expect(leases.count == 30)
+        #expect(world.heard.count < 10, "\(world.heard.count) datagrams for 30 changes within some 30 ms")
     }
 
     @Test func asManyAddressesAsThereIsRoomForAreToldAnything() throws {

@@ -40,7 +40,7 @@ private func sealed(_ envelope: Envelope, _ payload: UnsafeRawBufferPointer, _ k
     table.startSharing(now: 1)
     let outcome = table.receiveReplicaMessage(input, from: 7, now: 2)
     if case .applied(let placements, let loads) = outcome {
-        try check(placements + loads <= input.count, "there is not more in a message than it has bytes")
+        try check(24 * (placements + loads) <= input.count, "there is not more in a message than it has bytes")
     }
     let request = RoutingRequest()
     for now in 3...6 as ClosedRange<UInt64> {
