@@ -5,6 +5,7 @@ import EventLoop
 final class Peers {
     /// Each once, in the form that our socket takes.
     private(set) var addresses: [SocketAddress] = []
+    private var texts: Set<String> = []
     private var names: [PeerName] = []
     private let written: [SocketAddress]
     private let family: CInt
@@ -31,6 +32,11 @@ final class Peers {
 
     func stop() { for name in names { name.detach() } }
 
+    /// Some of these are not ours yet, as when a router has just started: the names are asked again, before their TTL has passed.
+    func compare(with heard: some Sequence<SocketAddress>) {
+        if !names.isEmpty, heard.contains(where: { !texts.contains($0.description) }) { for name in names { name.askSoon() } }
+    }
+
     private func gather() {
         var seen: Set<String> = []
         var all = (written + names.flatMap { $0.addresses(of: family) }).compactMap { $0.reachable(from: family) }
@@ -40,6 +46,7 @@ final class Peers {
             log.warning("replicas.peers: \(all.count) addresses, of which the first \(ReplicaBounds.peers) are told anything")
         }
         addresses = Array(all.prefix(ReplicaBounds.peers))
+        texts = Set(addresses.map(\.unmapped.description))
     }
 }
 
@@ -55,6 +62,8 @@ final class PeerName: EventHandler {
     private let changed: () -> Void
     private var absences = 0
     private var failures = 0
+    private var askedAt: UInt64 = 0
+    private var hasAnswer = false
 
     init(_ peer: ReplicaSyncSettings.Peer, loop: EventLoop, resolver: Resolver, log: OperatorLog, changed: @escaping () -> Void) {
         self.peer = peer
@@ -71,9 +80,19 @@ final class PeerName: EventHandler {
         return own.isEmpty ? addresses : own
     }
 
-    override func deadlineReached() { resolver.addresses(of: peer.host) { [weak self] in self?.came($0) } }
+    override func deadlineReached() {
+        askedAt = loop.now
+        hasAnswer = false
+        resolver.addresses(of: peer.host) { [weak self] in self?.came($0) }
+    }
+
+    /// Nothing while a question is under way.
+    func askSoon() {
+        if hasAnswer { setDeadline(noLaterThan: askedAt &+ ReplicaBounds.shortestTTLNanoseconds) }
+    }
 
     private func came(_ resolution: Resolution<[String]>) {
+        hasAnswer = true
         switch resolution {
         case .found(let hosts, let seconds):
             (absences, failures, fault) = (0, 0, nil)

@@ -35,6 +35,7 @@ public final class ReplicaSync: EventHandler {
     /// When what there is to tell is taken; nil: there is none.
     private var nextFlush: UInt64?
     private var lastFlush: UInt64
+    private var nextComparison: UInt64 = 0
     /// The socket is left alone until then, after it had much to say.
     private var pausedUntil: UInt64?
     private var clockMicroseconds: UInt64 = 0
@@ -124,6 +125,10 @@ public final class ReplicaSync: EventHandler {
         if messages.count == 0 { send(UnsafeRawBufferPointer(start: nil, count: 0)) }
         placementsSent &+= UInt64(messages.placements)
         messages.removeAll()
+        if loop.now >= nextComparison {
+            nextComparison = loop.now &+ ReplicaBounds.shortestTTLNanoseconds
+            peers.compare(with: known.replicas.values.lazy.map(\.address))
+        }
     }
 
     private func send(_ payload: UnsafeRawBufferPointer, isFarewell: Bool = false) {

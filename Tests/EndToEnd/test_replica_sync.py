@@ -399,12 +399,12 @@ def test_a_name_with_several_addresses_is_all_of_them(fleet):
     zone = Zone()
     name = "swiftlet-replicas.models.test"
 
-    def records(*present):
-        zone.records = [RR(f"{name}.", QTYPE.A, rdata=A(host), ttl=1) for host in present]
+    def records(*present, ttl=1):
+        zone.records = [RR(f"{name}.", QTYPE.A, rdata=A(host), ttl=ttl) for host in present]
 
     try:
         fleet = fleet()
-        records(*hosts[:2])
+        records(*hosts[:2], ttl=0)
         servers = f'discovery: {{dns_servers: ["127.0.0.1:{zone.port}"]}}\n'
         routers = [fleet.router(f"{host}:{port}", [f"{name}:{port}"], more=servers) for host in hosts]
         ids = [replicas(router)["id"] for router in routers]
@@ -427,6 +427,29 @@ def test_a_name_with_several_addresses_is_all_of_them(fleet):
         assert "it has no addresses" in replicas(routers[0])["faults"][0]["fault"]
         records(*hosts)
         wait_until(lambda: len(replicas(routers[0])["peers"]) == 3 and not replicas(routers[0])["faults"], what="the return")
+    finally:
+        zone.stop()
+
+
+def test_a_router_that_begins_is_told_before_the_name_is_due_again(fleet):
+    """Those before it hear it at once, at an address that they do not know: they ask, whatever the TTL."""
+    hosts = ["127.0.1.1", "127.0.1.2"]
+    port = udp_ports(1, hosts)[0]
+    zone = Zone()
+    zone.records = [RR("replicas.test.", QTYPE.A, rdata=A(hosts[0]), ttl=3_600)]
+    try:
+        fleet = fleet()
+        servers = f'discovery: {{dns_servers: ["127.0.0.1:{zone.port}"]}}\n'
+        first = fleet.router(f"{hosts[0]}:{port}", [f"replicas.test:{port}"], more=servers)
+        wait_until(lambda: received(first, "own") > 0, what="the name")
+        asked, begin = zone.questions, time.monotonic()
+        zone.records = [RR("replicas.test.", QTYPE.A, rdata=A(host), ttl=3_600) for host in hosts]
+        second = fleet.router(f"{hosts[1]}:{port}", [f"{hosts[0]}:{port}"])
+        wait_until(lambda: known(second) == {replicas(first)["id"]}, what="the first to tell the second")
+        # By the TTL it would have been ten seconds, the most that one counts for.
+        assert time.monotonic() - begin < 6
+        # A and AAAA, and once more where the second was heard before the name server had changed.
+        assert asked < zone.questions <= asked + 4
     finally:
         zone.stop()
 
