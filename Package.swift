@@ -67,9 +67,12 @@ let package = Package(
             swiftSettings: swift),
         .target(name: "LoadSignals", dependencies: ["EventLoop", "HTTPTransport", "Routing", "Wire"], swiftSettings: swift),
         .target(
+            name: "ReplicaSync", dependencies: ["CLinux", "COpenSSL", "Discovery", "EventLoop", "Routing"], swiftSettings: swift),
+        .target(
             name: "Admin",
             dependencies: [
-                "Discovery", "EventLoop", "HTTPTransport", "KubernetesAPI", "LoadSignals", "Proxy", "Routing", "Telemetry", "Wire",
+                "Discovery", "EventLoop", "HTTPTransport", "KubernetesAPI", "LoadSignals", "Proxy", "ReplicaSync", "Routing", "Telemetry",
+                "Wire",
             ],
             swiftSettings: swift),
         .target(
@@ -87,8 +90,8 @@ let package = Package(
         .executableTarget(
             name: "swiftlet",
             dependencies: [
-                "Admin", "CLinux", "Configuration", "Discovery", "KubernetesAPI", "LatencyBench", "LoadSignals", "Proxy", "Reporting",
-                "Simulation",
+                "Admin", "CLinux", "Configuration", "Discovery", "KubernetesAPI", "LatencyBench", "LoadSignals", "Proxy", "ReplicaSync",
+                "Reporting", "Simulation",
                 "StubEngine", "Workload",
                 argumentParser, logging,
             ], swiftSettings: swift),
@@ -114,6 +117,7 @@ let package = Package(
         .testTarget(name: "ReportingTests", dependencies: ["Reporting", histogram], swiftSettings: swift),
         .testTarget(name: "LatencyBenchTests", dependencies: ["LatencyBench", "Reporting", "Workload", histogram], swiftSettings: swift),
         .testTarget(name: "LoadSignalsTests", dependencies: ["EngineModel", "LoadSignals"], swiftSettings: swift),
+        .testTarget(name: "ReplicaSyncTests", dependencies: ["EventLoop", "ReplicaSync", "Routing"], swiftSettings: swift),
         .testTarget(name: "KubernetesAPITests", dependencies: ["KubernetesAPI"], swiftSettings: swift),
         .testTarget(name: "DiscoveryTests", dependencies: ["Discovery", "KubernetesAPI"], swiftSettings: swift),
         .testTarget(name: "TidyTests", dependencies: [], swiftSettings: swift),
@@ -121,7 +125,9 @@ let package = Package(
         // What hostile bytes reach, as functions: libFuzzer calls them (below), and the unit tests replay the committed inputs.
         .target(
             name: "FuzzTargets",
-            dependencies: ["Configuration", "EventLoop", "HTTPTransport", "LoadSignals", "Proxy", "Routing", "Telemetry", "Wire"],
+            dependencies: [
+                "Configuration", "EventLoop", "HTTPTransport", "LoadSignals", "Proxy", "ReplicaSync", "Routing", "Telemetry", "Wire",
+            ],
             path: "Tests/Fuzz/Targets", swiftSettings: swift),
         .testTarget(name: "FuzzTests", dependencies: ["FuzzTargets"], swiftSettings: swift),
     ],

@@ -1,6 +1,7 @@
 import Discovery
 import EventLoop
 import LoadSignals
+import ReplicaSync
 import Routing
 import Telemetry
 
@@ -8,11 +9,12 @@ extension AdminApplication {
     /// Those that are asked for their load.
     var leaders: [LeaderState] { loop.service(LoadScraper.self)?.leaders ?? [] }
 
-    /// Of groups that are asked, or have told something beside an answer.
+    /// Of groups that are asked, or have told something beside an answer; of all where replicas tell what they have there.
     var loadSignals: MetricsSnapshot.LoadSignals {
         let asked = Dictionary(leaders.map { ($0.group, $0) }, uniquingKeysWith: { first, _ in first })
         var signals = MetricsSnapshot.LoadSignals()
-        for group in table.groups(now: loop.now) where asked[group.name] != nil || group.reported != nil {
+        let hearsReplicas = loop.service(ReplicaSync.self) != nil
+        for group in table.groups(now: loop.now) where hearsReplicas || asked[group.name] != nil || group.reported != nil {
             var leader = MetricsSnapshot.LoadSignals.Leader(group: group.name)
             if let state = asked[group.name] {
                 leader.engine = state.engine?.rawValue

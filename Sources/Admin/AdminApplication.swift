@@ -9,7 +9,7 @@ public import Routing
 import Telemetry
 import Wire
 
-/// The admin port: `/metrics`, `/groups`, `/explain`, `/health`, `/readiness`. Served by the control loop, never by one that proxies.
+/// The admin port: `/metrics`, `/groups`, `/replicas`, `/explain`, `/health`, `/readiness`. Served by the control loop, never by one that proxies.
 public final class AdminApplication: DownstreamApplication {
     let loop: EventLoop
     let table: RoutingTable
@@ -78,6 +78,8 @@ private final class AdminExchange: DownstreamExchange {
                 groupsJSON(
                     application.table, application.directory, watches: watches, leaders: application.leaders,
                     now: application.loop.now))
+        } else if path.equals("/replicas") {
+            answer(200, "application/json", application.replicasJSON)
         } else if path.equals("/health") {
             answer(200, "application/json", #"{"status":"ok"}"#)
         } else if path.equals("/readiness") {
@@ -94,6 +96,7 @@ private final class AdminExchange: DownstreamExchange {
                 /explain    POST a request's body and headers: where it would go, and every term of every group; nothing is booked
                 /explain?path=/PACKAGE.SERVICE/METHOD    the same of a gRPC call, with content-type application/grpc
                 /explain?protocol=websocket&model=NAME   the same of a WebSocket
+                /replicas   other replicas of the router, as they are heard
                 /groups/NAME/drain, /groups/NAME/resume    POST: takes a group out, and back in
                 /health
                 /readiness
@@ -129,6 +132,7 @@ private final class AdminExchange: DownstreamExchange {
             }
             snapshot.discovery = discovery(application)
             snapshot.loadSignals = application.loadSignals
+            snapshot.replicas = application.replicas
             var bytes: [UInt8] = []
             snapshot.writePrometheus(into: &bytes)
             answer(200, "text/plain; version=0.0.4; charset=utf-8", bytes)

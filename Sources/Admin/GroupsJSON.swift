@@ -87,9 +87,10 @@ private struct LoadJSON: Encodable {
     var runningAdapters: [String]?
     var waitingAdapters: [String]?
 
-    /// Nil for a group that is not asked and never told.
+    /// Nil for a group that is not asked and never told, and on which no replica has anything.
     init?(_ group: GroupState, _ leader: LeaderState?) {
-        guard group.reported != nil || leader?.lastOutcome != nil else { return nil }
+        let hasOthers = group.othersRunning > 0 || group.othersWaiting > 0
+        guard group.reported != nil || leader?.lastOutcome != nil || hasOthers else { return nil }
         engine = leader?.engine?.rawValue
         outcome = leader?.lastOutcome?.rawValue
         ageSeconds = group.reported?.ageSeconds

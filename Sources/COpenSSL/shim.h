@@ -44,6 +44,29 @@ static inline int swl_arm_ticket(
            EVP_MAC_CTX_set_params(mac, parameters) == 1;
 }
 
+// HMAC-SHA256 with one key for many messages. NULL: OpenSSL has no memory. The caller frees it (EVP_MAC_CTX_free).
+static inline EVP_MAC_CTX *swl_hmac_open(const unsigned char *key, size_t count) {
+    EVP_MAC *algorithm = EVP_MAC_fetch(NULL, "HMAC", NULL);
+    EVP_MAC_CTX *context = algorithm == NULL ? NULL : EVP_MAC_CTX_new(algorithm);
+    EVP_MAC_free(algorithm);
+    char digest[] = "SHA256";
+    OSSL_PARAM parameters[] = {
+        OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
+        OSSL_PARAM_construct_end(),
+    };
+    if (context != NULL && EVP_MAC_init(context, key, count, parameters) != 1) {
+        EVP_MAC_CTX_free(context);
+        return NULL;
+    }
+    return context;
+}
+// Writes 32 bytes; 1 when it could.
+static inline int swl_hmac(EVP_MAC_CTX *context, const unsigned char *bytes, size_t count, unsigned char *digest) {
+    size_t written = 0;
+    return EVP_MAC_init(context, NULL, 0, NULL) == 1 && EVP_MAC_update(context, bytes, count) == 1 &&
+           EVP_MAC_final(context, digest, &written, 32) == 1 && written == 32;
+}
+
 static inline GENERAL_NAMES *swl_alternative_names(const X509 *certificate) {
     return (GENERAL_NAMES *)X509_get_ext_d2i(certificate, NID_subject_alt_name, NULL, NULL);
 }

@@ -15,6 +15,10 @@ public struct FlagOverrides: Sendable, Equatable {
     /// `--scrape-interval DURATION` and `--orca FORM`.
     public var scrapeInterval: String?
     public var orca: String?
+    /// `--replica-listen ADDR:PORT`, `--replica-peer HOST:PORT`, repeatable: replaces the file's peers, and `--replica-key FILE`.
+    public var replicaListen: String?
+    public var replicaPeers: [String] = []
+    public var replicaKeyFile: String?
     /// `--node NAME` and `--zone NAME`: where this router runs.
     public var node: String?
     public var zone: String?
@@ -58,6 +62,12 @@ extension SwiftletConfiguration {
             result.loadSignals.intervalNanoseconds = try Self.flag("--scrape-interval", text, syntax)
         }
         if let text = flags.orca { result.loadSignals.orca = try Self.flag("--orca", text, .choice) }
+        if let text = flags.replicaListen { result.replicas.listen = try Self.flag("--replica-listen", text, .listenAddress) }
+        if !flags.replicaPeers.isEmpty {
+            result.replicas.peers = []
+            for text in flags.replicaPeers { result.replicas.peers.append(try Self.flag("--replica-peer", text, .peerAddress)) }
+        }
+        if let text = flags.replicaKeyFile { result.replicas.keyFile = try Self.flag("--replica-key", text, .file) }
         if let text = flags.policy { result.policy = try Self.flag("--policy", text, .choice) }
         if let text = flags.node { result.routing.node = try Self.flag("--node", text, .text("a node's name")) }
         if let text = flags.zone { result.routing.zone = try Self.flag("--zone", text, .text("a zone's name")) }

@@ -15,8 +15,7 @@ extension SwiftletConfiguration {
     /// The first relation between values that does not hold.
     func firstViolation() -> Violation? {
         listenerViolation() ?? tlsViolation() ?? Self.groupViolation(groups) ?? kubernetesViolation() ?? loadSignals.violation
-            ?? routingViolation()
-            ?? boundViolation()
+            ?? replicas.violation ?? routingViolation() ?? boundViolation()
     }
 
     private func routingViolation() -> Violation? {
@@ -36,6 +35,11 @@ extension SwiftletConfiguration {
         }
         if policy == .session, routing.sessionKeys.isEmpty {
             warnings.append("policy is session and routing.session_keys is empty: every request is placed as by least-cost")
+        }
+        if replicas.listen != nil, replicas.keyFile == nil, !replicas.isWithinHost {
+            warnings.append(
+                "replicas.key_file is not set: whoever reaches replicas.listen can tell this router where prompts are and how busy groups are"
+            )
         }
         if upstreamTLS.insecureSkipVerify {
             warnings.append(

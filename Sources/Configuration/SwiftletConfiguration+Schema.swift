@@ -16,6 +16,7 @@ extension SwiftletConfiguration {
             .section("discovery", \.discovery, DiscoveryConfiguration.fields),
             .section("probes", \.probes, ProbeConfiguration.fields),
             .section("load_signals", \.loadSignals, LoadSignalConfiguration.fields),
+            .section("replicas", \.replicas, ReplicaConfiguration.fields),
             .section("upstream_tls", \.upstreamTLS, UpstreamTLSConfiguration.fields),
             .section("limits", \.limits, Limits.fields),
             .section("timeouts", \.timeouts, Timeouts.fields),

@@ -21,6 +21,7 @@ public struct SwiftletConfiguration: Sendable, Equatable {
     public var discovery = DiscoveryConfiguration()
     public var probes = ProbeConfiguration()
     public var loadSignals = LoadSignalConfiguration()
+    public var replicas = ReplicaConfiguration()
     public var upstreamTLS = UpstreamTLSConfiguration()
     public var limits = Limits()
     public var timeouts = Timeouts()

@@ -131,6 +131,15 @@ extension Syntax where Value == SocketAddressText {
             yamlQuoted($0.description)
         }
     }
+
+    /// To write to.
+    static var peerAddress: Self {
+        Syntax(expected: "HOST:PORT with a name, an address or [IPv6] and a port from 1 to 65535") { text in
+            SocketAddressText(text).flatMap { $0.port == 0 ? nil : $0 }
+        } print: {
+            yamlQuoted($0.description)
+        }
+    }
 }
 
 extension Syntax where Value == Endpoint {

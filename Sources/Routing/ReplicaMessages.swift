@@ -53,6 +53,8 @@ public struct ReplicaMessages: Sendable {
     public init() {}
 
     public var count: Int { ends.count }
+    /// Placements among the records of all of them.
+    public private(set) var placements = 0
 
     /// The bytes of one message; valid during the call.
     public func withMessage<Result>(_ index: Int, _ body: (UnsafeRawBufferPointer) -> Result) -> Result {
@@ -64,6 +66,7 @@ public struct ReplicaMessages: Sendable {
     public mutating func removeAll() {
         words.removeAll(keepingCapacity: true)
         ends.removeAll(keepingCapacity: true)
+        placements = 0
     }
 
     mutating func append(record: UnsafeBufferPointer<UInt64>) {
@@ -74,6 +77,7 @@ public struct ReplicaMessages: Sendable {
             ends.append(words.count + record.count)
         }
         for word in record { words.append(word.littleEndian) }
+        if let header = record.first, ReplicaRecord.kind(header) == ReplicaRecord.placement { placements += 1 }
     }
 }
 

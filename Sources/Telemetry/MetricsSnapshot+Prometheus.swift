@@ -14,6 +14,7 @@ extension MetricsSnapshot {
         writeTLS(to: &text)
         if let discovery { discovery.write(to: &text) }
         if let loadSignals { loadSignals.write(to: &text) }
+        if let replicas { replicas.write(to: &text) }
         bytes = text.bytes
     }
 

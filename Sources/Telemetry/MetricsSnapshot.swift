@@ -146,6 +146,7 @@ public struct MetricsSnapshot: Sendable {
     public var certificates: Certificates?
     public var discovery: Discovery?
     public var loadSignals: LoadSignals?
+    public var replicas: Replicas?
     public internal(set) var overhead = LatencyHistogram(scale: .overhead)
     public internal(set) var counters = LoopCounters()
 
@@ -177,6 +178,7 @@ public struct MetricsSnapshot: Sendable {
         certificates = certificates ?? other.certificates
         discovery = discovery ?? other.discovery
         loadSignals = loadSignals ?? other.loadSignals
+        replicas = replicas ?? other.replicas
         upstreamFailures.merge(other.upstreamFailures) { $0 &+ $1 }
         overhead.merge(other.overhead)
         counters = counters + other.counters

@@ -30,6 +30,17 @@ struct ConfigurationFlags: ParsableArguments {
     var scrapeInterval: String?
     @Option(name: .long, help: ArgumentHelp("Ask engines to report their load with answers: off, text, json or bin.", valueName: "form"))
     var orca: String?
+    @Option(
+        name: .customLong("replica-listen"),
+        help: ArgumentHelp("UDP address for what other replicas of the router tell.", valueName: "addr:port"))
+    var replicaListen: String?
+    @Option(
+        name: .customLong("replica-peer"),
+        help: ArgumentHelp("A replica, or a DNS name with the addresses of several; repeatable.", valueName: "host:port"))
+    var replicaPeer: [String] = []
+    @Option(
+        name: .customLong("replica-key"), help: ArgumentHelp("A secret of 16 to 256 bytes that all replicas have.", valueName: "file"))
+    var replicaKey: String?
     @Option(name: .long, help: ArgumentHelp("The node that this router runs on: groups there are preferred.", valueName: "name"))
     var node: String?
     @Option(name: .long, help: ArgumentHelp("The zone that this router runs in: groups there are preferred.", valueName: "name"))
@@ -66,6 +77,9 @@ struct ConfigurationFlags: ParsableArguments {
             flags.policy = policy
             flags.scrapeInterval = scrapeInterval
             flags.orca = orca
+            flags.replicaListen = replicaListen
+            flags.replicaPeers = replicaPeer
+            flags.replicaKeyFile = replicaKey
             flags.node = node
             flags.zone = zone
             flags.loops = loops

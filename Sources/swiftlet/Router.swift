@@ -6,6 +6,7 @@ import Foundation
 import HTTPTransport
 import Logging
 import Proxy
+import ReplicaSync
 import Routing
 import Telemetry
 
@@ -15,6 +16,8 @@ final class Router: Sendable {
     /// What was bound, in the configuration's order, with the ports that the kernel chose.
     let addresses: [SocketAddress]
     let adminAddress: SocketAddress?
+    /// Where other replicas are heard; nil: nowhere.
+    let replicaAddress: SocketAddress?
     private let workers: [LoopThread]
     private let control: LoopThread
     private let drainNanoseconds: UInt64
@@ -29,6 +32,7 @@ final class Router: Sendable {
         }
         for listener in listeners { try Listener.checkAvailable(listener.address) }
         let settings = try Self.settings(configuration, upstreamTLS: tls.upstream.map { UpstreamTLSSettings(source: $0, log: log) })
+        let replicas = try ReplicaSyncSettings(configuration)
         let table = RoutingTable(
             policy: configuration.policy, seed: configuration.routing.hashSeed,
             limits: RoutingLimits(
@@ -69,6 +73,7 @@ final class Router: Sendable {
         drainNanoseconds = configuration.timeouts.drainNanoseconds
         let adminRequest = try configuration.admin.map(Self.address)
         let adminPorts = Answer<[SocketAddress]>([])
+        let replicaPort = Answer<SocketAddress?>(nil)
         let mailboxes = started.map(\.mailbox)
         control = try LoopThread.start(label: "swiftlet.control") { loop in
             let service = ListenerService()
@@ -80,6 +85,13 @@ final class Router: Sendable {
                 service.listeners.append(
                     try Listener(loop: loop, address: adminRequest, tls: nil, application: application, limits: settings.transport))
             }
+            if let replicas {
+                let sync = try ReplicaSync(loop: loop, table: table, settings: replicas, log: log)
+                replicaPort.give(sync.address)
+                loop.addService(sync)
+            } else {
+                replicaPort.give(nil)
+            }
             adminPorts.give(service.listeners.map(\.address))
             loop.addService(service)
             loop.addService(TLSReloader(loop: loop, sources: tls.all, log: log))
@@ -87,6 +99,7 @@ final class Router: Sendable {
                 GroupDiscovery(loop: loop, directory: directory, configuration: configuration, addresses: endpoints, settings, log: log))
         }
         adminAddress = adminPorts.wait().first
+        replicaAddress = replicaPort.wait()
     }
 
     /// Reads certificates, keys and authorities again.
@@ -108,7 +121,11 @@ final class Router: Sendable {
             }
             worker.stopAndWait()
         }
-        control.mailbox.post { $0.service(ListenerService.self)?.closeAll() }
+        control.mailbox.post { loop in
+            loop.service(ListenerService.self)?.closeAll()
+            // Last: until now the others had to know what was still under way here.
+            loop.service(ReplicaSync.self)?.stop()
+        }
         control.stopAndWait()
     }
 

@@ -34,18 +34,17 @@ extension RequestReading {
 }
 
 extension RoutingParameters {
-    private static let tokenBytes = 16...256
+    /// Empty when no request may name its group.
+    func pinToken() throws -> [UInt8] { try secret(in: pinTokenFile, of: "routing.pin_token_file", called: "a token") }
+}
 
-    /// What stands in `pinTokenFile`, without the line's end; empty when no request may name its group.
-    func pinToken() throws -> [UInt8] {
-        guard let pinTokenFile else { return [] }
-        guard let data = FileManager.default.contents(atPath: pinTokenFile) else {
-            throw ValidationError("routing.pin_token_file: cannot read \(pinTokenFile)")
-        }
-        let token = String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
-        guard Self.tokenBytes.contains(token.utf8.count) else {
-            throw ValidationError("routing.pin_token_file: expected a token of 16 to 256 bytes in \(pinTokenFile)")
-        }
-        return Array(token.utf8)
+/// What stands in `file`, without the line's end; empty without a file.
+func secret(in file: String?, of key: String, called noun: String) throws -> [UInt8] {
+    guard let file else { return [] }
+    guard let data = FileManager.default.contents(atPath: file) else { throw ValidationError("\(key): cannot read \(file)") }
+    let secret = String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+    guard (16...256).contains(secret.utf8.count) else {
+        throw ValidationError("\(key): expected \(noun) of 16 to 256 bytes in \(file)")
     }
+    return Array(secret.utf8)
 }

@@ -23,6 +23,7 @@ struct ServeCommand: ParsableCommand {
             announce("listening on \(listener.tls == nil ? "http" : "https")://\(address)")
         }
         if let admin = router.adminAddress { announce("admin on http://\(admin)") }
+        if let replicas = router.replicaAddress { announce("replicas on udp://\(replicas)") }
         let reload = ReloadSignal { router.reloadTLS() }
         signals.wait()
         reload.cancel()

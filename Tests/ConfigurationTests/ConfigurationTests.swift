@@ -55,6 +55,7 @@ private func loadFault(_ text: String) -> String {
             timeouts: {connect: 250ms, response: 2m}
             retries: {attempts: 1}
             routing: {index_blocks: 4096, hash_seed: 18446744073709551615}
+            replicas: {listen: "[::]:7946", peers: [a.b:1, "[::1]:2"], interval: 5ms, key_file: replicas.key}
             """
         var mutual = ListenerTLS(standard: TLSFiles(certificateFile: "a.crt", keyFile: "a.key"))
         mutual.others = [TLSFiles(certificateFile: "b.crt", keyFile: "b.key")]
@@ -97,6 +98,10 @@ private func loadFault(_ text: String) -> String {
         expected.retries.attempts = 1
         expected.routing.indexBlocks = 4_096
         expected.routing.hashSeed = .max
+        expected.replicas.listen = SocketAddressText(host: "::", port: 7_946)
+        expected.replicas.peers = [SocketAddressText(host: "a.b", port: 1), SocketAddressText(host: "::1", port: 2)]
+        expected.replicas.intervalNanoseconds = 5_000_000
+        expected.replicas.keyFile = "replicas.key"
         let loaded = try SwiftletConfiguration.load(text: text, file: "s.yaml")
         #expect(loaded == expected)
         #expect(try SwiftletConfiguration.load(text: loaded.effectiveYAML(), file: "again") == loaded)
@@ -141,6 +146,9 @@ private func loadFault(_ text: String) -> String {
         ("listeners: []\n", "s.yaml:1:12: listeners: expected at least one listener, found none"),
         ("listeners: [{address: 10.0.0.300:1}]\n", "listeners[0].address: expected HOST:PORT"),
         ("listeners: [{address: h:1, tls: {key_file: k}}]\n", "listeners[0].tls: expected the key certificate_file, found none"),
+        ("replicas: {interval: 4ms}\n", "replicas.interval: expected a duration from 5ms to 1s in ns, us, ms, s, m, h, found \"4ms\""),
+        ("replicas: {interval: 1001ms}\n", "found \"1001ms\""),
+        ("replicas: {peers: [h:0]}\n", "replicas.peers[0]: expected HOST:PORT with a name, an address or [IPv6]"),
         ("a: [\n", "s.yaml:2:1: "),
         ("loops: 1\n---\nloops: 2\n", "s.yaml:2:1: "),
         ("- 1\n", "s.yaml:1:1: expected a mapping with listeners,"),
@@ -183,6 +191,14 @@ private func loadFault(_ text: String) -> String {
             "limits.connection_buffer_bytes: expected limits.stream_buffer_bytes (2097152) or more, found 1048576"
         ),
         ("timeouts: {connect: 20m}\n", "timeouts.connect: expected timeouts.response or less, found 20m"),
+        ("replicas: {peers: [h:1]}\n", "replicas.listen: expected an address together with replicas.peers, found none"),
+        ("replicas: {key_file: k}\n", "replicas.listen: expected an address together with replicas.key_file, found none"),
+        ("replicas: {listen: h:1}\n", "replicas.peers: expected at least one peer together with replicas.listen, found none"),
+        ("replicas: {listen: h:1, peers: [h:1, g:1, h:1]}\n", "replicas.peers[2]: expected a peer that is listed once, found h:1 again"),
+        (
+            "replicas: {listen: 0.0.0.0:1, peers: [h:1, \"[fd00::2]:1\"]}\n",
+            "s.yaml:1:44: replicas.peers[1]: expected an address that can be reached from 0.0.0.0:1, found [fd00::2]:1"
+        ),
     ])
     func valuesThatDoNotGoTogetherAreRefused(text: String, expected: String) {
         let said = loadFault(text)
@@ -192,6 +208,21 @@ private func loadFault(_ text: String) -> String {
     @Test func unverifiedBackendsAreWarnedOf() throws {
         let warnings = try SwiftletConfiguration.load(text: "upstream_tls: {insecure_skip_verify: true}", file: "s").warnings
         #expect(warnings.count == 1 && warnings[0].contains("upstream_tls.insecure_skip_verify"))
+    }
+
+    @Test(arguments: [
+        ("listen: 0.0.0.0:7946, peers: [h:1]", true), ("listen: 0.0.0.0:7946, peers: [h:1], key_file: k", false),
+        ("listen: 127.0.0.1:7946, peers: [h:1]", false), ("listen: \"[::1]:7946\", peers: [h:1]", false), ("", false),
+    ])
+    func replicasThatBelieveEverybodyAreWarnedOf(keys: String, isWarnedOf: Bool) throws {
+        let warnings = try SwiftletConfiguration.load(text: "replicas: {\(keys)}", file: "s").warnings
+        #expect(warnings.contains { $0.contains("replicas.key_file") } == isWarnedOf && warnings.count <= 1)
+    }
+
+    @Test func asManyPeersAsThereIsRoomFor() throws {
+        func peers(_ count: Int) -> String { "replicas: {listen: h:1, peers: [\((1...count).map { "h:\($0)" }.joined(separator: ", "))]}" }
+        #expect(try SwiftletConfiguration.load(text: peers(256), file: "s").replicas.peers.count == 256)
+        #expect(loadFault(peers(257)).contains("replicas.peers: expected at most 256 peers, found 257"))
     }
 
     @Test func anIdleLimitThatLosesTheRaceWithTheEngineIsWarnedOf() throws {
@@ -221,6 +252,9 @@ private func loadFault(_ text: String) -> String {
                 $0.loops = 1
                 $0.admin = "127.0.0.1:0"
                 $0.logLevel = "error"
+                $0.replicaListen = "[::1]:7946"
+                $0.replicaPeers = ["a.b:7946", "[::1]:7946"]
+                $0.replicaKeyFile = "replicas.key"
                 $0.tlsCertificateFile = "c"
                 $0.tlsKeyFile = "k"
             })
@@ -235,6 +269,8 @@ private func loadFault(_ text: String) -> String {
         #expect(result.groups.allSatisfy { $0.size == 1 && $0.isReady })
         #expect(result.policy == .leastCost && result.loops == 1 && result.logLevel == .error)
         #expect(result.admin == SocketAddressText(host: "127.0.0.1", port: 0))
+        #expect(result.replicas.listen == SocketAddressText(host: "::1", port: 7_946))
+        #expect(result.replicas.peers.map(\.description) == ["a.b:7946", "[::1]:7946"] && result.replicas.keyFile == "replicas.key")
         #expect(result.retries.attempts == 2, "what no flag names stays as the file has it")
         #expect(try SwiftletConfiguration.load(text: result.effectiveYAML(), file: "again") == result)
     }
@@ -256,6 +292,8 @@ private func loadFault(_ text: String) -> String {
             said { $0.policy = "x" }
                 == "--policy: expected one of least-cost, round-robin, random, least-request, prefix-affinity, power-of-two, consistent-hash, session, found \"x\""
         )
+        #expect(said { $0.replicaPeers = ["h"] }.hasPrefix("--replica-peer: expected HOST:PORT with a name"))
+        #expect(said { $0.replicaListen = "h:1" }.hasPrefix("replicas.peers: expected at least one peer"))
         #expect(said { $0.loops = 1_000 } == "--loops: expected a whole number from 0 to 256, found \"1000\"")
         #expect(said { $0.tlsKeyFile = "k" } == "--tls-key: expected together with --tls-cert, found alone")
         #expect(said { $0.tlsCertificateFile = "k" } == "--tls-cert: expected together with --tls-key, found alone")

@@ -107,6 +107,37 @@ def test_the_pod_fits_its_configuration(folder, tmp_path):
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= set(ports)
 
 
+@pytest.mark.parametrize("folder", [folder for folder in MODES if folder.startswith("modes/")])
+def test_replicas_find_one_another_and_share_a_key(folder, tmp_path):
+    documents = built(folder)
+    config = yaml.safe_load(configuration(documents, tmp_path)[1].read_text())["replicas"]
+    template = of_kind(documents, "Deployment")[0]["spec"]["template"]
+    workload = template["spec"]
+    container = next(c for c in workload["containers"] if c["name"] == "swiftlet")
+    port = next(port for port in container["ports"] if port["name"] == "replicas")
+    assert port["protocol"] == "UDP" and config["listen"] == f"0.0.0.0:{port['containerPort']}"
+    # The key is of whoever installs it: none is in the repository.
+    volume = next(volume for volume in workload["volumes"] if "secret" in volume)
+    mount = next(mount for mount in container["volumeMounts"] if mount["name"] == volume["name"])
+    assert config["key_file"] == f"{mount['mountPath']}/key" and mount["readOnly"]
+    assert not of_kind(documents, "Secret")
+    assert f"secret generic {volume['secret']['secretName']} --from-literal=key=" in (ROOT / "gateway" / "kustomization.yaml").read_text()
+    # Readable for the group that the pod runs in, and for nobody else.
+    assert volume["secret"]["defaultMode"] == 0o440 and workload["securityContext"]["fsGroup"]
+    service = next(service for service in of_kind(documents, "Service") if service["spec"].get("clusterIP") == "None")
+    assert config["peers"] == [f"{service['metadata']['name']}:{port['containerPort']}"]
+    assert service["spec"]["publishNotReadyAddresses"] is True
+    assert [(p["port"], p["targetPort"], p["protocol"]) for p in service["spec"]["ports"]] == [(7946, "replicas", "UDP")]
+    policy = of_kind(documents, "NetworkPolicy")[0]["spec"]
+    labels = template["metadata"]["labels"].items()
+    assert policy["podSelector"]["matchLabels"].items() <= labels and policy["policyTypes"] == ["Ingress"]
+    allowed = {port["port"]: rule.get("from") for rule in policy["ingress"] for port in rule["ports"]}
+    assert set(allowed) == {port["name"] for port in container["ports"]}
+    assert allowed["http"] is None and allowed["admin"] is None
+    (peer,) = allowed["replicas"]
+    assert peer["podSelector"]["matchLabels"].items() <= labels and "namespaceSelector" not in peer
+
+
 def permitted(documents):
     """By plural: the names that the roles allow to list and watch, None for all of them."""
     rules = [rule for role in of_kind(documents, "Role", "ClusterRole") for rule in role["rules"]]
@@ -120,7 +151,7 @@ def test_the_rights_suffice_for_the_configuration(folder, hub, serve, scripted, 
     documents = built(folder)
     file = configuration(documents, tmp_path)[1]
     config = yaml.safe_load(file.read_text())
-    for key in ("listeners", "admin"):
+    for key in ("listeners", "admin", "replicas"):
         config.pop(key, None)
     config["discovery"].pop("snapshot_file", None)
     file.write_text(yaml.safe_dump(config))

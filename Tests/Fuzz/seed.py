@@ -2,6 +2,7 @@
 """Writes the seed corpora from what is written by hand here and from recordings of real engines (RECORDINGS, optional)."""
 
 import base64
+import hmac
 import os
 import pathlib
 import struct
@@ -185,6 +186,31 @@ for name, text in {
     "broken": b'vllm:num_requests_running{engine="0\nvllm:num_requests_waiting{} NaN\nvllm:num_requests_waiting 1e400\nvllm:num_req',
 }.items():
     seed("engine-metrics", name, b"\x09" + text)
+
+ENVELOPE = b"SWLR\x01%s\0\0" + struct.pack("<QQQ", 7, 1_700_000_000_000_000, 3)
+for name, data in {
+    "heartbeat": b"\0" + ENVELOPE % b"\0",
+    "farewell": b"\0" + ENVELOPE % b"\2",
+    "payload": b"\0" + ENVELOPE % b"\0" + b"news",
+    "signed": b"\1" + ENVELOPE % b"\1" + b"news"
+    + hmac.digest(b"sixteen bytes ok", ENVELOPE % b"\1" + b"news", "sha256")[:16],
+    "unknown-tag": b"\0" + ENVELOPE % b"\1" + b"news" + bytes(16),
+    "flags": b"\0" + ENVELOPE % b"\4",
+    "version": b"\0" + (ENVELOPE % b"\0").replace(b"\x01", b"\x02", 1),
+    "seal": b"\2some payload",
+    "seal-signed": b"\x63some payload",
+}.items():
+    seed("replica-envelope", name, data)
+
+# Records of 64-bit words; a group is known by XXH3 of its name, "a".
+GROUP = 0xE6C632B61E964E1F
+for name, words in {
+    "load": [1, GROUP, 3 | 2 << 32, 0x4096_0000_0000_0000], "placement": [2 | 4 << 16 | 512 << 32, GROUP, 11, 12, 13, 14],
+    "turn": [3 | 4 << 16 | 100 << 32, GROUP, 99],
+    "all": [1, GROUP, 3, 0, 2 | 1 << 16 | 256 << 32, GROUP, 5, 3, GROUP, 1, 1, GROUP, 0, 0],
+    "nobody": [1, 12_345, 3, 0], "negative": [1, GROUP, 2**64 - 1, 0xFFF0_0000_0000_0000], "short": [2 | 9 << 16 | 1 << 32, GROUP, 1],
+}.items():  # fmt: skip
+    seed("replica-message", name, struct.pack(f"<{len(words)}Q", *words))
 
 for path in sorted(RECORDINGS.glob("*/*.re*"))[::9]:
     data = path.read_bytes()

@@ -12,7 +12,7 @@ private let floors: [String: Floor] = [
     "Configuration": .mechanism, "EventLoop": .mechanism, "HTTPTransport": .mechanism, "KubernetesAPI": .mechanism,
     "Reporting": .mechanism, "Telemetry": .mechanism,
     "Admin": .assembly, "Discovery": .assembly, "LatencyBench": .assembly, "LoadSignals": .assembly, "Proxy": .assembly,
-    "Simulation": .assembly, "StubEngine": .assembly,
+    "ReplicaSync": .assembly, "Simulation": .assembly, "StubEngine": .assembly,
     "swiftlet": .programs,
 ]
 

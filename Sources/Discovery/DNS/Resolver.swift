@@ -1,9 +1,9 @@
 import CCares
-import EventLoop
+public import EventLoop
 import Glibc
 
 /// What a question to the DNS came to.
-enum Resolution<Answer> {
+public enum Resolution<Answer> {
     /// With the seconds that it may be kept for.
     case found(Answer, ttlSeconds: Int)
     /// The name has no such records, says a server that must know (NXDOMAIN, or no data).
@@ -20,13 +20,13 @@ struct ServiceRecord: Equatable {
 }
 
 /// c-ares on an event loop: it brings /etc/resolv.conf, retries over servers, search domains and TCP for long answers. One per loop.
-final class Resolver: EventHandler {
+public final class Resolver: EventHandler {
     private var channel: ares_channel?
     private var sockets: [CInt: ResolverSocket] = [:]
 
     /// - Parameter servers: `address[:port]`, or `[IPv6]:port`; empty: those of /etc/resolv.conf.
     /// - Returns: nil when there is no memory, or a server's address is none.
-    init?(loop: EventLoop, servers: [String], timeoutMilliseconds: Int = 1_000, tries: Int = 3) {
+    public init?(loop: EventLoop, servers: [String], timeoutMilliseconds: Int = 1_000, tries: Int = 3) {
         super.init(loop: loop)
         // Unretained: the channel goes with this object, and calls back from within our own calls only.
         let me = Unmanaged.passUnretained(self).toOpaque()
@@ -45,7 +45,7 @@ final class Resolver: EventHandler {
     // MARK: Questions
 
     /// Addresses of a host, IPv4 and IPv6, sorted and each once.
-    func addresses(of host: String, answer: @escaping (Resolution<[String]>) -> Void) {
+    public func addresses(of host: String, answer: @escaping (Resolution<[String]>) -> Void) {
         guard let channel else { return answer(.failed("the resolver is closed")) }
         var hints = ares_addrinfo_hints()
         hints.ai_family = AF_UNSPEC
@@ -144,7 +144,7 @@ final class Resolver: EventHandler {
         scheduleTimeout()
     }
 
-    override func deadlineReached() {
+    public override func deadlineReached() {
         guard let channel else { return }
         ares_process_fd(channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD)
         scheduleTimeout()

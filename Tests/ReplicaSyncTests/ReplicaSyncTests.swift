@@ -1,0 +1,276 @@
+import EventLoop
+import Routing
+import Testing
+
+@testable import ReplicaSync
+
+/// One router's sync on a loop, and a socket that plays its peer.
+private final class World {
+    let loop: EventLoop
+    let table = RoutingTable(policy: .leastCost, seed: 1)
+    let sync: ReplicaSync
+    let peer: DatagramSocket
+    let key: EnvelopeKey?
+    let log = Lines()
+    /// What the peer has got so far.
+    var heard: [(envelope: Envelope, payload: [UInt8])] = []
+
+    init(listen: String = "127.0.0.1:0", secret: [UInt8] = [], change: (inout ReplicaSyncSettings) -> Void = { _ in }) throws {
+        loop = try EventLoop()
+        peer = try DatagramSocket(boundTo: try #require(SocketAddress("127.0.0.1:0")))
+        key = secret.isEmpty ? nil : try makeKey(secret)
+        var settings = ReplicaSyncSettings(listen: try #require(SocketAddress(listen)))
+        settings.peers = [.init(host: "127.0.0.1", port: peer.address.port)]
+        settings.secret = secret
+        change(&settings)
+        sync = try ReplicaSync(loop: loop, table: table, settings: settings, log: log)
+        loop.addService(sync)
+    }
+
+    /// Runs the loop through `steps`: each is asked every millisecond until it is true.
+    func run(_ steps: (() -> Bool)..., sourceLocation: SourceLocation = #_sourceLocation) {
+        let script = Script(loop: loop, steps: steps)
+        loop.run()
+        #expect(script.isThrough, "stuck at step \(script.next)", sourceLocation: sourceLocation)
+        script.detach()
+        sync.stop()
+    }
+
+    func send(_ datagram: [UInt8]) -> Bool {
+        let address = SocketAddress(host: "127.0.0.1", port: sync.address.port)!
+        let sent = datagram.withUnsafeBytes { peer.send($0, to: address) }
+        if case .whole = sent { return true }
+        return false
+    }
+
+    func send(_ envelope: Envelope, _ payload: [UInt8] = []) -> Bool { send(sealed(envelope, payload, key: key)) }
+
+    /// Reads what has come to the peer; true.
+    func listen() -> Bool {
+        withUnsafeTemporaryAllocation(byteCount: 1 << 16, alignment: 8) { buffer in
+            while case .datagram(let count, _) = peer.receive(into: buffer) {
+                let read = Envelope.open(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer)[..<count]), key: key)
+                if let read = try? read.get() { heard.append((read.envelope, Array(read.payload))) }
+            }
+        }
+        return true
+    }
+
+    func count(_ outcome: ReceivedDatagram) -> UInt64 { sync.state.received.first { $0.outcome == outcome }?.count ?? 0 }
+    /// Signed clocks are near ours.
+    var wall: UInt64 { loop.wallClock() / 1_000 }
+}
+
+private final class Script: EventHandler {
+    private let steps: [() -> Bool]
+    private let end: UInt64
+    private(set) var next = 0
+    var isThrough: Bool { next == steps.count }
+
+    init(loop: EventLoop, steps: [() -> Bool]) {
+        self.steps = steps
+        end = loop.clock() + 10_000_000_000
+        super.init(loop: loop)
+        setDeadline(loop.now)
+    }
+
+    override func deadlineReached() {
+        while next < steps.count, steps[next]() { next += 1 }
+        if isThrough || loop.now > end { loop.stop() } else { setDeadline(loop.now + 1_000_000) }
+    }
+}
+
+// @unchecked: tests and loop are one thread.
+private final class Lines: OperatorLog, @unchecked Sendable {
+    var lines: [String] = []
+    override func notice(_ text: String) { lines.append(text) }
+    override func warning(_ text: String) { lines.append(text) }
+}
+
+@Suite struct ReplicaSyncTests {
+    @Test(arguments: [[], secret]) func weAreHeardAtOnceAndTakeLeave(secret: [UInt8]) throws {
+        let world = try World(secret: secret)
+        world.run({ world.listen() && !world.heard.isEmpty })
+        #expect(world.listen())
+        #expect(world.heard.count == 2)
+        let (first, last) = (world.heard[0], world.heard[1])
+        #expect(first.payload.isEmpty && !first.envelope.isFarewell && first.envelope.number == 0)
+        #expect(last.envelope.isFarewell && last.envelope.number == 1 && last.envelope.clockMicroseconds > first.envelope.clockMicroseconds)
+        #expect(first.envelope.sender == world.sync.state.id && last.envelope.sender == first.envelope.sender)
+        #expect(world.sync.state.sent.map(\.count) == [2, 0, 0])
+    }
+
+    @Test(arguments: [[], secret]) func othersAreKnownUntilTheyTakeLeave(secret: [UInt8]) throws {
+        let world = try World(secret: secret)
+        let wall = world.wall
+        world.run(
+            { world.send(.of(7, clock: wall, number: 3)) && world.send(.of(8, clock: wall)) },
+            { world.sync.state.replicas.map(\.id) == [7, 8] },
+            { world.send(.of(7, clock: wall + 2, number: 5)) && world.send(.of(7, clock: wall + 1, number: 4)) },
+            { world.count(.late) == 1 },
+            { world.sync.state.replicas.map(\.lost) == [1, 0] && world.sync.state.lost == 1 },
+            { world.send(.of(7, clock: wall + 3, number: 6, isFarewell: true)) },
+            { world.sync.state.replicas.map(\.id) == [8] },
+            { world.send(.of(7, clock: wall + 2, number: 5)) },
+            { world.count(.late) == 2 })
+        #expect(world.sync.state.replicas.map { $0.address.description } == [world.peer.address.description])
+        #expect(world.sync.state.lost == 1, "what the departed lost stays counted")
+        #expect(world.log.lines.isEmpty)
+    }
+
+    /// From one table to another, by way of both ends.
+    @Test func whatIsPlacedHereIsKnownThere() throws {
+        let world = try World(secret: secret)
+        let groups = ["a", "b"].map { GroupDescription(name: $0, leader: Endpoint(host: $0, port: 1)) }
+        world.table.replaceGroups(groups, now: world.loop.now)
+        let elsewhere = RoutingTable(policy: .leastCost, seed: 2)
+        elsewhere.replaceGroups(groups, now: 0)
+        elsewhere.startSharing(now: 0)
+        var messages = ReplicaMessages()
+        let hashes = (1...40).map { UInt64($0) << 32 }
+        func pick(_ table: RoutingTable) -> GroupID? {
+            hashes.withUnsafeBufferPointer { hashes in
+                let request = RoutingRequest(prefixHashes: hashes, promptBytes: 40 * 256, maxOutputTokens: 10)
+                return try? table.pick(request, now: world.loop.now).get().group
+            }
+        }
+        func blocks(_ table: RoutingTable) -> Int { table.groups(now: world.loop.now).map(\.indexBlocks).reduce(0, +) }
+        func payloads() -> [[UInt8]] { world.heard.map(\.payload).filter { !$0.isEmpty } }
+
+        #expect(pick(elsewhere) != nil)
+        elsewhere.takeReplicaMessages(into: &messages, now: 0)
+        let news = (0..<messages.count).map { place in messages.withMessage(place) { Array($0) } }
+        #expect(messages.placements == 1)
+        world.run(
+            { news.allSatisfy { world.send(.of(7, clock: world.wall), $0) } },
+            { world.sync.state.placementsReceived == 1 },
+            { blocks(world.table) == 40 },
+            { world.table.groups(now: world.loop.now).map(\.othersWaiting).reduce(0, +) == 1 },
+            // What was heard is not told on, what is placed here is told at once and by itself.
+            { world.listen() && payloads().isEmpty && pick(world.table) != nil },
+            { world.listen() && !payloads().isEmpty },
+            { world.sync.state.placementsSent == 1 },
+            { world.send(.of(7, clock: world.wall, number: 9, isFarewell: true)) },
+            { world.table.groups(now: world.loop.now).map(\.othersWaiting).reduce(0, +) == 0 })
+        #expect(world.sync.state.placementsNotShared == 0)
+        let listener = RoutingTable(policy: .leastCost, seed: 3)
+        listener.replaceGroups(groups, now: 0)
+        for payload in payloads() {
+            _ = payload.withUnsafeBytes { listener.receiveReplicaMessage($0, from: 1, now: 0) }
+        }
+        #expect(blocks(listener) == 40)
+    }
+
+    @Test func whatIsNotOursIsCountedAndForgotten() throws {
+        let world = try World(secret: secret)
+        let wall = world.wall
+        let other = try makeKey(Array("not the right secret".utf8))
+        var future = sealed(.of(7, clock: wall), key: world.key)
+        future[4] = 9
+        world.run(
+            { world.send([]) && world.send([1, 2, 3]) && world.send([UInt8](repeating: 7, count: 65_507)) && world.send(future) },
+            { world.count(.malformed) == 4 },
+            { world.send(sealed(.of(7, clock: wall), key: other)) && world.send(sealed(.of(7, clock: wall))) },
+            { world.count(.unauthenticated) == 2 },
+            { world.send(.of(7, clock: wall + 61_000_000)) && world.send(.of(7, clock: wall + 62_000_000)) },
+            { world.count(.clock) == 2 },
+            { world.send(sealed(.of(world.sync.state.id, clock: wall), key: world.key)) },
+            { world.count(.own) == 1 },
+            // A payload that the routing table does not understand, of a sender that we believe.
+            { world.send(.of(9, clock: wall), [0xff]) },
+            { world.count(.malformed) == 5 })
+        #expect(world.sync.state.replicas.map(\.id) == [9])
+        #expect(world.count(.taken) == 0)
+        // One line each, whatever comes.
+        #expect(world.log.lines.count == 3, "\(world.log.lines)")
+        #expect(world.log.lines.contains { $0.contains("127.0.0.1:\(world.peer.address.port)") && $0.contains("not signed with the key") })
+        #expect(world.log.lines.contains { $0.contains("the clock of 127.0.0.1:") && $0.contains("s ahead of ours") })
+        #expect(world.log.lines.contains { $0.contains("version 9") })
+    }
+
+    @Test func aKeyThatIsNotSetHereIsNamed() throws {
+        let world = try World()
+        world.run(
+            { world.send(sealed(.of(7), key: try? makeKey())) },
+            { world.count(.unauthenticated) == 1 })
+        #expect(world.log.lines.count == 1 && world.log.lines[0].contains("replicas.key_file is not set here"))
+    }
+
+    @Test func oneReplicaTooManyIsRefused() throws {
+        let world = try World()
+        world.run(
+            { (1...256).allSatisfy { world.send(.of($0)) } },
+            { world.sync.state.replicas.count == 256 },
+            { world.send(.of(257)) && world.send(.of(258)) },
+            { world.count(.surplus) == 2 },
+            { world.send(.of(3, clock: 1_001, number: 1, isFarewell: true)) && world.send(.of(257)) },
+            { world.sync.state.replicas.contains { $0.id == 257 } })
+        #expect(world.log.lines.count == 1 && world.log.lines[0].contains("more than the 256"))
+    }
+
+    /// What waits is read in pieces, so that the loop serves others in between.
+    @Test func aFloodIsReadInPieces() throws {
+        let world = try World()
+        var seen: [UInt64] = []
+        for _ in 0..<80 { #expect(world.send([1])) }
+        world.run({
+            let count = world.count(.malformed)
+            if count != seen.last { seen.append(count) }
+            return count == 80
+        })
+        #expect(seen.contains(64) && seen.last == 80, "\(seen)")
+    }
+
+    @Test func anIPv6SocketServesBothKinds() throws {
+        let world = try World(listen: "[::]:0")
+        world.run(
+            { world.listen() && !world.heard.isEmpty },
+            { world.send(.of(7)) },
+            { world.sync.state.replicas.count == 1 })
+        #expect(world.sync.state.replicas.map { $0.address.description } == [world.peer.address.description])
+        #expect(world.sync.state.peers.map(\.description) == [world.peer.address.description])
+    }
+
+    @Test func anAddressThatCannotBeReachedIsLeftOut() throws {
+        let world = try World { $0.peers.append(.init(host: "::1", port: 9)) }
+        #expect(world.sync.state.peers.map(\.description) == [world.peer.address.description])
+        #expect(somewhere.reachable(from: SocketAddress("[::1]:1")!.family)?.description == "[::ffff:127.0.0.1]:7946")
+        #expect(SocketAddress("[::ffff:10.1.2.3]:5")?.unmapped.description == "10.1.2.3:5")
+        #expect(SocketAddress("[fd00::1]:5")?.unmapped.description == "[fd00::1]:5")
+    }
+
+    @Test func aPortThatIsTakenIsNamed() throws {
+        let world = try World()
+        let again = { try DatagramSocket(boundTo: world.sync.address) }
+        #expect { _ = try again() } throws: { "\($0)".contains("bind udp \(world.sync.address): Address already in use") }
+    }
+
+    /// After the first at once, the rest once an interval: a hundred changes are few datagrams.
+    @Test func newsIsGathered() throws {
+        let world = try World { $0.intervalNanoseconds = 100_000_000 }
+        world.table.replaceGroups([GroupDescription(name: "a", leader: Endpoint(host: "a", port: 1))], now: world.loop.now)
+        var leases: [Lease] = []
+        var picked = 0
+        world.run(
+            { world.listen() && world.heard.count == 1 },
+            {
+                if case .success(let decision) = world.table.pick(RoutingRequest(promptBytes: 10), now: world.loop.now) {
+                    leases.append(decision.lease)
+                }
+                picked += 1
+                return picked == 30
+            },
+            { world.listen() && world.heard.count >= 3 })
+        #expect(leases.count == 30)
+        #expect(world.heard.count < 10, "\(world.heard.count) datagrams for 30 changes within some 30 ms")
+    }
+
+    @Test func asManyAddressesAsThereIsRoomForAreToldAnything() throws {
+        let world = try World { settings in
+            for port in 1...300 { settings.peers.append(.init(host: "127.0.0.1", port: UInt16(port))) }
+            settings.peers.append(settings.peers[3])
+        }
+        #expect(world.sync.state.peers.count == 256)
+        #expect(world.log.lines.count == 1 && world.log.lines[0].contains("301 addresses"))
+    }
+}
