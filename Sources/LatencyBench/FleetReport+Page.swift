@@ -2,6 +2,8 @@ import Foundation
 public import Reporting
 
 extension FleetReport {
+    private var replicasText: String { replicas > 1 ? ", \(replicas) replicas of each," : "" }
+
     /// One row per cell. Times in milliseconds from the schedule; `runs` is how far the means of single runs lie apart, `lag` the generator's own.
     public var table: TextTable {
         TextTable(
@@ -35,7 +37,7 @@ extension FleetReport {
         if reasons.count > 5 { page.warning("And \(reasons.count - 5) more.") }
         for line in silent { page.warning(line + ".") }
         page.paragraph(
-            "\(routers.count) routers before \(groups) simulated groups, the same schedule through each, \(repeats) runs of each at each rate in turns, every run with fresh groups and a fresh router."
+            "\(routers.count) routers\(replicasText) before \(groups) simulated groups, the same schedule through each, \(repeats) runs of each at each rate in turns, every run with fresh groups and a fresh router."
         )
         page.paragraph("Milliseconds, counted from the moment a request was due.")
         page.table(table)
@@ -74,7 +76,10 @@ extension FleetReport {
         return SVGPicture(
             title: "\(name): time to first token by rate, \(routers.map(\.name).joined(separator: ", "))",
             charts: [
-                chart("Mean time to first token: \(name) before \(groups) simulated groups", "TTFT mean, ms", isLogarithmic: true) {
+                chart(
+                    "Mean time to first token: \(name)\(replicasText) before \(groups) simulated groups", "TTFT mean, ms",
+                    isLogarithmic: true
+                ) {
                     $0.ttft.mean / 1e6
                 },
                 chart("The worst of a hundred (p99)", "TTFT p99, ms", isLogarithmic: true) { Double($0.ttft.p99) / 1e6 },

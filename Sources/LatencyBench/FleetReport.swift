@@ -84,6 +84,8 @@ public struct FleetReport: Codable, Sendable {
     public var groups: Int
     public var stubFlags: [String]
     public var repeats: Int
+    /// Of each router, which got requests in turns.
+    public var replicas = 1
     public var goodput: GoodputTarget?
     /// As they were started, in this order.
     public var routers: [Router]

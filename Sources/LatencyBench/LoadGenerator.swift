@@ -51,9 +51,11 @@ public final class LoadGenerator: EventHandler {
             nextTurn: plan.requests.map(\.nextTurn), thinkNanoseconds: plan.requests.map(\.thinkNanoseconds), indices: indices)
         speaksHTTP2 = target.speaksHTTP2
         let limits = Self.limits(settings)
-        pools = (0..<(target.speaksHTTP2 ? max(1, settings.connections) : 1)).map { _ in
-            UpstreamPool(
-                loop: loop, address: target.address, authority: target.authority, speaksHTTP2: target.speaksHTTP2, tls: tls, limits: limits)
+        pools = (0..<(target.speaksHTTP2 ? max(1, settings.connections) : 1)).flatMap { _ in
+            ([target.address] + target.replicas).map { address in
+                UpstreamPool(
+                    loop: loop, address: address, authority: target.authority, speaksHTTP2: target.speaksHTTP2, tls: tls, limits: limits)
+            }
         }
         super.init(loop: loop)
         Self.write(head, target, settings)

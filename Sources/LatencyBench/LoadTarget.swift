@@ -23,6 +23,8 @@ public struct LoadTarget: Sendable {
 
     public let url: String
     public let address: SocketAddress
+    /// Of more servers that do the same: all of them get requests in turns.
+    public var replicas: [SocketAddress] = []
     /// `host:port` as it goes into `host` or `:authority`.
     public let authority: String
     public let host: String
@@ -52,6 +54,13 @@ public struct LoadTarget: Sendable {
         path = parts.percentEncodedPath + (parts.percentEncodedQuery.map { "?\($0)" } ?? "")
         authority = parts.port == nil ? host : "\(host):\(port)"
         address = try SocketAddress.resolve(host: bare, port: port)
+    }
+
+    /// The first one's, with the others as its replicas. Blocks as `init(_:)` does.
+    /// - Parameter urls: at least one, all alike but for host and port.
+    public init(replicas urls: [String]) throws {
+        try self.init(urls[0])
+        replicas = try urls.dropFirst().map { try LoadTarget($0).address }
     }
 }
 

@@ -5,6 +5,8 @@ import Foundation
 public enum PeerRouter: String, CaseIterable, Sendable {
     /// This program, with the policy it has by default.
     case swiftlet
+    /// This program, whose replicas tell one another nothing.
+    case swiftletApart = "swiftlet-apart"
     /// This program in turns: what the choice of a group is worth, everything else alike.
     case roundRobin = "round-robin"
     case smg
@@ -24,13 +26,16 @@ public enum PeerRouter: String, CaseIterable, Sendable {
     struct Ports {
         var listen: UInt16
         var metrics: UInt16
+        /// Where this one hears of the others, and where these hear of it; only of those that tell one another.
+        var sync: UInt16?
+        var others: [UInt16] = []
         var backends: [UInt16]
     }
 
     /// The program's name in PATH; nil for this program itself.
     var programName: String? {
         switch self {
-        case .swiftlet, .roundRobin: nil
+        case .swiftlet, .swiftletApart, .roundRobin: nil
         default: rawValue
         }
     }
@@ -38,7 +43,7 @@ public enum PeerRouter: String, CaseIterable, Sendable {
     /// What to call with to learn the version; nil where the program does not tell.
     var versionArguments: [String]? {
         switch self {
-        case .swiftlet, .roundRobin: ["--version"]
+        case .swiftlet, .swiftletApart, .roundRobin: ["--version"]
         case .haproxy, .nginx: ["-v"]
         case .vllmRouter: nil
         default: ["--version"]
@@ -48,9 +53,12 @@ public enum PeerRouter: String, CaseIterable, Sendable {
     func launch(_ program: String, _ ports: Ports, folder: URL) -> Launch {
         let urls = ports.backends.map { "http://127.0.0.1:\($0)" }
         switch self {
-        case .swiftlet, .roundRobin:
+        case .swiftlet, .swiftletApart, .roundRobin:
             var arguments = ["serve", "--listen", "127.0.0.1:\(ports.listen)", "--loops", "1", "--log-level", "error"]
             if self == .roundRobin { arguments += ["--policy", "round-robin"] }
+            if let sync = ports.sync, self == .swiftlet {
+                arguments += ["--replica-listen", "127.0.0.1:\(sync)"] + ports.others.flatMap { ["--replica-peer", "127.0.0.1:\($0)"] }
+            }
             return Launch(program: program, arguments: arguments + urls.flatMap { ["--backend", $0] })
         case .smg:
             return modelRouter(program, ["launch"], ports, urls, more: ["--disable-tokenizer-autoload"])

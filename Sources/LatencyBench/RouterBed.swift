@@ -12,6 +12,8 @@ public final class RouterBed {
         /// Searched before PATH.
         public var peersFolder: String
         public var groups = 8
+        /// Of each router; they get requests in turns.
+        public var replicas = 1
         /// For `swiftlet stub`.
         public var stubFlags: [String] = []
         public var model = "stub-model"
@@ -77,12 +79,20 @@ public final class RouterBed {
         try? FileManager.default.removeItem(at: folder)
     }
 
-    /// Starts a router before all groups, and waits until it answers.
-    /// - Returns: its URL.
-    public func start(_ peer: PeerRouter) throws -> String {
+    /// Starts a router before all groups, all its replicas, and waits until they answer.
+    /// - Returns: their URLs.
+    public func start(_ peer: PeerRouter) throws -> [String] {
+        let sync = settings.replicas > 1 ? try (0..<settings.replicas).map { _ in try Self.freePort() } : []
+        return try (0..<settings.replicas).map { number in
+            var ports = PeerRouter.Ports(listen: try Self.freePort(), metrics: try Self.freePort(), backends: groupPorts)
+            if !sync.isEmpty { (ports.sync, ports.others) = (sync[number], sync.indices.filter { $0 != number }.map { sync[$0] }) }
+            return try start(peer, ports)
+        }
+    }
+
+    private func start(_ peer: PeerRouter, _ ports: PeerRouter.Ports) throws -> String {
         let home = folder.appending(path: "\(peer.rawValue)-\(routers.count)")
         try FileManager.default.createDirectory(at: home, withIntermediateDirectories: true)
-        let ports = PeerRouter.Ports(listen: try Self.freePort(), metrics: try Self.freePort(), backends: groupPorts)
         let launch = peer.launch(try Self.program(of: peer, settings), ports, folder: home)
         if let file = launch.file { try file.text.write(to: home.appending(path: file.name), atomically: true, encoding: .utf8) }
         let router = try ChildProcess(

@@ -8,6 +8,11 @@ import Workload
 struct FleetOptions: ParsableArguments {
     @Option(name: .customLong("groups"), help: ArgumentHelp("Simulated groups.", valueName: "count"))
     var groups = 8
+    @Option(
+        help: ArgumentHelp(
+            "So many of each router, which get requests in turns; those of swiftlet tell one another, those of swiftlet-apart do not.",
+            valueName: "count"))
+    var replicas = 1
     @Option(help: ArgumentHelp("Runs of each router at each rate.", valueName: "count"))
     var repeats = 3
 }
@@ -42,6 +47,7 @@ struct BenchFleetCommand: ParsableCommand {
         guard try !peer.routers().isEmpty else { throw ValidationError("--peers: expected at least one router") }
         guard Set(try peer.routers()).count == (try peer.routers().count) else { throw ValidationError("--peers: a router stands twice") }
         guard (1...100).contains(fleet.repeats) else { throw ValidationError("--repeats: expected 1 to 100, found \(fleet.repeats)") }
+        guard (1...32).contains(fleet.replicas) else { throw ValidationError("--replicas: expected 1 to 32, found \(fleet.replicas)") }
         guard (1...256).contains(fleet.groups) else { throw ValidationError("--groups: expected 1 to 256, found \(fleet.groups)") }
         guard load.request.api == "chat" || load.request.api == "text" else {
             throw ValidationError("--api: expected chat or text, found '\(load.request.api)'")
@@ -82,7 +88,8 @@ struct BenchFleetCommand: ParsableCommand {
         let load = shared
         let (watch, startedAt) = (RunEnvironment.Watch(), Date())
         let routers = try peer.routers()
-        let settings = try peer.bed(groups: fleet.groups, load: load)
+        var settings = try peer.bed(groups: fleet.groups, load: load)
+        settings.replicas = fleet.replicas
         let stages = try load.stages().sorted { $0.startRate < $1.startRate }
         var play = Play(
             routers: routers, settings: settings, stages: stages, plans: try stages.map { try load.plan(forStage: $0) },
@@ -104,6 +111,7 @@ struct BenchFleetCommand: ParsableCommand {
             workloads: gathered.map { $0.first { !$0.reports.isEmpty }?.reports.first?.workload }.compactMap { $0 },
             cells: cells(play, load.goodputTarget))
         report.failures = play.failures
+        report.replicas = fleet.replicas
         try finish(report)
     }
 
@@ -183,11 +191,11 @@ struct BenchFleetCommand: ParsableCommand {
     ) throws -> Outcome {
         let bed = try RouterBed(settings)
         defer { bed.stop() }
-        let url: String
-        do { url = try bed.start(router) } catch {
+        let urls: [String]
+        do { urls = try bed.start(router) } catch {
             return interruption.hasCome ? .interrupted : .notStarted("\(error)")
         }
-        let target = try LoadTarget(url)
+        let target = try LoadTarget(replicas: urls)
         guard !interruption.hasCome else { return .interrupted }
         var load = try load.settings(for: target)
         load.model = settings.model

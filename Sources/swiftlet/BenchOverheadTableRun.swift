@@ -83,7 +83,7 @@ struct OverheadTableRun {
         for router in try peer.routers() {
             do {
                 let version = try RouterBed.version(of: router, settings)
-                routers.targets.append(try LoadTarget(try bed.start(router)))
+                routers.targets.append(try LoadTarget(replicas: try bed.start(router)))
                 routers.running.append(router)
                 routers.versions.append(version)
             } catch {

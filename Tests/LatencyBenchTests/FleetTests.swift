@@ -15,6 +15,19 @@ import Testing
         if let file = launch.file { #expect(launch.arguments.contains("/tmp/home/\(file.name)")) }
     }
 
+    /// Of several each tells all others, and none that is to know nothing of them.
+    @Test func replicasAreToldOfOneAnother() {
+        var ports = PeerRouter.Ports(listen: 18_100, metrics: 18_200, backends: [19_001])
+        (ports.sync, ports.others) = (18_300, [18_301, 18_302])
+        let told = PeerRouter.swiftlet.launch("/bin/router", ports, folder: URL(filePath: "/tmp/home")).arguments.joined(separator: " ")
+        #expect(told.contains("--replica-listen 127.0.0.1:18300"))
+        #expect(told.contains("--replica-peer 127.0.0.1:18301") && told.contains("--replica-peer 127.0.0.1:18302"))
+        for peer in PeerRouter.allCases where peer != .swiftlet {
+            let launch = peer.launch("/bin/router", ports, folder: URL(filePath: "/tmp/home"))
+            #expect(!(launch.arguments.joined(separator: " ") + (launch.file?.text ?? "")).contains("1830"))
+        }
+    }
+
     /// Envoy refuses endpoints that stand beside their list instead of in it.
     @Test func envoysEndpointsStandInTheirList() throws {
         let ports = PeerRouter.Ports(listen: 18_100, metrics: 18_200, backends: [19_001, 19_002])
