@@ -52,13 +52,14 @@ public struct RoutingRule: Sendable {
     var needsRollout: Bool { published == .oracle }
 
     /// Whom the suite compares with the product's rule, which comes first: every published rule as it is published, and those that have
-    /// knobs with what their authors also ship or what did better here on other seeds than the suite's.
+    /// knobs with what their authors also ship, or with the value that did best here, of several, on other seeds than the suite's.
     public static let judged: [String] =
         [own] + PublishedRule.Kind.allCases.filter { $0 != .oracle }.map(\.rawValue) + [
-            "smg-cache-aware:match=0.3:absolute=64:relative=1.5", "aibrix:spread=16:deviations=2", "dynamo:temperature=0.1",
-            "dynamo:temperature=0.5", "bailian:hit=0.55", "llm-d-legacy:queue=1:cold=1", "llm-d-legacy:cold=0",
-            "llm-d-legacy:prefix=1:queue=1:kv=1:cold=0", "llm-d-precise:kv=1", "llm-d-sticky:seconds=2", "llm-d-sticky:seconds=14",
-            "gorgo:queue=2",
+            "chwbl:load=1.5", "smg-prefix-hash:load=2", "smg-cache-aware:match=0.3:absolute=32:relative=1.5", "ray:spread=80",
+            "aibrix:spread=64:deviations=2", "preble:window=600", "dynamo:temperature=0.5", "dynamo:prefill=16", "bailian:hit=0.45",
+            "llm-d-legacy:kv=3", "llm-d-legacy:queue=1:cold=1", "llm-d-legacy:cold=0", "llm-d-legacy:prefix=1:queue=1:kv=1:cold=0",
+            "llm-d-precise:kv=1", "llm-d-sticky:seconds=2", "llm-d-sticky:seconds=14", "llm-d-sticky-decode:seconds=1",
+            "mooncake:quadratic=200000", "dualmap:slo=0.1", "prequal:quantile=0.7", "gorgo:prefill=2",
         ]
 
     /// The product's rule as it is, and then without each of its constants that is not 0 already, one at a time: the terms' own make a term
