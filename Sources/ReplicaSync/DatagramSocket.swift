@@ -50,7 +50,7 @@ struct DatagramSocket: ~Copyable {
                 recvfrom(descriptor, buffer.baseAddress, buffer.count, 0, $0, &length)
             }
         }
-        if count >= 0 { return .datagram(count: count, from: SocketAddress(storage: storage, length: length).unmapped) }
+        if count >= 0 { return .datagram(count: count, from: SocketAddress(storage: storage, length: length)) }
         switch errno {
         case EAGAIN: return .nothingMore
         case let code: return .failed(code)
@@ -74,7 +74,7 @@ extension SocketAddress {
         return family == AF_INET6 && self.family == AF_INET ? SocketAddress(host: "::ffff:\(host)", port: port) : nil
     }
 
-    /// An IPv4 address as itself, where an IPv6 socket tells it mapped.
+    /// An IPv4 address as itself, where an IPv6 socket tells it mapped; for people.
     var unmapped: SocketAddress {
         guard family == AF_INET6, host.hasPrefix("::ffff:") else { return self }
         return SocketAddress(host: String(host.dropFirst(7)), port: port) ?? self

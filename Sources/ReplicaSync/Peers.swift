@@ -34,7 +34,7 @@ final class Peers {
 
     /// Some of these are not ours yet, as when a router has just started: the names are asked again, before their TTL has passed.
     func compare(with heard: some Sequence<SocketAddress>) {
-        if !names.isEmpty, heard.contains(where: { !texts.contains($0.description) }) { for name in names { name.askSoon() } }
+        if !names.isEmpty, heard.contains(where: { !texts.contains($0.unmapped.description) }) { for name in names { name.askSoon() } }
     }
 
     private func gather() {

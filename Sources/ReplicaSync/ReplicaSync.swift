@@ -80,11 +80,16 @@ public final class ReplicaSync: EventHandler {
     }
 
     public var state: ReplicaSyncState {
-        ReplicaSyncState(
+        let replicas = known.replicas.values.sorted { $0.id < $1.id }.map { replica in
+            var replica = replica
+            replica.address = replica.address.unmapped
+            return replica
+        }
+        return ReplicaSyncState(
             id: known.ownID, address: socket.address, isAuthenticated: key != nil, peers: peers.addresses.map(\.unmapped),
-            faults: peers.faults, replicas: known.replicas.values.sorted { $0.id < $1.id }, received: received.all, sent: sent.all,
+            faults: peers.faults, replicas: replicas, received: received.all, sent: sent.all,
             receivedBytes: receivedBytes, sentBytes: sentBytes, placementsReceived: placementsReceived, placementsSent: placementsSent,
-            placementsNotShared: table.placementsNotShared(), lost: known.replicas.values.reduce(lostOfDeparted) { $0 &+ $1.lost })
+            placementsNotShared: table.placementsNotShared(), lost: replicas.reduce(lostOfDeparted) { $0 &+ $1.lost })
     }
 
     // MARK: The loop
@@ -186,27 +191,27 @@ public final class ReplicaSync: EventHandler {
         case .success(let opened): (envelope, payload) = opened
         case .failure(.malformed): return .malformed
         case .failure(.unknownVersion(let version)):
-            warn(.version, "\(sender) speaks version \(version), this router version \(Envelope.version)")
+            warn(.version, "\(sender.unmapped) speaks version \(version), this router version \(Envelope.version)")
             return .malformed
         case .failure(.unauthenticated):
             let reason = key == nil ? "is signed, and replicas.key_file is not set here" : "is not signed with the key of replicas.key_file"
-            warn(.authentication, "what comes from \(sender) \(reason)")
+            warn(.authentication, "what comes from \(sender.unmapped) \(reason)")
             return .unauthenticated
         }
         switch known.hear(envelope, from: sender, now: loop.now, wallMicroseconds: loop.wallClock() / 1_000) {
-        case .counts: return take(envelope, payload)
+        case .counts: return take(envelope, payload, from: sender)
         case .own: return .own
         case .late: return .late
         case .clockApart(let seconds):
             warnOfClock(of: envelope.sender, at: sender, seconds: seconds)
             return .clock
         case .tooMany:
-            warn(.surplus, "\(sender) is one replica more than the \(ReplicaBounds.replicas) that are listened to")
+            warn(.surplus, "\(sender.unmapped) is one replica more than the \(ReplicaBounds.replicas) that are listened to")
             return .surplus
         }
     }
 
-    private func take(_ envelope: Envelope, _ payload: UnsafeRawBufferPointer) -> ReceivedDatagram {
+    private func take(_ envelope: Envelope, _ payload: UnsafeRawBufferPointer, from sender: SocketAddress) -> ReceivedDatagram {
         if envelope.isFarewell {
             if let replica = known.forget(envelope.sender) { forget(replica) }
             return .taken
@@ -218,7 +223,9 @@ public final class ReplicaSync: EventHandler {
             placementsReceived &+= UInt64(placements)
             known.took(placements: placements, loads: loads, from: envelope.sender)
             return .taken
-        case .malformed: return .malformed
+        case .malformed:
+            warn(.payload, "what \(sender.unmapped) tells is not understood; it may be of another release")
+            return .malformed
         case .tooManyReplicas: return .surplus
         }
     }
@@ -238,7 +245,7 @@ public final class ReplicaSync: EventHandler {
         guard warnings.isFirstOfClock(id) else { return }
         let apart = seconds < 0 ? "\(-seconds) s behind" : "\(seconds) s ahead of"
         log.warning(
-            "replicas: the clock of \(sender) is \(apart) ours: what it tells is refused until they are within "
+            "replicas: the clock of \(sender.unmapped) is \(apart) ours: what it tells is refused until they are within "
                 + "\(ReplicaBounds.clockMicroseconds / 1_000_000) s")
     }
 }
@@ -246,7 +253,7 @@ public final class ReplicaSync: EventHandler {
 /// What was said lately, so that a flood of datagrams is no flood of lines.
 private struct Warnings {
     enum Kind: Hashable {
-        case sending, receiving, version, authentication, surplus
+        case sending, receiving, version, authentication, payload, surplus
     }
 
     private var saidAt: [Kind: UInt64] = [:]

@@ -182,10 +182,11 @@ private final class Lines: OperatorLog, @unchecked Sendable {
         #expect(world.sync.state.replicas.map(\.id) == [9])
         #expect(world.count(.taken) == 0)
         // One line each, whatever comes.
-        #expect(world.log.lines.count == 3, "\(world.log.lines)")
+        #expect(world.log.lines.count == 4, "\(world.log.lines)")
         #expect(world.log.lines.contains { $0.contains("127.0.0.1:\(world.peer.address.port)") && $0.contains("not signed with the key") })
         #expect(world.log.lines.contains { $0.contains("the clock of 127.0.0.1:") && $0.contains("s ahead of ours") })
         #expect(world.log.lines.contains { $0.contains("version 9") })
+        #expect(world.log.lines.contains { $0.contains("may be of another release") })
     }
 
     @Test func aKeyThatIsNotSetHereIsNamed() throws {

@@ -183,6 +183,32 @@ private func written(_ snapshot: MetricsSnapshot) throws -> PrometheusParser {
         #expect(try written(metrics.snapshot()).value("swiftlet_requests_started_total", labels) == 1)
     }
 
+    /// Every figure under a name of its own, in the sum of loops of which only one knows replicas.
+    @Test func replicasAreTold() throws {
+        var replicas = MetricsSnapshot.Replicas()
+        (replicas.heard, replicas.peers) = (3, 4)
+        replicas.sent = [("sent", 5), ("dropped", 6)]
+        replicas.received = [("taken", 7), ("late", 8)]
+        (replicas.sentBytes, replicas.receivedBytes) = (9, 10)
+        (replicas.placementsSent, replicas.placementsReceived, replicas.placementsNotShared) = (11, 12, 13)
+        replicas.lost = 14
+        var snapshot = MetricsSnapshot()
+        snapshot.replicas = replicas
+        let text = try written(MetricsSnapshot() + snapshot + MetricsSnapshot())
+        #expect(text.value("swiftlet_replicas") == 3)
+        #expect(text.value("swiftlet_replica_peers") == 4)
+        for (direction, outcome, count) in [("sent", "sent", 5), ("sent", "dropped", 6), ("received", "taken", 7), ("received", "late", 8)]
+        {
+            #expect(text.value("swiftlet_replica_datagrams_total", ["direction": direction, "outcome": outcome]) == Double(count))
+        }
+        for (name, sent, received) in [("bytes", 9.0, 10.0), ("placements", 11, 12)] {
+            #expect(text.value("swiftlet_replica_\(name)_total", ["direction": "sent"]) == sent)
+            #expect(text.value("swiftlet_replica_\(name)_total", ["direction": "received"]) == received)
+        }
+        #expect(text.value("swiftlet_replica_placements_not_shared_total") == 13)
+        #expect(text.value("swiftlet_replica_datagrams_lost_total") == 14)
+    }
+
     @Test func anEmptySnapshotIsAValidPage() throws {
         #expect(try written(MetricsSnapshot()).families.count == 23)
     }

@@ -19,7 +19,7 @@ struct ServiceRecord: Equatable {
     var weight: UInt16
 }
 
-/// c-ares on an event loop: it brings /etc/resolv.conf, retries over servers, search domains and TCP for long answers. One per loop.
+/// c-ares on an event loop: it brings /etc/resolv.conf, retries over servers, search domains and TCP for long answers.
 public final class Resolver: EventHandler {
     private var channel: ares_channel?
     private var sockets: [CInt: ResolverSocket] = [:]
