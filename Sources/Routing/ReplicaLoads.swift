@@ -76,20 +76,18 @@ struct ReplicaAccounts {
 
     mutating func remove(_ replica: UInt64) -> [UInt32: Entry] { entries.removeValue(forKey: replica) ?? [:] }
 
-    /// Takes out what replicas have not told again. All are looked through about once a second, however often this is called.
-    mutating func removeOutdated(now: UInt64) -> [(slot: UInt32, entry: Entry)] {
-        var outdated: [(slot: UInt32, entry: Entry)] = []
-        guard !entries.isEmpty, now > lookedAt else { return outdated }
+    /// Takes out what one of the replicas has not told again; nil when no look is due. All are looked through about once a second when this is
+    /// called until it is nil, however seldom that is.
+    mutating func removeOutdated(now: UInt64) -> [(slot: UInt32, entry: Entry)]? {
+        guard !entries.isEmpty, now > lookedAt else { return nil }
         let wait = 1_000_000_000 / UInt64(entries.count)
-        let due = min((now - lookedAt) / wait, UInt64(entries.count))
-        lookedAt = due < entries.count ? lookedAt + due * wait : now
-        for _ in 0..<due {
-            cursor = cursor + 1 < entries.count ? cursor + 1 : 0
-            let replica = entries.keys[entries.keys.index(entries.keys.startIndex, offsetBy: cursor)]
-            let first = outdated.count
-            for (slot, entry) in entries[replica] ?? [:] where entry.toldAt &+ Self.lifeNanoseconds < now { outdated.append((slot, entry)) }
-            for (slot, _) in outdated[first...] { entries[replica]?[slot] = nil }
-        }
+        guard now - lookedAt >= wait else { return nil }
+        lookedAt = max(lookedAt, now - min(now, 1_000_000_000)) + wait
+        cursor = cursor + 1 < entries.count ? cursor + 1 : 0
+        let replica = entries.keys[entries.keys.index(entries.keys.startIndex, offsetBy: cursor)]
+        var outdated: [(slot: UInt32, entry: Entry)] = []
+        for (slot, entry) in entries[replica] ?? [:] where entry.toldAt &+ Self.lifeNanoseconds < now { outdated.append((slot, entry)) }
+        for (slot, _) in outdated { entries[replica]?[slot] = nil }
         return outdated
     }
 }

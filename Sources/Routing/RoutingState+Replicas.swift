@@ -136,8 +136,11 @@ extension RoutingState {
         for (slot, entry) in sharing.accounts.remove(replica) { forget(entry, slot: slot, now: now) }
     }
 
-    mutating func forgetOutdatedReplicaLoads(now: UInt64) {
-        for (slot, entry) in sharing.accounts.removeOutdated(now: now) { forget(entry, slot: slot, now: now) }
+    /// - Returns: whether the next replica may be due as well.
+    mutating func forgetOutdatedReplicaLoads(now: UInt64) -> Bool {
+        guard let outdated = sharing.accounts.removeOutdated(now: now) else { return false }
+        for (slot, entry) in outdated { forget(entry, slot: slot, now: now) }
+        return true
     }
 
     private mutating func forget(_ entry: ReplicaAccounts.Entry, slot: UInt32, now: UInt64) {

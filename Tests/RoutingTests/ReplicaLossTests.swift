@@ -212,7 +212,7 @@ import Testing
             case 2:
                 incarnations[name] += 1
                 state.replaceGroups(descriptions(), now: now)
-            case 3: state.forgetOutdatedReplicaLoads(now: now)
+            case 3: while state.forgetOutdatedReplicaLoads(now: now) {}
             case 4:
                 if let slot = state.slotOfName["g\(name)"] {
                     state.reportLoad(LoadReport(running: 3, waiting: 1, madeAt: now), of: slot, now: now)
