@@ -46,9 +46,9 @@ struct ReplicaAccounts {
     }
 
     private(set) var entries: [UInt64: [UInt32: Entry]] = [:]
-    /// Whose entries are looked through next for what was not told again, and from when on.
+    /// Whose entries are looked through next for what was not told again, and since when.
     private var cursor = 0
-    private var nextLookAt: UInt64 = 0
+    private var lookedAt: UInt64 = 0
 
     static let mostReplicas = 256
     /// What is there is told again each second; after three it is not there any more, and its end was lost.
@@ -64,25 +64,30 @@ struct ReplicaAccounts {
         return true
     }
 
-    /// - Returns: what was there before.
-    mutating func set(_ load: ReplicaLoad, of replica: UInt64, slot: UInt32, generation: UInt32, now: UInt64) -> ReplicaLoad {
+    /// - Returns: what was there before; nil when the replica has been forgotten since it was admitted.
+    mutating func set(_ load: ReplicaLoad, of replica: UInt64, slot: UInt32, generation: UInt32, now: UInt64) -> ReplicaLoad? {
+        guard entries[replica] != nil else { return nil }
         let new = load == .none ? nil : Entry(load: load, generation: generation, toldAt: now)
         let old = entries[replica]?[slot]
         entries[replica]?[slot] = new
-        guard let old, old.generation == generation else { return .none }
+        guard let old, old.generation == generation else { return ReplicaLoad.none }
         return old.load
     }
 
     mutating func remove(_ replica: UInt64) -> [UInt32: Entry] { entries.removeValue(forKey: replica) ?? [:] }
 
-    /// Takes out what one of the replicas has not told again; the next call is for the next one. All are looked through about once a second.
-    mutating func removeOutdated(now: UInt64) -> [UInt32: Entry] {
-        guard !entries.isEmpty, now >= nextLookAt else { return [:] }
-        nextLookAt = now &+ 1_000_000_000 / UInt64(entries.count)
+    /// Takes out what one of the replicas has not told again; nil when no look is due. All are looked through about once a second when this is
+    /// called until it is nil, however seldom that is.
+    mutating func removeOutdated(now: UInt64) -> [(slot: UInt32, entry: Entry)]? {
+        guard !entries.isEmpty, now > lookedAt else { return nil }
+        let wait = 1_000_000_000 / UInt64(entries.count)
+        guard now - lookedAt >= wait else { return nil }
+        lookedAt = max(lookedAt, now - min(now, 1_000_000_000)) + wait
         cursor = cursor + 1 < entries.count ? cursor + 1 : 0
         let replica = entries.keys[entries.keys.index(entries.keys.startIndex, offsetBy: cursor)]
-        let outdated = (entries[replica] ?? [:]).filter { $0.value.toldAt &+ Self.lifeNanoseconds < now }
-        for slot in outdated.keys { entries[replica]?[slot] = nil }
+        var outdated: [(slot: UInt32, entry: Entry)] = []
+        for (slot, entry) in entries[replica] ?? [:] where entry.toldAt &+ Self.lifeNanoseconds < now { outdated.append((slot, entry)) }
+        for (slot, _) in outdated { entries[replica]?[slot] = nil }
         return outdated
     }
 }

@@ -15,6 +15,7 @@ enum ReplicaRecord {
     static var placementWords: Int { 2 }
     /// Of a longer prompt the beginning is told.
     static var mostChunks: Int { 7_000 }
+    static var chunkBytes: ClosedRange<Int> { 1...(1 << 20) }
 
     @inline(__always)
     static func header(_ kind: UInt8, count: Int = 0, argument: UInt32 = 0) -> UInt64 {
@@ -32,7 +33,7 @@ enum ReplicaRecord {
         case load: return count(header) == 0 && argument(header) == 0 ? loadWords : nil
         case turn: return turnWords
         case placement:
-            guard (1...mostChunks).contains(count(header)), (1...(1 << 20)).contains(argument(header)) else { return nil }
+            guard (1...mostChunks).contains(count(header)), chunkBytes.contains(Int(argument(header))) else { return nil }
             return placementWords + count(header)
         default: return nil
         }

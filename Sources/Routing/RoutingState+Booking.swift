@@ -53,7 +53,7 @@ extension RoutingState {
             sequences: sequences, matchIsPrefilled: matchIsPrefilled, hasKnownTokens: request.promptTokens != nil, olderUnstreamed: 0,
             newerUnstreamed: 0, sequence: sequence,
             bookedAt: now,
-            presumedPrefilledAt: now &+ UInt64(min(2 * (ttft + terms.memoryWait), 3_600) * 1e9),
+            presumedPrefilledAt: now &+ UInt64(min(max(2 * (ttft + terms.memoryWait), 0), 3_600) * 1e9),
             isQuiet: loads[slot].tokensInUse + uncached + output <= Self.quietShare * loads[slot].kvCapacityTokens,
             rank: inputs.followsOrder ? loads[slot].orderRank : othersHits.areExpected ? OthersHits.orderless : OthersHits.unranked,
             awaitsUsage: presumed > Self.presumedShare * uncached,

@@ -73,7 +73,8 @@ extension RoutingState {
             let isOursAlone = sharing.loads[slot].inFlight == 0 && running.map { $0 + (waiting ?? 0) < 0.5 } ?? false
             tokens = isOursAlone ? 0 : max(usage * loads[slot].kvCapacityTokens - Double(own.activeTokens), 0)
         } else if let running {
-            tokens = min(running * (meanUncachedTokens + outputTokensExpected), loads[slot].kvCapacityTokens)
+            let sequences = running + Double(sharing.loads[slot].inFlight)
+            tokens = min(sequences * (meanUncachedTokens + outputTokensExpected), loads[slot].kvCapacityTokens)
         }
         let queuedTokens = waiting.map { waiting in
             guard let inBatch = report.prefillTokens, waiting > 0 else { return waiting * meanUncachedTokens }
@@ -104,8 +105,12 @@ extension RoutingState {
         loads[slot].othersRunning =
             others[slot].running.value(now: now, mean: fleetOthers.running * fleet)
             + Double(replicas.inFlight - replicas.awaitingFirstToken)
-        loads[slot].othersActiveTokens = min(
-            others[slot].activeTokens.value(now: now, mean: fleetOthers.activeTokens * fleet), loads[slot].kvCapacityTokens)
+        var activeTokens = others[slot].activeTokens.value(now: now, mean: fleetOthers.activeTokens * fleet)
+        // Replicas do not tell what theirs hold; of an engine that reports nothing of it, what they hold on average is the best that is known.
+        if replicas.inFlight > 0, others[slot].activeTokens.at == 0 {
+            activeTokens = max(activeTokens, Double(replicas.inFlight) * (meanUncachedTokens + outputTokensExpected))
+        }
+        loads[slot].othersActiveTokens = min(activeTokens, loads[slot].kvCapacityTokens)
         loads[slot].othersDueAt = now &+ Self.agingNanoseconds
         sketch(slot)
     }

@@ -8,6 +8,8 @@ extension RoutingState {
     static var replicaLagNanoseconds: UInt64 { 50_000_000 }
     /// What we have is told again after so long.
     static var retellNanoseconds: UInt64 { 1_000_000_000 }
+    /// How often it is told that we have nothing on a group any more: two of three may be lost.
+    static var tellingsOfNothing: UInt8 { 3 }
 
     // MARK: What we tell
 
@@ -19,10 +21,11 @@ extension RoutingState {
 
     /// Keeps a placement for the replicas.
     mutating func tellPlacement(_ hashes: UnsafeBufferPointer<UInt64>, chunkBytes: Int, slot: UInt32) {
-        guard !hashes.isEmpty else { return }
+        guard !hashes.isEmpty, ReplicaRecord.chunkBytes.contains(chunkBytes) else { return }
+        sharing.chunkBytes = chunkBytes
         let count = min(hashes.count, ReplicaRecord.mostChunks)
         guard let first = sharing.reserve(ReplicaRecord.placementWords + count) else { return }
-        sharing.words[first] = ReplicaRecord.header(ReplicaRecord.placement, count: count, argument: UInt32(clamping: chunkBytes))
+        sharing.words[first] = ReplicaRecord.header(ReplicaRecord.placement, count: count, argument: UInt32(chunkBytes))
         sharing.words[first + 1] = loads[slot].identity
         for place in 0..<count { sharing.words[first + 2 + place] = hashes[place] }
     }
@@ -51,6 +54,11 @@ extension RoutingState {
             guard loads[slot].isUsed else { continue }
             let load = ReplicaLoad(
                 inFlight: loads[slot].inFlight, awaitingFirstToken: loads[slot].awaitingFirstToken, queuedTokens: loads[slot].queuedTokens)
+            if load == .none {
+                sharing.tellings[slot] -= min(sharing.tellings[slot], 1)
+            } else {
+                sharing.tellings[slot] = Self.tellingsOfNothing
+            }
             sharing.path[0] = ReplicaRecord.header(ReplicaRecord.load)
             sharing.path[1] = loads[slot].identity
             sharing.path[2] = load.counts
@@ -78,7 +86,7 @@ extension RoutingState {
             sharing.due -= 1
             sharing.cursor = sharing.cursor + 1 < order.count ? sharing.cursor + 1 : 0
             let slot = order[sharing.cursor]
-            if loads[slot].inFlight > 0 { sharing.listChange(slot) }
+            if loads[slot].inFlight > 0 || sharing.tellings[slot] > 0 { sharing.listChange(slot) }
         }
     }
 
@@ -93,7 +101,9 @@ extension RoutingState {
         switch ReplicaRecord.kind(record.header) {
         case ReplicaRecord.load:
             let told = ReplicaLoad(counts: message.word(0, of: record), tokens: message.word(1, of: record))
-            let old = sharing.accounts.set(told, of: replica, slot: slot, generation: loads[slot].generation, now: now)
+            guard let old = sharing.accounts.set(told, of: replica, slot: slot, generation: loads[slot].generation, now: now) else {
+                return
+            }
             changeReplicaLoad(slot, from: old, to: told, now: now)
         case ReplicaRecord.turn:
             let holder = loads[slot].holder
@@ -103,8 +113,11 @@ extension RoutingState {
                     stamp: index.holders[Int(holder)].clock, holder: holder,
                     chunks: UInt16(ReplicaRecord.count(record.header))))
         case ReplicaRecord.placement where policy.usesPrefixIndex:
+            // By chunks of another size nothing is found again, and the cache's room would be counted in them.
+            let chunkBytes = Int(ReplicaRecord.argument(record.header))
+            guard sharing.chunkBytes == 0 || chunkBytes == sharing.chunkBytes else { return }
             for place in 0..<record.count { sharing.path[place] = message.word(place, of: record) }
-            let tokensPerChunk = Double(ReplicaRecord.argument(record.header)) * tokensPerByte
+            let tokensPerChunk = Double(chunkBytes) * tokensPerByte
             sharing.path.withBase { path in
                 let hashes = UnsafeBufferPointer(start: path, count: min(record.count, Self.longestPath))
                 index.match(hashes)
@@ -119,14 +132,20 @@ extension RoutingState {
         }
     }
 
-    mutating func forgetReplica(_ replica: UInt64, now: UInt64) { forget(sharing.accounts.remove(replica), now: now) }
+    mutating func forgetReplica(_ replica: UInt64, now: UInt64) {
+        for (slot, entry) in sharing.accounts.remove(replica) { forget(entry, slot: slot, now: now) }
+    }
 
-    mutating func forgetOutdatedReplicaLoads(now: UInt64) { forget(sharing.accounts.removeOutdated(now: now), now: now) }
+    /// - Returns: whether the next replica may be due as well.
+    mutating func forgetOutdatedReplicaLoads(now: UInt64) -> Bool {
+        guard let outdated = sharing.accounts.removeOutdated(now: now) else { return false }
+        for (slot, entry) in outdated { forget(entry, slot: slot, now: now) }
+        return true
+    }
 
-    private mutating func forget(_ entries: [UInt32: ReplicaAccounts.Entry], now: UInt64) {
-        for (slot, entry) in entries where loads[slot].isUsed && loads[slot].generation == entry.generation {
-            changeReplicaLoad(slot, from: entry.load, to: .none, now: now)
-        }
+    private mutating func forget(_ entry: ReplicaAccounts.Entry, slot: UInt32, now: UInt64) {
+        guard loads[slot].isUsed, loads[slot].generation == entry.generation else { return }
+        changeReplicaLoad(slot, from: entry.load, to: .none, now: now)
     }
 
     private mutating func changeReplicaLoad(_ slot: UInt32, from old: ReplicaLoad, to new: ReplicaLoad, now: UInt64) {
@@ -156,6 +175,8 @@ struct ReplicaSharing: ~Copyable {
     let changed: LazyBuffer<UInt32>
     var changedCount = 0
     let isChanged: LazyBuffer<Bool>
+    /// How often it remains to be told of a group that we have nothing there, once we have.
+    let tellings: LazyBuffer<UInt8>
     /// When all of this was taken last, whose turn it is to be told again, and how many are due.
     var takenAt: UInt64 = 0
     var cursor = 0
@@ -165,6 +186,8 @@ struct ReplicaSharing: ~Copyable {
     /// The sum of it by slot, and sequences of all groups.
     let loads: LazyBuffer<ReplicaLoad>
     var openSequences = 0
+    /// Of our own prompts; 0: there was none yet.
+    var chunkBytes = 0
     /// Scratch for one record.
     let path: LazyBuffer<UInt64>
 
@@ -172,6 +195,7 @@ struct ReplicaSharing: ~Copyable {
         words = LazyBuffer(count: RoutingState.outboxWords)
         changed = LazyBuffer(count: groups)
         isChanged = LazyBuffer(count: groups)
+        tellings = LazyBuffer(count: groups)
         loads = LazyBuffer(count: groups)
         path = LazyBuffer(count: ReplicaRecord.mostChunks)
     }

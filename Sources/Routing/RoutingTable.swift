@@ -182,10 +182,9 @@ public final class RoutingTable: Sendable {
     /// Everything that replicas of this router have to know since the last call. Called a few milliseconds after `wake`, and at least each second
     /// while something is under way, so that what was lost is told again.
     public func takeReplicaMessages(into messages: inout ReplicaMessages, now: UInt64) {
-        state.withLock { state in
-            state.forgetOutdatedReplicaLoads(now: now)
-            state.takeReplicaMessages(into: &messages, now: now)
-        }
+        // Of 256 replicas before 4,000 groups all that is outdated would be 180 ms at once.
+        while state.withLock({ $0.forgetOutdatedReplicaLoads(now: now) }) {}
+        state.withLock { $0.takeReplicaMessages(into: &messages, now: now) }
     }
 
     /// Placements and turns that were not told because nobody took them in time.

@@ -47,8 +47,16 @@ struct Scenario {
     private var openCount = 0
     private var nextName: UInt64
 
-    /// - Parameter blocks: of the index, filled before the first measured request.
-    init(groups: Int, blocks: Int, traffic: Traffic, seed: UInt64 = 1) {
+    /// What replicas are told every 20 ms of the clock here, when they are.
+    private let isShared: Bool
+    private var messages = ReplicaMessages()
+    private var toldAt: UInt64 = 0
+
+    /// - Parameters:
+    ///   - blocks: of the index, filled before the first measured request.
+    ///   - isShared: whether replicas are told.
+    init(groups: Int, blocks: Int, traffic: Traffic, isShared: Bool = false, seed: UInt64 = 1) {
+        self.isShared = isShared
         table = RoutingTable(policy: .leastCost, seed: seed, limits: RoutingLimits(groups: groups, indexBlocks: blocks))
         table.replaceGroups(
             (0..<groups).map { number in
@@ -69,6 +77,7 @@ struct Scenario {
             prepare()
             turnOver(pick())
         }
+        if isShared { table.startSharing(now: now) }
     }
 
     /// Prompts that nobody asks for again, until there is no more room, and then the conversations, which stay.
@@ -138,6 +147,9 @@ struct Scenario {
         }
         open[(oldest + openCount) % open.count] = lease
         openCount += 1
+        guard isShared, now &- toldAt >= 20_000_000 else { return }
+        toldAt = now
+        table.takeReplicaMessages(into: &messages, now: now)
     }
 
     private mutating func finish(_ lease: Lease?) {

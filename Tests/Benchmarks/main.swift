@@ -74,8 +74,8 @@ struct Times {
     var requests: [UInt64]
 }
 
-func measure(groups: Int, blocks: Int, traffic: Scenario.Traffic, decisions: Int) -> Times {
-    var scenario = Scenario(groups: groups, blocks: blocks, traffic: traffic)
+func measure(groups: Int, blocks: Int, traffic: Scenario.Traffic, isShared: Bool, decisions: Int) -> Times {
+    var scenario = Scenario(groups: groups, blocks: blocks, traffic: traffic, isShared: isShared)
     let clock = clockCost()
     let empty = [UInt64](repeating: 0, count: decisions)
     var times = Times(decisions: empty, requests: empty)
@@ -92,9 +92,9 @@ func measure(groups: Int, blocks: Int, traffic: Scenario.Traffic, decisions: Int
     return times
 }
 
-func show(groups: Int, traffic: Scenario.Traffic, decisions: Int, limit: String) {
-    let times = measure(groups: groups, blocks: million, traffic: traffic, decisions: decisions)
-    let place = "\(groups) groups, \(traffic.rawValue)"
+func show(groups: Int, traffic: Scenario.Traffic, isShared: Bool = false, decisions: Int, limit: String) {
+    let times = measure(groups: groups, blocks: million, traffic: traffic, isShared: isShared, decisions: decisions)
+    let place = "\(groups) groups, \(traffic.rawValue)\(isShared ? ", shared" : "")"
     show("decision and booking, \(place)", times.decisions, limit: limit)
     show("with first token and end, \(place)", times.requests, limit: "")
 }
@@ -119,13 +119,15 @@ func table() {
     show("32 KiB prompt, probe and hashes", times, limit: "mean 15000 ns")
 }
 
-/// - Returns: the groups and the traffic that a name like `turns-8` stands for.
-func scenario(_ name: String) -> (groups: Int, traffic: Scenario.Traffic)? {
+/// - Returns: the groups and the traffic that a name like `turns-8` stands for, and whether replicas are told, as in `turns-8-shared`.
+func scenario(_ name: String) -> (groups: Int, traffic: Scenario.Traffic, isShared: Bool)? {
     let parts = name.split(separator: "-")
-    guard parts.count == 2, let groups = Int(parts[1]), groups > 0, let traffic = Scenario.Traffic(rawValue: String(parts[0])) else {
+    let isShared = parts.count == 3 && parts[2] == "shared"
+    guard parts.count == 2 || isShared, let groups = Int(parts[1]), groups > 0, let traffic = Scenario.Traffic(rawValue: String(parts[0]))
+    else {
         return nil
     }
-    return (groups, traffic)
+    return (groups, traffic, isShared)
 }
 
 func time(_ what: String, _ rounds: Int) -> Bool {
@@ -135,8 +137,8 @@ func time(_ what: String, _ rounds: Int) -> Bool {
         show(what, times, limit: "")
         return true
     }
-    guard let (groups, traffic) = scenario(what) else { return false }
-    show(groups: groups, traffic: traffic, decisions: rounds, limit: "")
+    guard let (groups, traffic, isShared) = scenario(what) else { return false }
+    show(groups: groups, traffic: traffic, isShared: isShared, decisions: rounds, limit: "")
     return true
 }
 
@@ -146,9 +148,9 @@ func count(_ what: String, _ rounds: Int) -> Bool {
         probeRounds(rounds, body: chatBody(bytes: 32 << 10, isDeclinedLate: what == "declined"), times: &times)
         return true
     }
-    guard let (groups, traffic) = scenario(what) else { return false }
+    guard let (groups, traffic, isShared) = scenario(what) else { return false }
     // As large as one must be to evict behind decisions.
-    var scenario = Scenario(groups: groups, blocks: 1 << 17, traffic: traffic)
+    var scenario = Scenario(groups: groups, blocks: 1 << 17, traffic: traffic, isShared: isShared)
     for _ in 0..<rounds {
         scenario.prepare()
         scenario.turnOver(scenario.pick())
@@ -162,7 +164,8 @@ if arguments.isEmpty {
 } else {
     let actions = ["count": count, "time": time]
     guard arguments.count == 3, let rounds = Int(arguments[2]), rounds > 0, actions[arguments[0]]?(arguments[1], rounds) == true else {
-        print("swiftlet-benchmarks [count|time probe|bare-GROUPS|turns-GROUPS|cold-GROUPS N]  (count: or declined)")
+        print(
+            "swiftlet-benchmarks [count|time probe|bare-GROUPS|turns-GROUPS|cold-GROUPS N]  (GROUPS: or GROUPS-shared; count: or declined)")
         exit(64)
     }
 }
