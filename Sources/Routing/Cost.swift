@@ -22,7 +22,7 @@ public struct CostTerms: Sendable, Equatable {
     /// This request's decode steps: what a group differs by whose steps take longer. How much longer its batch makes them now does not count, for
     /// batches change long before an answer ends.
     public var decode = 0.0
-    /// The stall that this prefill imposes on the sequences now decoding there.
+    /// The stall that this prefill imposes on the sequences now decoding there, see `CostRule.decodesHeldUp`.
     public var stall = 0.0
     /// Requests expected to arrive at the group while this one waits, each waiting for its uncached tokens, too: as many as have come there of
     /// late, for who has joined or has just become the cheapest gets more than a fair share. Those that arrive while it prefills do
@@ -140,7 +140,7 @@ struct CostInputs {
                 missingTokens: present - group.kvCapacityTokens, tokensInUse: group.tokensInUse, sequences: group.sequences,
                 answerSeconds: answer)
         terms.decode = rule.decode * step * outputTokens
-        terms.stall = rule.stall * group.decodingSequences * terms.prefill
+        terms.stall = rule.decodesHeldUp(group.decodingSequences, fullness: group.tokensInUse * group.tokenShare) * terms.prefill
         let waiting = terms.queueWait + terms.warmUp + terms.adapter + terms.memoryWait + terms.roomWait
         let behind = min(group.arrivals.perSecond(nowMicroseconds: nowMicroseconds) * waiting, rule.mostBehind)
         terms.queueBehind = rule.queueBehind * behind * terms.prefill

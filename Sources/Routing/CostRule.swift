@@ -16,9 +16,13 @@ public struct CostRule: Sendable, Equatable {
     public var memoryWaitFrom = 0.9
     /// How much a second of waiting for room counts: it is one like any other until the first token. With twice as much nothing changes.
     public var roomWait = 1.0
-    /// How much a second counts in which a prefill holds up a decode, which keeps its memory meanwhile. With a third less, overloaded fleets
-    /// wait longer; with a third more, the worst of a hundred does.
-    public var stall = 0.15
+    /// How much a second counts in which a prefill holds up a decode, and of how many decodes, see `decodesHeldUp`. With half as much of either
+    /// groups of unequal speed are told apart less well; more of both keeps requests out of large batches where a queue is what makes them wait.
+    public var stall = 0.3
+    public var stallSequences = 10.0
+    /// How much it counts of each decode when the KV cache is full, by which it keeps its memory so much longer. With a third less, overloaded
+    /// fleets wait longer; with a third more, the worst of a hundred does.
+    public var stallWhenFull = 0.3
     /// How much a second counts that those lose who come to the group while this one waits. They come because it looks cheap, as a group does
     /// that has just joined. With a quarter of this p99 rises a little, with twice as much prompts of agents above saturation wait a
     /// quarter longer.
@@ -71,6 +75,8 @@ public struct CostRule: Sendable, Equatable {
         Constant(name: "roomWait", path: \.roomWait, range: weights),
         Constant(name: "copySharing", path: \.copySharing, range: weights),
         Constant(name: "stall", path: \.stall, range: weights),
+        Constant(name: "stallSequences", path: \.stallSequences, range: 0...1e6),
+        Constant(name: "stallWhenFull", path: \.stallWhenFull, range: weights),
         Constant(name: "queueBehind", path: \.queueBehind, range: weights),
         Constant(name: "growthAtFullCache", path: \.growthAtFullCache, range: weights),
         Constant(name: "mostBehind", path: \.mostBehind, range: weights),
@@ -116,6 +122,14 @@ public struct CostRule: Sendable, Equatable {
     static func roundedUp(_ value: Double) -> Double {
         let nearest = (value + 0x1p52) - 0x1p52
         return nearest < value ? nearest + 1 : nearest
+    }
+
+    /// What the decodes count for that one prefill holds up: with room in the cache of many not much more than of `stallSequences`, for a batch that is
+    /// twice as large matters less than one request more in the queue; as the cache fills up, in proportion to the square of how full it is, each.
+    @inline(__always)
+    func decodesHeldUp(_ sequences: Double, fullness: Double) -> Double {
+        let full = min(fullness, 1)
+        return (stall * stallSequences / max(stallSequences + sequences, 1) + stallWhenFull * full * full) * sequences
     }
 
     @inline(__always)

@@ -11,8 +11,8 @@ struct FleetSketch: ~Copyable {
         var perToken: SIMD4<Float>
         /// Prompt tokens ahead.
         var tokensAhead: SIMD4<Float>
-        /// Sequences that decode.
-        var batch: SIMD4<Float>
+        /// What those that decode count for when a prefill holds them up.
+        var heldUp: SIMD4<Float>
     }
 
     /// What the rough cost of one request depends on besides the group.
@@ -20,12 +20,10 @@ struct FleetSketch: ~Copyable {
         var tokens: Float
         /// On the seconds per token.
         var scale: Float
-        /// Tokens' worth of stall per sequence that decodes.
-        var stall: Float
 
         @inline(__always)
         func estimates(_ groups: borrowing Sketches) -> SIMD4<Float> {
-            let work = groups.tokensAhead + tokens + stall * groups.batch
+            let work = groups.tokensAhead + tokens + tokens * groups.heldUp
             return groups.fixed + groups.perToken * scale * work
         }
     }
@@ -146,7 +144,7 @@ extension RoutingState {
         fleet.sketches[group].fixed[lane] = Float(loads[slot].distanceSeconds + memory)
         fleet.sketches[group].perToken[lane] = isOut ? .infinity : Float(loads[slot].secondsPerToken * (1 + loads[slot].warmUpSlowness))
         fleet.sketches[group].tokensAhead[lane] = Float(loads[slot].tokensAhead)
-        fleet.sketches[group].batch[lane] = Float(loads[slot].decodingSequences)
+        fleet.sketches[group].heldUp[lane] = Float(cost.decodesHeldUp(loads[slot].decodingSequences, fullness: fullness))
         var transition = loads[slot].presumedPrefilledAt
         if loads[slot].failures > 0 && now < loads[slot].ejectedUntil { transition = min(transition, loads[slot].ejectedUntil) }
         if now < loads[slot].saturatedUntil { transition = min(transition, loads[slot].saturatedUntil) }
@@ -304,8 +302,7 @@ extension RoutingState {
     /// Estimates the cost on each group of the pool, and finds the least.
     private mutating func estimateAll(_ slots: ContiguousArray<UInt32>, promptTokens: Double) -> (slot: UInt32, estimate: Float) {
         let tokens = Float(max(promptTokens, leastRequestTokens))
-        let weights = FleetSketch.Weights(
-            tokens: tokens, scale: Float(prefillFit.slope), stall: Float(cost.stall) * tokens)
+        let weights = FleetSketch.Weights(tokens: tokens, scale: Float(prefillFit.slope))
         if slots.count * 2 >= records.count {
             for group in 0..<(sketchedSlots / 4) { fleet.estimates[group] = weights.estimates(fleet.sketches[group]) }
             let least = fleet.leastEstimate(slots: sketchedSlots)

@@ -119,7 +119,7 @@ import Testing
 
     /// A busy group with arrivals beyond all bounds, nearly full, which holds less of the prompt than another.
     @Test(arguments: [
-        ("decode", "decode"), ("stall", "stall"), ("memory", "memory"), ("memoryWait", "memory_wait"), ("roomWait", "room_wait"),
+        ("decode", "decode"), ("stall stallWhenFull", "stall"), ("memory", "memory"), ("memoryWait", "memory_wait"), ("roomWait", "room_wait"),
         ("queueBehind", "queue_behind"), ("copySharing", "copy"), ("lateness", "lateness"),
     ])
     func aFactorOfNothingTakesItsOwnTermAway(constant: String, term: String) {
@@ -132,13 +132,31 @@ import Testing
         (inputs.deepest, inputs.sharers, inputs.wantedTTFTSeconds, inputs.wantedTPOTSeconds) = (80, 5, 0.1, 0.001)
         let all = Dictionary(uniqueKeysWithValues: inputs.terms(on: load, depth: 0).named.map { ($0.name, $0.seconds) })
         #expect(all[term] != 0, "or nothing is shown")
-        let isSet = inputs.rule.set(constant, to: 0)
-        #expect(isSet)
+        for constant in constant.split(separator: " ") {
+            let isSet = inputs.rule.set(String(constant), to: 0)
+            #expect(isSet)
+        }
         for (name, seconds) in inputs.terms(on: load, depth: 0).named where name != "total" {
             if name == term { #expect(seconds == 0) }
             // What others take over of a copy is a share of what it costs, and a wish is missed by all that is waited.
             let follows = name == "copy" || name == "lateness" && constant == "roomWait"
             if name != term && !follows { #expect(seconds == all[name], "\(name)") }
+        }
+    }
+
+    /// With room a second decode counts, a hundredth hardly; where there is none each counts alike. None of it is a number that is none.
+    @Test func decodesAreHeldUpByTheFirstFewOrByMemory() {
+        var rule = CostRule()
+        #expect(abs(rule.decodesHeldUp(10, fullness: 0) - 1.5) < 1e-9)
+        #expect(abs(rule.decodesHeldUp(100, fullness: 0) - 0.3 * 1_000 / 110) < 1e-9)
+        let first = rule.decodesHeldUp(1, fullness: 0)
+        #expect(rule.decodesHeldUp(101, fullness: 0) - rule.decodesHeldUp(100, fullness: 0) < 0.02 * first)
+        #expect(abs(rule.decodesHeldUp(100, fullness: 1) - rule.decodesHeldUp(100, fullness: 0) - 30) < 1e-9)
+        #expect(abs(rule.decodesHeldUp(100, fullness: 0.5) - rule.decodesHeldUp(100, fullness: 0) - 7.5) < 1e-9)
+        #expect(rule.decodesHeldUp(100, fullness: 7) == rule.decodesHeldUp(100, fullness: 1))
+        for sequences in [0, 0.2, 1, 1e6] {
+            let isSet = rule.set("stallSequences", to: 0)
+            #expect(isSet && rule.decodesHeldUp(sequences, fullness: 0) == 0)
         }
     }
 

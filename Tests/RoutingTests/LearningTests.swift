@@ -159,7 +159,7 @@ import Testing
             table.settle(decision.lease, usage: usage, events: 64, now: now + 20 * millisecond)
             now += 10 * millisecond
         }
-        for number in 0..<300 {
+        for number in 0..<600 {
             let decision = try table.pick(.distinct(1_000 + number, chunkCount: 4), now: now).get()
             let step = (table.name(of: decision.group) == "g0" ? 80 : 20) * millisecond
             table.firstToken(decision.lease, now: now + 20 * millisecond)
