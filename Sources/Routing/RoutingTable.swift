@@ -190,7 +190,8 @@ public final class RoutingTable: Sendable {
     /// Placements and turns that were not told because nobody took them in time.
     public func placementsNotShared() -> UInt64 { state.withLock { $0.sharing.dropped } }
 
-    /// What a replica of this router tells: where prompts went counts as if they had been placed here, and its load as if it were our own.
+    /// What a replica of this router tells: where prompts went counts as if they had been placed here, and its load as if it were our own. Loads are
+    /// absolute and the last one counts: one replica's messages have to come in the order in which they were made, or not at all.
     /// - Parameter replica: who tells; what it told before of the same groups is replaced.
     public func receiveReplicaMessage(_ bytes: UnsafeRawBufferPointer, from replica: UInt64, now: UInt64) -> ReplicaMessageOutcome {
         guard var message = ReplicaMessageReader(bytes) else { return .malformed }
