@@ -119,7 +119,8 @@ import Testing
 
     /// A busy group with arrivals beyond all bounds, nearly full, which holds less of the prompt than another.
     @Test(arguments: [
-        ("decode", "decode"), ("stall stallWhenFull", "stall"), ("memory", "memory"), ("memoryWait", "memory_wait"), ("roomWait", "room_wait"),
+        ("decode", "decode"), ("stall stallWhenFull", "stall"), ("memory", "memory"), ("memoryWait", "memory_wait"),
+        ("roomWait", "room_wait"),
         ("queueBehind", "queue_behind"), ("copySharing", "copy"), ("lateness", "lateness"),
     ])
     func aFactorOfNothingTakesItsOwnTermAway(constant: String, term: String) {
