@@ -66,7 +66,7 @@ extension RoutingState {
         if !request.isStreamed { appendUnstreamed(index, slot: slot) }
 
         leases.openSequences += Int(sequences)
-        let before = ownLoad(slot)
+        let before = tracksOwnLoad ? ownLoad(slot) : OwnLoad()
         loads[slot].isProbing = loads[slot].failures > 0
         loads[slot].requests += 1
         loads[slot].inFlight += sequences
@@ -142,7 +142,7 @@ extension RoutingState {
     /// the lengths of answers have heavy tails.
     private mutating func count(_ tokens: Int, of index: UInt32, slot: UInt32, now: UInt64) {
         guard !leases.bookings[index].awaitsFirstToken else { return }
-        let before = ownLoad(slot)
+        let before = tracksOwnLoad ? ownLoad(slot) : OwnLoad()
         loads[slot].generatedTokens += Double(tokens) - leases.bookings[index].generatedTokens
         leases.bookings[index].generatedTokens = Double(tokens)
         let sequences = Int(leases.bookings[index].sequences)
@@ -211,7 +211,7 @@ extension RoutingState {
 
     private mutating func leaveQueue(_ index: UInt32, slot: UInt32, isPrefilled: Bool = true, now: UInt64) {
         guard leases.bookings[index].awaitsFirstToken else { return }
-        let before = ownLoad(slot)
+        let before = tracksOwnLoad ? ownLoad(slot) : OwnLoad()
         leases.bookings[index].awaitsFirstToken = false
         leases.bookings[index].decodesSince = now / 1_000
         let sequences = leases.bookings[index].sequences
@@ -228,7 +228,7 @@ extension RoutingState {
     private mutating func release(_ index: UInt32, now: UInt64) {
         if let slot = liveSlot(of: index) {
             let booking = leases.bookings[index]
-            let before = ownLoad(slot)
+            let before = tracksOwnLoad ? ownLoad(slot) : OwnLoad()
             loads[slot].requests -= 1
             loads[slot].inFlight -= booking.sequences
             if !booking.awaitsFirstToken { loads[slot].decodesSince &-= booking.decodesSince &* UInt64(booking.sequences) }

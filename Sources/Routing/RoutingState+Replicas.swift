@@ -150,7 +150,7 @@ extension RoutingState {
 
     private mutating func changeReplicaLoad(_ slot: UInt32, from old: ReplicaLoad, to new: ReplicaLoad, now: UInt64) {
         guard old != new else { return }
-        let before = ownLoad(slot)
+        let before = tracksOwnLoad ? ownLoad(slot) : OwnLoad()
         sharing.loads[slot].subtract(old)
         sharing.loads[slot].add(new)
         if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }

@@ -23,6 +23,7 @@ pytestmark = [
 #: hashed, and one that the fast reader declines at its end, so that both read it. Reading took 8 % fewer when each escape waited for the one
 #: before it, and half as long again. To fetch ahead what is missed takes 6 % more instructions of a new prompt (`cold`) and half of its time.
 RECORDED = {"bare-8": 5_880, "turns-8": 13_140, "cold-8": 27_720, "bare-1000": 19_910, "turns-1000": 33_200, "cold-1000": 34_920,
+            "turns-8-shared": 14_920, "turns-1000-shared": 34_200,
             "probe": 117_020, "declined": 236_620}  # fmt: skip
 TOLERANCE = 0.10
 ROUNDS = 500
