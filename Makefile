@@ -39,7 +39,7 @@ APT_TESTS := chromium libhttp-parser-dev python3 python3-venv curl openssl nghtt
 # Whom `make compare-strictness` asks besides.
 APT_COMPARED := nginx-light haproxy
 
-.PHONY: help deps deps-system deps-python build demo simulate simulate-suite test sanitize soak kubernetes-load fuzz fuzz-merge lint format proto bench bench-stub bench-tables bench-peers bench-overhead bench-fleet bench-fleet-trace bench-accuracy compare-strictness clean
+.PHONY: help deps deps-system deps-python build demo simulate simulate-suite test sanitize soak kubernetes-load replica-sync fuzz fuzz-merge lint format proto bench bench-stub bench-tables bench-peers bench-overhead bench-fleet bench-fleet-trace bench-accuracy compare-strictness clean
 
 help: ## Lists the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -137,6 +137,9 @@ soak: deps build ## Mixed traffic with dying engines for MINUTES=10: does the ro
 
 kubernetes-load: deps build ## How soon a change at the Kubernetes API takes effect, and what 10,000 endpoints that change cost
 	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python Tests/Benchmarks/kubernetes_load.py
+
+replica-sync: deps build ## What routers gain from telling one another what they do, and what it costs
+	@SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python Tests/Benchmarks/replica_sync.py
 
 fuzz: ## Fuzzes every border that hostile bytes cross, TIME seconds each: TIME=60, TARGETS
 	@Tests/Fuzz/fuzz

@@ -99,7 +99,7 @@ let package = Package(
         // What a decision costs; see the head of its main.swift.
         .executableTarget(
             name: "swiftlet-benchmarks", dependencies: ["Routing", "Wire"], path: "Tests/Benchmarks",
-            exclude: ["kubernetes_load.py"], swiftSettings: hot),
+            exclude: ["kubernetes_load.py", "replica_sync.py"], swiftSettings: hot),
         .testTarget(name: "RoutingTests", dependencies: ["Routing"], swiftSettings: swift),
         // A second opinion on every head that our parser takes.
         .systemLibrary(name: "CHTTPParser", path: "Tests/CHTTPParser", providers: [.apt(["libhttp-parser-dev"])]),

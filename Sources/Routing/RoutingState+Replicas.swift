@@ -151,8 +151,11 @@ extension RoutingState {
     private mutating func changeReplicaLoad(_ slot: UInt32, from old: ReplicaLoad, to new: ReplicaLoad, now: UInt64) {
         guard old != new else { return }
         let before = tracksOwnLoad ? ownLoad(slot) : OwnLoad()
-        sharing.loads[slot].subtract(old)
-        sharing.loads[slot].add(new)
+        // A copy: changed in its place, the compiler (6.3.1) fails over it under ThreadSanitizer.
+        var sum = sharing.loads[slot]
+        sum.subtract(old)
+        sum.add(new)
+        sharing.loads[slot] = sum
         if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
         sharing.openSequences += Int(new.inFlight) - Int(old.inFlight)
         ageOthers(slot, now: now)
