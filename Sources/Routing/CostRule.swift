@@ -22,7 +22,7 @@ public struct CostRule: Sendable, Equatable {
     public var stallSequences = 10.0
     /// How much it counts of each decode when the KV cache is full, by which it keeps its memory so much longer. With a third less, overloaded
     /// fleets wait longer; with a third more, the worst of a hundred does.
-    public var stallWhenFull = 0.4
+    public var stallWhenFull = 0.3
     /// How much a second counts that those lose who come to the group while this one waits. They come because it looks cheap, as a group does
     /// that has just joined. With a quarter of this p99 rises a little, with twice as much prompts of agents above saturation wait a
     /// quarter longer.

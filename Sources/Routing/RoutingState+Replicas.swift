@@ -54,11 +54,8 @@ extension RoutingState {
             guard loads[slot].isUsed else { continue }
             let load = ReplicaLoad(
                 inFlight: loads[slot].inFlight, awaitingFirstToken: loads[slot].awaitingFirstToken, queuedTokens: loads[slot].queuedTokens)
-            if load == .none {
-                sharing.tellings[slot] -= min(sharing.tellings[slot], 1)
-            } else {
-                sharing.tellings[slot] = Self.tellingsOfNothing
-            }
+            let tellings = sharing.tellings[slot]
+            sharing.tellings[slot] = load == .none ? tellings - min(tellings, 1) : Self.tellingsOfNothing
             sharing.path[0] = ReplicaRecord.header(ReplicaRecord.load)
             sharing.path[1] = loads[slot].identity
             sharing.path[2] = load.counts
