@@ -45,7 +45,6 @@ public struct ReplicaMessages: Sendable {
     private var words: [UInt64] = []
     /// Where each message ends.
     private var ends: [Int] = []
-    private var isOpen = false
 
     /// Below what an Ethernet frame carries in a datagram, with room for what others put around it. A longer record goes alone.
     static let usualWords = 160

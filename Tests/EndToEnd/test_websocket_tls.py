@@ -231,7 +231,9 @@ def exchanged(connection, message):
             if wants_more:
                 sent += connection.send(message[sent : sent + (1 << 16)])
         with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            received += connection.recv(1 << 16)
+            data = connection.recv(1 << 16)
+            assert data, "it ended"
+            received += data
     return received
 
 
