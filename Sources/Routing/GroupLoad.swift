@@ -36,11 +36,13 @@ struct GroupLoad: BitwiseCopyable {
     var activeOutputTokens: Double
 
     /// What others have here, as the engine's reports tell it, aged until `othersDueAt`: sequences that wait and those that run,
-    /// prompt tokens of the former, KV tokens of the latter. All 0 until something is reported.
+    /// prompt tokens of the former, KV tokens of the latter, and those that answers of replicas there are yet to take. All 0 until something
+    /// is reported or told.
     var othersWaiting: Double
     var othersRunning: Double
     var othersQueuedTokens: Double
-    var othersActiveTokens: Double
+    var othersActiveTokens: Float
+    var othersExpectedTokens: Float = 0
 
     /// Seconds per prefill token by what was learned of this group, before the fleet's factor.
     var secondsPerToken: Double
@@ -127,7 +129,7 @@ extension GroupLoad {
     var tokensAhead: Double { queuedTokens + othersQueuedTokens }
     /// KV tokens in use.
     @inline(__always)
-    var tokensInUse: Double { ownTokensInUse + othersActiveTokens }
+    var tokensInUse: Double { ownTokensInUse + Double(othersActiveTokens + othersExpectedTokens) }
     @inline(__always)
     var ownTokensInUse: Double { activeTokens + pinnedTokens }
 
@@ -137,7 +139,8 @@ extension GroupLoad {
         let decoding = UInt64(max(inFlight - awaitingFirstToken, 0))
         // Signed: another loop's clock may be a little ahead of this one's.
         let elapsed = max(Double(Int64(bitPattern: decoding &* now &- decodesSince)), 0) * 1e-6
-        return tokensInUse - activeOutputTokens + min(generatedTokens + elapsed / tokenSeconds, activeOutputTokens)
+        return tokensInUse - Double(othersExpectedTokens) - activeOutputTokens
+            + min(generatedTokens + elapsed / tokenSeconds, activeOutputTokens)
     }
 
     /// Blocks that its shadow LRU may hold: what others bring takes the engine's room alike, by their share of the load.

@@ -9,9 +9,12 @@ enum ReplicaRecord {
     static var placement: UInt8 { 2 }
     /// A turn was answered by a group: header with the tokens behind its last chunk and the number of chunks, group, digest.
     static var turn: UInt8 { 3 }
+    /// What an answer taught: header with the kind of lesson in place of a count, the group that answered, and the lesson's numbers.
+    static var lesson: UInt8 { 4 }
 
     static var loadWords: Int { 4 }
     static var turnWords: Int { 3 }
+    static var lessonWords: Int { 3 }
     static var placementWords: Int { 2 }
     /// Of a longer prompt the beginning is told.
     static var mostChunks: Int { 7_000 }
@@ -32,6 +35,7 @@ enum ReplicaRecord {
         switch kind(header) {
         case load: return count(header) == 0 && argument(header) == 0 ? loadWords : nil
         case turn: return turnWords
+        case lesson: return Lesson.kinds.contains(count(header)) && argument(header) == 0 ? lessonWords : nil
         case placement:
             guard (1...mostChunks).contains(count(header)), chunkBytes.contains(Int(argument(header))) else { return nil }
             return placementWords + count(header)

@@ -119,7 +119,7 @@ extension RoutingState {
         let booking = leases.bookings[index]
         if booking.isStreamed && booking.promptBytes > 0 && booking.isQuiet && !booking.awaitsUsage {
             let tokens = booking.queuedTokensAtBooking + booking.uncachedTokens
-            learnPrefill(slot, tokens: tokens, seconds: now.seconds(since: booking.bookedAt))
+            take(.prefill(tokens: tokens, seconds: now.seconds(since: booking.bookedAt)), of: slot)
         }
         leaveQueue(index, slot: slot, now: now)
         // Engines prefill in the order of arrival, so what was booked before is prefilled too.
@@ -148,7 +148,7 @@ extension RoutingState {
         let sequences = Int(leases.bookings[index].sequences)
         loads[slot].decodesSince &+= (now / 1_000 &- leases.bookings[index].decodesSince) &* UInt64(sequences)
         leases.bookings[index].decodesSince = now / 1_000
-        if Double(tokens / sequences) >= outputTokensExpected { learnLength(2 * tokens / sequences, of: index) }
+        if Double(tokens / sequences) >= outputTokensExpected { learnLength(2 * tokens / sequences, isWhole: false, of: index, slot: slot) }
         let expected = min(Double(2 * tokens), loads[slot].kvCapacityTokens.rounded())
         let excess = expected - leases.bookings[index].outputTokens
         guard Double(tokens) >= leases.bookings[index].outputTokens, excess > 0 else { return }

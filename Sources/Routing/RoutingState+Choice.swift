@@ -121,7 +121,8 @@ extension RoutingState {
             sequences: Double(min(max(request.sequences, 1), RoutingRequest.mostSequences)),
             prefillScale: prefillFit.slope,
             overheadSeconds: prefillFit.intercept, rule: cost, stepScale: exp(stepLogScale),
-            nowMicroseconds: now / 1_000, meanOutputTokens: outputTokensExpected, deepest: index.matchDeepest, sharers: index.sharers(),
+            nowMicroseconds: now / 1_000, meanOutputTokens: outputTokensExpected, deepest: index.matchDeepest,
+            sharers: index.sharers() * sharing.scale(ofOwn: leases.openSequences),
             followsOrder: followsOrder)
     }
 

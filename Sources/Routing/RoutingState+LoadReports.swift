@@ -106,11 +106,14 @@ extension RoutingState {
             others[slot].running.value(now: now, mean: fleetOthers.running * fleet)
             + Double(replicas.inFlight - replicas.awaitingFirstToken)
         var activeTokens = others[slot].activeTokens.value(now: now, mean: fleetOthers.activeTokens * fleet)
-        // Replicas do not tell what theirs hold; of an engine that reports nothing of it, what they hold on average is the best that is known.
-        if replicas.inFlight > 0, others[slot].activeTokens.at == 0 {
+        // Replicas do not tell what theirs hold. An engine reports what they hold now: half an answer each is yet to come. Of one that does not,
+        // what they take on average is the best that is known.
+        let isReported = others[slot].activeTokens.at != 0
+        loads[slot].othersExpectedTokens = isReported ? Float(0.5 * Double(replicas.inFlight) * outputTokensExpected) : 0
+        if replicas.inFlight > 0, !isReported {
             activeTokens = max(activeTokens, Double(replicas.inFlight) * (meanUncachedTokens + outputTokensExpected))
         }
-        loads[slot].othersActiveTokens = min(activeTokens, loads[slot].kvCapacityTokens)
+        loads[slot].othersActiveTokens = Float(min(activeTokens, loads[slot].kvCapacityTokens))
         loads[slot].othersDueAt = now &+ Self.agingNanoseconds
         sketch(slot)
     }

@@ -37,6 +37,14 @@ extension RoutingState {
         sharing.words[first + 2] = turn.digest
     }
 
+    mutating func tell(_ lesson: Lesson, slot: UInt32) {
+        guard let first = sharing.reserve(ReplicaRecord.lessonWords) else { return }
+        let (kind, numbers) = lesson.told
+        sharing.words[first] = ReplicaRecord.header(ReplicaRecord.lesson, count: kind)
+        sharing.words[first + 1] = loads[slot].identity
+        sharing.words[first + 2] = numbers
+    }
+
     /// Notes that our load there is another than was told.
     @inline(__always)
     mutating func tellLoad(_ slot: UInt32) {
@@ -109,6 +117,10 @@ extension RoutingState {
                     digest: message.word(0, of: record), tokens: min(ReplicaRecord.argument(record.header), 1_000_000_000),
                     stamp: index.holders[Int(holder)].clock, holder: holder,
                     chunks: UInt16(ReplicaRecord.count(record.header))))
+        case ReplicaRecord.lesson:
+            if let lesson = Lesson(kind: ReplicaRecord.count(record.header), numbers: message.word(0, of: record)) {
+                learn(lesson, of: slot)
+            }
         case ReplicaRecord.placement where policy.usesPrefixIndex:
             // By chunks of another size nothing is found again, and the cache's room would be counted in them.
             let chunkBytes = Int(ReplicaRecord.argument(record.header))
@@ -199,6 +211,11 @@ struct ReplicaSharing: ~Copyable {
         loads = LazyBuffer(count: groups)
         path = LazyBuffer(count: ReplicaRecord.mostChunks)
     }
+
+    /// By how much there are more requests under way when those of the replicas are counted, too: of who shares a prefix with whom only our own
+    /// are known.
+    @inline(__always)
+    func scale(ofOwn sequences: Int) -> Double { 1 + Double(openSequences) / Double(max(sequences, 1)) }
 
     /// Where a record of so many words goes; nil when there is no room, or nobody to be told.
     mutating func reserve(_ count: Int) -> Int? {

@@ -64,13 +64,17 @@ extension RoutingState {
         let growth = cost.growthAtFullCache * load.tokensInUse / load.kvCapacityTokens
         let observed = now.seconds(since: first) / Double(tokens - 1)
         let ratio = log(observed / (load.describedStepSeconds * (1 + growth)))
-        let surprise = min(max(ratio - stepLogScale, -Self.greatestSurprise), Self.greatestSurprise)
+        take(.step(logRatio: ratio), of: slot)
+    }
+
+    mutating func learnStep(_ slot: UInt32, logRatio: Double) {
+        let surprise = min(max(logRatio - stepLogScale, -Self.greatestSurprise), Self.greatestSurprise)
         stepLogScale = min(max(stepLogScale + 0.02 * surprise, -3.466), 3.466)
-        setStepDeviation(slot, load.stepDeviation + 0.05 * (surprise - load.stepDeviation))
+        setStepDeviation(slot, loads[slot].stepDeviation + 0.05 * (surprise - loads[slot].stepDeviation))
     }
 
     /// Bytes of a prompt that count in what tokens per byte are learned.
-    private static var mostTellingBytes: Double { 32_768 }
+    static var mostTellingBytes: Double { 32_768 }
 
     /// Answers shorter than that say more of how their bytes were sent than of steps.
     private static var fewestSteps: Int { 8 }
@@ -85,11 +89,10 @@ extension RoutingState {
     mutating func learn(from usage: Usage, events: Int, index: UInt32, slot: UInt32) {
         let sequences = Int(leases.bookings[index].sequences)
         if events > 0, usage.completionTokens > 0 {
-            tokensPerEvent.observe(numerator: Double(min(usage.completionTokens, 1 << 20)), denominator: Double(events))
+            take(.events(tokens: Double(min(usage.completionTokens, 1 << 20)), count: Double(events)), of: slot)
         }
         if usage.completionTokens > 0 {
-            learnLength(max(usage.completionTokens / sequences, 1), of: index)
-            outputLearning = max(outputLearning / (1 + outputLearning), 0.02)
+            learnLength(max(usage.completionTokens / sequences, 1), isWhole: true, of: index, slot: slot)
         }
         let booking = leases.bookings[index]
         guard booking.promptBytes > 0, usage.promptTokens > 0 else { return }
@@ -97,8 +100,7 @@ extension RoutingState {
         if !booking.hasKnownTokens {
             // What is long counts for more, but not a megabyte of digits for all others' prose.
             let share = min(Self.mostTellingBytes / booking.promptBytes, 1)
-            tokensPerByteRatio.observe(
-                numerator: share * min(promptTokens, booking.promptBytes * 4), denominator: share * booking.promptBytes)
+            take(.text(tokens: share * min(promptTokens, booking.promptBytes * 4), bytes: share * booking.promptBytes), of: slot)
         }
         if let cached = usage.cachedTokens {
             learnDeferredPrefill(slot, cachedTokens: Double(min(max(cached, 0), 1 << 30)), promptTokens: promptTokens, booking: booking)
@@ -108,10 +110,10 @@ extension RoutingState {
 
     /// An answer has so many tokens or is taken to get them: it takes the place of what was taught of it before, so that every answer counts
     /// once. Answers that go on have a say, for of a fleet's first ones the short ones end long before the others.
-    mutating func learnLength(_ tokens: Int, of index: UInt32) {
+    mutating func learnLength(_ tokens: Int, isWhole: Bool, of index: UInt32, slot: UInt32) {
         let length = log(Double(min(tokens, 1 << 20)))
         let former = leases.bookings[index].taughtLength
-        outputLogMean += outputLearning * (length - (former > 0 ? former : outputLogMean))
+        take(isWhole ? .wholeLength(length, former: former) : .length(length, former: former), of: slot)
         leases.bookings[index].taughtLength = length
     }
 
@@ -119,8 +121,8 @@ extension RoutingState {
     private mutating func learnDeferredPrefill(_ slot: UInt32, cachedTokens: Double, promptTokens: Double, booking: Booking) {
         guard booking.awaitsUsage, booking.isQuiet, booking.isStreamed, booking.firstTokenAt > booking.bookedAt else { return }
         let own = max(promptTokens - cachedTokens, leastRequestTokens)
-        learnPrefill(
-            slot, tokens: booking.queuedTokensAtBooking + own, seconds: booking.firstTokenAt.seconds(since: booking.bookedAt))
+        take(
+            .prefill(tokens: booking.queuedTokensAtBooking + own, seconds: booking.firstTokenAt.seconds(since: booking.bookedAt)), of: slot)
     }
 
     /// One client's changed answers are not to send all others away from theirs: something is always expected.

@@ -299,7 +299,7 @@ import Testing
             var words: [UInt64] = []
             for _ in 0..<Int.random(in: 1...4, using: &generator) {
                 let name = "g\(Int.random(in: 0..<5, using: &generator))"
-                switch Int.random(in: 0..<4, using: &generator) {
+                switch Int.random(in: 0..<5, using: &generator) {
                 case 0:
                     let tokens = Double(bitPattern: generator.next())
                     words += Self.load(name, inFlight: generator.next(), awaiting: generator.next(), tokens: tokens)
@@ -311,6 +311,9 @@ import Testing
                     words += [
                         ReplicaRecord.header(ReplicaRecord.turn, count: count, argument: tokens), Self.identity(name), generator.next(),
                     ]
+                case 3:
+                    let kind = Int.random(in: 0..<7, using: &generator)
+                    words += [ReplicaRecord.header(ReplicaRecord.lesson, count: kind), Self.identity(name), generator.next()]
                 default: words.append(generator.next())
                 }
             }

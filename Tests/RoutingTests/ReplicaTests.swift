@@ -312,6 +312,8 @@ import Testing
             [ReplicaRecord.header(ReplicaRecord.placement, count: 7_001, argument: 256), identity("g0")]
                 + Array(repeating: 1, count: 7_001),
             [ReplicaRecord.header(ReplicaRecord.load, count: 1), identity("g0"), 1, 0],
+            [ReplicaRecord.header(ReplicaRecord.lesson, argument: 1), identity("g0"), 0],
+            [ReplicaRecord.header(ReplicaRecord.lesson), identity("g0")],
             load("g0", inFlight: 5) + [0],
         ]
         let table = RoutingTable(equalGroups(1))
