@@ -11,6 +11,9 @@ extension RoutingState {
     /// How often it is told that we have nothing on a group any more: two of three may be lost.
     static var tellingsOfNothing: UInt8 { 3 }
 
+    /// Lessons that are told at a time: about fifty of each kind are remembered, and a busy router has thousands a second.
+    static var mostLessons: Int { 32 }
+
     // MARK: What we tell
 
     mutating func startSharing(wake: @escaping @Sendable () -> Void, now: UInt64) {
@@ -38,7 +41,8 @@ extension RoutingState {
     }
 
     mutating func tell(_ lesson: Lesson, slot: UInt32) {
-        guard let first = sharing.reserve(ReplicaRecord.lessonWords) else { return }
+        guard sharing.lessons < Self.mostLessons, let first = sharing.reserve(ReplicaRecord.lessonWords) else { return }
+        sharing.lessons &+= 1
         let (kind, numbers) = lesson.told
         sharing.words[first] = ReplicaRecord.header(ReplicaRecord.lesson, count: kind)
         sharing.words[first + 1] = loads[slot].identity
@@ -79,6 +83,7 @@ extension RoutingState {
             }
         }
         sharing.used = 0
+        sharing.lessons = 0
     }
 
     /// Has what we have told again, a part of the groups with each call, so that what was lost is known within a second.
@@ -181,6 +186,8 @@ struct ReplicaSharing: ~Copyable {
     /// Records to be told, and how many words of them there are.
     let words: LazyBuffer<UInt64>
     var used = 0
+    /// Lessons among them.
+    var lessons = 0
     /// Records for which there was no room.
     var dropped: UInt64 = 0
     /// Groups on which our load has changed, each once.

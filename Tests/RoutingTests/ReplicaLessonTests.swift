@@ -56,6 +56,29 @@ import Testing
         #expect(zip(told, priors).count { abs($0 / $1 - 1) > 0.1 } >= 9, "there was something to learn")
     }
 
+    @Test func noMoreAreToldAtATimeThanAreRemembered() throws {
+        let table = RoutingTable(equalGroups(1))
+        table.startSharing(now: start)
+        var messages = ReplicaMessages()
+        for count in [4, 200, 200] {
+            for name in 0..<count {
+                try table.serve(
+                    .distinct(name, chunkCount: 8), usage: Usage(promptTokens: 512, cachedTokens: 0, completionTokens: 20), now: start)
+            }
+            table.takeReplicaMessages(into: &messages, now: start)
+            var lessons = 0
+            for place in 0..<messages.count {
+                messages.withMessage(place) { bytes in
+                    var reader = ReplicaMessageReader(bytes)
+                    while let record = reader?.nextRecord() {
+                        lessons += ReplicaRecord.kind(record.header) == ReplicaRecord.lesson ? 1 : 0
+                    }
+                }
+            }
+            #expect(count == 4 ? (8...31).contains(lessons) : lessons == 32)
+        }
+    }
+
     @Test func whoTellsNobodyKeepsNoLessons() throws {
         let table = RoutingTable(equalGroups(1))
         for name in 0..<50 {
