@@ -10,6 +10,7 @@ import pytest
 import kube_api
 import kube_router
 import processes
+from frame_backend import FrameBackend
 from raw_backend import RawBackend
 from scripted_backend import Gate, Hub, ScriptedBackend, answer_ok
 
@@ -72,6 +73,20 @@ def raw():
 
     def make(script, **options):
         backends.append(RawBackend(script, **options))
+        return backends[-1]
+
+    yield make
+    for backend in backends:
+        backend.stop()
+
+
+@pytest.fixture
+def by_frames():
+    """Makes backends whose test decides every frame."""
+    backends = []
+
+    def make(*positional, kind=FrameBackend, **options):
+        backends.append(kind(*positional, **options))
         return backends[-1]
 
     yield make
