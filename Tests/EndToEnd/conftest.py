@@ -1,5 +1,6 @@
 """Fixtures of the end-to-end tests. The program under test is `$SWIFTLET`, default `.build/release/swiftlet`."""
 
+import collections
 import os
 import resource
 import subprocess
@@ -10,8 +11,13 @@ import pytest
 import kube_api
 import kube_router
 import processes
+from frame_backend import FrameBackend
 from raw_backend import RawBackend
 from scripted_backend import Gate, Hub, ScriptedBackend, answer_ok
+from waiting import wait_until
+
+#: How many descriptors more than at its beginning this process may have open at the end: gRPC and pytest keep a few.
+MOST_LEFT_OPEN = 24
 
 
 def pytest_configure(config):
@@ -30,6 +36,27 @@ def pytest_runtest_makereport(item, call):
         for program in getattr(item, "programs", []):
             text = "\n".join(program.stderr_lines[-40:])
             report.sections.append((f"stderr of swiftlet {' '.join(program.arguments)[:200]}", text))
+
+
+def open_descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def left_open():
+    """By test, how many descriptors it left open. The session fails when more than a few are open at its end."""
+    left, before = collections.Counter(), open_descriptors()
+    yield left
+    most = ", ".join(f"{name}: {count}" for name, count in left.most_common(10))
+    what = f"all but {MOST_LEFT_OPEN} of the descriptors that the tests opened to be closed; most were left by {most}"
+    wait_until(lambda: open_descriptors() <= before + MOST_LEFT_OPEN, 10, what)
+
+
+@pytest.fixture(autouse=True)
+def counts_descriptors(request, left_open):
+    before = open_descriptors()
+    yield
+    left_open[request.node.nodeid] = open_descriptors() - before
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +99,20 @@ def raw():
 
     def make(script, **options):
         backends.append(RawBackend(script, **options))
+        return backends[-1]
+
+    yield make
+    for backend in backends:
+        backend.stop()
+
+
+@pytest.fixture
+def by_frames():
+    """Makes backends whose test decides every frame."""
+    backends = []
+
+    def make(*positional, kind=FrameBackend, **options):
+        backends.append(kind(*positional, **options))
         return backends[-1]
 
     yield make

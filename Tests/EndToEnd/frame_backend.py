@@ -26,21 +26,28 @@ class FrameBackend:
         self.url = f"{'h2' if tls else 'h2c'}://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
+    def stop(self):
+        # A close alone would leave the thread's accept() going.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
     def _accept(self):
-        while True:
-            accepted, _ = self._listener.accept()
-            threading.Thread(target=self._serve_until_gone, args=(accepted,), daemon=True).start()
+        with contextlib.suppress(OSError):
+            while True:
+                accepted, _ = self._listener.accept()
+                threading.Thread(target=self._serve_until_gone, args=(accepted,), daemon=True).start()
 
     def _serve_until_gone(self, accepted):
         with contextlib.suppress(OSError):
             if self.tls:
                 accepted = self.tls.wrap_socket(accepted, server_side=True)
-            connection = FrameConnection(accepted, self.stream_limit)
-            self.connections.append(connection)
-            try:
-                self._serve(connection)
-            finally:
-                connection.ended.set()
+            with accepted:
+                connection = FrameConnection(accepted, self.stream_limit)
+                self.connections.append(connection)
+                try:
+                    self._serve(connection)
+                finally:
+                    connection.ended.set()
 
     def _serve(self, connection):
         while data := connection.socket.recv(1 << 18):

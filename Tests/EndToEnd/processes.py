@@ -52,8 +52,9 @@ class Program:
 
     @staticmethod
     def _collect(stream, lines):
-        for line in stream:
-            lines.append(line.decode("utf-8", "replace").rstrip("\n"))
+        with stream:
+            for line in stream:
+                lines.append(line.decode("utf-8", "replace").rstrip("\n"))
 
     @property
     def pid(self):

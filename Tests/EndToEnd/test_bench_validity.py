@@ -47,9 +47,9 @@ class HoldsAnswers(FrameBackend):
                 connection.flush()
 
 
-def test_a_stream_limit_makes_no_closed_loop_of_an_open_one(tmp_path):
+def test_a_stream_limit_makes_no_closed_loop_of_an_open_one(by_frames, tmp_path):
     """Four streams a connection, and no answer before twenty requests are here: it opens what it needs."""
-    backend = HoldsAnswers(20, stream_limit=4)
+    backend = by_frames(20, kind=HoldsAnswers, stream_limit=4)
     bench("run", f"{backend.url}/x", "--api", "plain", "--arrival", "constant", "--rate", 1_000, "--duration", 0.02,
           "--drain", 20, "--json", tmp_path / "json")  # fmt: skip
     report = json.loads((tmp_path / "json").read_text())
@@ -57,8 +57,8 @@ def test_a_stream_limit_makes_no_closed_loop_of_an_open_one(tmp_path):
     assert len({id(connection) for connection, _ in backend.held}) >= 5
 
 
-def test_connections_asked_for_are_all_used(tmp_path):
-    backend = HoldsAnswers(6, stream_limit=100)
+def test_connections_asked_for_are_all_used(by_frames, tmp_path):
+    backend = by_frames(6, kind=HoldsAnswers, stream_limit=100)
     bench("run", f"{backend.url}/x", "--api", "plain", "--arrival", "constant", "--rate", 1_000, "--duration", 0.006,
           "--connections", 3, "--drain", 20)  # fmt: skip
     assert [sum(one is connection for one, _ in backend.held) for connection in backend.connections] == [2, 2, 2]
@@ -211,9 +211,9 @@ class TakesOneConnection(HoldsAnswers):
             super()._serve_until_gone(accepted)
 
 
-def test_a_server_that_takes_no_more_connections_is_not_stormed(tmp_path):
+def test_a_server_that_takes_no_more_connections_is_not_stormed(by_frames, tmp_path):
     """Eighty requests want twenty connections: several are tried together once, then one at a time, ever less often."""
-    backend = TakesOneConnection(80, stream_limit=4)
+    backend = by_frames(80, kind=TakesOneConnection, stream_limit=4)
     before = time.monotonic()
     bench("run", f"{backend.url}/x", "--api", "plain", "--arrival", "constant", "--rate", 400, "--duration", 0.2, "--drain", 1.5,
           "--json", tmp_path / "json", expect=1)  # fmt: skip

@@ -12,7 +12,6 @@ import admin
 import kserve
 import pki
 import processes
-from frame_backend import FrameBackend
 from kserve import MESSAGES
 from waiting import wait_until
 from wire_clients import HTTP2Client, Response
@@ -380,7 +379,7 @@ def test_call_that_the_transport_refuses(serve, fields, status):
 
 
 @pytest.mark.parametrize("way, code", [("dies", grpc.StatusCode.UNAVAILABLE), ("cancels", grpc.StatusCode.CANCELLED)])
-def test_backend_ends_a_call_in_mid_stream(serve, way, code):
+def test_backend_ends_a_call_in_mid_stream(serve, by_frames, way, code):
     """gRPC's own client is told why: its backend is gone, or has cancelled the call."""
 
     def script(connection, event):
@@ -393,7 +392,7 @@ def test_backend_ends_a_call_in_mid_stream(serve, way, code):
             if way == "dies":
                 connection.socket.shutdown(socket.SHUT_RDWR)
 
-    program = serve(FrameBackend(script))
+    program = serve(by_frames(script))
     with channel_to(program) as channel:
         call = channel.unary_stream("/echo/Hold")(b"", timeout=10)
         assert next(call) == b"first"
@@ -417,7 +416,7 @@ def test_killed_engine_is_replaced_for_calls_that_have_not_begun(start):
         assert [future.result().id for future in pending] == ["0", "1", "2", "3"]
 
 
-def answered(serve, trailers, fields=()):
+def answered(serve, by_frames, trailers, fields=()):
     """What a client gets of an answer with these trailing fields, and what the backend got of the call's own."""
     seen = []
 
@@ -429,20 +428,20 @@ def answered(serve, trailers, fields=()):
             connection.h2.send_data(event.stream_id, bytes(5))
             connection.h2.send_headers(event.stream_id, trailers, end_stream=True)
 
-    program = serve(FrameBackend(script))
+    program = serve(by_frames(script))
     with HTTP2Client(program.port) as client:
         head = ((b"content-type", b"application/grpc"), (b"te", b"trailers"), *fields)
         return client.response(client.request(bytes(5), "/echo/Unary", fields=head)), seen
 
 
-def test_trailing_metadata_may_have_any_name(serve):
+def test_trailing_metadata_may_have_any_name(serve, by_frames):
     """Of HTTP's trailers some are dropped; a call's are its application's own."""
     names = [b"date", b"retry-after", b"location", b"via", b"authorization", b"content-x", b"if-x", b"set-cookie", b"cache-control"]
     trailers = [(b"grpc-status", b"0"), *((name, b"1") for name in names)]
-    answer, _ = answered(serve, [*trailers, (b"host", b"evil"), (b"trailer", b"x"), (b"content-length", b"5")])
+    answer, _ = answered(serve, by_frames, [*trailers, (b"host", b"evil"), (b"trailer", b"x"), (b"content-length", b"5")])
     assert answer.complete and answer.trailers == trailers
 
 
-def test_expectations_are_no_concern_of_calls(serve):
-    answer, seen = answered(serve, [(b"grpc-status", b"0")], fields=((b"expect", b"the-best"),))
+def test_expectations_are_no_concern_of_calls(serve, by_frames):
+    answer, seen = answered(serve, by_frames, [(b"grpc-status", b"0")], fields=((b"expect", b"the-best"),))
     assert answer.trailers == [(b"grpc-status", b"0")] and len(seen) == 1

@@ -386,10 +386,10 @@ def test_an_operator_pins_a_call(engines, pinnable):
                 assert (status, told["error"]["code"]) == (403, "pin_refused")
 
 
-def test_no_engine_sees_the_pin_of_a_call(configured, tmp_path):
+def test_no_engine_sees_the_pin_of_a_call(configured, by_frames, tmp_path):
     token = tmp_path / "token"
     token.write_text(PIN)
-    backend = Recorder()
+    backend = by_frames(kind=Recorder)
     router = configured(f"routing: {{pin_token_file: {token}}}\n", backend)
     group = backend.url.split("//")[1]
     fields = [*CALL, (b"x-swiftlet-group", group.encode()), (b"x-swiftlet-pin-token", PIN.encode()), (b"x-other", b"1")]
@@ -494,9 +494,9 @@ BODIES = {
 @pytest.mark.parametrize("path", [GENERATE, INFER, STREAM_INFER])
 @pytest.mark.parametrize("name", BODIES)
 @pytest.mark.parametrize("piece", [None, 1_000])
-def test_bytes_go_on_as_they_came(serve, name, path, piece):
+def test_bytes_go_on_as_they_came(serve, by_frames, name, path, piece):
     body = BODIES[name]
-    backend = Recorder()
+    backend = by_frames(kind=Recorder)
     router = serve(backend, admin=True)
     with HTTP2Client(router.port) as client:
         if piece is None or len(body) > 100_000:
@@ -530,9 +530,9 @@ def claims_of_ids(claimed, sent):
 
 
 @pytest.mark.parametrize("sent, is_end", [(10, True), (3 << 20, False)])
-def test_what_a_message_only_claims_is_not_booked(configured, sent, is_end):
+def test_what_a_message_only_claims_is_not_booked(configured, by_frames, sent, is_end):
     """Sixty million tokens would keep everybody else from the group, for as long as the client likes."""
-    backend = Recorder(speaks_first=True)
+    backend = by_frames(kind=Recorder, speaks_first=True)
     router = configured(CONFIGURATION, backend, admin=True)
     with HTTP2Client(router.port) as client:
         fields = [*CALL, (b"x-swiftlet-explain", b"1")]
@@ -553,9 +553,9 @@ def test_what_a_message_only_claims_is_not_booked(configured, sent, is_end):
     assert int(told["prefill_us"]) < 60_000_000
 
 
-def test_a_message_that_stays_away_holds_nothing_up(serve):
+def test_a_message_that_stays_away_holds_nothing_up(serve, by_frames):
     """A client may wait for the backend to speak first: a second after its head the call goes on without a message."""
-    backend = Recorder(speaks_first=True)
+    backend = by_frames(kind=Recorder, speaks_first=True)
     router = serve(backend, admin=True)
     with HTTP2Client(router.port) as client:
         began = time.monotonic()
@@ -570,8 +570,8 @@ def test_a_message_that_stays_away_holds_nothing_up(serve):
     assert list(backend.bodies.values()) == [framed(b"\x0a\x01m")]
 
 
-def test_a_message_that_comes_slowly_is_not_waited_for_to_its_end(serve):
-    backend = Recorder()
+def test_a_message_that_comes_slowly_is_not_waited_for_to_its_end(serve, by_frames):
+    backend = by_frames(kind=Recorder)
     router = serve(backend, admin=True)
     body = framed(TEXT)
     with HTTP2Client(router.port) as client:
@@ -585,8 +585,8 @@ def test_a_message_that_comes_slowly_is_not_waited_for_to_its_end(serve):
     assert list(backend.bodies.values()) == [body]
 
 
-def test_a_client_that_leaves_before_its_message_leaves_nothing_behind(serve):
-    backend = Recorder()
+def test_a_client_that_leaves_before_its_message_leaves_nothing_behind(serve, by_frames):
+    backend = by_frames(kind=Recorder)
     router = serve(backend, admin=True)
     with HTTP2Client(router.port) as client:
         stream = client.request(b"", GENERATE, fields=CALL, end=False)
@@ -600,8 +600,8 @@ def test_a_client_that_leaves_before_its_message_leaves_nothing_behind(serve):
     assert len(backend.opened) == 1
 
 
-def test_the_clients_deadline_holds_while_its_message_is_awaited(serve):
-    backend = Recorder()
+def test_the_clients_deadline_holds_while_its_message_is_awaited(serve, by_frames):
+    backend = by_frames(kind=Recorder)
     router = serve(backend)
     with HTTP2Client(router.port) as client:
         stream = client.request(b"", GENERATE, fields=(*CALL, (b"grpc-timeout", b"100m")), end=False)

@@ -7,7 +7,6 @@ import grpc
 import h2.events
 import pytest
 
-from frame_backend import FrameBackend
 from test_grpc import EchoServer, channel_to
 
 
@@ -64,7 +63,7 @@ def test_as_many_requests_as_may_be_under_way_and_one_more(configured, server):
         assert channel.unary_unary("/echo/Unary")(b"room again", timeout=5) == b"room again"
 
 
-def test_a_backend_whose_streams_are_all_taken(configured):
+def test_a_backend_whose_streams_are_all_taken(configured, by_frames):
     """No stream comes free in time."""
     begun = threading.Event()
 
@@ -72,7 +71,7 @@ def test_a_backend_whose_streams_are_all_taken(configured):
         if isinstance(event, h2.events.RequestReceived):
             begun.set()
 
-    backend = FrameBackend(answer, stream_limit=1)
+    backend = by_frames(answer, stream_limit=1)
     program = configured(
         "limits: {http2_upstream_connections: 1}\ntimeouts: {stream_queue: 200ms}\nload_signals: {interval: 0s}\n", backend
     )

@@ -11,7 +11,6 @@ import pytest
 
 import admin
 import processes
-from frame_backend import FrameBackend
 from scripted_backend import PeerGone, answer_ok
 from test_attacks_http2 import CANCEL, END_HEADERS, END_STREAM, HEADERS, Attacker, Neighbour, frame, stream_of
 from waiting import wait_until, wait_until_steady
@@ -171,10 +170,10 @@ class Parts:
         return sent
 
 
-def test_as_many_wide_windows_as_there_is_room_for(configured):
+def test_as_many_wide_windows_as_there_is_room_for(configured, by_frames):
     """Half a megabyte for them: two clients' streams may send more, the third's as much as before, until one of the two has ended."""
     backend = Parts()
-    program = configured("loops: 1\nlimits: {connection_buffer_bytes: 1MiB}\n", FrameBackend(backend))
+    program = configured("loops: 1\nlimits: {connection_buffer_bytes: 1MiB}\n", by_frames(backend))
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(HTTP2Client(program.port)) for _ in range(3)]
         begun = [backend.ask(client) for client in clients]
@@ -185,21 +184,21 @@ def test_as_many_wide_windows_as_there_is_room_for(configured):
         assert backend.ask(clients[2])[2] == WIDE
 
 
-def test_no_client_has_more_of_the_wide_windows_than_it_leaves(configured):
+def test_no_client_has_more_of_the_wide_windows_than_it_leaves(configured, by_frames):
     """A megabyte for them: one connection gets two, however many it wants, and two others get theirs."""
     backend = Parts()
-    program = configured("loops: 1\nlimits: {connection_buffer_bytes: 2MiB}\n", FrameBackend(backend))
+    program = configured("loops: 1\nlimits: {connection_buffer_bytes: 2MiB}\n", by_frames(backend))
     with HTTP2Client(program.port) as greedy, HTTP2Client(program.port) as second, HTTP2Client(program.port) as third:
         assert [backend.ask(greedy)[2] for _ in range(6)] == [WIDE] * 2 + [PART] * 4
         assert [backend.ask(second)[2], backend.ask(third)[2]] == [WIDE] * 2
         assert backend.ask(second)[2] == PART
 
 
-def test_what_a_client_leaves_lying_is_no_reason_for_a_wide_window(configured):
+def test_what_a_client_leaves_lying_is_no_reason_for_a_wide_window(configured, by_frames):
     """It is others' until the client has taken what it has; then its window is widened with that."""
     backend = Parts()
     lines = "loops: 1\nlimits: {connection_buffer_bytes: 2MiB, stream_buffer_bytes: 16KiB}\n"
-    program = configured(lines, FrameBackend(backend))
+    program = configured(lines, by_frames(backend))
     with contextlib.ExitStack() as stack:
         lazy, *others = (stack.enter_context(HTTP2Client(program.port)) for _ in range(5))
         (first, here, window), (second, there, other) = backend.ask(lazy), backend.ask(lazy)
@@ -214,10 +213,10 @@ def test_what_a_client_leaves_lying_is_no_reason_for_a_wide_window(configured):
         wait_until(lambda: max(backend.updates[here][1:] + backend.updates[there][1:], default=0) > WIDE // 2, what="a wide window again")
 
 
-def test_beginnings_of_heads_are_as_short_as_they_look(configured):
+def test_beginnings_of_heads_are_as_short_as_they_look(configured, by_frames):
     """A hundred clients have sent one byte each: they leave the room to others."""
     backend = Parts()
-    program = configured("loops: 1\nlimits: {connection_buffer_bytes: 1MiB}\n", FrameBackend(backend), admin=True)
+    program = configured("loops: 1\nlimits: {connection_buffer_bytes: 1MiB}\n", by_frames(backend), admin=True)
     with contextlib.ExitStack() as stack:
         for _ in range(100):
             stack.enter_context(HTTP1Client(program.port)).send(b"G")

@@ -9,7 +9,6 @@ import h2.events
 import h2.settings
 import pytest
 
-from frame_backend import FrameBackend
 from scripted_backend import answer_ok
 from test_http2_bounds import readable
 from waiting import wait_until, wait_until_steady
@@ -72,7 +71,7 @@ def test_upload_paused_at_a_first_backend_goes_on_at_the_second(configured, scri
 
 
 @pytest.mark.parametrize("taken", [65_535, 0])
-def test_held_uploads_leave_the_rest_of_the_connection_to_others(configured, taken):
+def test_held_uploads_leave_the_rest_of_the_connection_to_others(configured, by_frames, taken):
     """Four uploads use up the connection's window and hold more than half of it, but not all: the rest passes from hand to hand. Also when
     their backend takes nothing at all, so that the client's window, which is small at first, has never been given back."""
     stream_window, connection_window = MIB // 4, MIB
@@ -95,7 +94,7 @@ def test_held_uploads_leave_the_rest_of_the_connection_to_others(configured, tak
             connection.h2.send_headers(event.stream_id, [(b":status", b"200")], end_stream=True)
 
     # Of each upload the backend takes `taken` and the router little more: less than half of a stream's window.
-    backend = FrameBackend(answer)
+    backend = by_frames(answer)
     program = configured("loops: 1\nlimits: {stream_buffer_bytes: 16KiB}\n", backend)
     with HTTP2Client(program.port) as client:
 
@@ -178,11 +177,11 @@ class HeldUploads:
             connection.h2.send_headers(stream, [(b":status", b"200")], end_stream=True)
 
 
-def test_uploads_of_all_connections_have_one_bound(configured):
+def test_uploads_of_all_connections_have_one_bound(configured, by_frames):
     """Sixty clients would have a megabyte each taken from them. They have the room of two such windows, and 64 KiB for each of the rest."""
     count, bound = 60, 8 * MIB
     answers = HeldUploads()
-    backend = FrameBackend(answers, stream_limit=256)
+    backend = by_frames(answers, stream_limit=256)
     lines = "loops: 1\nlimits: {connection_buffer_bytes: 8MiB, stream_buffer_bytes: 64KiB, http2_upstream_connections: 1}\n"
     program = configured(lines, backend, arguments_after=("--log-level", "error"))
     with contextlib.ExitStack() as stack:
@@ -229,9 +228,9 @@ def test_uploads_of_all_connections_have_one_bound(configured):
     assert sum(answers.sizes.values()) == sum(total) + 4 * count + 2 * MIB
 
 
-def test_a_wide_window_of_an_idle_connection_is_taken_over(configured):
+def test_a_wide_window_of_an_idle_connection_is_taken_over(configured, by_frames):
     """The room is for one connection at a time. While that is in use others go on with what they have; when it lies idle it ends for them."""
-    program = configured("loops: 1\nlimits: {connection_buffer_bytes: 4MiB}\n", FrameBackend(HeldUploads()))
+    program = configured("loops: 1\nlimits: {connection_buffer_bytes: 4MiB}\n", by_frames(HeldUploads()))
 
     def widest(client, size=MIB):
         """The widest window of the connection that is seen in an upload of so many bytes."""
@@ -259,7 +258,7 @@ def test_a_wide_window_of_an_idle_connection_is_taken_over(configured):
         assert first.goaway == 0  # NO_ERROR
 
 
-def test_bodies_that_wait_for_a_stream_count(configured):
+def test_bodies_that_wait_for_a_stream_count(configured, by_frames):
     """A backend with one stream, which is taken: what others have sent of theirs is as little as the loop has room for."""
     count, bound = 100, 4 * MIB
     streams = []
@@ -276,7 +275,7 @@ def test_bodies_that_wait_for_a_stream_count(configured):
         "loops: 1\nlimits: {connection_buffer_bytes: 4MiB, http2_upstream_connections: 1}\n"
         "timeouts: {stream_queue: 60s}\nload_signals: {interval: 0s}\n"
     )
-    program = configured(lines, FrameBackend(answer, stream_limit=1), arguments_after=("--log-level", "error"))
+    program = configured(lines, by_frames(answer, stream_limit=1), arguments_after=("--log-level", "error"))
     with contextlib.ExitStack() as stack:
         first = stack.enter_context(HTTP2Client(program.port))
         first.request(target="/first", method="GET")

@@ -11,7 +11,6 @@ import h2.events
 import pytest
 
 import admin
-from frame_backend import FrameBackend
 from scripted_backend import answer_ok
 from waiting import wait_until, wait_until_steady
 from wire_clients import HTTP1Client, HTTP2Client, Response, ask, assert_openai_error, sse_payloads
@@ -53,7 +52,7 @@ def test_a_backend_that_answers_first_and_reads_later_gets_the_whole_request(ser
     hub.loop.call_soon_threadsafe(server.close)
 
 
-def test_credit_after_an_early_answer(serve):
+def test_credit_after_an_early_answer(serve, by_frames):
     """A backend answers a call before it has read it, and asks for the rest when its client has gone."""
     asked = []
 
@@ -61,7 +60,7 @@ def test_credit_after_an_early_answer(serve):
         if isinstance(event, h2.events.RequestReceived):
             asked.append((connection, event.stream_id))
 
-    backend = FrameBackend(answer)
+    backend = by_frames(answer)
     program = serve(backend)
     with HTTP2Client(program.port) as client:
         stream = client.request(b"x" * 400_000, "/s/m", fields=GRPC)
@@ -76,7 +75,7 @@ def test_credit_after_an_early_answer(serve):
         assert ask(program.port, target="/health", method="GET").status == 200
 
 
-def test_head_request_whose_answer_ends_late(serve):
+def test_head_request_whose_answer_ends_late(serve, by_frames):
     asked = []
 
     def answer(connection, event):
@@ -84,7 +83,7 @@ def test_head_request_whose_answer_ends_late(serve):
             connection.h2.send_headers(event.stream_id, GRPC_HEAD)
             asked.append((connection, event.stream_id))
 
-    backend = FrameBackend(answer)
+    backend = by_frames(answer)
     program = serve(backend, admin=True)
     with HTTP2Client(program.port) as client:
         stream = client.request(b"", "/s/m", method="HEAD", fields=GRPC)
@@ -98,7 +97,7 @@ def test_head_request_whose_answer_ends_late(serve):
     wait_until(lambda: admin.groups(program)[0]["in_flight"] == 0, 5, "the booking to be given back")
 
 
-def test_slow_grpc_readers_do_not_hold_up_their_neighbours(serve):
+def test_slow_grpc_readers_do_not_hold_up_their_neighbours(serve, by_frames):
     left = {}
 
     def push(connection):
@@ -118,7 +117,7 @@ def test_slow_grpc_readers_do_not_hold_up_their_neighbours(serve):
             left.pop(event.stream_id, None)
         push(connection)
 
-    backend = FrameBackend(answer)
+    backend = by_frames(answer)
     program = serve(backend, arguments=("--loops", "1"))
     slow = [HTTP2Client(program.port, receive_buffer=4096) for _ in range(8)]
     for client in slow:

@@ -9,7 +9,6 @@ import h2.events
 import pytest
 
 import admin
-from frame_backend import FrameBackend
 from scripted_backend import answer_ok
 from test_attacks_http2 import (
     END_HEADERS,
@@ -128,9 +127,9 @@ def test_trailers_as_long_or_many_as_may_be_arrive_whole(serve, scripted):
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/json", "application/grpc"])
 @pytest.mark.parametrize("shape", ["bytes", "fields"])
-def test_trailers_beyond_that_are_refused(serve, scripted, kind, shape):
+def test_trailers_beyond_that_are_refused(serve, by_frames, scripted, kind, shape):
     is_call = kind == "application/grpc"
-    program = serve(FrameBackend(lambda *_: None) if is_call else scripted(), admin=True)
+    program = serve(by_frames(lambda *_: None) if is_call else scripted(), admin=True)
     trailers = trailers_of(65_537) if shape == "bytes" else [(b"x-t", b"1")] * 101
     with HTTP2Client(program.port) as client:
         stream = client.request(b"{}", fields=((b"content-type", kind.encode()),), trailers=trailers)
@@ -144,9 +143,9 @@ def test_trailers_beyond_that_are_refused(serve, scripted, kind, shape):
             assert client.response(client.request({})).status == 200
 
 
-def test_trailers_beyond_that_behind_an_answer_that_has_begun(serve, scripted):
-    backend = FrameBackend(lambda connection, event: isinstance(event, h2.events.RequestReceived)
-                           and connection.h2.send_headers(event.stream_id, [(b":status", b"200"), CALL[0]]))  # fmt: skip
+def test_trailers_beyond_that_behind_an_answer_that_has_begun(serve, by_frames, scripted):
+    backend = by_frames(lambda connection, event: isinstance(event, h2.events.RequestReceived)
+                        and connection.h2.send_headers(event.stream_id, [(b":status", b"200"), CALL[0]]))  # fmt: skip
     program = serve(backend, admin=True)
     with HTTP2Client(program.port) as client:
         stream = client.request(MESSAGE, fields=CALL, end=False)
@@ -160,7 +159,7 @@ def test_trailers_beyond_that_behind_an_answer_that_has_begun(serve, scripted):
 # Silent calls --------------------------------------------------------------------------------------------------------
 
 
-def test_a_call_without_a_message_is_given_up(configured):
+def test_a_call_without_a_message_is_given_up(configured, by_frames):
     """One that has sent a message may be silent for longer, as may one that the backend talks to."""
 
     begun = set()
@@ -176,7 +175,7 @@ def test_a_call_without_a_message_is_given_up(configured):
 
     lines = "timeouts: {request_body: 600ms}\nload_signals: {interval: 0s}\n"
     # One loop, one connection: the stream's ids tell them apart.
-    program = configured(lines, FrameBackend(answer), arguments_after=("--loops", "1"), admin=True)
+    program = configured(lines, by_frames(answer), arguments_after=("--loops", "1"), admin=True)
     with HTTP2Client(program.port) as client:
         spoken = client.request(MESSAGE, "/any/Listens", fields=CALL, end=False)
         told = client.request(b"", "/any/Tells", fields=CALL, end=False)
@@ -193,7 +192,7 @@ def test_a_call_without_a_message_is_given_up(configured):
             assert response.complete and response.trailers == [(b"grpc-status", b"0")]
 
 
-def test_a_call_on_which_nothing_moves_is_ended(configured):
+def test_a_call_on_which_nothing_moves_is_ended(configured, by_frames):
     """Whether its answer has begun or not; one on which either side says something now and then goes on for many times as long."""
     talking = {}
 
@@ -208,7 +207,7 @@ def test_a_call_on_which_nothing_moves_is_ended(configured):
 
     resets = []
     lines = "timeouts: {call_idle: 500ms}\nload_signals: {interval: 0s}\n"
-    program = configured(lines, FrameBackend(answer), arguments_after=("--loops", "1"), admin=True)
+    program = configured(lines, by_frames(answer), arguments_after=("--loops", "1"), admin=True)
     with HTTP2Client(program.port) as client:
         asks, hears, listens, told = (
             client.request(MESSAGE, f"/any/{name}", fields=CALL, end=False) for name in ("Asks", "Hears", "Listens", "Told")

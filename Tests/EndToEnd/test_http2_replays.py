@@ -21,7 +21,7 @@ UPLOAD = "/v1/audio/transcriptions"
 
 
 @pytest.mark.skipif(processes.IS_SANITIZED, reason="a sanitizer's library must be the first")
-def test_a_connection_that_has_used_up_its_stream_ids(start, tmp_path, monkeypatch):
+def test_a_connection_that_has_used_up_its_stream_ids(start, by_frames, tmp_path, monkeypatch):
     """RFC 9113, 5.1.1: new streams take a new connection, those open on the old one end in peace, and then it does."""
     library = tmp_path / "stream_ids.so"
     source = pathlib.Path(__file__).with_name("stream_ids.c")
@@ -36,7 +36,7 @@ def test_a_connection_that_has_used_up_its_stream_ids(start, tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setenv("LD_PRELOAD", str(library))
-        program = start(processes.serve, FrameBackend(script).url, arguments=["--loops", "1"])
+        program = start(processes.serve, by_frames(script).url, arguments=["--loops", "1"])
     with HTTP2Client(program.port) as client:
         held = client.request(body={})
         wait_until(lambda: asked, what="the request that is held")
@@ -60,7 +60,7 @@ def close(connection, how):
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
-def test_kept_connection_that_ends_as_it_is_reused(serve, how):
+def test_kept_connection_that_ends_as_it_is_reused(serve, by_frames, how):
     """Replayed on a fresh connection, as over HTTP/1.1, though there is no other group; and nobody is to blame."""
     asked = []
 
@@ -73,14 +73,14 @@ def test_kept_connection_that_ends_as_it_is_reused(serve, how):
         close(connection, how)
         raise ConnectionResetError
 
-    program = serve(FrameBackend(script), admin=True, arguments=["--loops", "1"])
+    program = serve(by_frames(script), admin=True, arguments=["--loops", "1"])
     assert [ask(program.port, b"{}").status for _ in range(4)] == [200] * 4
     # Each connection but the last saw its own request and another's.
     assert len(asked) == 7 and len({id(connection) for connection in asked}) == 4
     assert [group["blamed"] for group in admin.groups(program)] == [False]
 
 
-def test_fresh_connection_that_ends_without_an_answer(serve):
+def test_fresh_connection_that_ends_without_an_answer(serve, by_frames):
     """That is the backend's failure, and is not tried again there."""
     asked = []
 
@@ -90,14 +90,14 @@ def test_fresh_connection_that_ends_without_an_answer(serve):
             close(connection, "close")
             raise ConnectionResetError
 
-    program = serve(FrameBackend(script), arguments=["--loops", "1"])
+    program = serve(by_frames(script), arguments=["--loops", "1"])
     assert ask(program.port, b"{}").status == 502
     assert len(asked) == 1
 
 
-def test_all_kept_connections_end_at_once(configured):
+def test_all_kept_connections_end_at_once(configured, by_frames):
     """One more try is enough: the others are looked at before one is used."""
-    backend = LimitedBackend(1)
+    backend = by_frames(1, kind=LimitedBackend)
     program = configured("loops: 1\nretries: {attempts: 2}\n", backend)
     with HTTP2Client(program.port) as client:
         streams = [client.request(body={}) for _ in range(3)]
@@ -119,7 +119,7 @@ def test_all_kept_connections_end_at_once(configured):
         assert client.response(client.request(body={})).status == 200
 
 
-def test_idle_connection_ends_with_upstream_idle_http2(configured):
+def test_idle_connection_ends_with_upstream_idle_http2(configured, by_frames):
     used = []
 
     def script(connection, event):
@@ -127,7 +127,7 @@ def test_idle_connection_ends_with_upstream_idle_http2(configured):
             used.append(connection)
             answer(connection, event.stream_id)
 
-    program = configured("timeouts: {upstream_idle_http2: 300ms}\n", FrameBackend(script))
+    program = configured("timeouts: {upstream_idle_http2: 300ms}\n", by_frames(script))
     assert ask(program.port, b"{}").status == 200
     assert used[0].ended.wait(5)
 
@@ -161,8 +161,8 @@ class RefusingBackend(FrameBackend):
 
 @pytest.mark.parametrize("size, status", [(65_536, 200), (65_537, 502)])
 @pytest.mark.parametrize("protocol", ["http1", "http2"])
-def test_a_body_that_is_no_json_is_kept_up_to_replay_bytes(configured, protocol, size, status):
-    backend = RefusingBackend()
+def test_a_body_that_is_no_json_is_kept_up_to_replay_bytes(configured, by_frames, protocol, size, status):
+    backend = by_frames(kind=RefusingBackend)
     program = configured("loops: 1\nlimits: {replay_bytes: 64KiB}\n", backend)
     body = b"ab" * (size // 2) + b"c" * (size % 2)
     if protocol == "http1":
@@ -174,9 +174,9 @@ def test_a_body_that_is_no_json_is_kept_up_to_replay_bytes(configured, protocol,
 
 
 @pytest.mark.parametrize("protocol", ["http1", "http2"])
-def test_a_body_that_is_refused_in_its_middle(serve, protocol):
+def test_a_body_that_is_refused_in_its_middle(serve, by_frames, protocol):
     """What was kept is more than the second try takes at once; what still comes goes behind it. 1 MiB by default."""
-    backend = RefusingBackend(most=600_000)
+    backend = by_frames(kind=RefusingBackend, most=600_000)
     program = serve(backend, arguments=["--loops", "1"])
     body = b"".join(struct.pack(">I", number) for number in range(1 << 18))
     if protocol == "http1":

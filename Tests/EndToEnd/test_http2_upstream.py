@@ -54,8 +54,8 @@ def answer(connection, stream, head=OK, body=b"ok"):
     connection.flush()
 
 
-def test_as_many_connections_as_the_stream_limit_requires(serve):
-    backend = LimitedBackend(2)
+def test_as_many_connections_as_the_stream_limit_requires(serve, by_frames):
+    backend = by_frames(2, kind=LimitedBackend)
     program = serve(backend, arguments=("--loops", "1"))
     with HTTP2Client(program.port) as client:
         streams = [client.request(body={}) for _ in range(6)]
@@ -66,8 +66,8 @@ def test_as_many_connections_as_the_stream_limit_requires(serve):
     assert 3 <= len(backend.connections) <= 5
 
 
-def test_requests_beyond_all_connections_wait_their_turn(serve):
-    backend = LimitedBackend(1)
+def test_requests_beyond_all_connections_wait_their_turn(serve, by_frames):
+    backend = by_frames(1, kind=LimitedBackend)
     program = serve(backend, arguments=("--loops", "1"))
     with HTTP2Client(program.port) as client:
         streams = [client.request(body={}) for _ in range(20)]
@@ -78,8 +78,8 @@ def test_requests_beyond_all_connections_wait_their_turn(serve):
     assert len(backend.connections) <= 9
 
 
-def test_backend_that_allows_no_stream(serve):
-    backend = LimitedBackend(0)
+def test_backend_that_allows_no_stream(serve, by_frames):
+    backend = by_frames(0, kind=LimitedBackend)
     program = serve(backend, arguments=("--loops", "1"))
     with HTTP2Client(program.port) as client:
         streams = [client.request(body={}) for _ in range(20)]
@@ -90,7 +90,7 @@ def test_backend_that_allows_no_stream(serve):
     assert backend.asked == 0
 
 
-def test_refused_stream_is_tried_again(serve):
+def test_refused_stream_is_tried_again(serve, by_frames):
     refused = []
 
     def script(connection, event):
@@ -102,23 +102,23 @@ def test_refused_stream_is_tried_again(serve):
         else:
             answer(connection, event.stream_id)
 
-    program = serve(FrameBackend(script))
+    program = serve(by_frames(script))
     assert ask(program.port, b"{}").status == 200
     assert refused
 
 
-def test_refusals_do_not_leak(serve):
+def test_refusals_do_not_leak(serve, by_frames):
     def script(connection, event):
         if isinstance(event, h2.events.StreamEnded):
             connection.h2.reset_stream(event.stream_id, 7)
 
-    program = serve(FrameBackend(script))
+    program = serve(by_frames(script))
     with HTTP2Client(program.port) as client:
         response = client.response(client.request(body={}))
     assert (response.status, response.reset_code) == (502, None)
 
 
-def test_goaway_lets_streams_finish_and_sends_the_rest_elsewhere(serve):
+def test_goaway_lets_streams_finish_and_sends_the_rest_elsewhere(serve, by_frames):
     held = []
 
     def script(connection, event):
@@ -132,7 +132,7 @@ def test_goaway_lets_streams_finish_and_sends_the_rest_elsewhere(serve):
         else:
             answer(connection, event.stream_id)
 
-    backend = FrameBackend(script)
+    backend = by_frames(script)
     program = serve(backend, arguments=("--loops", "1"))
     with HTTP2Client(program.port) as client:
         first = client.request(body={})
@@ -147,7 +147,7 @@ def test_goaway_lets_streams_finish_and_sends_the_rest_elsewhere(serve):
         assert client.response(first).status == 200
 
 
-def test_goaway_in_two_steps(serve):
+def test_goaway_in_two_steps(serve, by_frames):
     """RFC 9113, 6.8: the first names no last stream and takes nothing back; what the second leaves out is asked elsewhere."""
     held = []
 
@@ -160,7 +160,7 @@ def test_goaway_in_two_steps(serve):
             connection.socket.sendall(GoAwayFrame(0, last_stream_id=0x7FFFFFFF).serialize())
         held.append((connection, event.stream_id))
 
-    backend = FrameBackend(script)
+    backend = by_frames(script)
     program = serve(backend, arguments=("--loops", "1"))
     with HTTP2Client(program.port) as client:
         first = client.request(body={})
@@ -179,7 +179,7 @@ def test_goaway_in_two_steps(serve):
     assert len(held) == 2
 
 
-def test_silence_ends_one_stream_only(configured):  # noqa: F811
+def test_silence_ends_one_stream_only(configured, by_frames):  # noqa: F811
     """Two streams of one connection: the silent one ends, the one that moves does not."""
     stopped = threading.Event()
 
@@ -200,7 +200,7 @@ def test_silence_ends_one_stream_only(configured):  # noqa: F811
 
             threading.Thread(target=drip, daemon=True).start()
 
-    backend = FrameBackend(script)
+    backend = by_frames(script)
     program = configured("timeouts:\n  response: 500ms\n  connect: 400ms\n", backend)
     with HTTP2Client(program.port) as client:
         moving = client.request(body={}, target="/moves")
@@ -213,8 +213,8 @@ def test_silence_ends_one_stream_only(configured):  # noqa: F811
 PINGED = "timeouts:\n  ping_interval: 200ms\n  ping_timeout: 300ms\n"
 
 
-def test_silent_backend_that_answers_pings_lives(configured):  # noqa: F811
-    backend = LimitedBackend(100)
+def test_silent_backend_that_answers_pings_lives(configured, by_frames):  # noqa: F811
+    backend = by_frames(100, kind=LimitedBackend)
     program = configured(PINGED, backend)
     with HTTP2Client(program.port) as client:
         stream = client.request(body={})
@@ -226,7 +226,7 @@ def test_silent_backend_that_answers_pings_lives(configured):  # noqa: F811
         assert client.response(stream).status == 200
 
 
-def test_dead_backend_is_found_and_replaced(configured):  # noqa: F811
+def test_dead_backend_is_found_and_replaced(configured, by_frames):  # noqa: F811
     """Its connection stands and says nothing, PING or not: what had not begun is asked elsewhere."""
     dead = []
 
@@ -240,7 +240,7 @@ def test_dead_backend_is_found_and_replaced(configured):  # noqa: F811
             else:
                 answer(connection, event.stream_id)
 
-    program = configured(PINGED, FrameBackend(script), FrameBackend(script))
+    program = configured(PINGED, by_frames(script), by_frames(script))
     with HTTP2Client(program.port) as client:
         started = time.monotonic()
         assert client.response(client.request(body={})).status == 200
@@ -264,9 +264,9 @@ def reset_with(code, at_once, head=((b":status", b"200"),)):
 
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("code, told", [(7, 2), (11, 2), (0, 2), (8, 8)])
-def test_upstream_reset_in_mid_stream_reaches_the_client(serve, code, told, at_once):
+def test_upstream_reset_in_mid_stream_reaches_the_client(serve, by_frames, code, told, at_once):
     """As INTERNAL_ERROR: another code would be about the client's own connection, or say that nothing was done. Only CANCEL stays."""
-    program = serve(FrameBackend(reset_with(code, at_once)))
+    program = serve(by_frames(reset_with(code, at_once)))
     with HTTP2Client(program.port) as client:
         response = client.response(client.request(body={}))
     assert (response.status, bytes(response.body), response.complete, response.reset_code) == (200, b"part", False, told)
@@ -311,7 +311,7 @@ def echo():
     server.stop()
 
 
-def test_deadline_is_enforced_by_the_router(serve):
+def test_deadline_is_enforced_by_the_router(serve, by_frames):
     """A client that says grpc-timeout and does not keep it itself."""
     codes = []
 
@@ -319,7 +319,7 @@ def test_deadline_is_enforced_by_the_router(serve):
         if isinstance(event, h2.events.StreamReset):
             codes.append(event.error_code)
 
-    program = serve(FrameBackend(script))
+    program = serve(by_frames(script))
     with HTTP2Client(program.port) as client:
         started = time.monotonic()
         response = client.response(client.request(b"\0\0\0\0\0", "/a/b", fields=(*GRPC, (b"grpc-timeout", b"200m"))))
@@ -328,7 +328,7 @@ def test_deadline_is_enforced_by_the_router(serve):
     wait_until(lambda: codes == [8], what="CANCEL at the backend")
 
 
-def test_retry_has_less_time(serve):
+def test_retry_has_less_time(serve, by_frames):
     timeouts = []
 
     def script(connection, event):
@@ -341,7 +341,7 @@ def test_retry_has_less_time(serve):
             else:
                 connection.h2.send_headers(event.stream_id, [*GRPC_HEAD, (b"grpc-status", b"0")], end_stream=True)
 
-    program = serve(FrameBackend(script))
+    program = serve(by_frames(script))
     with HTTP2Client(program.port) as client:
         response = client.response(client.request(b"\0\0\0\0\0", "/a/b", fields=(*GRPC, (b"grpc-timeout", b"5S"))))
     assert dict(response.fields)[b"grpc-status"] == b"0"
@@ -349,7 +349,7 @@ def test_retry_has_less_time(serve):
 
 
 @pytest.mark.parametrize("value", [b"5", b"123456789S", b"1s", b"S"])
-def test_malformed_timeout_goes_on_as_it_came(serve, value):
+def test_malformed_timeout_goes_on_as_it_came(serve, by_frames, value):
     timeouts = []
 
     def script(connection, event):
@@ -357,7 +357,7 @@ def test_malformed_timeout_goes_on_as_it_came(serve, value):
             timeouts.append(dict(event.headers)[b"grpc-timeout"])
             connection.h2.send_headers(event.stream_id, [*GRPC_HEAD, (b"grpc-status", b"0")], end_stream=True)
 
-    program = serve(FrameBackend(script))
+    program = serve(by_frames(script))
     with HTTP2Client(program.port) as client:
         assert client.response(client.request(b"", "/a/b", fields=(*GRPC, (b"grpc-timeout", value)))).complete
     assert timeouts == [value]
@@ -366,12 +366,12 @@ def test_malformed_timeout_goes_on_as_it_came(serve, value):
 @pytest.mark.parametrize(
     "status, code", [(400, 13), (401, 16), (403, 7), (404, 12), (429, 14), (500, 2), (502, 14), (503, 14), (504, 14), (200, 2)]
 )
-def test_answers_that_are_no_grpc(serve, status, code):
+def test_answers_that_are_no_grpc(serve, by_frames, status, code):
     def script(connection, event):
         if isinstance(event, h2.events.RequestReceived):
             answer(connection, event.stream_id, [(b":status", b"%d" % status), (b"content-type", b"text/html")], b"<p>")
 
-    program = serve(FrameBackend(script))
+    program = serve(by_frames(script))
     with channel_to(program) as channel, pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary("/a/b")(b"", timeout=5)
     assert caught.value.code().value[0] == code
@@ -380,16 +380,16 @@ def test_answers_that_are_no_grpc(serve, status, code):
 @pytest.mark.parametrize("code, status", [
     (0, 13), (1, 13), (2, 13), (3, 13), (6, 13), (7, 14), (8, 1), (9, 13), (11, 8), (12, 7), (13, 13), (99, 13),
 ])  # fmt: skip
-def test_reset_of_a_call_that_has_begun(serve, code, status):
+def test_reset_of_a_call_that_has_begun(serve, by_frames, code, status):
     """The table of gRPC over HTTP/2 (grpc/grpc, doc/PROTOCOL-HTTP2.md, "Errors"), behind the messages that had come."""
-    program = serve(FrameBackend(reset_with(code, False, GRPC_HEAD)))
+    program = serve(by_frames(reset_with(code, False, GRPC_HEAD)))
     with HTTP2Client(program.port) as client:
         response = client.response(client.request(b"\0\0\0\0\0", "/a/b", fields=GRPC))
     assert (bytes(response.body), response.complete) == (b"part", True)
     assert dict(response.trailers)[b"grpc-status"] == b"%d" % status
 
 
-def test_client_that_cancels_a_call(serve):
+def test_client_that_cancels_a_call(serve, by_frames):
     """CANCEL is CANCEL at the backend too, before and after its head, and other calls of the connection go on."""
     codes, begun = {}, []
 
@@ -403,7 +403,7 @@ def test_client_that_cancels_a_call(serve):
         elif isinstance(event, h2.events.StreamEnded) and len(begun) == 3:
             connection.h2.send_headers(event.stream_id, [*GRPC_HEAD, (b"grpc-status", b"0")], end_stream=True)
 
-    program = serve(FrameBackend(script), arguments=("--loops", "1"))
+    program = serve(by_frames(script), arguments=("--loops", "1"))
     with HTTP2Client(program.port) as client:
         streams = [client.request(b"\0\0\0\0\0", path, fields=GRPC) for path in ("/a/begins", "/a/waits")]
         wait_until(lambda: len(begun) == 2, what="both calls")

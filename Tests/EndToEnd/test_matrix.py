@@ -85,9 +85,9 @@ def house(hub, certificate, tmp_path_factory):
     yield House(plans, {key: program.port for key, program in programs.items()}, certificate[0], programs)
     for program in programs.values():
         program.stop()
-    for up in HTTP1:
-        backends[up].stop()
-        assert backends[up].errors == []
+    for backend in backends.values():
+        backend.stop()
+    assert [backends[up].errors for up in HTTP1] == [[], []]
 
 
 # Sending and comparing -----------------------------------------------------------------------------------------------

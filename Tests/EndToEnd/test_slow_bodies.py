@@ -10,7 +10,6 @@ import hpack
 import pytest
 
 import admin
-from frame_backend import FrameBackend
 from test_attacks_http2 import CANCEL, CONTINUATION, END_HEADERS, END_STREAM, HEADERS, POST, PREFACE, SETTINGS, frame
 from waiting import wait_until
 from wire_clients import HTTP1Client, HTTP2Client, assert_openai_error
@@ -75,7 +74,7 @@ def test_a_stream_that_drips_is_refused_and_others_go_on(configured, scripted):
     wait_until(lambda: admin.sample(program, "swiftlet_requests_in_flight") == 0, what="the end of the request")
 
 
-def test_a_stream_that_drips_into_an_answer_is_reset(configured):
+def test_a_stream_that_drips_into_an_answer_is_reset(configured, by_frames):
     """What has begun cannot be called off with another answer."""
 
     def answer(connection, event):
@@ -83,14 +82,14 @@ def test_a_stream_that_drips_into_an_answer_is_reset(configured):
             connection.h2.send_headers(event.stream_id, [(b":status", b"200")])
             connection.h2.send_data(event.stream_id, b"begun")
 
-    program = configured("timeouts: {request_body: 300ms, downstream_idle: 300ms}\n", FrameBackend(answer))
+    program = configured("timeouts: {request_body: 300ms, downstream_idle: 300ms}\n", by_frames(answer))
     with HTTP2Client(program.port) as client:
         stream = client.request(b"x", fields=((b"content-type", b"text/plain"),), end=False)
         response = client.response(stream)
         assert (response.status, response.body, response.complete, response.reset_code) == (200, b"begun", False, CANCEL)
 
 
-def test_trailers_that_we_hold_back_are_not_slow(configured):
+def test_trailers_that_we_hold_back_are_not_slow(configured, by_frames):
     """A backend's only stream is taken, and the end of a chunked upload comes while what is kept of it is enough: for three terms."""
     streams, trailers = [], []
 
@@ -108,7 +107,7 @@ def test_trailers_that_we_hold_back_are_not_slow(configured):
         "loops: 1\nlimits: {stream_buffer_bytes: 16KiB, http2_upstream_connections: 1}\n"
         "timeouts: {request_body: 400ms, stream_queue: 60s}\nload_signals: {interval: 0s}\n"
     )
-    program = configured(lines, FrameBackend(answer, stream_limit=1), admin=True)
+    program = configured(lines, by_frames(answer, stream_limit=1), admin=True)
     with HTTP2Client(program.port) as first, HTTP1Client(program.port) as client:
         first.request(target="/first", method="GET")
         wait_until(lambda: streams, what="the first request")
