@@ -20,9 +20,11 @@ struct FormerTurns: ~Copyable {
     private let turns = LazyBuffer<Turn>(count: Self.places)
 
     /// 1.5 MiB, touched as turns come.
-    private static var places: Int { 1 << 16 }
+    static var places: Int { 1 << 16 }
 
     var byteCount: Int { turns.byteCount }
+
+    subscript(place: Int) -> Turn { turns[place] }
 
     @inline(__always)
     private static func place(_ digest: UInt64) -> Int { Int(digest >> 48) }

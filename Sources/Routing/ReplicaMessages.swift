@@ -12,6 +12,9 @@ enum ReplicaRecord {
     /// What an answer taught: header with the kind of lesson in place of a count, the group that answered, and the lesson's numbers.
     static var lesson: UInt8 { 4 }
 
+    /// A prompt was placed on a group before the one who is told began: as `placement`.
+    static var formerPlacement: UInt8 { 5 }
+
     static var loadWords: Int { 4 }
     static var turnWords: Int { 3 }
     static var lessonWords: Int { 3 }
@@ -25,6 +28,12 @@ enum ReplicaRecord {
         UInt64(kind) | UInt64(count) << 16 | UInt64(argument) << 32
     }
 
+    static func write(_ turn: FormerTurns.Turn, group: UInt64, to words: UnsafeMutablePointer<UInt64>) {
+        words[0] = header(Self.turn, count: Int(turn.chunks), argument: turn.tokens)
+        words[1] = group
+        words[2] = turn.digest
+    }
+
     static func kind(_ header: UInt64) -> UInt8 { UInt8(truncatingIfNeeded: header) }
     static func count(_ header: UInt64) -> Int { Int(UInt16(truncatingIfNeeded: header >> 16)) }
     static func argument(_ header: UInt64) -> UInt32 { UInt32(truncatingIfNeeded: header >> 32) }
@@ -36,7 +45,7 @@ enum ReplicaRecord {
         case load: return count(header) == 0 && argument(header) == 0 ? loadWords : nil
         case turn: return turnWords
         case lesson: return Lesson.kinds.contains(count(header)) && argument(header) == 0 ? lessonWords : nil
-        case placement:
+        case placement, formerPlacement:
             guard (1...mostChunks).contains(count(header)), chunkBytes.contains(Int(argument(header))) else { return nil }
             return placementWords + count(header)
         default: return nil

@@ -26,6 +26,7 @@ extension RoutingState {
     mutating func tellPlacement(_ hashes: UnsafeBufferPointer<UInt64>, chunkBytes: Int, slot: UInt32) {
         guard !hashes.isEmpty, ReplicaRecord.chunkBytes.contains(chunkBytes) else { return }
         sharing.chunkBytes = chunkBytes
+        sharing.heldChunkBytes = chunkBytes
         let count = min(hashes.count, ReplicaRecord.mostChunks)
         guard let first = sharing.reserve(ReplicaRecord.placementWords + count) else { return }
         sharing.words[first] = ReplicaRecord.header(ReplicaRecord.placement, count: count, argument: UInt32(chunkBytes))
@@ -35,9 +36,7 @@ extension RoutingState {
 
     mutating func tellTurn(_ turn: FormerTurns.Turn, slot: UInt32) {
         guard turn.digest != 0, let first = sharing.reserve(ReplicaRecord.turnWords) else { return }
-        sharing.words[first] = ReplicaRecord.header(ReplicaRecord.turn, count: Int(turn.chunks), argument: turn.tokens)
-        sharing.words[first + 1] = loads[slot].identity
-        sharing.words[first + 2] = turn.digest
+        sharing.words.withBase { ReplicaRecord.write(turn, group: loads[slot].identity, to: $0 + first) }
     }
 
     mutating func tell(_ lesson: Lesson, slot: UInt32) {
@@ -68,11 +67,11 @@ extension RoutingState {
                 inFlight: loads[slot].inFlight, awaitingFirstToken: loads[slot].awaitingFirstToken, queuedTokens: loads[slot].queuedTokens)
             let tellings = sharing.tellings[slot]
             sharing.tellings[slot] = load == .none ? tellings - min(tellings, 1) : Self.tellingsOfNothing
-            sharing.path[0] = ReplicaRecord.header(ReplicaRecord.load)
-            sharing.path[1] = loads[slot].identity
-            sharing.path[2] = load.counts
-            sharing.path[3] = load.queuedTokens.bitPattern
-            sharing.path.withBase { messages.append(record: UnsafeBufferPointer(start: $0, count: ReplicaRecord.loadWords)) }
+            sharing.record[0] = ReplicaRecord.header(ReplicaRecord.load)
+            sharing.record[1] = loads[slot].identity
+            sharing.record[2] = load.counts
+            sharing.record[3] = load.queuedTokens.bitPattern
+            sharing.record.withBase { messages.append(record: UnsafeBufferPointer(start: $0, count: ReplicaRecord.loadWords)) }
         }
         sharing.changedCount = 0
         sharing.words.withBase { words in
@@ -127,23 +126,34 @@ extension RoutingState {
                 learn(lesson, of: slot)
             }
         case ReplicaRecord.placement where policy.usesPrefixIndex:
-            // By chunks of another size nothing is found again, and the cache's room would be counted in them.
-            let chunkBytes = Int(ReplicaRecord.argument(record.header))
-            guard sharing.chunkBytes == 0 || chunkBytes == sharing.chunkBytes else { return }
-            for place in 0..<record.count { sharing.path[place] = message.word(place, of: record) }
-            let tokensPerChunk = Double(chunkBytes) * tokensPerByte
-            sharing.path.withBase { path in
-                let hashes = UnsafeBufferPointer(start: path, count: min(record.count, Self.longestPath))
-                index.match(hashes)
-                _ = index.insert(
-                    hashes, holder: loads[slot].holder,
-                    quota: loads[slot].shadowBlocks(tokensPerChunk: tokensPerChunk, ownShare: 1 - othersHits.loadShare))
-            }
-            index.repay()
+            hold(record, of: message, on: slot)
             loads[slot].arrivals.observe(nowMicroseconds: now / 1_000)
-            refreshShadow(slot, tokensPerChunk: tokensPerChunk)
+        case ReplicaRecord.formerPlacement where policy.usesPrefixIndex: hold(record, of: message, on: slot)
         default: break
         }
+    }
+
+    /// What is told of as placed there long ago, and is held already, was placed there again since: then it is no news of its age.
+    private mutating func hold(_ record: ReplicaMessageReader.Record, of message: ReplicaMessageReader, on slot: UInt32) {
+        // By chunks of another size nothing is found again, and the cache's room would be counted in them.
+        let chunkBytes = Int(ReplicaRecord.argument(record.header))
+        guard sharing.chunkBytes == 0 || chunkBytes == sharing.chunkBytes else { return }
+        sharing.heldChunkBytes = chunkBytes
+        let count = min(record.count, Self.longestPath)
+        for place in 0..<count { sharing.record[place] = message.word(place, of: record) }
+        let holder = loads[slot].holder
+        let tokensPerChunk = Double(chunkBytes) * tokensPerByte
+        sharing.record.withBase { path in
+            let hashes = UnsafeBufferPointer(start: path, count: count)
+            index.match(hashes)
+            let isFormer = ReplicaRecord.kind(record.header) == ReplicaRecord.formerPlacement
+            if isFormer, index.depth(of: holder) == count { return }
+            _ = index.insert(
+                hashes, holder: holder,
+                quota: loads[slot].shadowBlocks(tokensPerChunk: tokensPerChunk, ownShare: 1 - othersHits.loadShare))
+        }
+        index.repay()
+        refreshShadow(slot, tokensPerChunk: tokensPerChunk)
     }
 
     mutating func forgetReplica(_ replica: UInt64, now: UInt64) {
@@ -207,8 +217,10 @@ struct ReplicaSharing: ~Copyable {
     var openSequences = 0
     /// Of our own prompts; 0: there was none yet.
     var chunkBytes = 0
+    /// Of the prompts that were placed last, whoever placed them.
+    var heldChunkBytes = 0
     /// Scratch for one record.
-    let path: LazyBuffer<UInt64>
+    let record: LazyBuffer<UInt64>
 
     init(groups: Int) {
         words = LazyBuffer(count: RoutingState.outboxWords)
@@ -216,7 +228,7 @@ struct ReplicaSharing: ~Copyable {
         isChanged = LazyBuffer(count: groups)
         tellings = LazyBuffer(count: groups)
         loads = LazyBuffer(count: groups)
-        path = LazyBuffer(count: ReplicaRecord.mostChunks)
+        record = LazyBuffer(count: ReplicaRecord.placementWords + ReplicaRecord.mostChunks)
     }
 
     /// By how much there are more requests under way when those of the replicas are counted, too: of who shares a prefix with whom only our own

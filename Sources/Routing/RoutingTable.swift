@@ -201,13 +201,20 @@ public final class RoutingTable: Sendable {
         // Decisions do not wait for the whole of it.
         while let record = message.nextRecord() {
             switch ReplicaRecord.kind(record.header) {
-            case ReplicaRecord.placement: placements += 1
+            case ReplicaRecord.placement, ReplicaRecord.formerPlacement: placements += 1
             case ReplicaRecord.load: loads += 1
             default: break
             }
             state.withLock { [message] in $0.apply(record, of: message, from: replica, now: now) }
         }
         return .applied(placements: placements, loads: loads)
+    }
+
+    /// What a replica that has just begun does not know: where engines hold what, in pieces of about 10 KiB, for which decisions wait no longer
+    /// than for some dozen others. What is placed meanwhile it is told like all replicas.
+    /// - Returns: whether there is more.
+    public func handOver(_ handover: inout ReplicaHandover, into messages: inout ReplicaMessages) -> Bool {
+        state.withLock { $0.handOver(&handover, into: &messages) }
     }
 
     /// A replica is gone: what it had on groups counts no more. What it placed stays in the index, for it is in the engines' caches.
