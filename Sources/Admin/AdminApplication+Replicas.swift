@@ -17,6 +17,8 @@ extension AdminApplication {
         replicas.placementsSent = state.placementsSent
         replicas.placementsReceived = state.placementsReceived
         replicas.placementsNotShared = state.placementsNotShared
+        replicas.handoversGiven = state.handoversGiven
+        replicas.handoversTaken = state.handoversTaken
         replicas.lost = state.lost
         return replicas
     }
@@ -54,6 +56,8 @@ private struct ReplicasJSON: Encodable {
     var authenticated: Bool?
     var peers: [String]?
     var faults: [Fault]?
+    var handoversGiven: UInt64?
+    var handoversTaken: UInt64?
     var replicas: [Replica] = []
 
     init(_ state: ReplicaSyncState?, now: UInt64) {
@@ -64,6 +68,8 @@ private struct ReplicasJSON: Encodable {
         authenticated = state.isAuthenticated
         peers = state.peers.map(\.description)
         faults = state.faults.map { Fault(name: $0.name, fault: $0.text) }
+        handoversGiven = state.handoversGiven
+        handoversTaken = state.handoversTaken
         replicas = state.replicas.map {
             Replica(
                 id: Self.text($0.id), address: $0.address.description, ageSeconds: Double(now > $0.heardAt ? now - $0.heardAt : 0) / 1e9,

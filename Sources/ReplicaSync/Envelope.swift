@@ -3,7 +3,7 @@
 ///     offset  bytes
 ///     0       4      "SWLR"
 ///     4       1      version, 1
-///     5       1      flags: 1 a tag follows the payload, 2 the sender takes its leave
+///     5       1      1 when a tag follows the payload, and the purpose: 0, 2, 4 or 8, see `Purpose`
 ///     6       2      zero
 ///     8       8      sender, drawn at its start
 ///     16      8      the sender's wall clock in microseconds since 1970, higher than in every datagram before
@@ -18,13 +18,24 @@ package struct Envelope: Equatable {
     package var sender: UInt64
     package var clockMicroseconds: UInt64
     package var number: UInt64
-    package var isFarewell = false
+    package var purpose = Purpose.news
 
-    package init(sender: UInt64, clockMicroseconds: UInt64, number: UInt64, isFarewell: Bool = false) {
+    package enum Purpose: UInt8, CaseIterable {
+        /// What all replicas are told.
+        case news = 0
+        /// The sender takes its leave.
+        case farewell = 2
+        /// The sender has just begun, and asks this one replica for what it does not know.
+        case question = 4
+        /// What one replica has asked for. Its number is that of the news to come, of which it is none.
+        case handover = 8
+    }
+
+    package init(sender: UInt64, clockMicroseconds: UInt64, number: UInt64, purpose: Purpose = .news) {
         self.sender = sender
         self.clockMicroseconds = clockMicroseconds
         self.number = number
-        self.isFarewell = isFarewell
+        self.purpose = purpose
     }
 
     /// Why a datagram is none of ours, or none that we believe.
@@ -41,7 +52,7 @@ package struct Envelope: Equatable {
     /// - Returns: its length; nil when the payload is too long, or OpenSSL refuses.
     package func seal(_ payload: UnsafeRawBufferPointer, key: EnvelopeKey?, into datagram: UnsafeMutableRawBufferPointer) -> Int? {
         guard payload.count <= ReplicaBounds.payloadBytes else { return nil }
-        let flags = (key == nil ? 0 : Flags.hasTag) | (isFarewell ? Flags.isFarewell : 0)
+        let flags = purpose.rawValue | (key == nil ? 0 : Self.hasTag)
         datagram.storeBytes(of: Self.magic.littleEndian, as: UInt32.self)
         datagram.storeBytes(of: Self.version, toByteOffset: 4, as: UInt8.self)
         datagram.storeBytes(of: flags, toByteOffset: 5, as: UInt8.self)
@@ -66,11 +77,11 @@ package struct Envelope: Equatable {
         }
         guard datagram[4] == version else { return .failure(.unknownVersion(datagram[4])) }
         let flags = datagram[5]
-        guard flags & ~Flags.known == 0, datagram[6] == 0, datagram[7] == 0 else { return .failure(.malformed) }
+        guard let purpose = Purpose(rawValue: flags & ~hasTag), datagram[6] == 0, datagram[7] == 0 else { return .failure(.malformed) }
         var end = datagram.count
-        if flags & Flags.hasTag != 0 { end -= EnvelopeKey.tagBytes }
+        if flags & hasTag != 0 { end -= EnvelopeKey.tagBytes }
         guard (headerBytes...headerBytes + ReplicaBounds.payloadBytes).contains(end) else { return .failure(.malformed) }
-        switch (key, flags & Flags.hasTag != 0) {
+        switch (key, flags & hasTag != 0) {
         case (nil, false): break
         case (let key?, true):
             let isRight = key.verify(
@@ -79,14 +90,9 @@ package struct Envelope: Equatable {
         case (nil, true), (_?, false): return .failure(.unauthenticated)
         }
         func word(_ offset: Int) -> UInt64 { UInt64(littleEndian: datagram.loadUnaligned(fromByteOffset: offset, as: UInt64.self)) }
-        let envelope = Envelope(
-            sender: word(8), clockMicroseconds: word(16), number: word(24), isFarewell: flags & Flags.isFarewell != 0)
+        let envelope = Envelope(sender: word(8), clockMicroseconds: word(16), number: word(24), purpose: purpose)
         return .success((envelope, UnsafeRawBufferPointer(rebasing: datagram[headerBytes..<end])))
     }
 
-    private enum Flags {
-        static let hasTag: UInt8 = 1
-        static let isFarewell: UInt8 = 2
-        static let known: UInt8 = 3
-    }
+    private static let hasTag: UInt8 = 1
 }

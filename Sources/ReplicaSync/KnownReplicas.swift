@@ -82,6 +82,11 @@ struct KnownReplicas {
         replicas[id]?.loads &+= UInt64(loads)
     }
 
+    /// Of those that `isEligible`, the one that has told most and so has been there for longest.
+    func eldest(where isEligible: (KnownReplica) -> Bool) -> KnownReplica? {
+        replicas.values.filter(isEligible).max { ($0.nextNumber, $0.id) < ($1.nextNumber, $1.id) }
+    }
+
     /// Makes us another replica.
     mutating func beginAnew(as id: UInt64) { (formerID, ownID) = (ownID, id) }
 

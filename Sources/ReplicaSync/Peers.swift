@@ -32,6 +32,8 @@ final class Peers {
 
     func stop() { for name in names { name.detach() } }
 
+    func contains(_ address: SocketAddress) -> Bool { texts.contains(address.unmapped.description) }
+
     /// Some of these are not ours yet, as when a router has just started: the names are asked again, before their TTL has passed.
     func compare(with heard: some Sequence<SocketAddress>) {
         if !names.isEmpty, heard.contains(where: { !texts.contains($0.unmapped.description) }) { for name in names { name.askSoon() } }

@@ -34,6 +34,17 @@ package enum ReplicaBounds {
     /// Between the first answer that a name is gone and asking again to be sure.
     static let confirmationNanoseconds: UInt64 = 250_000_000
 
+    /// Replicas that are handed over to at once; others ask again.
+    static let handovers = 4
+    /// Between two pieces of a handover; and the slices of some 8 KiB in each: 3 MB/s, a million chunks in six seconds.
+    static let handoverNanoseconds: UInt64 = 20_000_000
+    static let handoverSlices = 8
+    /// Who has asked is not heard again for so long.
+    static let handoverPauseNanoseconds: UInt64 = 60_000_000_000
+    /// How often a router that has begun asks, and how long it waits for an answer: a name's new address may take that long to be known.
+    static let handoverQuestions = 10
+    static let handoverQuestionNanoseconds: UInt64 = 1_000_000_000
+
     /// Between two warnings of one kind.
     static let warningNanoseconds: UInt64 = 60_000_000_000
 }

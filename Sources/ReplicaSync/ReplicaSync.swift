@@ -6,7 +6,8 @@
 //      gives the table what comes from them.
 //   2. `Envelope`: what stands around each payload; `EnvelopeKey`: who may write one.
 //   3. `KnownReplicas`: who is there, and which datagrams count.
-//   4. `Peers`: whom we write to, by address or by name; `DatagramSocket`: how.
+//   4. `Handovers`: what a router that begins late is told of what was before, once, by the one that has been there for longest.
+//   5. `Peers`: whom we write to, by address or by name; `DatagramSocket`: how.
 //
 // What a payload says is the routing table's business (`RoutingTable.takeReplicaMessages`, `receiveReplicaMessage`). Nothing is asked for
 // twice: news is absolute, so the next makes good what was lost.
@@ -38,6 +39,11 @@ public final class ReplicaSync: EventHandler {
     private var nextComparison: UInt64 = 0
     /// The socket is left alone until then, after it had much to say.
     private var pausedUntil: UInt64?
+    /// What we ask for as long as we have just begun; nil: no more.
+    private var question: HandoverQuestion? = HandoverQuestion()
+    private var handovers = Handovers()
+    /// When those who asked are told the next piece; nil: nobody asked.
+    private var nextHandover: UInt64?
     private var clockMicroseconds: UInt64 = 0
     private var number: UInt64 = 0
 
@@ -47,6 +53,8 @@ public final class ReplicaSync: EventHandler {
     private var sentBytes: UInt64 = 0
     private var placementsReceived: UInt64 = 0
     private var placementsSent: UInt64 = 0
+    private var handoversGiven: UInt64 = 0
+    private var handoversTaken: UInt64 = 0
     private var lostOfDeparted: UInt64 = 0
     private var warnings = Warnings()
 
@@ -74,7 +82,7 @@ public final class ReplicaSync: EventHandler {
 
     /// Takes leave of the others, so that they need not wait until we have been silent, and says and hears nothing more.
     public func stop() {
-        send(UnsafeRawBufferPointer(start: nil, count: 0), isFarewell: true)
+        send(Self.nothing, as: .farewell, to: peers.addresses)
         peers.stop()
         detach()
     }
@@ -89,7 +97,8 @@ public final class ReplicaSync: EventHandler {
             id: known.ownID, address: socket.address, isAuthenticated: key != nil, peers: peers.addresses.map(\.unmapped),
             faults: peers.faults, replicas: replicas, received: received.all, sent: sent.all,
             receivedBytes: receivedBytes, sentBytes: sentBytes, placementsReceived: placementsReceived, placementsSent: placementsSent,
-            placementsNotShared: table.placementsNotShared(), lost: replicas.reduce(lostOfDeparted) { $0 &+ $1.lost })
+            placementsNotShared: table.placementsNotShared(), handoversGiven: handoversGiven, handoversTaken: handoversTaken,
+            lost: replicas.reduce(lostOfDeparted) { $0 &+ $1.lost })
     }
 
     // MARK: The loop
@@ -102,6 +111,8 @@ public final class ReplicaSync: EventHandler {
             receive()
         }
         if loop.now >= min(nextFlush ?? .max, nextHeartbeat) { flush() }
+        if let due = question?.dueAt, loop.now >= due { ask() }
+        if let due = nextHandover, loop.now >= due { handOver() }
         for replica in known.forgetSilent(now: loop.now) { forget(replica) }
         schedule()
     }
@@ -109,7 +120,10 @@ public final class ReplicaSync: EventHandler {
     private var nextHeartbeat: UInt64 { lastFlush &+ ReplicaBounds.heartbeatNanoseconds }
 
     private func schedule() {
-        setDeadline(min(nextFlush ?? .max, nextHeartbeat, pausedUntil ?? .max, known.nextSilence ?? .max))
+        setDeadline(
+            min(
+                nextFlush ?? .max, nextHeartbeat, pausedUntil ?? .max, known.nextSilence ?? .max, question?.dueAt ?? .max,
+                nextHandover ?? .max))
     }
 
     /// The first after a pause is told at once, the rest together.
@@ -126,8 +140,8 @@ public final class ReplicaSync: EventHandler {
         nextFlush = nil
         lastFlush = loop.now
         table.takeReplicaMessages(into: &messages, now: loop.now)
-        for index in 0..<messages.count { messages.withMessage(index) { send($0) } }
-        if messages.count == 0 { send(UnsafeRawBufferPointer(start: nil, count: 0)) }
+        for index in 0..<messages.count { messages.withMessage(index) { tellAll($0) } }
+        if messages.count == 0 { tellAll(Self.nothing) }
         placementsSent &+= UInt64(messages.placements)
         messages.removeAll()
         if loop.now >= nextComparison {
@@ -136,23 +150,35 @@ public final class ReplicaSync: EventHandler {
         }
     }
 
-    private func send(_ payload: UnsafeRawBufferPointer, isFarewell: Bool = false) {
-        advanceClock()
-        let envelope = Envelope(sender: known.ownID, clockMicroseconds: clockMicroseconds, number: number, isFarewell: isFarewell)
+    private static var nothing: UnsafeRawBufferPointer { .init(start: nil, count: 0) }
+
+    private func tellAll(_ payload: UnsafeRawBufferPointer) {
+        send(payload, as: .news, to: peers.addresses)
         number &+= 1
-        guard let count = envelope.seal(payload, key: key, into: datagram) else { return }
+    }
+
+    /// - Returns: whether the kernel had room for all of it.
+    @discardableResult
+    private func send(_ payload: UnsafeRawBufferPointer, as purpose: Envelope.Purpose, to addresses: [SocketAddress]) -> Bool {
+        advanceClock()
+        let envelope = Envelope(sender: known.ownID, clockMicroseconds: clockMicroseconds, number: number, purpose: purpose)
+        guard let count = envelope.seal(payload, key: key, into: datagram) else { return true }
         let bytes = UnsafeRawBufferPointer(rebasing: datagram[..<count])
-        for peer in peers.addresses {
+        var hadRoom = true
+        for peer in addresses {
             switch socket.send(bytes, to: peer) {
             case .whole:
                 sent.add(.sent)
                 sentBytes &+= UInt64(count)
-            case .noRoom: sent.add(.dropped)
+            case .noRoom:
+                sent.add(.dropped)
+                hadRoom = false
             case .failed(let code):
                 sent.add(.failed)
                 warn(.sending, "cannot send to \(peer.unmapped): \(SocketError(call: "sendto", code: code))")
             }
         }
+        return hadRoom
     }
 
     /// Two datagrams may fall into one microsecond, and the wall clock may be set back: a little is overtaken by and by; after much the others
@@ -164,6 +190,48 @@ public final class ReplicaSync: EventHandler {
             clockMicroseconds = 0
         }
         clockMicroseconds = max(wall, clockMicroseconds &+ 1)
+    }
+
+    // MARK: Handing over
+
+    private func ask() {
+        if let eldest = question?.next(of: known, now: loop.now) { send(Self.nothing, as: .question, to: [eldest.address]) }
+        if question?.isOver == true { question = nil }
+    }
+
+    /// Only those whom we tell all the news: whoever else could have it all sent to somebody who did not ask.
+    private func wasAsked(by id: UInt64, at sender: SocketAddress) {
+        guard peers.contains(sender), handovers.begin(id, at: sender, now: loop.now) else { return }
+        handoversGiven &+= 1
+        // Also where there is nothing to tell: then nobody else is asked.
+        send(Self.nothing, as: .handover, to: [sender])
+        if nextHandover == nil { nextHandover = loop.now }
+        schedule()
+    }
+
+    private func handOver() {
+        for place in handovers.entries.indices.reversed() where !handOverNext(&handovers.entries[place]) {
+            handovers.entries.remove(at: place)
+        }
+        nextHandover = handovers.entries.isEmpty ? nil : loop.now &+ ReplicaBounds.handoverNanoseconds
+        messages.removeAll()
+    }
+
+    /// - Returns: whether there is more.
+    private func handOverNext(_ entry: inout Handovers.Entry) -> Bool {
+        for _ in 0..<ReplicaBounds.handoverSlices {
+            let before = entry.handover
+            let isMore = table.handOver(&entry.handover, into: &messages)
+            for index in 0..<messages.count {
+                let hadRoom = messages.withMessage(index) { send($0, as: .handover, to: [entry.address]) }
+                if !hadRoom {
+                    entry.handover = before
+                    return true
+                }
+            }
+            if !isMore { return false }
+        }
+        return true
     }
 
     // MARK: Hearing
@@ -212,9 +280,19 @@ public final class ReplicaSync: EventHandler {
     }
 
     private func take(_ envelope: Envelope, _ payload: UnsafeRawBufferPointer, from sender: SocketAddress) -> ReceivedDatagram {
-        if envelope.isFarewell {
+        switch envelope.purpose {
+        case .farewell:
             if let replica = known.forget(envelope.sender) { forget(replica) }
             return .taken
+        case .question: wasAsked(by: envelope.sender, at: sender)
+        case .handover where question != nil:
+            question = nil
+            handoversTaken &+= 1
+        case .news, .handover: break
+        }
+        if question != nil, question?.dueAt == nil {
+            question?.heard(now: loop.now)
+            schedule()
         }
         // With nothing new: it is still there.
         if payload.isEmpty { return .taken }
@@ -232,6 +310,7 @@ public final class ReplicaSync: EventHandler {
 
     private func forget(_ replica: KnownReplica) {
         lostOfDeparted &+= replica.lost
+        handovers.end(replica.id)
         table.forgetReplica(replica.id, now: loop.now)
     }
 

@@ -46,6 +46,9 @@ public struct ReplicaSyncState: Sendable {
     /// Each counted once, however many peers were told.
     public var placementsSent: UInt64
     public var placementsNotShared: UInt64
+    /// Times that a replica was told what it did not know when it began, and that we were.
+    public var handoversGiven: UInt64
+    public var handoversTaken: UInt64
     public var lost: UInt64
 }
 

@@ -13,6 +13,8 @@ extension MetricsSnapshot {
         public var placementsSent: UInt64 = 0
         public var placementsReceived: UInt64 = 0
         public var placementsNotShared: UInt64 = 0
+        public var handoversGiven: UInt64 = 0
+        public var handoversTaken: UInt64 = 0
         public var lost: UInt64 = 0
 
         public init() {}
@@ -36,6 +38,9 @@ extension MetricsSnapshot.Replicas {
         text.sample([("direction", "received")], placementsReceived)
         text.family("swiftlet_replica_placements_not_shared_total", .counter, "Prompts placed here that there was no room to tell of.")
         text.sample([], placementsNotShared)
+        text.family("swiftlet_replica_handovers_total", .counter, "Times that a replica was told what it did not know when it began.")
+        text.sample([("direction", "sent")], handoversGiven)
+        text.sample([("direction", "received")], handoversTaken)
         text.family("swiftlet_replica_datagrams_lost_total", .counter, "Datagrams of replicas that did not come, or came too late.")
         text.sample([], lost)
     }

@@ -10,7 +10,7 @@ import time
 
 HEADER = struct.Struct("<4sBBHQQQ")
 TAG = 16
-SIGNED, FAREWELL = 1, 2
+SIGNED, FAREWELL, QUESTION, HANDOVER = 1, 2, 4, 8
 
 
 def microseconds():
@@ -49,6 +49,7 @@ class Read:
             assert data[end:] == hmac.digest(key, data[:end], "sha256")[:TAG]
         self.payload = data[HEADER.size : end]
         self.is_farewell = bool(flags & FAREWELL)
+        self.is_handover = bool(flags & HANDOVER)
 
 
 class Peer:

@@ -13,7 +13,7 @@ from dnslib import QTYPE, RCODE, RR, A
 
 import admin
 import processes
-from replica_wire import FAREWELL, Peer, Read, datagram, load, udp_ports
+from replica_wire import FAREWELL, QUESTION, Peer, Read, datagram, load, udp_ports
 from scripted_backend import answer_ok
 from test_dns import Zone
 from waiting import wait_until
@@ -236,6 +236,81 @@ def test_a_router_that_ends_takes_leave(busy_fleet):
     assert first.wait_exit() == 0
 
 
+# Who begins late ------------------------------------------------------------------------------------------------------
+
+
+def taken(program):
+    return admin.sample(program, "swiftlet_replica_handovers_total", direction="received")
+
+
+def given(program):
+    return admin.sample(program, "swiftlet_replica_handovers_total", direction="sent")
+
+
+def prompts_for(fleet, router):
+    """One prompt for each group, placed by the router and answered."""
+    prompts = {group: fresh() for group in fleet.groups}
+    for group, body in prompts.items():
+        pinned(router, group, body)
+    return prompts
+
+
+def knows(router, prompts):
+    return all((told := explain(router, body))["reason"] == "prefix" and told["group"] == group for group, body in prompts.items())
+
+
+def test_a_router_that_begins_late_is_told_what_was_before(fleet):
+    fleet = fleet()
+    addresses = [f"127.0.0.1:{port}" for port in udp_ports(3)]
+    first, second = (fleet.router(address, addresses) for address in addresses[:2])
+    wait_until(lambda: len(known(first)) == len(known(second)) == 1, what="each other")
+    prompts = prompts_for(fleet, first)
+    wait_until(lambda: knows(second, prompts), what="the news")
+    third = fleet.router(addresses[2], addresses)
+    wait_until(lambda: knows(third, prompts), what="what was before it began")
+    assert taken(third) == replicas(third)["handovers_taken"] == 1
+    assert given(first) + given(second) - taken(first) - taken(second) == 1
+    # What is long over is nobody's load.
+    assert all(others(third, group) == 0 for group in fleet.groups)
+
+
+def test_a_rolling_restart_forgets_nothing(fleet):
+    """One after the other is replaced until none is left that has placed anything itself."""
+    fleet = fleet()
+    addresses = [f"127.0.0.1:{port}" for port in udp_ports(2)]
+    routers = [fleet.router(address, addresses) for address in addresses]
+    wait_until(lambda: all(len(known(router)) == 1 for router in routers), what="each other")
+    prompts = prompts_for(fleet, routers[0])
+    wait_until(lambda: knows(routers[1], prompts), what="the news")
+    for place in (0, 1, 0):
+        routers[place].stop()
+        routers[place] = fleet.router(addresses[place], addresses)
+        wait_until(lambda router=routers[place]: knows(router, prompts), what="what was before it began")
+    for group, body in prompts.items():
+        assert ask(routers[1].port, body).served_by == fleet.backends[fleet.groups.index(group)].name
+
+
+def test_who_is_no_peer_is_handed_nothing(fleet, stranger):
+    """Its address may be somebody's who never asked; and one that is a peer gets it once."""
+    fleet, peer, other = fleet(), stranger(), stranger()
+    port = udp_ports(1)[0]
+    router = fleet.router(f"127.0.0.1:{port}", [f"127.0.0.1:{peer.port}"], key=False)
+    prompts_for(fleet, router)
+    other.send(port, datagram(sender=5, flags=QUESTION))
+    wait_until(lambda: known(router) == {f"{5:016x}"}, what="the stranger to be heard")
+    for number in range(3):
+        peer.send(port, datagram(sender=6, number=number, flags=QUESTION))
+    wait_until(lambda: received(router, "taken") == 4, what="the questions to be read")
+
+    def handed(peer):
+        return [read for read in (Read(data) for data in peer.listen()) if read.is_handover]
+
+    # The first is empty: that it was heard.
+    wait_until(lambda: sum(len(read.payload) for read in handed(peer)) > 4 * 8, what="the handover")
+    assert not handed(other) and given(router) == 1
+    assert not handed(peer)[0].payload and len(handed(peer)) < 10
+
+
 def test_routers_that_have_nothing_to_tell_are_nearly_silent(fleet):
     first, _ = fleet(1).routers()
     begin, count = time.monotonic(), sent(first)
@@ -445,6 +520,8 @@ def test_a_router_that_begins_is_told_before_the_name_is_due_again(fleet):
         asked, begin = zone.questions, time.monotonic()
         zone.records = [RR("replicas.test.", QTYPE.A, rdata=A(host), ttl=3_600) for host in hosts]
         second = fleet.router(f"{hosts[1]}:{port}", [f"{hosts[0]}:{port}"])
+        # A router that has just begun itself asks the second for what was before; to be told the news takes the name.
+        wait_until(lambda: f"{hosts[1]}:{port}" in replicas(first)["peers"], what="the second to be a peer")
         wait_until(lambda: known(second) == {replicas(first)["id"]}, what="the first to tell the second")
         # By the TTL it would have been ten seconds, the most that one counts for.
         assert time.monotonic() - begin < 6

@@ -21,9 +21,9 @@ import Testing
     func whatIsSealedIsOpened(count: Int, isSigned: Bool) throws {
         let key = isSigned ? try makeKey() : nil
         let payload = (0..<count).map { UInt8(truncatingIfNeeded: $0) }
-        for isFarewell in [false, true] {
+        for purpose in Envelope.Purpose.allCases {
             var envelope = envelope
-            envelope.isFarewell = isFarewell
+            envelope.purpose = purpose
             let datagram = sealed(envelope, payload, key: key)
             #expect(datagram.count == 32 + count + (isSigned ? 16 : 0))
             let read = try opened(datagram, key: key).get()
@@ -73,7 +73,7 @@ import Testing
 
     @Test func whatIsNotOursIsMalformed() {
         let datagram = sealed(envelope, [1])
-        for (place, value) in [(0, 0x54), (3, 0), (5, 4), (6, 1), (7, 1)] as [(Int, UInt8)] {
+        for (place, value) in [(0, 0x54), (3, 0), (5, 6), (5, 12), (5, 16), (6, 1), (7, 1)] as [(Int, UInt8)] {
             var changed = datagram
             changed[place] = value
             #expect(refusal(changed) == .malformed, "byte \(place)")

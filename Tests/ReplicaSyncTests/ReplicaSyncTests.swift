@@ -94,8 +94,10 @@ private final class Lines: OperatorLog, @unchecked Sendable {
         #expect(world.listen())
         #expect(world.heard.count == 2)
         let (first, last) = (world.heard[0], world.heard[1])
-        #expect(first.payload.isEmpty && !first.envelope.isFarewell && first.envelope.number == 0)
-        #expect(last.envelope.isFarewell && last.envelope.number == 1 && last.envelope.clockMicroseconds > first.envelope.clockMicroseconds)
+        #expect(first.payload.isEmpty && first.envelope.purpose == .news && first.envelope.number == 0)
+        #expect(
+            last.envelope.purpose == .farewell && last.envelope.number == 1
+                && last.envelope.clockMicroseconds > first.envelope.clockMicroseconds)
         #expect(first.envelope.sender == world.sync.state.id && last.envelope.sender == first.envelope.sender)
         #expect(world.sync.state.sent.map(\.count) == [2, 0, 0])
     }
@@ -109,7 +111,7 @@ private final class Lines: OperatorLog, @unchecked Sendable {
             { world.send(.of(7, clock: wall + 2, number: 5)) && world.send(.of(7, clock: wall + 1, number: 4)) },
             { world.count(.late) == 1 },
             { world.sync.state.replicas.map(\.lost) == [1, 0] && world.sync.state.lost == 1 },
-            { world.send(.of(7, clock: wall + 3, number: 6, isFarewell: true)) },
+            { world.send(.of(7, clock: wall + 3, number: 6, .farewell)) },
             { world.sync.state.replicas.map(\.id) == [8] },
             { world.send(.of(7, clock: wall + 2, number: 5)) },
             { world.count(.late) == 2 })
@@ -150,7 +152,7 @@ private final class Lines: OperatorLog, @unchecked Sendable {
             { world.listen() && payloads().isEmpty && pick(world.table) != nil },
             { world.listen() && !payloads().isEmpty },
             { world.sync.state.placementsSent == 1 },
-            { world.send(.of(7, clock: world.wall, number: 9, isFarewell: true)) },
+            { world.send(.of(7, clock: world.wall, number: 9, .farewell)) },
             { world.table.groups(now: world.loop.now).map(\.othersWaiting).reduce(0, +) == 0 })
         #expect(world.sync.state.placementsNotShared == 0)
         let listener = RoutingTable(policy: .leastCost, seed: 3)
@@ -159,6 +161,98 @@ private final class Lines: OperatorLog, @unchecked Sendable {
             _ = payload.withUnsafeBytes { listener.receiveReplicaMessage($0, from: 1, now: 0) }
         }
         #expect(blocks(listener) == 40)
+    }
+
+    // MARK: Handing over
+
+    /// Who begins asks the one that has told most, and when that one does not answer, the next; an answer ends it, whatever it says.
+    @Test(arguments: [[], secret]) func whoBeginsAsksUntilSomebodyAnswers(secret: [UInt8]) throws {
+        let world = try World(secret: secret)
+        func questions() -> Int { world.heard.count { $0.envelope.purpose == .question } }
+        world.run(
+            { world.send(.of(7, clock: world.wall, number: 5)) && world.send(.of(8, clock: world.wall, number: 900)) },
+            { world.listen() && questions() == 1 },
+            // Both are at one address: whom it asked first is not seen, that it goes on is.
+            { world.send(.of(7, clock: world.wall, number: 6)) && world.send(.of(8, clock: world.wall, number: 901)) },
+            { world.listen() && questions() == 2 },
+            { world.send(.of(8, clock: world.wall, number: 902, .handover)) },
+            { world.sync.state.handoversTaken == 1 },
+            { world.send(.of(8, clock: world.wall, number: 902, .handover)) })
+        #expect(world.sync.state.handoversTaken == 1 && world.sync.state.lost == 0)
+        #expect(world.heard.filter { $0.envelope.purpose == .question }.allSatisfy { $0.payload.isEmpty })
+    }
+
+    @Test func theEldestIsAskedFirstAndNobodyForever() throws {
+        var known = KnownReplicas(ownID: 1, checksClocks: false)
+        let address = try #require(SocketAddress("127.0.0.1:1"))
+        for (id, number) in [(7, 5), (8, 900), (9, 30)] as [(UInt64, UInt64)] {
+            _ = known.hear(.of(id, number: number), from: address, now: 0, wallMicroseconds: 0)
+        }
+        var question = HandoverQuestion()
+        #expect(question.dueAt == nil)
+        question.heard(now: 1_000)
+        question.heard(now: 2_000)
+        #expect(question.dueAt == 1_000 + 250_000_000)
+        var asked: [UInt64] = []
+        while !question.isOver { if let replica = question.next(of: known, now: 0) { asked.append(replica.id) } }
+        #expect(asked == [8, 9, 7, 8, 9, 7, 8, 9, 7, 8])
+    }
+
+    @Test func aFewAreToldAtATimeAndEachOnce() throws {
+        var handovers = Handovers()
+        let address = try #require(SocketAddress("127.0.0.1:1"))
+        func begin(_ id: UInt64, now: UInt64) -> Bool { handovers.begin(id, at: address, now: now) }
+        #expect((1...6).map { begin($0, now: 0) } == [true, true, true, true, false, false])
+        #expect(!begin(1, now: 0))
+        handovers.end(2)
+        #expect(!begin(2, now: 59_000_000_000) && begin(5, now: 59_000_000_000))
+        handovers.end(2)
+        #expect(handovers.entries.map(\.id) == [1, 3, 4, 5])
+        handovers.end(1)
+        #expect(begin(1, now: 60_000_000_000))
+    }
+
+    /// More than a socket's buffers hold, while news goes on being told.
+    @Test(arguments: [[], secret]) func whoAsksIsToldWhatWasBefore(secret: [UInt8]) throws {
+        let world = try World(secret: secret)
+        let groups = ["a", "b"].map { GroupDescription(name: $0, leader: Endpoint(host: $0, port: 1)) }
+        world.table.replaceGroups(groups, now: world.loop.now)
+        for prompt in 0..<2_000 {
+            let hashes = (1...30).map { UInt64(prompt * 30 + $0) &* 0x9e37_79b9_7f4a_7c15 }
+            try hashes.withUnsafeBufferPointer { hashes in
+                let request = RoutingRequest(prefixHashes: hashes, promptBytes: 30 * 256, maxOutputTokens: 10)
+                world.table.cancel(try world.table.pick(request, now: world.loop.now).get().lease, now: world.loop.now, prefixHeld: true)
+            }
+        }
+        let listener = RoutingTable(policy: .leastCost, seed: 3)
+        listener.replaceGroups(groups, now: 0)
+        func blocks(_ table: RoutingTable) -> Int { table.groups(now: world.loop.now).map(\.indexBlocks).reduce(0, +) }
+        func takeHandover() -> Bool {
+            _ = world.listen()
+            for (envelope, payload) in world.heard where envelope.purpose == .handover {
+                _ = payload.withUnsafeBytes { listener.receiveReplicaMessage($0, from: 1, now: 0) }
+            }
+            world.heard.removeAll { $0.envelope.purpose == .handover }
+            return blocks(listener) == blocks(world.table)
+        }
+        world.run(
+            { world.send(.of(7, clock: world.wall, .question)) },
+            { takeHandover() },
+            { world.send(.of(7, clock: world.wall, number: 1, .question)) },
+            { world.count(.taken) == 2 })
+        #expect(blocks(listener) > 15_000, "as much as fits into two caches")
+        #expect(world.sync.state.handoversGiven == 1, "not twice in a minute")
+        #expect(world.heard.map(\.envelope.number) == (0..<UInt64(world.heard.count)).map { $0 }, "of the numbers of news none is missing")
+    }
+
+    /// Who is no peer of ours could have everything sent to somebody else, whose address it writes into a datagram.
+    @Test func whoIsNoPeerIsToldNothing() throws {
+        let world = try World { $0.peers = [] }
+        world.run(
+            { world.send(.of(7, clock: 1_000, .question)) },
+            { world.count(.taken) == 1 },
+            { world.listen() })
+        #expect(world.heard.allSatisfy { $0.envelope.purpose != .handover } && world.sync.state.handoversGiven == 0)
     }
 
     @Test func whatIsNotOursIsCountedAndForgotten() throws {
@@ -204,7 +298,7 @@ private final class Lines: OperatorLog, @unchecked Sendable {
             { world.sync.state.replicas.count == 256 },
             { world.send(.of(257)) && world.send(.of(258)) },
             { world.count(.surplus) == 2 },
-            { world.send(.of(3, clock: 1_001, number: 1, isFarewell: true)) && world.send(.of(257)) },
+            { world.send(.of(3, clock: 1_001, number: 1, .farewell)) && world.send(.of(257)) },
             { world.sync.state.replicas.contains { $0.id == 257 } })
         #expect(world.log.lines.count == 1 && world.log.lines[0].contains("more than the 256"))
     }

@@ -27,8 +27,8 @@ func makeKey(_ secret: [UInt8] = secret) throws -> EnvelopeKey { try #require(En
 
 extension Envelope {
     /// One that tests need not spell out.
-    static func of(_ sender: UInt64, clock: UInt64 = 1_000, number: UInt64 = 0, isFarewell: Bool = false) -> Envelope {
-        Envelope(sender: sender, clockMicroseconds: clock, number: number, isFarewell: isFarewell)
+    static func of(_ sender: UInt64, clock: UInt64 = 1_000, number: UInt64 = 0, _ purpose: Envelope.Purpose = .news) -> Envelope {
+        Envelope(sender: sender, clockMicroseconds: clock, number: number, purpose: purpose)
     }
 }
 

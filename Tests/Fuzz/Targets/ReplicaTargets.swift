@@ -17,7 +17,8 @@ private func sealed(_ envelope: Envelope, _ payload: UnsafeRawBufferPointer, _ k
         try check(try sealed(envelope, payload, key) == Array(input), "one datagram says one thing")
         return
     }
-    let envelope = Envelope(sender: UInt64(control), clockMicroseconds: UInt64(input.count), number: 1, isFarewell: control & 4 != 0)
+    let purpose = Envelope.Purpose.allCases[Int(control >> 2) % 4]
+    let envelope = Envelope(sender: UInt64(control), clockMicroseconds: UInt64(input.count), number: 1, purpose: purpose)
     var datagram = try sealed(envelope, input, key)
     try datagram.withUnsafeBytes { bytes in
         guard case .success(let (read, payload)) = Envelope.open(bytes, key: key) else {
