@@ -53,7 +53,7 @@ extension Lesson {
     private static var tokens: ClosedRange<Double> { 1...0x1p24 }
     private static var seconds: ClosedRange<Double> { 0...3_600 }
     private static var logRatios: ClosedRange<Double> { -20...20 }
-    private static var logLengths: ClosedRange<Double> { 0...14 }
+    fileprivate static var logLengths: ClosedRange<Double> { 0...14 }
     private static var bytes: ClosedRange<Double> { 1...RoutingState.mostTellingBytes }
     private static var events: ClosedRange<Double> { 1...0x1p20 }
 }
@@ -79,6 +79,8 @@ extension RoutingState {
     }
 
     private mutating func learnLength(_ length: Double, former: Double) {
-        outputLogMean += outputLearning * (length - (former > 0 ? former : outputLogMean))
+        // What was taught before may have been lost on its way, or never taught.
+        let mean = outputLogMean + outputLearning * (length - (former > 0 ? former : outputLogMean))
+        outputLogMean = min(max(mean, Lesson.logLengths.lowerBound), Lesson.logLengths.upperBound)
     }
 }

@@ -11,7 +11,7 @@ public struct ReplicaHandover: Sendable {
 /// A replica that begins late has an empty index: one that has been there for longer tells it what engines hold, from the oldest on, so that both
 /// forget in the same order, and then where conversations were answered.
 extension RoutingState {
-    /// Runs or turns that are looked at, and words that are told, with the lock held once: decisions wait for some 50 us.
+    /// Groups, runs or turns that are looked at, and words that are told, with the lock held once: decisions wait for some 50 us.
     private static var handoverSteps: Int { 512 }
     private static var handoverWords: Int { 1_024 }
 
@@ -21,7 +21,8 @@ extension RoutingState {
         var steps = Self.handoverSteps
         var words = Self.handoverWords
         while Int(handover.slot) < records.count {
-            guard handOverCache(&handover, steps: &steps, words: &words, into: &messages) else { return true }
+            guard steps > 0, handOverCache(&handover, steps: &steps, words: &words, into: &messages) else { return true }
+            steps -= 1
             handover.slot += 1
             handover.recall = nil
         }

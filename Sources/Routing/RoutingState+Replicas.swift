@@ -147,7 +147,7 @@ extension RoutingState {
             let hashes = UnsafeBufferPointer(start: path, count: count)
             index.match(hashes)
             let isFormer = ReplicaRecord.kind(record.header) == ReplicaRecord.formerPlacement
-            if isFormer, index.depth(of: holder) == count { return }
+            if isFormer, index.wholeDepth(of: holder, hashes) == count { return }
             _ = index.insert(
                 hashes, holder: holder,
                 quota: loads[slot].shadowBlocks(tokensPerChunk: tokensPerChunk, ownShare: 1 - othersHits.loadShare))

@@ -36,6 +36,7 @@ import Testing
             #expect(bytes <= 8 * (1_024 + ReplicaRecord.placementWords + ReplicaRecord.mostChunks))
             told.bytes += bytes
             told.slices += 1
+            try #require(told.slices < 10_000, "it comes to an end")
             try meanwhile(told.slices)
         }
         return told
@@ -99,7 +100,7 @@ import Testing
         var messages = ReplicaMessages()
         teller.takeReplicaMessages(into: &messages, now: start)
         let told = try handOver(teller, listener) { slice in
-            #expect(slice < 1_000)
+            try #require(slice < 1_000)
             for _ in 0..<40 { try placeAny(0..<900) }
             if slice == 3 {
                 var groups = equalGroups(3)
@@ -175,5 +176,43 @@ import Testing
         try place(.distinct(1, chunkCount: 8_192), on: "g0", teller)
         try handOver(teller, listener)
         #expect(try #require(listener.state("g0", now: start)).indexBlocks == ReplicaRecord.mostChunks)
+    }
+
+    /// Also to find that a group holds nothing takes its time.
+    @Test func groupsThatHoldNothingAreGoneThroughInPieces() throws {
+        let teller = RoutingTable(equalGroups(3_000), limits: .init(groups: 3_000, indexBlocks: 1 << 14))
+        teller.startSharing(now: start)
+        let turns = FormerTurns.places / 512
+        #expect(try handOver(teller, makeTable(1)).slices > turns + 4)
+        try place(.distinct(1, chunkCount: 8), on: "g2999", teller)
+        let told = try handOver(teller, makeTable(1))
+        #expect(told.slices > turns + 4 && told.records.count == 1)
+    }
+
+    /// The same on so many groups that a search does not look at each: those that hold it already hold it as recently as before.
+    @Test func whatManyGroupsHoldIsNoNewsToAnyOfThem() throws {
+        func make() -> RoutingTable {
+            let table = RoutingTable(
+                equalGroups(200).map { group in
+                    var group = group
+                    group.kvCapacityTokens = 32 * 64
+                    return group
+                }, limits: .init(groups: 256, indexBlocks: 1 << 14))
+            table.startSharing(now: start)
+            return table
+        }
+        let (teller, listener) = (make(), make())
+        let common = Prompt.distinct(1, chunkCount: 8)
+        for group in 0..<199 { try place(common, on: "g\(group)", teller) }
+        for group in 0..<199 {
+            try place(common, on: "g\(group)", listener)
+            try place(.distinct(1_000 + group, chunkCount: 8), on: "g\(group)", listener)
+        }
+        try handOver(teller, listener)
+        for group in 0..<199 {
+            // There is room for four of that length: the oldest gives way.
+            for name in 10..<13 { try place(.distinct(name, chunkCount: 8), on: "g\(group)", listener) }
+            #expect(cached(listener, .distinct(1_000 + group, chunkCount: 8))["g\(group)"] ?? 0 > 0)
+        }
     }
 }

@@ -138,6 +138,20 @@ import Testing
         #expect(abs(state.tokensPerByte - 0.25) < 0.01)
     }
 
+    /// What was taught of an answer before need not have been taught: what is lost, or made up, may not add up to lengths that no answer has.
+    @Test(arguments: [(Float(14), Float(0.001)), (0, 14)])
+    func aLengthIsThatOfAnAnswerWhateverWasTaughtBefore(length: Float, former: Float) throws {
+        let table = RoutingTable(equalGroups(2))
+        for _ in 0..<20_000 { #expect(Self.receive(2, length, former, table, now: start) != .malformed) }
+        let terms = table.explain(.distinct(1, chunkCount: 8), now: start).groups.map(\.terms)
+        #expect(terms.allSatisfy { $0.total.isFinite && $0.total >= 0 && $0.decode > 0 })
+        try table.serve(.distinct(1, chunkCount: 8), usage: Usage(promptTokens: 512, cachedTokens: 0, completionTokens: 20), now: start)
+        for _ in 0..<1_000 { #expect(Self.receive(3, 5.5, 0, table, now: start) != .malformed) }
+        let decode = try #require(table.explain(.distinct(2, chunkCount: 8), now: start).groups.first).terms.decode
+        let fresh = try #require(RoutingTable(equalGroups(2)).explain(.distinct(2, chunkCount: 8), now: start).groups.first).terms.decode
+        #expect(abs(decode / fresh - 1) < 0.1, "\(decode) and \(fresh) s")
+    }
+
     // MARK: What is not told, and follows from what is
 
     /// Of an engine that tells what it holds, replicas' answers are half of what they will be.
