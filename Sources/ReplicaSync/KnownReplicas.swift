@@ -72,7 +72,7 @@ struct KnownReplicas {
         guard replicas.count < ReplicaBounds.replicas else { return .tooMany }
         departed[id] = nil
         replicas[id] = KnownReplica(
-            id: id, address: address, heardAt: now, datagrams: 1, clockMicroseconds: clock, nextNumber: envelope.number &+ 1)
+            id: id, address: address, heardAt: now, datagrams: 1, clockMicroseconds: clock, nextNumber: envelope.nextNumber)
         return .counts
     }
 
@@ -108,12 +108,17 @@ struct KnownReplicas {
     }
 }
 
+extension Envelope {
+    /// That of the news to come.
+    fileprivate var nextNumber: UInt64 { purpose == .news ? number &+ 1 : number }
+}
+
 extension KnownReplica {
     fileprivate mutating func hear(_ envelope: Envelope, from address: SocketAddress, now: UInt64) -> KnownReplicas.Verdict {
         guard envelope.clockMicroseconds > clockMicroseconds else { return .late }
         clockMicroseconds = envelope.clockMicroseconds
         if envelope.number > nextNumber { lost &+= envelope.number &- nextNumber }
-        nextNumber = envelope.number &+ 1
+        nextNumber = envelope.nextNumber
         self.address = address
         heardAt = now
         datagrams &+= 1

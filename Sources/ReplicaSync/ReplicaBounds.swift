@@ -36,9 +36,12 @@ package enum ReplicaBounds {
 
     /// Replicas that are handed over to at once; others ask again.
     static let handovers = 4
-    /// Between two pieces of a handover; and the slices of some 8 KiB in each: 3 MB/s, a million chunks in six seconds.
+    /// Between two pieces of a handover; and the slices of some 8 KiB in each, and bytes, but for the last slice: 3 MB/s, a million chunks in six
+    /// seconds, more of prompts that begin alike. Were long prompts told faster, what the receiver's kernel keeps would run over, which
+    /// nobody makes good.
     static let handoverNanoseconds: UInt64 = 20_000_000
     static let handoverSlices = 8
+    static let handoverBytes = 64 << 10
     /// Who has asked is not heard again for so long.
     static let handoverPauseNanoseconds: UInt64 = 60_000_000_000
     /// How often a router that has begun asks, and how long it waits for an answer: a name's new address may take that long to be known.

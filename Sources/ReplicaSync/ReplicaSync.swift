@@ -195,6 +195,7 @@ public final class ReplicaSync: EventHandler {
     // MARK: Handing over
 
     private func ask() {
+        guard question?.mayBeAsked(now: loop.now, groups: table.groupCount) == true else { return }
         if let eldest = question?.next(of: known, now: loop.now) { send(Self.nothing, as: .question, to: [eldest.address]) }
         if question?.isOver == true { question = nil }
     }
@@ -219,11 +220,15 @@ public final class ReplicaSync: EventHandler {
 
     /// - Returns: whether there is more.
     private func handOverNext(_ entry: inout Handovers.Entry) -> Bool {
-        for _ in 0..<ReplicaBounds.handoverSlices {
+        var bytes = 0
+        for _ in 0..<ReplicaBounds.handoverSlices where bytes < ReplicaBounds.handoverBytes {
             let before = entry.handover
             let isMore = table.handOver(&entry.handover, into: &messages)
             for index in 0..<messages.count {
-                let hadRoom = messages.withMessage(index) { send($0, as: .handover, to: [entry.address]) }
+                let hadRoom = messages.withMessage(index) { message in
+                    bytes += message.count
+                    return send(message, as: .handover, to: [entry.address])
+                }
                 if !hadRoom {
                     entry.handover = before
                     return true
@@ -291,7 +296,7 @@ public final class ReplicaSync: EventHandler {
         case .news, .handover: break
         }
         if question != nil, question?.dueAt == nil {
-            question?.heard(now: loop.now)
+            question?.heard(now: loop.now, groups: table.groupCount)
             schedule()
         }
         // With nothing new: it is still there.

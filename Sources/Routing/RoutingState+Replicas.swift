@@ -40,8 +40,9 @@ extension RoutingState {
     }
 
     mutating func tell(_ lesson: Lesson, slot: UInt32) {
-        guard sharing.lessons < Self.mostLessons, let first = sharing.reserve(ReplicaRecord.lessonWords) else { return }
+        guard sharing.lessons < Self.mostLessons else { return }
         sharing.lessons &+= 1
+        guard let first = sharing.reserve(ReplicaRecord.lessonWords) else { return }
         let (kind, numbers) = lesson.told
         sharing.words[first] = ReplicaRecord.header(ReplicaRecord.lesson, count: kind)
         sharing.words[first + 1] = loads[slot].identity

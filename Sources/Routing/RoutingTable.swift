@@ -68,6 +68,8 @@ public final class RoutingTable: Sendable {
         }
     }
 
+    public var groupCount: Int { state.withLock { $0.order.count } }
+
     /// Every group in the order of the descriptions, with the state that the next decision would use.
     public func groups(now: UInt64) -> [GroupState] { state.withLock { $0.groupStates(now: now) } }
 
@@ -187,7 +189,7 @@ public final class RoutingTable: Sendable {
         state.withLock { $0.takeReplicaMessages(into: &messages, now: now) }
     }
 
-    /// Placements and turns that were not told because nobody took them in time.
+    /// Placements, turns and lessons that were not told because nobody took them in time.
     public func placementsNotShared() -> UInt64 { state.withLock { $0.sharing.dropped } }
 
     /// What a replica of this router tells: where prompts went counts as if they had been placed here, and its load as if it were our own. Loads are

@@ -33,6 +33,13 @@ import Testing
         #expect(hear(&known, .of(2, clock: 5)) == .counts)
         #expect(known.replicas[1]?.datagrams == 3 && known.replicas[1]?.lost == 2)
         #expect(known.replicas[2]?.datagrams == 1 && known.replicas[2]?.lost == 0)
+        // What is no news has the number of the news to come, which may be lost nevertheless.
+        #expect(hear(&known, .of(1, clock: 105, number: 45, .handover)) == .counts)
+        #expect(hear(&known, .of(1, clock: 106, number: 45, .handover)) == .counts)
+        #expect(hear(&known, .of(1, clock: 108, number: 46)) == .counts)
+        #expect(known.replicas[1]?.lost == 3)
+        #expect(hear(&known, .of(3, clock: 1, number: 7, .question)) == .counts && hear(&known, .of(3, clock: 2, number: 8)) == .counts)
+        #expect(known.replicas[3]?.lost == 1)
     }
 
     @Test func aSignedClockMustBeNearOurs() {
@@ -98,6 +105,7 @@ import Testing
         #expect(ReplicaBounds.datagramBytes < EventLoop.readBufferBytes, "one that is longer must be seen to be")
         #expect(2 * ReplicaBounds.heartbeatNanoseconds < ReplicaBounds.silenceNanoseconds, "two heartbeats may be lost")
         #expect(ReplicaBounds.bytesPerRead >= ReplicaBounds.datagramBytes)
+        #expect(ReplicaBounds.bytesPerRead >= ReplicaBounds.handoverBytes + 2 * ReplicaBounds.payloadBytes, "a piece is read at once")
         #expect(ReplicaBounds.clockMicroseconds * 1_000 > ReplicaBounds.silenceNanoseconds)
     }
 }

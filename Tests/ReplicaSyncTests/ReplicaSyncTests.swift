@@ -168,6 +168,7 @@ private final class Lines: OperatorLog, @unchecked Sendable {
     /// Who begins asks the one that has told most, and when that one does not answer, the next; an answer ends it, whatever it says.
     @Test(arguments: [[], secret]) func whoBeginsAsksUntilSomebodyAnswers(secret: [UInt8]) throws {
         let world = try World(secret: secret)
+        world.table.replaceGroups([GroupDescription(name: "a", leader: Endpoint(host: "a", port: 1))], now: world.loop.now)
         func questions() -> Int { world.heard.count { $0.envelope.purpose == .question } }
         world.run(
             { world.send(.of(7, clock: world.wall, number: 5)) && world.send(.of(8, clock: world.wall, number: 900)) },
@@ -177,7 +178,8 @@ private final class Lines: OperatorLog, @unchecked Sendable {
             { world.listen() && questions() == 2 },
             { world.send(.of(8, clock: world.wall, number: 902, .handover)) },
             { world.sync.state.handoversTaken == 1 },
-            { world.send(.of(8, clock: world.wall, number: 902, .handover)) })
+            { world.send(.of(8, clock: world.wall, number: 902, .handover)) },
+            { world.count(.taken) == 6 })
         #expect(world.sync.state.handoversTaken == 1 && world.sync.state.lost == 0)
         #expect(world.heard.filter { $0.envelope.purpose == .question }.allSatisfy { $0.payload.isEmpty })
     }
@@ -190,18 +192,50 @@ private final class Lines: OperatorLog, @unchecked Sendable {
         }
         var question = HandoverQuestion()
         #expect(question.dueAt == nil)
-        question.heard(now: 1_000)
-        question.heard(now: 2_000)
+        question.heard(now: 1_000, groups: 5)
+        question.heard(now: 2_000, groups: 5)
         #expect(question.dueAt == 1_000 + 250_000_000)
         var asked: [UInt64] = []
         while !question.isOver { if let replica = question.next(of: known, now: 0) { asked.append(replica.id) } }
         #expect(asked == [8, 9, 7, 8, 9, 7, 8, 9, 7, 8])
     }
 
+    /// What is told of a group that discovery has not found yet is lost.
+    @Test func nobodyIsAskedBeforeTheGroupsAreFound() {
+        var question = HandoverQuestion()
+        question.heard(now: 0, groups: 0)
+        let wait = ReplicaBounds.handoverQuestionNanoseconds / 4
+        for (look, groups, isAsked) in [(1, 0, false), (2, 3, false), (3, 4, false), (4, 4, true), (5, 4, true), (6, 5, false), (7, 5, true)] {
+            let mayBeAsked = question.mayBeAsked(now: UInt64(look) * wait, groups: groups)
+            #expect(mayBeAsked == isAsked, "look \(look)")
+            if !isAsked { #expect(question.dueAt == UInt64(look + 1) * wait) }
+        }
+        #expect(!question.isOver)
+    }
+
+    /// Whoever may write datagrams may ask under as many names as it likes, and take leave at once.
+    @Test func whoAsksUnderManyNamesIsNotRememberedUnderAll() {
+        var handovers = Handovers()
+        var begun = 0
+        for id in 1...10_000 as ClosedRange<UInt64> {
+            if handovers.begin(id, at: somewhere, now: 0) { begun += 1 }
+            handovers.end(id)
+        }
+        #expect(begun == ReplicaBounds.replicas)
+        let isTold = handovers.begin(10_001, at: somewhere, now: ReplicaBounds.handoverPauseNanoseconds)
+        #expect(isTold)
+    }
+
+    @Test func atOneAddressThereIsOne() {
+        var handovers = Handovers()
+        for id in 1...6 as ClosedRange<UInt64> { _ = handovers.begin(id, at: somewhere, now: 0) }
+        #expect(handovers.entries.map(\.id) == [6])
+    }
+
     @Test func aFewAreToldAtATimeAndEachOnce() throws {
         var handovers = Handovers()
-        let address = try #require(SocketAddress("127.0.0.1:1"))
-        func begin(_ id: UInt64, now: UInt64) -> Bool { handovers.begin(id, at: address, now: now) }
+        let addresses = try (1...6).map { try #require(SocketAddress("127.0.0.1:\($0)")) }
+        func begin(_ id: UInt64, now: UInt64) -> Bool { handovers.begin(id, at: addresses[Int(id) - 1], now: now) }
         #expect((1...6).map { begin($0, now: 0) } == [true, true, true, true, false, false])
         #expect(!begin(1, now: 0))
         handovers.end(2)
@@ -242,7 +276,31 @@ private final class Lines: OperatorLog, @unchecked Sendable {
             { world.count(.taken) == 2 })
         #expect(blocks(listener) > 15_000, "as much as fits into two caches")
         #expect(world.sync.state.handoversGiven == 1, "not twice in a minute")
-        #expect(world.heard.map(\.envelope.number) == (0..<UInt64(world.heard.count)).map { $0 }, "of the numbers of news none is missing")
+        let numbers = world.heard.filter { $0.envelope.purpose == .news }.map(\.envelope.number)
+        #expect(numbers == (0..<UInt64(numbers.count)).map { $0 }, "of the numbers of news none is missing")
+    }
+
+    /// Each of many prompts that begin alike is told whole: of such, too, no more comes at once than a kernel keeps.
+    @Test func longPromptsAreHandedOverInPieces() throws {
+        let world = try World()
+        world.table.replaceGroups([GroupDescription(name: "a", leader: Endpoint(host: "a", port: 1))], now: world.loop.now)
+        for prompt in 0..<24 {
+            let hashes = ((1...5_000) + [10_000 + prompt]).map { UInt64($0) &* 0x9e37_79b9_7f4a_7c15 }
+            try hashes.withUnsafeBufferPointer { hashes in
+                let request = RoutingRequest(prefixHashes: hashes, promptBytes: 5_001 * 256, maxOutputTokens: 10)
+                world.table.cancel(try world.table.pick(request, now: world.loop.now).get().lease, now: world.loop.now, prefixHeld: true)
+            }
+        }
+        var pieces: [Int] = []
+        func takePiece() -> Bool {
+            _ = world.listen()
+            let handedOver = world.heard.filter { $0.envelope.purpose == .handover }
+            if !handedOver.isEmpty { pieces.append(handedOver.map(\.payload.count).reduce(0, +)) }
+            world.heard.removeAll()
+            return pieces.reduce(0, +) >= 24 * 8 * 5_001
+        }
+        world.run({ world.send(.of(7, clock: world.wall, .question)) }, { takePiece() })
+        #expect(pieces.allSatisfy { $0 < ReplicaBounds.handoverBytes + ReplicaBounds.payloadBytes }, "\(pieces)")
     }
 
     /// Who is no peer of ours could have everything sent to somebody else, whose address it writes into a datagram.
