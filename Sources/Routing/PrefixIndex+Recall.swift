@@ -53,11 +53,15 @@ extension PrefixIndex {
         let depth = Int(runs[blocks[bottom].run].depth)
         let count = min(depth, hashes.count)
         var block = bottom
-        for _ in count..<max(depth, count) { block = blocks[block].parent }
+        func goUp() {
+            blocks.prefetch(Int(blocks[block].ancestor))
+            block = blocks[block].parent
+        }
+        for _ in count..<max(depth, count) { goUp() }
         for place in stride(from: count - 1, through: 0, by: -1) {
             guard block != 0 else { return 0 }
             hashes[place] = blocks[block].hash
-            block = blocks[block].parent
+            goUp()
         }
         return block == 0 ? count : 0
     }

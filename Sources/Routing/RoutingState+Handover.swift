@@ -11,7 +11,8 @@ public struct ReplicaHandover: Sendable {
 /// A replica that begins late has an empty index: one that has been there for longer tells it what engines hold, from the oldest on, so that both
 /// forget in the same order, and then where conversations were answered.
 extension RoutingState {
-    /// Groups, runs or turns that are looked at, and words that are told, with the lock held once: decisions wait for some 50 us.
+    /// Groups, runs or turns that are looked at, and words that are told, with the lock held once: decisions wait for some 50 us, and for one
+    /// prompt of thousands of chunks some 200.
     private static var handoverSteps: Int { 512 }
     private static var handoverWords: Int { 1_024 }
 
