@@ -13,8 +13,8 @@ struct Handovers {
     /// When those who asked of late did.
     private var askedAt: [UInt64: UInt64] = [:]
 
-    /// - Returns: whether it is told from now on: not when it was a minute ago, nor when as many as there is room for are. Whoever was told at that
-    ///   address before is not there any more.
+    /// - Returns: whether it is told from now on: not when it was a minute ago, nor when as many as there is room for are. Whoever was told
+    ///   at that address before is not there any more.
     mutating func begin(_ id: UInt64, at address: SocketAddress, now: UInt64) -> Bool {
         askedAt = askedAt.filter { now < $0.value &+ ReplicaBounds.handoverPauseNanoseconds }
         guard askedAt[id] == nil, askedAt.count < ReplicaBounds.replicas else { return false }

@@ -205,7 +205,9 @@ private final class Lines: OperatorLog, @unchecked Sendable {
         var question = HandoverQuestion()
         question.heard(now: 0, groups: 0)
         let wait = ReplicaBounds.handoverQuestionNanoseconds / 4
-        for (look, groups, isAsked) in [(1, 0, false), (2, 3, false), (3, 4, false), (4, 4, true), (5, 4, true), (6, 5, false), (7, 5, true)] {
+        for (look, groups, isAsked) in [
+            (1, 0, false), (2, 3, false), (3, 4, false), (4, 4, true), (5, 4, true), (6, 5, false), (7, 5, true),
+        ] {
             let mayBeAsked = question.mayBeAsked(now: UInt64(look) * wait, groups: groups)
             #expect(mayBeAsked == isAsked, "look \(look)")
             if !isAsked { #expect(question.dueAt == UInt64(look + 1) * wait) }

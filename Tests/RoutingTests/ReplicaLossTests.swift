@@ -288,6 +288,13 @@ import Testing
 
     // MARK: Noise
 
+    /// The least and the greatest that lessons may say.
+    private func extremes(using generator: inout SeededGenerator) -> UInt64 {
+        let numbers: [Float] = [0, .leastNonzeroMagnitude, 0.001, 1, 4, 14, -20, 20, 3_600, 32_768, 0x1p20, 0x1p24]
+        return UInt64(numbers.randomElement(using: &generator)!.bitPattern) | UInt64(numbers.randomElement(using: &generator)!.bitPattern)
+            << 32
+    }
+
     /// Bytes that are no message, and messages that no router would write, change nothing that is not theirs to change.
     @Test func anythingMayCome() throws {
         var generator = SeededGenerator(seed: 3)
@@ -313,7 +320,8 @@ import Testing
                     ]
                 case 3:
                     let kind = Int.random(in: 0..<7, using: &generator)
-                    words += [ReplicaRecord.header(ReplicaRecord.lesson, count: kind), Self.identity(name), generator.next()]
+                    let numbers = Bool.random(using: &generator) ? generator.next() : extremes(using: &generator)
+                    words += [ReplicaRecord.header(ReplicaRecord.lesson, count: kind), Self.identity(name), numbers]
                 default: words.append(generator.next())
                 }
             }
@@ -322,7 +330,8 @@ import Testing
             }
             Self.receive(words, table, from: UInt64.random(in: 0..<300, using: &generator), now: now)
             if Int.random(in: 0..<8, using: &generator) == 0 {
-                try table.serve(.distinct(Int.random(in: 0..<30, using: &generator), chunkCount: 12), now: now)
+                let usage = Usage(promptTokens: 700, cachedTokens: 0, completionTokens: Int.random(in: 0...2_000, using: &generator))
+                try table.serve(.distinct(Int.random(in: 0..<30, using: &generator), chunkCount: 12), usage: usage, now: now)
             }
         }
         for replica in 0..<300 { table.forgetReplica(UInt64(replica), now: now) }
