@@ -215,6 +215,24 @@ private final class Lines: OperatorLog, @unchecked Sendable {
         #expect(!question.isOver)
     }
 
+    @Test func whoFindsGroupsLateAsksThen() throws {
+        let world = try World()
+        func heard(_ purpose: Envelope.Purpose) -> Int { world.heard.count { $0.envelope.purpose == purpose } }
+        let groups = [GroupDescription(name: "a", leader: Endpoint(host: "a", port: 1))]
+        var before = 0
+        world.run(
+            { world.send(.of(7, clock: world.wall)) },
+            // The second comes a second after the first.
+            { world.listen() && heard(.news) == 2 },
+            {
+                before = heard(.question)
+                world.table.replaceGroups(groups, now: world.loop.now)
+                return true
+            },
+            { world.listen() && heard(.question) == 1 })
+        #expect(before == 0)
+    }
+
     /// Whoever may write datagrams may ask under as many names as it likes, and take leave at once.
     @Test func whoAsksUnderManyNamesIsNotRememberedUnderAll() {
         var handovers = Handovers()
