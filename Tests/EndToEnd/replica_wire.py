@@ -37,6 +37,11 @@ def load(group, in_flight, awaiting_first_token, tokens):
     return struct.pack("<QQIId", 1, identity(group), in_flight, awaiting_first_token, tokens)
 
 
+def lesson(group, kind, first, second):
+    """What an answer of the group is said to have taught."""
+    return struct.pack("<QQff", 4 | kind << 16, identity(group), first, second)
+
+
 class Read:
     """A datagram that must be one, signed with `key` if there is one."""
 

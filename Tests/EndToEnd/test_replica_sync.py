@@ -13,7 +13,7 @@ from dnslib import QTYPE, RCODE, RR, A
 
 import admin
 import processes
-from replica_wire import FAREWELL, QUESTION, Peer, Read, datagram, load, udp_ports
+from replica_wire import FAREWELL, QUESTION, Peer, Read, datagram, lesson, load, udp_ports
 from scripted_backend import answer_ok
 from test_dns import Zone
 from waiting import wait_until
@@ -234,6 +234,19 @@ def test_a_router_that_ends_takes_leave(busy_fleet):
     # Silence alone would take three seconds.
     assert time.monotonic() - begin < 2
     assert first.wait_exit() == 0
+
+
+@pytest.mark.parametrize("length, former", [(14, 0.001), (0, 14)])
+def test_lies_about_what_answers_teach_stop_nobody(fleet, stranger, length, former):
+    fleet, peer = fleet(), stranger()
+    port = udp_ports(1)[0]
+    router = fleet.router(f"127.0.0.1:{port}", [f"127.0.0.1:{peer.port}"], key=False)
+    lies = lesson(fleet.groups[0], 2, length, former) * 2_000
+    for number in range(5):
+        peer.send(port, datagram(lies, sender=5, number=number))
+    wait_until(lambda: received(router, "taken") == 5, what="the lies to be read")
+    assert explain(router, fresh())["group"] in fleet.groups
+    assert ask(router.port, fresh()).status == 200
 
 
 # Who begins late ------------------------------------------------------------------------------------------------------
