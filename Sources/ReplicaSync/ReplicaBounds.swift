@@ -48,6 +48,9 @@ package enum ReplicaBounds {
     static let handoverQuestions = 10
     static let handoverQuestionNanoseconds: UInt64 = 1_000_000_000
 
+    /// How long a router that has begun answers no such question before its own is answered: by then those who have been there for longer know it.
+    static let beginningNanoseconds: UInt64 = 5_000_000_000
+
     /// Between two warnings of one kind.
     static let warningNanoseconds: UInt64 = 60_000_000_000
 }

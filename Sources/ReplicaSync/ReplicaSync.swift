@@ -10,7 +10,7 @@
 //   5. `Peers`: whom we write to, by address or by name; `DatagramSocket`: how.
 //
 // What a payload says is the routing table's business (`RoutingTable.takeReplicaMessages`, `receiveReplicaMessage`). Nothing is asked for
-// twice: news is absolute, so the next makes good what was lost.
+// twice: news is absolute, so the next makes good what was lost, and what of a handover was lost is learned when it is placed again.
 
 public import EventLoop
 import Glibc
@@ -41,6 +41,9 @@ public final class ReplicaSync: EventHandler {
     private var pausedUntil: UInt64?
     /// What we ask for as long as we have just begun; nil: no more.
     private var question: HandoverQuestion? = HandoverQuestion()
+    private let begunAt: UInt64
+    /// When a piece of it came last.
+    private var handedOverAt: UInt64 = 0
     private var handovers = Handovers()
     /// When those who asked are told the next piece; nil: nobody asked.
     private var nextHandover: UInt64?
@@ -70,6 +73,7 @@ public final class ReplicaSync: EventHandler {
         known = KnownReplicas(ownID: .random(in: 1 ... .max), checksClocks: key != nil)
         nextFlush = loop.now
         lastFlush = loop.now
+        begunAt = loop.now
         super.init(loop: loop)
         try attach(descriptor: socket.descriptor)
         table.startSharing(now: loop.now) { [mailbox = loop.mailbox] in
@@ -200,9 +204,16 @@ public final class ReplicaSync: EventHandler {
         if question?.isOver == true { question = nil }
     }
 
+    /// Of several that begin at once none knows what was before: they are not to take one another's answers for it.
+    private var isBeginning: Bool {
+        let isYoung = loop.now < begunAt &+ ReplicaBounds.beginningNanoseconds
+        let isBeingTold = handedOverAt != 0 && loop.now < handedOverAt &+ ReplicaBounds.handoverQuestionNanoseconds
+        return question != nil && isYoung || isBeingTold
+    }
+
     /// Only those whom we tell all the news: whoever else could have it all sent to somebody who did not ask.
     private func wasAsked(by id: UInt64, at sender: SocketAddress) {
-        guard peers.contains(sender), handovers.begin(id, at: sender, now: loop.now) else { return }
+        guard peers.contains(sender), !isBeginning, handovers.begin(id, at: sender, now: loop.now) else { return }
         handoversGiven &+= 1
         // Also where there is nothing to tell: then nobody else is asked.
         send(Self.nothing, as: .handover, to: [sender])
@@ -290,6 +301,7 @@ public final class ReplicaSync: EventHandler {
             if let replica = known.forget(envelope.sender) { forget(replica) }
             return .taken
         case .question: wasAsked(by: envelope.sender, at: sender)
+        case .handover where !payload.isEmpty && question == nil: handedOverAt = loop.now
         case .handover where question != nil:
             question = nil
             handoversTaken &+= 1

@@ -13,7 +13,7 @@ from dnslib import QTYPE, RCODE, RR, A
 
 import admin
 import processes
-from replica_wire import FAREWELL, QUESTION, Peer, Read, datagram, lesson, load, udp_ports
+from replica_wire import FAREWELL, HANDOVER, QUESTION, Peer, Read, datagram, lesson, load, udp_ports
 from scripted_backend import answer_ok
 from test_dns import Zone
 from waiting import wait_until
@@ -252,6 +252,10 @@ def test_lies_about_what_answers_teach_stop_nobody(fleet, stranger, length, form
 # Who begins late ------------------------------------------------------------------------------------------------------
 
 
+# A router that has begun answers no question within five seconds, unless its own is answered; who asks does so each second.
+BEGINNING = 15
+
+
 def taken(program):
     return admin.sample(program, "swiftlet_replica_handovers_total", direction="received")
 
@@ -280,9 +284,10 @@ def test_a_router_that_begins_late_is_told_what_was_before(fleet):
     prompts = prompts_for(fleet, first)
     wait_until(lambda: knows(second, prompts), what="the news")
     third = fleet.router(addresses[2], addresses)
-    wait_until(lambda: knows(third, prompts), what="what was before it began")
+    # The first two have just begun themselves.
+    wait_until(lambda: knows(third, prompts), timeout=BEGINNING, what="what was before it began")
     assert taken(third) == replicas(third)["handovers_taken"] == 1
-    assert given(first) + given(second) - taken(first) - taken(second) == 1
+    assert given(first) + given(second) >= 1
     # What is long over is nobody's load.
     assert all(others(third, group) == 0 for group in fleet.groups)
 
@@ -298,7 +303,7 @@ def test_a_rolling_restart_forgets_nothing(fleet):
     for place in (0, 1, 0):
         routers[place].stop()
         routers[place] = fleet.router(addresses[place], addresses)
-        wait_until(lambda router=routers[place]: knows(router, prompts), what="what was before it began")
+        wait_until(lambda router=routers[place]: knows(router, prompts), timeout=BEGINNING, what="what was before it began")
     for group, body in prompts.items():
         assert ask(routers[1].port, body).served_by == fleet.backends[fleet.groups.index(group)].name
 
@@ -309,11 +314,13 @@ def test_who_is_no_peer_is_handed_nothing(fleet, stranger):
     port = udp_ports(1)[0]
     router = fleet.router(f"127.0.0.1:{port}", [f"127.0.0.1:{peer.port}"], key=False)
     prompts_for(fleet, router)
+    peer.send(port, datagram(sender=7, flags=HANDOVER))
+    wait_until(lambda: taken(router) == 1, what="the router to know that nothing was before")
     other.send(port, datagram(sender=5, flags=QUESTION))
-    wait_until(lambda: known(router) == {f"{5:016x}"}, what="the stranger to be heard")
+    wait_until(lambda: f"{5:016x}" in known(router), what="the stranger to be heard")
     for number in range(3):
         peer.send(port, datagram(sender=6, number=number, flags=QUESTION))
-    wait_until(lambda: received(router, "taken") == 4, what="the questions to be read")
+    wait_until(lambda: received(router, "taken") == 5, what="the questions to be read")
 
     def handed(peer):
         return [read for read in (Read(data) for data in peer.listen()) if read.is_handover]

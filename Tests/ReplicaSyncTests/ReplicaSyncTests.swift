@@ -14,6 +14,7 @@ private final class World {
     let log = Lines()
     /// What the peer has got so far.
     var heard: [(envelope: Envelope, payload: [UInt8])] = []
+    private var hasAnswered = false
 
     init(listen: String = "127.0.0.1:0", secret: [UInt8] = [], change: (inout ReplicaSyncSettings) -> Void = { _ in }) throws {
         loop = try EventLoop()
@@ -44,6 +45,12 @@ private final class World {
     }
 
     func send(_ envelope: Envelope, _ payload: [UInt8] = []) -> Bool { send(sealed(envelope, payload, key: key)) }
+
+    /// Another than those who ask answers that it has nothing to tell; true when that is known.
+    func endBeginning() -> Bool {
+        if !hasAnswered { hasAnswered = send(.of(99, clock: wall, .handover)) }
+        return sync.state.handoversTaken == 1
+    }
 
     /// Reads what has come to the peer; true.
     func listen() -> Bool {
@@ -215,6 +222,17 @@ private final class Lines: OperatorLog, @unchecked Sendable {
         #expect(!question.isOver)
     }
 
+    /// Neither would the other be told by the one that has been there for longest, and has not been heard yet.
+    @Test func whoHasJustBegunTellsNobodyWhatWasBefore() throws {
+        let world = try World()
+        world.run(
+            { world.send(.of(7, clock: world.wall, .question)) },
+            { world.count(.taken) == 1 && world.sync.state.handoversGiven == 0 },
+            { world.endBeginning() },
+            { world.send(.of(8, clock: world.wall, .question)) },
+            { world.sync.state.handoversGiven == 1 })
+    }
+
     @Test func whoFindsGroupsLateAsksThen() throws {
         let world = try World()
         func heard(_ purpose: Envelope.Purpose) -> Int { world.heard.count { $0.envelope.purpose == purpose } }
@@ -290,10 +308,11 @@ private final class Lines: OperatorLog, @unchecked Sendable {
             return blocks(listener) == blocks(world.table)
         }
         world.run(
+            { world.endBeginning() },
             { world.send(.of(7, clock: world.wall, .question)) },
             { takeHandover() },
             { world.send(.of(7, clock: world.wall, number: 1, .question)) },
-            { world.count(.taken) == 2 })
+            { world.count(.taken) == 3 })
         #expect(blocks(listener) > 15_000, "as much as fits into two caches")
         #expect(world.sync.state.handoversGiven == 1, "not twice in a minute")
         let numbers = world.heard.filter { $0.envelope.purpose == .news }.map(\.envelope.number)
@@ -319,7 +338,7 @@ private final class Lines: OperatorLog, @unchecked Sendable {
             world.heard.removeAll()
             return pieces.reduce(0, +) >= 24 * 8 * 5_001
         }
-        world.run({ world.send(.of(7, clock: world.wall, .question)) }, { takePiece() })
+        world.run({ world.endBeginning() }, { world.send(.of(7, clock: world.wall, .question)) }, { takePiece() })
         #expect(pieces.allSatisfy { $0 < ReplicaBounds.handoverBytes + ReplicaBounds.payloadBytes }, "\(pieces)")
     }
 
@@ -327,8 +346,9 @@ private final class Lines: OperatorLog, @unchecked Sendable {
     @Test func whoIsNoPeerIsToldNothing() throws {
         let world = try World { $0.peers = [] }
         world.run(
+            { world.endBeginning() },
             { world.send(.of(7, clock: 1_000, .question)) },
-            { world.count(.taken) == 1 },
+            { world.count(.taken) == 2 },
             { world.listen() })
         #expect(world.heard.allSatisfy { $0.envelope.purpose != .handover } && world.sync.state.handoversGiven == 0)
     }

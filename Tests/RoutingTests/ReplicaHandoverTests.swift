@@ -163,7 +163,7 @@ import Testing
         let (teller, listener) = (makeTable(3), makeTable(3))
         let told = try handOver(teller, listener)
         #expect(told.records.isEmpty && told.bytes == 0)
-        // Not even what it was told itself in chunks of a size that it does not know.
+        // What it was told itself it tells as well, in chunks of the size that it was told.
         let third = makeTable(3)
         try place(.distinct(1, chunkCount: 9), on: "g1", teller)
         try handOver(teller, listener)
