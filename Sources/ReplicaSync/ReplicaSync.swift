@@ -9,8 +9,8 @@
 //   4. `Handovers`: what a router that begins late is told of what was before, once, by the one that has been there for longest.
 //   5. `Peers`: whom we write to, by address or by name; `DatagramSocket`: how.
 //
-// What a payload says is the routing table's business (`RoutingTable.takeReplicaMessages`, `receiveReplicaMessage`). Nothing is asked for
-// twice: news is absolute, so the next makes good what was lost, and what of a handover was lost is learned when it is placed again.
+// What a payload says is the routing table's business (`RoutingTable.takeReplicaMessages`, `receiveReplicaMessage`). No news is asked for
+// again: it is absolute, so the next makes good what was lost, and what of a handover was lost is learned when it is placed again.
 
 public import EventLoop
 import Glibc

@@ -2,7 +2,7 @@
 ///
 /// Aspects: `+Groups` who is there, `+Choice` which one, `+Policies` by which rule, `+Booking` the life of a lease, `+Reports` what
 /// upstreams do, `+LoadReports` what engines say of their load, `+Replicas` what other routers have,
-/// `+Observation` what others may see.
+/// `+Handover` what one is told that begins late, `+Observation` what others may see.
 ///
 /// What a decision calls is `mutating` even where it changes nothing: the compiler (Swift 6.3) gives a borrowing method that a mutating one
 /// calls a copy of these 1.8 KB, unless it is inlined.

@@ -220,8 +220,12 @@ async def answers_busy(exchange):
 
 def test_a_server_that_has_enough_misses_a_search_and_invalidates_none(scripted, tmp_path):
     """Nothing succeeds, which is what a lower rate may change: so lower ones are tried."""
-    out = bench("search", scripted(answers_busy).url, "--rate", 20, "--duration", 0.3, "--arrival", "constant", "--input-tokens", 4,
-                "--output-tokens", 2, "--goodput", "ttft:60000", "--json", tmp_path / "json", expect=1)  # fmt: skip
+    for _ in range(5):
+        out = bench("search", scripted(answers_busy).url, "--rate", 20, "--duration", 0.3, "--arrival", "constant", "--input-tokens", 4,
+                    "--output-tokens", 2, "--goodput", "ttft:60000", "--json", tmp_path / "json", expect=1)  # fmt: skip
+        # On a busy machine a step says nothing of the server.
+        if "the generator's own lag" not in out:
+            break
     steps = json.loads((tmp_path / "json").read_text())["steps"]
     assert [step["rate"] for step in steps][:2] == [20, 10] and not any(step["holds"] for step in steps), out
     assert "no request succeeded" not in out
