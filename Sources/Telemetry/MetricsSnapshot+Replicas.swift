@@ -36,7 +36,8 @@ extension MetricsSnapshot.Replicas {
         text.family("swiftlet_replica_placements_total", .counter, "Prompts placed here and told, or placed elsewhere and heard of.")
         text.sample([("direction", "sent")], placementsSent)
         text.sample([("direction", "received")], placementsReceived)
-        text.family("swiftlet_replica_placements_not_shared_total", .counter, "Prompts placed here that there was no room to tell of.")
+        text.family(
+            "swiftlet_replica_placements_not_shared_total", .counter, "Placements, turns and lessons that there was no room to tell of.")
         text.sample([], placementsNotShared)
         text.family("swiftlet_replica_handovers_total", .counter, "Times that a replica was told what it did not know when it began.")
         text.sample([("direction", "sent")], handoversGiven)
