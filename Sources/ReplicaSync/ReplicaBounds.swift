@@ -37,7 +37,7 @@ package enum ReplicaBounds {
     /// Replicas that are handed over to at once; others ask again.
     static let handovers = 4
     /// Between two pieces of a handover; and the slices of some 8 KiB in each, and bytes, but for the last slice: 3 MB/s, a million chunks
-    /// in six seconds, and longer for prompts that begin alike. Faster, and what a receiver's kernel keeps would run over, which nobody
+    /// in four seconds, and longer for prompts that begin alike. Faster, and what a receiver's kernel keeps would run over, which nobody
     /// makes good.
     static let handoverNanoseconds: UInt64 = 20_000_000
     static let handoverSlices = 8

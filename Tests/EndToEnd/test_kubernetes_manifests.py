@@ -110,6 +110,9 @@ def test_the_pod_fits_its_configuration(folder, tmp_path):
 @pytest.mark.parametrize("folder", [folder for folder in MODES if folder.startswith("modes/")])
 def test_replicas_find_one_another_and_share_a_key(folder, tmp_path):
     documents = built(folder)
+    deployment = of_kind(documents, "Deployment")[0]["spec"]
+    # A new pod asks within seconds, those that have begun 5 s ago answer, and a full index takes some seconds more: until then the old one stays.
+    assert deployment["minReadySeconds"] >= 15 and deployment["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     config = yaml.safe_load(configuration(documents, tmp_path)[1].read_text())["replicas"]
     template = of_kind(documents, "Deployment")[0]["spec"]["template"]
     workload = template["spec"]
