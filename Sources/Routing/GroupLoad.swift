@@ -133,6 +133,9 @@ extension GroupLoad {
     @inline(__always)
     var ownTokensInUse: Double { activeTokens + pinnedTokens }
 
+    /// KV tokens that are there, as last counted: what an answer is taken to become, by its claim or by the others' lengths, is not.
+    var tokensPresent: Double { tokensInUse - Double(othersExpectedTokens) - activeOutputTokens + generatedTokens }
+
     /// KV tokens in use at this moment: of answers of ours only what has been generated, since they were counted one token in `tokenSeconds`.
     @inline(__always)
     func tokensInUse(atMicroseconds now: UInt64, tokenSeconds: Double) -> Double {

@@ -90,11 +90,12 @@ import Testing
     func whoLiesAboutItsOutputHarmsItselfOnly(claim: Int, events: Int) throws {
         func places(claim: Int?) throws -> (active: [Int], groups: [String?]) {
             let table = RoutingTable(equalGroups(4))
-            for name in 0..<8 {
-                let decision = try table.pick(.distinct(name, chunkCount: 10), maxOutputTokens: claim, pinnedTo: "g\(name % 3)").get()
-                guard events > 0 else { continue }
-                table.firstToken(decision.lease, now: second / 10)
-                table.streamed(decision.lease, events: events, now: 40 * second)
+            let leases = try (0..<8).map {
+                try table.pick(.distinct($0, chunkCount: 10), maxOutputTokens: claim, pinnedTo: "g\($0 % 3)").get().lease
+            }
+            for lease in leases where events > 0 {
+                table.firstToken(lease, now: second / 10)
+                table.streamed(lease, events: events, now: 40 * second)
             }
             let now = 40 * second
             let active = table.groups(now: now).map(\.activeKVTokens)
