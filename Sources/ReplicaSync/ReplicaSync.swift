@@ -204,7 +204,8 @@ public final class ReplicaSync: EventHandler {
 
     /// Only those whom we tell all the news: whoever else could have it all sent to somebody who did not ask.
     private func wasAsked(by id: UInt64, at sender: SocketAddress) {
-        guard peers.contains(sender), !question.isBeginning(since: begunAt, now: loop.now), handovers.begin(id, at: sender, now: loop.now) else { return }
+        guard peers.contains(sender), !question.isBeginning(since: begunAt, now: loop.now), handovers.begin(id, at: sender, now: loop.now)
+        else { return }
         // Also where there is nothing to tell: then nobody else is asked.
         send(Self.nothing, as: .handover, to: [sender])
         if nextHandover == nil { nextHandover = loop.now }

@@ -232,7 +232,10 @@ private final class Lines: OperatorLog, @unchecked Sendable {
                     ? silence < ReplicaBounds.handoverSilenceNanoseconds : silence > ReplicaBounds.handoverSilenceNanoseconds / 2
             },
             { world.sync.state.handover == .asking && world.sync.state.handoversTaken == HandoverCounts(begun: 1, broken: 1) },
-            { world.send(.of(7, clock: world.wall, number: 6, .handover)) && world.send(.of(7, clock: world.wall + 1, number: 6, .handover)) },
+            {
+                world.send(.of(7, clock: world.wall, number: 6, .handover))
+                    && world.send(.of(7, clock: world.wall + 1, number: 6, .handover))
+            },
             { world.sync.state.handover == .whole })
         #expect(world.sync.state.handoversTaken == HandoverCounts(begun: 2, whole: 1, broken: 1))
     }
