@@ -133,7 +133,8 @@ extension RoutingState {
         let isOut = !loads[slot].isUsed || !loads[slot].isReady || loads[slot].isEjected(now: now) || now < loads[slot].saturatedUntil
         let fullness = loads[slot].tokensInUse * loads[slot].tokenShare
         let tokenSeconds = loads[slot].decodeStepSeconds * (1 + cost.growthAtFullCache * fullness)
-        let present = loads[slot].tokensInUse(atMicroseconds: now / 1_000, tokenSeconds: tokenSeconds) * loads[slot].tokenShare
+        let present =
+            loads[slot].tokensInUse(atMicroseconds: now / 1_000, tokenSeconds: tokenSeconds, youngGrowth: cost.youngGrowth) * loads[slot].tokenShare
         let answer = outputTokensExpected * loads[slot].describedStepSeconds * (1 + cost.growthAtFullCache * fullness)
         // What a request takes of the cache is not known here: as much as they do on average.
         let share = (meanUncachedTokens + outputTokensExpected) * loads[slot].tokenShare

@@ -24,9 +24,10 @@ extension RoutingState {
         var depth = 0
         var insertion = PrefixIndex.Insertion()
         var matchIsPrefilled = false
+        let formerTurn = policy.usesPrefixIndex ? formerTurn(of: request) : .unknown
         let continuation =
-            policy.usesPrefixIndex
-            ? continuation(on: slot, of: formerTurn(of: request), tokensPerChunk: inputs.tokensPerChunk) : .none
+            policy.usesPrefixIndex ? continuation(on: slot, of: formerTurn, tokensPerChunk: inputs.tokensPerChunk) : .none
+        learnLaterTurns(from: formerTurn)
         if !hashes.isEmpty {
             depth = index.depth(of: holder)
             insertion = index.insert(

@@ -61,6 +61,7 @@ struct RoutingState: ~Copyable {
     /// Of what engines hold behind a conversation's former turn, the share that its next one finds.
     var continuationYield = 1.0
     let formerTurns = FormerTurns()
+    var laterTurns = LaterTurns()
     var followsOrder = false
     /// Of requests that this router places.
     var arrivals = ArrivalRate()
