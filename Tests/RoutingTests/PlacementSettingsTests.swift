@@ -67,6 +67,23 @@ import Testing
         #expect(try chosen(table(groups), 0..<100).count == 4)
     }
 
+    /// 50 ms to the other zone: 640 tokens in the queue here are 32 ms, 3,200 are 160.
+    @Test func theWayIsWorthItsSecondsOfQueue() throws {
+        func place(behind chunks: Int) throws -> String? {
+            var groups = equalGroups(2)
+            (groups[0].zone, groups[1].zone) = ("a", "b")
+            let table = table(groups) {
+                $0.locality.zone = "a"
+                $0.locality.otherZoneSeconds = 0.05
+            }
+            _ = try table.pick(.distinct(0, chunkCount: chunks), pinnedTo: "g0").get()
+            #expect(table.explain(.distinct(1, chunkCount: 4)).groups.map(\.terms.distance) == [0, 0.05])
+            return try table.name(of: table.pick(.distinct(1, chunkCount: 4)).get().group)
+        }
+        #expect(try place(behind: 10) == "g0")
+        #expect(try place(behind: 50) == "g1")
+    }
+
     @Test func aQueueOrACacheOutweighsTheWay() throws {
         var groups = equalGroups(2)
         groups[0].node = "here"
