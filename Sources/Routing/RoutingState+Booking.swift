@@ -42,7 +42,6 @@ extension RoutingState {
         let sequences = Int32(min(max(request.sequences, 1), RoutingRequest.mostSequences))
         let output = max(min(inputs.outputTokens * Double(sequences), loads[slot].kvCapacityTokens), inputs.outputTokens).rounded()
         let terms = inputs.terms(on: loads[slot], depth: depth)
-        let ttft = terms.timeToFirstToken
 
         let active = output + (hashes.isEmpty ? inputs.promptTokens.rounded() : 0)
 
@@ -53,7 +52,7 @@ extension RoutingState {
             sequences: sequences, matchIsPrefilled: matchIsPrefilled, hasKnownTokens: request.promptTokens != nil, olderUnstreamed: 0,
             newerUnstreamed: 0, sequence: sequence,
             bookedAt: now,
-            presumedPrefilledAt: now &+ UInt64(min(max(2 * (ttft + terms.memoryWait), 0), 3_600) * 1e9),
+            presumedPrefilledAt: now &+ UInt64(min(max(2 * (terms.timeToFirstToken + terms.memoryWait), 0), 3_600) * 1e9),
             isQuiet: loads[slot].tokensInUse + uncached + output <= Self.quietShare * loads[slot].kvCapacityTokens,
             rank: inputs.followsOrder ? loads[slot].orderRank : othersHits.areExpected ? OthersHits.orderless : OthersHits.unranked,
             awaitsUsage: presumed > Self.presumedShare * uncached,
@@ -90,7 +89,7 @@ extension RoutingState {
         return Decision(
             group: GroupID(slot: slot, generation: loads[slot].generation), endpoint: endpoint(of: slot),
             lease: Lease(index: index, generation: leases.bookings[index].generation), reason: reason,
-            predictedCachedTokens: Int(cached), estimatedTTFTSeconds: ttft, terms: terms)
+            predictedCachedTokens: Int(cached), terms: terms)
     }
 
     @inline(__always)

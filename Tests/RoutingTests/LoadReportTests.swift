@@ -241,7 +241,7 @@ import Testing
                 // What the others' twelve prompts and ours take at the described rate.
                 try table.serve(.distinct(index, chunkCount: 16), seconds: 0.65, now: now)
             }
-            return try table.pick(.distinct(99, chunkCount: 16), now: start + 200 * second).get().estimatedTTFTSeconds
+            return try table.pick(.distinct(99, chunkCount: 16), now: start + 200 * second).get().terms.timeToFirstToken
         }
         let (knowing, unknowing) = try (expectedWhenIdle(reporting: true), expectedWhenIdle(reporting: false))
         #expect(knowing < 0.1 && unknowing > 0.3, "\(knowing) \(unknowing)")
