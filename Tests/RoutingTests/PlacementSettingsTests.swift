@@ -134,6 +134,17 @@ import Testing
         #expect(table.groups(now: 12 * second).count { $0.warmUpSlowness > 0 } == 2)
     }
 
+    /// A connection that was reset says nothing; who cannot be reached a second later either has begun anew when it can.
+    @Test(arguments: [(failures: 1, slowness: 0.0), (2, 3)] as [(failures: UInt64, slowness: Double)])
+    func whatWasAwayForLongerThanAResetIsCold(failures: UInt64, slowness: Double) throws {
+        let table = table(equalGroups(1))
+        let id = try #require(table.state("g0")?.id)
+        for failure in 0..<failures { table.reportUnreachable(id, now: 2 * failure * second) }
+        table.reportReachable(id, now: 10 * second)
+        #expect(table.state("g0", now: 10 * second)?.consecutiveFailures == 0)
+        #expect(table.state("g0", now: 10 * second)?.warmUpSlowness == slowness)
+    }
+
     @Test func warmUpCanBeTurnedOff() {
         let table = table(equalGroups(1)) { $0.warmUpNanoseconds = 0 }
         table.replaceGroups(equalGroups(2), now: 60 * second)
