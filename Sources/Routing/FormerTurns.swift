@@ -22,6 +22,8 @@ struct FormerTurns: ~Copyable {
     /// 1.5 MiB, touched as turns come.
     static var places: Int { 1 << 16 }
 
+    var byteCount: Int { turns.byteCount }
+
     subscript(place: Int) -> Turn { turns[place] }
 
     @inline(__always)
