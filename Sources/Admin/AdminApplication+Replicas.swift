@@ -17,8 +17,8 @@ extension AdminApplication {
         replicas.placementsSent = state.placementsSent
         replicas.placementsReceived = state.placementsReceived
         replicas.placementsNotShared = state.placementsNotShared
-        replicas.handoversGiven = state.handoversGiven
-        replicas.handoversTaken = state.handoversTaken
+        replicas.handoversGiven = state.handoversGiven.byOutcome
+        replicas.handoversTaken = state.handoversTaken.byOutcome
         replicas.lost = state.lost
         return replicas
     }
@@ -30,6 +30,10 @@ extension AdminApplication {
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
         return (try? encoder.encode(json)).map { String(decoding: $0, as: UTF8.self) + "\n" } ?? "{}"
     }
+}
+
+extension HandoverCounts {
+    fileprivate var byOutcome: [(outcome: String, count: UInt64)] { [("begun", begun), ("whole", whole), ("broken", broken)] }
 }
 
 /// Who is heard, and who is told.
@@ -44,6 +48,31 @@ private struct ReplicasJSON: Encodable {
         var loads: UInt64
     }
 
+    struct Handovers: Encodable {
+        var begun: UInt64
+        var whole: UInt64
+        var broken: UInt64
+
+        init(_ counts: HandoverCounts) { (begun, whole, broken) = (counts.begun, counts.whole, counts.broken) }
+    }
+
+    /// What others knew when this router began.
+    struct Handover: Encodable {
+        /// `asking`, `told`, `whole` or `given_up`.
+        var state: String
+        /// Who tells.
+        var by: String?
+
+        init(_ state: HandoverState) {
+            switch state {
+            case .asking: self.state = "asking"
+            case .told(let id): (self.state, by) = ("told", ReplicasJSON.text(id))
+            case .whole: self.state = "whole"
+            case .givenUp: self.state = "given_up"
+            }
+        }
+    }
+
     struct Fault: Encodable {
         var name: String
         var fault: String
@@ -56,8 +85,9 @@ private struct ReplicasJSON: Encodable {
     var authenticated: Bool?
     var peers: [String]?
     var faults: [Fault]?
-    var handoversGiven: UInt64?
-    var handoversTaken: UInt64?
+    var handover: Handover?
+    var handoversGiven: Handovers?
+    var handoversTaken: Handovers?
     var replicas: [Replica] = []
 
     init(_ state: ReplicaSyncState?, now: UInt64) {
@@ -68,8 +98,9 @@ private struct ReplicasJSON: Encodable {
         authenticated = state.isAuthenticated
         peers = state.peers.map(\.description)
         faults = state.faults.map { Fault(name: $0.name, fault: $0.text) }
-        handoversGiven = state.handoversGiven
-        handoversTaken = state.handoversTaken
+        handover = Handover(state.handover)
+        handoversGiven = Handovers(state.handoversGiven)
+        handoversTaken = Handovers(state.handoversTaken)
         replicas = state.replicas.map {
             Replica(
                 id: Self.text($0.id), address: $0.address.description, ageSeconds: Double(now > $0.heardAt ? now - $0.heardAt : 0) / 1e9,
@@ -77,7 +108,7 @@ private struct ReplicasJSON: Encodable {
         }
     }
 
-    private static func text(_ id: UInt64) -> String {
+    fileprivate static func text(_ id: UInt64) -> String {
         let digits = String(id, radix: 16)
         return String(repeating: "0", count: 16 - digits.count) + digits
     }

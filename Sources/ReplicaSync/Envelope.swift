@@ -27,7 +27,8 @@ package struct Envelope: Equatable {
         case farewell = 2
         /// The sender has just begun, and asks this one replica for what it does not know.
         case question = 4
-        /// What one replica has asked for. Its number is that of the news to come, of which it is none.
+        /// What one replica has asked for; empty: that this is to come, and behind it, that this was all. Its number is that of the news to come,
+        /// of which it is none.
         case handover = 8
     }
 

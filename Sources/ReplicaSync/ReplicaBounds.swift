@@ -48,8 +48,16 @@ package enum ReplicaBounds {
     static let handoverQuestions = 10
     static let handoverQuestionNanoseconds: UInt64 = 1_000_000_000
 
-    /// How long a router that has begun answers no such question before its own is answered: by then those who have been there for longer know it.
+    /// How often it is told that this was all, one piece after the other: two of three may be lost.
+    static let handoverEnds = 3
+    /// Silence within a handover after which the next is asked, and how many may begin to tell until nobody is.
+    static let handoverSilenceNanoseconds: UInt64 = 2_000_000_000
+    static let handoverTellers = 3
+
+    /// How long a router that has begun answers no such question before its own is answered: by then those who have been there for longer know
+    /// it. And how long at most while it is being told.
     static let beginningNanoseconds: UInt64 = 5_000_000_000
+    static let longestBeginningNanoseconds: UInt64 = 60_000_000_000
 
     /// Between two warnings of one kind.
     static let warningNanoseconds: UInt64 = 60_000_000_000

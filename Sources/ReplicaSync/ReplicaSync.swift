@@ -6,7 +6,8 @@
 //      gives the table what comes from them.
 //   2. `Envelope`: what stands around each payload; `EnvelopeKey`: who may write one.
 //   3. `KnownReplicas`: who is there, and which datagrams count.
-//   4. `Handovers`: what a router that begins late is told of what was before, once, by the one that has been there for longest.
+//   4. `Handovers`: what a router that begins late is told of what was before, by the one that has been there for longest, or who is next when
+//      that one falls silent.
 //   5. `Peers`: whom we write to, by address or by name; `DatagramSocket`: how.
 //
 // What a payload says is the routing table's business (`RoutingTable.takeReplicaMessages`, `receiveReplicaMessage`). No news is asked for
@@ -39,11 +40,9 @@ public final class ReplicaSync: EventHandler {
     private var nextComparison: UInt64 = 0
     /// The socket is left alone until then, after it had much to say.
     private var pausedUntil: UInt64?
-    /// What we ask for as long as we have just begun; nil: no more.
-    private var question: HandoverQuestion? = HandoverQuestion()
+    /// What we ask for as long as we have just begun.
+    private var question = HandoverQuestion()
     private let begunAt: UInt64
-    /// When a piece of it came last.
-    private var handedOverAt: UInt64 = 0
     private var handovers = Handovers()
     /// When those who asked are told the next piece; nil: nobody asked.
     private var nextHandover: UInt64?
@@ -56,8 +55,6 @@ public final class ReplicaSync: EventHandler {
     private var sentBytes: UInt64 = 0
     private var placementsReceived: UInt64 = 0
     private var placementsSent: UInt64 = 0
-    private var handoversGiven: UInt64 = 0
-    private var handoversTaken: UInt64 = 0
     private var lostOfDeparted: UInt64 = 0
     private var warnings = Warnings()
 
@@ -101,7 +98,8 @@ public final class ReplicaSync: EventHandler {
             id: known.ownID, address: socket.address, isAuthenticated: key != nil, peers: peers.addresses.map(\.unmapped),
             faults: peers.faults, replicas: replicas, received: received.all, sent: sent.all,
             receivedBytes: receivedBytes, sentBytes: sentBytes, placementsReceived: placementsReceived, placementsSent: placementsSent,
-            placementsNotShared: table.placementsNotShared(), handoversGiven: handoversGiven, handoversTaken: handoversTaken,
+            placementsNotShared: table.placementsNotShared(), handover: question.state, handoversGiven: handovers.counts,
+            handoversTaken: question.counts,
             lost: replicas.reduce(lostOfDeparted) { $0 &+ $1.lost })
     }
 
@@ -115,7 +113,7 @@ public final class ReplicaSync: EventHandler {
             receive()
         }
         if loop.now >= min(nextFlush ?? .max, nextHeartbeat) { flush() }
-        if let due = question?.dueAt, loop.now >= due { ask() }
+        if let due = question.dueAt, loop.now >= due { ask() }
         if let due = nextHandover, loop.now >= due { handOver() }
         for replica in known.forgetSilent(now: loop.now) { forget(replica) }
         schedule()
@@ -126,7 +124,7 @@ public final class ReplicaSync: EventHandler {
     private func schedule() {
         setDeadline(
             min(
-                nextFlush ?? .max, nextHeartbeat, pausedUntil ?? .max, known.nextSilence ?? .max, question?.dueAt ?? .max,
+                nextFlush ?? .max, nextHeartbeat, pausedUntil ?? .max, known.nextSilence ?? .max, question.dueAt ?? .max,
                 nextHandover ?? .max))
     }
 
@@ -199,22 +197,15 @@ public final class ReplicaSync: EventHandler {
     // MARK: Handing over
 
     private func ask() {
-        guard question?.mayBeAsked(now: loop.now, groups: table.groupCount) == true else { return }
-        if let eldest = question?.next(of: known, now: loop.now) { send(Self.nothing, as: .question, to: [eldest.address]) }
-        if question?.isOver == true { question = nil }
-    }
-
-    /// Of several that begin at once none knows what was before: they are not to take one another's answers for it.
-    private var isBeginning: Bool {
-        let isYoung = loop.now < begunAt &+ ReplicaBounds.beginningNanoseconds
-        let isBeingTold = handedOverAt != 0 && loop.now < handedOverAt &+ ReplicaBounds.handoverQuestionNanoseconds
-        return question != nil && isYoung || isBeingTold
+        if question.breakOffSilent(now: loop.now), question.isOver { return }
+        guard question.mayBeAsked(now: loop.now, groups: table.groupCount) else { return }
+        if let eldest = question.next(of: known, now: loop.now) { send(Self.nothing, as: .question, to: [eldest.address]) }
     }
 
     /// Only those whom we tell all the news: whoever else could have it all sent to somebody who did not ask.
     private func wasAsked(by id: UInt64, at sender: SocketAddress) {
-        guard peers.contains(sender), !isBeginning, handovers.begin(id, at: sender, now: loop.now) else { return }
-        handoversGiven &+= 1
+        guard peers.contains(sender), !question.isBeginning(since: begunAt, now: loop.now), handovers.begin(id, at: sender, now: loop.now)
+        else { return }
         // Also where there is nothing to tell: then nobody else is asked.
         send(Self.nothing, as: .handover, to: [sender])
         if nextHandover == nil { nextHandover = loop.now }
@@ -222,8 +213,14 @@ public final class ReplicaSync: EventHandler {
     }
 
     private func handOver() {
-        for place in handovers.entries.indices.reversed() where !handOverNext(&handovers.entries[place]) {
-            handovers.entries.remove(at: place)
+        for place in handovers.entries.indices.reversed() {
+            if let left = handovers.entries[place].endsLeft {
+                send(Self.nothing, as: .handover, to: [handovers.entries[place].address])
+                handovers.entries[place].endsLeft = left - 1
+                if left <= 1 { handovers.entries.remove(at: place) }
+            } else if !handOverNext(&handovers.entries[place]) {
+                handovers.complete(at: place)
+            }
         }
         nextHandover = handovers.entries.isEmpty ? nil : loop.now &+ ReplicaBounds.handoverNanoseconds
         messages.removeAll()
@@ -299,16 +296,14 @@ public final class ReplicaSync: EventHandler {
         switch envelope.purpose {
         case .farewell:
             if let replica = known.forget(envelope.sender) { forget(replica) }
+            schedule()
             return .taken
         case .question: wasAsked(by: envelope.sender, at: sender)
-        case .handover where !payload.isEmpty && question == nil: handedOverAt = loop.now
-        case .handover where question != nil:
-            question = nil
-            handoversTaken &+= 1
-        case .news, .handover: break
+        case .handover: question.told(by: envelope.sender, isEmpty: payload.isEmpty, now: loop.now)
+        case .news: break
         }
-        if question != nil, question?.dueAt == nil {
-            question?.heard(now: loop.now, groups: table.groupCount)
+        if question.state == .asking, question.dueAt == nil {
+            question.heard(now: loop.now, groups: table.groupCount)
             schedule()
         }
         // With nothing new: it is still there.
@@ -328,6 +323,7 @@ public final class ReplicaSync: EventHandler {
     private func forget(_ replica: KnownReplica) {
         lostOfDeparted &+= replica.lost
         handovers.end(replica.id)
+        question.isGone(replica.id, now: loop.now)
         table.forgetReplica(replica.id, now: loop.now)
     }
 

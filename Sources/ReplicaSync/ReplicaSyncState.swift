@@ -27,6 +27,30 @@ public enum SentDatagram: String, CaseIterable, Sendable {
     case failed
 }
 
+/// How far a router is with what others knew when it began.
+public enum HandoverState: Sendable, Equatable {
+    /// Nobody is there yet, or nobody has answered.
+    case asking
+    case told(by: UInt64)
+    /// One has told all of it.
+    case whole
+    /// Nobody is asked any more.
+    case givenUp
+}
+
+/// Handovers, given or taken: those that are neither whole nor broken are under way.
+public struct HandoverCounts: Sendable, Equatable {
+    public internal(set) var begun: UInt64 = 0
+    /// Told to the end.
+    public internal(set) var whole: UInt64 = 0
+    /// One of both was gone, or who told was silent for too long, before the end.
+    public internal(set) var broken: UInt64 = 0
+
+    public init(begun: UInt64 = 0, whole: UInt64 = 0, broken: UInt64 = 0) {
+        (self.begun, self.whole, self.broken) = (begun, whole, broken)
+    }
+}
+
 /// What replica sync knows and has done, for people and for metrics.
 public struct ReplicaSyncState: Sendable {
     public var id: UInt64
@@ -46,9 +70,11 @@ public struct ReplicaSyncState: Sendable {
     /// Each counted once, however many peers were told.
     public var placementsSent: UInt64
     public var placementsNotShared: UInt64
+    /// How far we are with what others knew when we began.
+    public var handover: HandoverState
     /// Times that a replica was told what it did not know when it began, and that we were.
-    public var handoversGiven: UInt64
-    public var handoversTaken: UInt64
+    public var handoversGiven: HandoverCounts
+    public var handoversTaken: HandoverCounts
     public var lost: UInt64
 }
 

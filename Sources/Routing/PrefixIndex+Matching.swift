@@ -56,12 +56,6 @@ extension PrefixIndex {
         return Int(record.matchEpoch == epoch ? record.matchDepth : matchFloor)
     }
 
-    /// The same, also where there are more holders than `match` visits.
-    mutating func wholeDepth(of holder: UInt16, _ hashes: UnsafeBufferPointer<UInt64>) -> Int {
-        _ = matchedBlock(of: holder, hashes: hashes)
-        return depth(of: holder)
-    }
-
     /// What the holder's engine is expected to hold behind the match.
     @inline(__always)
     func continuation(of holder: UInt16) -> Continuation {

@@ -1,10 +1,11 @@
 /// What a holder holds, path by path, for a replica that begins late.
 extension PrefixIndex {
     /// How far a holder's paths have been gone through, from the one touched longest ago. It stays good while the list changes: what is touched
-    /// meanwhile moves behind the end.
+    /// meanwhile moves behind the end, and is gone through after it, but for what is touched during that.
     struct Recall: BitwiseCopyable {
         /// The holder's clock behind which nothing is gone through any more.
-        fileprivate let end: UInt32
+        fileprivate var end: UInt32
+        fileprivate var isExtended = false
         /// The run to look at next, and its stamp, by which it is known again.
         fileprivate var run: UInt32 = 0
         fileprivate var stamp: UInt32 = 0
@@ -24,7 +25,7 @@ extension PrefixIndex {
         let isThere = isThere(recall, holder)
         var run = isThere ? recall.run : holders[Int(holder)].oldest
         while !recall.isOver, steps > 0 {
-            guard run != 0, Int32(bitPattern: recall.end &- runs[run].stamp) >= 0 else {
+            guard run != 0, isBeforeEnd(run, &recall, clock: holders[Int(holder)].clock) else {
                 recall.isOver = true
                 return 0
             }
@@ -39,6 +40,14 @@ extension PrefixIndex {
             run = next
         }
         return 0
+    }
+
+    private mutating func isBeforeEnd(_ run: UInt32, _ recall: inout Recall, clock: UInt32) -> Bool {
+        let isBefore = Int32(bitPattern: recall.end &- runs[run].stamp) >= 0
+        if isBefore || recall.isExtended { return isBefore }
+        recall.isExtended = true
+        recall.end = clock
+        return true
     }
 
     private mutating func isThere(_ recall: Recall, _ holder: UInt16) -> Bool {

@@ -134,7 +134,7 @@ extension RoutingState {
         }
     }
 
-    /// What is told of as placed there long ago, and is held already, was placed there again since: then it is no news of its age.
+    /// What is told of as placed there before is told from the oldest on, what is held already included: so all has its place in the order.
     private mutating func hold(_ record: ReplicaMessageReader.Record, of message: ReplicaMessageReader, on slot: UInt32) {
         // By chunks of another size nothing is found again, and the cache's room would be counted in them.
         let chunkBytes = Int(ReplicaRecord.argument(record.header))
@@ -147,8 +147,6 @@ extension RoutingState {
         sharing.record.withBase { path in
             let hashes = UnsafeBufferPointer(start: path, count: count)
             index.match(hashes)
-            let isFormer = ReplicaRecord.kind(record.header) == ReplicaRecord.formerPlacement
-            if isFormer, index.wholeDepth(of: holder, hashes) == count { return }
             _ = index.insert(
                 hashes, holder: holder,
                 quota: loads[slot].shadowBlocks(tokensPerChunk: tokensPerChunk, ownShare: 1 - othersHits.loadShare))

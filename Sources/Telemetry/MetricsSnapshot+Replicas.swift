@@ -13,8 +13,9 @@ extension MetricsSnapshot {
         public var placementsSent: UInt64 = 0
         public var placementsReceived: UInt64 = 0
         public var placementsNotShared: UInt64 = 0
-        public var handoversGiven: UInt64 = 0
-        public var handoversTaken: UInt64 = 0
+        /// By what became of them; those that were begun and neither ended nor broke off are under way.
+        public var handoversGiven: [(outcome: String, count: UInt64)] = []
+        public var handoversTaken: [(outcome: String, count: UInt64)] = []
         public var lost: UInt64 = 0
 
         public init() {}
@@ -40,8 +41,8 @@ extension MetricsSnapshot.Replicas {
             "swiftlet_replica_placements_not_shared_total", .counter, "Placements, turns and lessons that there was no room to tell of.")
         text.sample([], placementsNotShared)
         text.family("swiftlet_replica_handovers_total", .counter, "Times that a replica was told what it did not know when it began.")
-        text.sample([("direction", "sent")], handoversGiven)
-        text.sample([("direction", "received")], handoversTaken)
+        for entry in handoversGiven { text.sample([("direction", "sent"), ("outcome", entry.outcome)], entry.count) }
+        for entry in handoversTaken { text.sample([("direction", "received"), ("outcome", entry.outcome)], entry.count) }
         text.family("swiftlet_replica_datagrams_lost_total", .counter, "Datagrams of replicas that did not come, or came too late.")
         text.sample([], lost)
     }

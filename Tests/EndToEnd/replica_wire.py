@@ -37,6 +37,11 @@ def load(group, in_flight, awaiting_first_token, tokens):
     return struct.pack("<QQIId", 1, identity(group), in_flight, awaiting_first_token, tokens)
 
 
+def placement(group, hashes, chunk_bytes=512):
+    """That a prompt was placed on a group, by the chained hashes of its chunks."""
+    return struct.pack(f"<QQ{len(hashes)}Q", 2 | len(hashes) << 16 | chunk_bytes << 32, identity(group), *hashes)
+
+
 def lesson(group, kind, first, second):
     """What an answer of the group is said to have taught."""
     return struct.pack("<QQff", 4 | kind << 16, identity(group), first, second)
@@ -54,6 +59,7 @@ class Read:
             assert data[end:] == hmac.digest(key, data[:end], "sha256")[:TAG]
         self.payload = data[HEADER.size : end]
         self.is_farewell = bool(flags & FAREWELL)
+        self.is_question = bool(flags & QUESTION)
         self.is_handover = bool(flags & HANDOVER)
 
 

@@ -107,5 +107,7 @@ import Testing
         #expect(ReplicaBounds.bytesPerRead >= ReplicaBounds.datagramBytes)
         #expect(ReplicaBounds.bytesPerRead >= ReplicaBounds.handoverBytes + 2 * ReplicaBounds.payloadBytes, "a piece is read at once")
         #expect(ReplicaBounds.clockMicroseconds * 1_000 > ReplicaBounds.silenceNanoseconds)
+        #expect(ReplicaBounds.handoverSilenceNanoseconds >= 50 * ReplicaBounds.handoverNanoseconds, "a loop that is late is not silent")
+        #expect(ReplicaBounds.handoverTellers < ReplicaBounds.handoverQuestions)
     }
 }

@@ -48,9 +48,11 @@ private final class World {
 
     /// Another than those who ask answers that it has nothing to tell; true when that is known.
     func endBeginning() -> Bool {
-        if !hasAnswered { hasAnswered = send(.of(99, clock: wall, .handover)) }
-        return sync.state.handoversTaken == 1
+        if !hasAnswered { hasAnswered = send(.of(99, clock: wall, .handover)) && send(.of(99, clock: wall + 1, .handover)) }
+        return sync.state.handover == .whole
     }
+
+    func count(heard purpose: Envelope.Purpose) -> Int { heard.count { $0.envelope.purpose == purpose } }
 
     /// Reads what has come to the peer; true.
     func listen() -> Bool {
@@ -176,18 +178,20 @@ private final class Lines: OperatorLog, @unchecked Sendable {
     @Test(arguments: [[], secret]) func whoBeginsAsksUntilSomebodyAnswers(secret: [UInt8]) throws {
         let world = try World(secret: secret)
         world.table.replaceGroups([GroupDescription(name: "a", leader: Endpoint(host: "a", port: 1))], now: world.loop.now)
-        func questions() -> Int { world.heard.count { $0.envelope.purpose == .question } }
         world.run(
             { world.send(.of(7, clock: world.wall, number: 5)) && world.send(.of(8, clock: world.wall, number: 900)) },
-            { world.listen() && questions() == 1 },
+            { world.listen() && world.count(heard: .question) == 1 },
             // Both are at one address: whom it asked first is not seen, that it goes on is.
             { world.send(.of(7, clock: world.wall, number: 6)) && world.send(.of(8, clock: world.wall, number: 901)) },
-            { world.listen() && questions() == 2 },
+            { world.listen() && world.count(heard: .question) == 2 },
             { world.send(.of(8, clock: world.wall, number: 902, .handover)) },
-            { world.sync.state.handoversTaken == 1 },
+            { world.sync.state.handover == .told(by: 8) && world.sync.state.handoversTaken == HandoverCounts(begun: 1) },
             { world.send(.of(8, clock: world.wall, number: 902, .handover)) },
-            { world.count(.taken) == 6 })
-        #expect(world.sync.state.handoversTaken == 1 && world.sync.state.lost == 0)
+            { world.sync.state.handover == .whole },
+            // The end is told thrice.
+            { world.send(.of(8, clock: world.wall, number: 902, .handover)) },
+            { world.count(.taken) == 7 })
+        #expect(world.sync.state.handoversTaken == HandoverCounts(begun: 1, whole: 1) && world.sync.state.lost == 0)
         #expect(world.heard.filter { $0.envelope.purpose == .question }.allSatisfy { $0.payload.isEmpty })
     }
 
@@ -204,7 +208,115 @@ private final class Lines: OperatorLog, @unchecked Sendable {
         #expect(question.dueAt == 1_000 + 250_000_000)
         var asked: [UInt64] = []
         while !question.isOver { if let replica = question.next(of: known, now: 0) { asked.append(replica.id) } }
-        #expect(asked == [8, 9, 7, 8, 9, 7, 8, 9, 7, 8])
+        #expect(asked == [8, 9, 7, 8, 9, 7, 8, 9, 7, 8] && question.state == .givenUp)
+    }
+
+    /// What it has told is kept, the rest is asked of the next.
+    @Test(arguments: [true, false]) func whoTellsAndIsGoneIsReplaced(takesLeave: Bool) throws {
+        let world = try World()
+        world.table.replaceGroups([GroupDescription(name: "a", leader: Endpoint(host: "a", port: 1))], now: world.loop.now)
+        var goneAt: UInt64 = 0
+        world.run(
+            { world.send(.of(7, clock: world.wall, number: 5)) && world.send(.of(8, clock: world.wall, number: 900)) },
+            { world.listen() && world.count(heard: .question) == 1 },
+            { world.send(.of(8, clock: world.wall, number: 901, .handover)) },
+            { world.sync.state.handover == .told(by: 8) },
+            {
+                goneAt = world.loop.now
+                return world.send(.of(8, clock: world.wall, number: 901, takesLeave ? .farewell : .news))
+            },
+            { world.listen() && world.count(heard: .question) == 2 },
+            {
+                let silence = world.loop.now - goneAt
+                return takesLeave
+                    ? silence < ReplicaBounds.handoverSilenceNanoseconds : silence > ReplicaBounds.handoverSilenceNanoseconds / 2
+            },
+            { world.sync.state.handover == .asking && world.sync.state.handoversTaken == HandoverCounts(begun: 1, broken: 1) },
+            {
+                world.send(.of(7, clock: world.wall, number: 6, .handover))
+                    && world.send(.of(7, clock: world.wall + 1, number: 6, .handover))
+            },
+            { world.sync.state.handover == .whole })
+        #expect(world.sync.state.handoversTaken == HandoverCounts(begun: 2, whole: 1, broken: 1))
+    }
+
+    private func makeKnown(_ numbers: [(id: UInt64, number: UInt64)]) throws -> KnownReplicas {
+        var known = KnownReplicas(ownID: 1, checksClocks: false)
+        for (id, number) in numbers { _ = known.hear(.of(id, number: number), from: somewhere, now: 0, wallMicroseconds: 0) }
+        return known
+    }
+
+    @Test func silenceIsTwoSecondsWithoutAPiece() {
+        let silence = ReplicaBounds.handoverSilenceNanoseconds
+        var question = HandoverQuestion()
+        question.told(by: 8, isEmpty: true, now: 100)
+        question.told(by: 8, isEmpty: false, now: 1_000)
+        // Of another it is no sign of life, and no end.
+        question.told(by: 9, isEmpty: true, now: 2_000)
+        #expect(question.state == .told(by: 8) && question.dueAt == 1_000 + silence)
+        let isSilentBefore = question.breakOffSilent(now: 1_000 + silence - 1)
+        let isSilent = question.breakOffSilent(now: 1_000 + silence)
+        #expect(!isSilentBefore && isSilent)
+        #expect(question.state == .asking && question.dueAt == 1_000 + silence && question.counts == HandoverCounts(begun: 1, broken: 1))
+        let isSilentStill = question.breakOffSilent(now: 1_000 + silence)
+        #expect(!isSilentStill)
+    }
+
+    /// One that has begun to tell does not do so again for a minute.
+    @Test func theNextEldestIsAskedAndNoMoreThanThree() throws {
+        let known = try makeKnown([(7, 5), (8, 900), (9, 30), (10, 20), (11, 10)])
+        var question = HandoverQuestion()
+        question.heard(now: 0, groups: 1)
+        var asked: [UInt64] = []
+        for now in 1...3 as ClosedRange<UInt64> {
+            let replica = question.next(of: known, now: now)
+            let next = try #require(replica)
+            asked.append(next.id)
+            question.told(by: next.id, isEmpty: true, now: now)
+            question.told(by: next.id, isEmpty: false, now: now)
+            // Another's end is nobody's concern.
+            question.isGone(11, now: now)
+            #expect(question.state == .told(by: next.id))
+            question.isGone(next.id, now: now)
+            #expect(question.isOver == (now == 3))
+        }
+        #expect(asked == [8, 9, 10])
+        #expect(question.state == .givenUp && question.dueAt == nil && question.counts == HandoverCounts(begun: 3, broken: 3))
+        question.told(by: 11, isEmpty: true, now: 4)
+        question.told(by: 11, isEmpty: true, now: 4)
+        question.heard(now: 4, groups: 1)
+        #expect(question.state == .givenUp && question.dueAt == nil && question.counts.begun == 3)
+    }
+
+    @Test func whoFellSilentIsNotAskedAgainThoughNobodyElseAnswers() throws {
+        let known = try makeKnown([(7, 5), (8, 900)])
+        var question = HandoverQuestion()
+        let first = question.next(of: known, now: 0)
+        question.told(by: 8, isEmpty: true, now: 0)
+        question.isGone(8, now: 0)
+        var asked: [UInt64] = []
+        while !question.isOver { if let replica = question.next(of: known, now: 0) { asked.append(replica.id) } }
+        #expect(first?.id == 8 && asked == Array(repeating: 7, count: ReplicaBounds.handoverQuestions - 1))
+    }
+
+    @Test func anAnswerToTheLastQuestionCounts() throws {
+        let known = try makeKnown([(7, 5)])
+        var question = HandoverQuestion()
+        for _ in 0..<ReplicaBounds.handoverQuestions { _ = question.next(of: known, now: 0) }
+        question.told(by: 7, isEmpty: true, now: 0)
+        question.told(by: 7, isEmpty: true, now: 0)
+        #expect(question.state == .whole)
+    }
+
+    /// Pieces that somebody sends forever keep nobody from telling others.
+    @Test func aRouterIsABeginnerForSoLong() {
+        var question = HandoverQuestion()
+        func isBeginning(_ seconds: Double) -> Bool { question.isBeginning(since: 1_000, now: 1_000 + UInt64(seconds * 1e9)) }
+        #expect(isBeginning(4.9) && !isBeginning(5))
+        question.told(by: 7, isEmpty: false, now: 1_000)
+        #expect(isBeginning(59.9) && !isBeginning(60))
+        question.told(by: 7, isEmpty: true, now: 1_000)
+        #expect(!isBeginning(1))
     }
 
     /// What is told of a group that discovery has not found yet is lost.
@@ -227,10 +339,10 @@ private final class Lines: OperatorLog, @unchecked Sendable {
         let world = try World()
         world.run(
             { world.send(.of(7, clock: world.wall, .question)) },
-            { world.count(.taken) == 1 && world.sync.state.handoversGiven == 0 },
+            { world.count(.taken) == 1 && world.sync.state.handoversGiven == HandoverCounts() },
             { world.endBeginning() },
             { world.send(.of(8, clock: world.wall, .question)) },
-            { world.sync.state.handoversGiven == 1 })
+            { world.sync.state.handoversGiven == HandoverCounts(begun: 1, whole: 1) })
     }
 
     @Test func whoFindsGroupsLateAsksThen() throws {
@@ -268,6 +380,10 @@ private final class Lines: OperatorLog, @unchecked Sendable {
         var handovers = Handovers()
         for id in 1...6 as ClosedRange<UInt64> { _ = handovers.begin(id, at: somewhere, now: 0) }
         #expect(handovers.entries.map(\.id) == [6])
+        #expect(handovers.counts == HandoverCounts(begun: 6, broken: 5))
+        handovers.complete(at: 0)
+        handovers.end(6)
+        #expect(handovers.entries.isEmpty && handovers.counts == HandoverCounts(begun: 6, whole: 1, broken: 5))
     }
 
     @Test func aFewAreToldAtATimeAndEachOnce() throws {
@@ -311,10 +427,13 @@ private final class Lines: OperatorLog, @unchecked Sendable {
             { world.endBeginning() },
             { world.send(.of(7, clock: world.wall, .question)) },
             { takeHandover() },
+            { world.listen() && world.count(heard: .handover) == ReplicaBounds.handoverEnds },
             { world.send(.of(7, clock: world.wall, number: 1, .question)) },
-            { world.count(.taken) == 3 })
+            { world.count(.taken) == 4 && world.listen() })
+        #expect(world.count(heard: .handover) == ReplicaBounds.handoverEnds)
+        #expect(world.heard.allSatisfy { $0.envelope.purpose != .handover || $0.payload.isEmpty })
         #expect(blocks(listener) > 15_000, "as much as fits into two caches")
-        #expect(world.sync.state.handoversGiven == 1, "not twice in a minute")
+        #expect(world.sync.state.handoversGiven == HandoverCounts(begun: 1, whole: 1), "not twice in a minute")
         let numbers = world.heard.filter { $0.envelope.purpose == .news }.map(\.envelope.number)
         #expect(numbers == (0..<UInt64(numbers.count)).map { $0 }, "of the numbers of news none is missing")
     }
@@ -348,9 +467,9 @@ private final class Lines: OperatorLog, @unchecked Sendable {
         world.run(
             { world.endBeginning() },
             { world.send(.of(7, clock: 1_000, .question)) },
-            { world.count(.taken) == 2 },
+            { world.count(.taken) == 3 },
             { world.listen() })
-        #expect(world.heard.allSatisfy { $0.envelope.purpose != .handover } && world.sync.state.handoversGiven == 0)
+        #expect(world.heard.allSatisfy { $0.envelope.purpose != .handover } && world.sync.state.handoversGiven == HandoverCounts())
     }
 
     @Test func whatIsNotOursIsCountedAndForgotten() throws {

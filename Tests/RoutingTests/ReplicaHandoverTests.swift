@@ -88,6 +88,44 @@ import Testing
         #expect(cached(listener, .distinct(1, chunkCount: 8)) == ["g0": 0] && cached(listener, .distinct(3, chunkCount: 8)) != ["g0": 0])
     }
 
+    /// What the listener placed before it was told anything, and while it is told, is the last that it forgets; the teller has heard of it.
+    @Test(arguments: 1...4 as ClosedRange<UInt64>) func whatTheNewcomerPlacedIsNotOlderThanWhatWasBefore(seed: UInt64) throws {
+        var generator = SeededGenerator(seed: seed)
+        let prompts = 1_000
+        func makeSmall() -> RoutingTable {
+            var groups = equalGroups(1)
+            groups[0].kvCapacityTokens = 64 * 8 * prompts
+            let table = RoutingTable(groups, limits: .init(indexBlocks: 1 << 15))
+            table.startSharing(now: start)
+            return table
+        }
+        let (teller, listener) = (makeSmall(), makeSmall())
+        for name in 0..<prompts { try place(.distinct(name, chunkCount: 8), on: "g0", teller) }
+        var messages = ReplicaMessages()
+        teller.takeReplicaMessages(into: &messages, now: start)
+        var fresh: [Int] = []
+        func placeAtNewcomer(_ name: Int) throws {
+            try place(.distinct(name, chunkCount: 8), on: "g0", listener)
+            fresh.removeAll { $0 == name }
+            fresh.append(name)
+            listener.takeReplicaMessages(into: &messages, now: start)
+            for place in 0..<messages.count {
+                _ = messages.withMessage(place) { teller.receiveReplicaMessage($0, from: 8, now: start) }
+            }
+        }
+        for name in 0..<20 { try placeAtNewcomer(name % 2 == 0 ? 10_000 + name : Int.random(in: 0..<prompts, using: &generator)) }
+        let told = try handOver(teller, listener) { slice in
+            if slice < 8 { try placeAtNewcomer(slice % 2 == 0 ? 20_000 + slice : Int.random(in: 0..<prompts, using: &generator)) }
+        }
+        #expect(told.slices > 8)
+        // As many as there is room for besides.
+        for name in 0..<(prompts - fresh.count) { try place(.distinct(50_000 + name, chunkCount: 8), on: "g0", listener) }
+        let forgotten = fresh.filter { cached(listener, .distinct($0, chunkCount: 8)) == ["g0": 0] }
+        #expect(forgotten.isEmpty)
+        for name in 0..<fresh.count { try place(.distinct(80_000 + name, chunkCount: 8), on: "g0", listener) }
+        #expect(fresh.allSatisfy { cached(listener, .distinct($0, chunkCount: 8)) == ["g0": 0] }, "there is room for no more")
+    }
+
     /// What is placed, touched again, forgotten and evicted while all of it is being told.
     @Test(arguments: 1...4 as ClosedRange<UInt64>) func placementsMayGoOn(seed: UInt64) throws {
         var generator = SeededGenerator(seed: seed)
@@ -189,8 +227,8 @@ import Testing
         #expect(told.slices > turns + 4 && told.records.count == 1)
     }
 
-    /// The same on so many groups that a search does not look at each: those that hold it already hold it as recently as before.
-    @Test func whatManyGroupsHoldIsNoNewsToAnyOfThem() throws {
+    /// The same on so many groups that a search does not look at each: what was placed behind it stays behind it.
+    @Test func whatManyGroupsHoldKeepsItsAgeOnEach() throws {
         func make() -> RoutingTable {
             let table = RoutingTable(
                 equalGroups(200).map { group in
@@ -208,6 +246,9 @@ import Testing
             try place(common, on: "g\(group)", listener)
             try place(.distinct(1_000 + group, chunkCount: 8), on: "g\(group)", listener)
         }
+        var messages = ReplicaMessages()
+        listener.takeReplicaMessages(into: &messages, now: start)
+        for place in 0..<messages.count { _ = messages.withMessage(place) { teller.receiveReplicaMessage($0, from: 8, now: start) } }
         try handOver(teller, listener)
         for group in 0..<199 {
             // There is room for four of that length: the oldest gives way.
