@@ -55,15 +55,15 @@ import Testing
         #expect(table.explain(prompt, now: now).groups[first].isChosen == follows)
     }
 
-    /// Two thirds of the load are others', and this router places some 26 requests a second, so that others have placed three 50 ms after a report and
-    /// 26 after half a second: worth a prefill of queue and, at most, two thirds of `orderBand`.
+    /// Two thirds of the load are others', and this router places some 13 requests a second, so that others have placed three 100 ms after a report
+    /// and 13 after half a second: worth nine tenths of a prefill, and all of the two thirds of `orderBand` that they can be worth.
     @Test(
         arguments: [
-            (age: 0, prefills: 0.5, follows: false), (50, 0.5, true), (50, 2, false), (500, 2, true), (2_000, 6, false),
+            (age: 0, prefills: 0.5, follows: false), (100, 0.5, true), (100, 2, false), (500, 2, true), (2_000, 6, false),
         ] as [(age: UInt64, prefills: Double, follows: Bool)])
     func theOlderAReportTheMoreOfAQueueTheOrderOutweighs(age: UInt64, prefills: Double, follows: Bool) throws {
         var rule = CostRule()
-        rule.queueBehind = 0
+        (rule.queueBehind, rule.memory) = (0, 0)
         let table = RoutingTable(equalGroups(4), cost: rule)
         for name in 100..<150 {
             let now = start + UInt64(name) * 20 * millisecond
