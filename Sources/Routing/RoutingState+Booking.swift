@@ -194,7 +194,10 @@ extension RoutingState {
         guard let index = leases.index(of: lease) else { return }
         if let slot = liveSlot(of: index) {
             let booking = leases.bookings[index]
-            if booking.awaitsFirstToken && !prefixHeld { self.index.undo(booking.insertion, holder: loads[slot].holder) }
+            if booking.awaitsFirstToken && !prefixHeld {
+                if sharing.isOn { tellTakenBack(booking.insertion, slot: slot) }
+                self.index.undo(booking.insertion, holder: loads[slot].holder)
+            }
             if booking.awaitsFirstToken { leaveQueue(index, slot: slot, isPrefilled: prefixHeld, now: now) }
             // The probe told nothing; the next request may be one.
             if booking.isProbe { loads[slot].isProbing = false }
