@@ -15,45 +15,58 @@
 /// requests have come and gone, since a scheduler takes them in turn: see ``Mark``. That is as close as readings are frequent.
 ///
 /// Pure: no clock, no I/O.
-struct FirstTokenBacklog {
+package struct FirstTokenBacklog {
     /// What one reading says, over all ranks of the engine.
-    struct Counts {
-        var running: Double
-        var waiting: Double
-        var firstTokens: Double
+    package struct Counts {
+        package var running: Double
+        package var waiting: Double
+        package var firstTokens: Double
         /// Requests that ended, for whatever reason the engine counts: vLLM 0.32 counts no aborts. Of an engine that does, one after the first
         /// token costs nothing, and one before it, as any end before it, makes one too many await.
-        var ended: Double
-        var preemptions = 0.0
+        package var ended: Double
+        package var preemptions: Double
         /// Nil: nothing is looked up, the engine has no prefix cache.
-        var tokens: Tokens?
+        package var tokens: Tokens?
         /// Share of the KV cache in use, 0...1.
-        var kvUsage: Double?
+        package var kvUsage: Double?
         /// The longest sequence, or whatever else bounds the tokens of one.
-        var longestPrompt: Double?
+        package var longestPrompt: Double?
         /// Schedulers, each with a queue of its own: what one has done tells nothing of the next.
-        var ranks = 1.0
+        package var ranks: Double
+
+        package init(
+            running: Double, waiting: Double, firstTokens: Double, ended: Double, preemptions: Double = 0, tokens: Tokens? = nil,
+            kvUsage: Double? = nil, longestPrompt: Double? = nil, ranks: Double = 1
+        ) {
+            (self.running, self.waiting, self.firstTokens, self.ended) = (running, waiting, firstTokens, ended)
+            (self.preemptions, self.tokens, self.kvUsage) = (preemptions, tokens, kvUsage)
+            (self.longestPrompt, self.ranks) = (longestPrompt, ranks)
+        }
     }
 
     /// Prompt tokens.
-    struct Tokens {
-        var lookedUp: Double
-        var found: Double
+    package struct Tokens {
+        package var lookedUp: Double
+        package var found: Double
         /// Of requests that have their first token.
-        var prefilled: Double
+        package var prefilled: Double
         /// Those of them that were found in the cache; nil: not told (vLLM before `prompt_tokens_by_source_total`).
-        var prefilledFound: Double?
+        package var prefilledFound: Double?
+
+        package init(lookedUp: Double, found: Double, prefilled: Double, prefilledFound: Double? = nil) {
+            (self.lookedUp, self.found, self.prefilled, self.prefilledFound) = (lookedUp, found, prefilled, prefilledFound)
+        }
 
         fileprivate var all: [Double] { [lookedUp, found, prefilled] + (prefilledFound.map { [$0] } ?? []) }
         /// Those not found, if it is told which of the prefilled were.
         fileprivate var comparableLookups: Double { prefilledFound == nil ? lookedUp : lookedUp - found }
     }
 
-    struct Estimate: Equatable {
+    package struct Estimate: Equatable {
         /// Requests without a first token, at least those that wait: who was preempted is to be prefilled again.
-        var awaiting: Double
+        package var awaiting: Double
         /// Uncached prompt tokens of those of them that are in the batch; nil: the engine does not tell.
-        var prefillTokens: Double?
+        package var prefillTokens: Double?
     }
 
     /// A cache so full that a sequence which waits may be one that finds no room: of an engine that is known to look such a one up again at
@@ -61,7 +74,7 @@ struct FirstTokenBacklog {
     static let crowdedUsage = (ofRepeater: 0.5, ofUnknown: 0.9)
 
     /// Counts beyond are none: a double no longer tells one from the next.
-    private static let counts = 0.0...0x1p53
+    package static let counts = 0.0...0x1p53
 
     /// A reading: everybody who had been admitted by then has a first token, or is gone, as soon as so many first tokens are counted. Of one that is
     /// aborted none comes, and that of somebody who came later is taken for it: the mark is passed later, and never too early.
@@ -94,10 +107,10 @@ struct FirstTokenBacklog {
     private var uncachedPerRequest = RecentRatio(weight: 256)
     private var foundPerLookup = RecentRatio(weight: 1_000_000)
 
-    init() {}
+    package init() {}
 
     /// Of counts that cannot be, nothing is learned, nor anything told but the queue.
-    mutating func observe(_ told: Counts, at now: UInt64) -> Estimate {
+    package mutating func observe(_ told: Counts, at now: UInt64) -> Estimate {
         let required = [told.running, told.waiting, told.firstTokens, told.ended, told.preemptions]
         guard required.allSatisfy(Self.counts.contains) else {
             return Estimate(awaiting: Self.counts.contains(told.waiting) ? told.waiting : 0, prefillTokens: nil)

@@ -135,6 +135,14 @@ extension PrefixIndex {
         Int32(bitPattern: holders[Int(holder)].prefilledStamp &- stamp) >= 0
     }
 
+    /// The hash of the last chunk of a path in flight, or of the one at that depth; nil when its end is not there any more.
+    func hash(of insertion: Insertion, noDeeperThan most: Int) -> UInt64? {
+        guard let run = endingRun(insertion), runs[run].bottom == insertion.deepest else { return nil }
+        var block = insertion.deepest
+        for _ in 0..<max(Int(runs[run].depth) - most, 0) { block = blocks[block].parent }
+        return block == 0 ? nil : blocks[block].hash
+    }
+
     /// The run that the path ends with. Its end may have been evicted meanwhile, and with it its use; the number may belong to another by now.
     private func endingRun(_ insertion: Insertion) -> UInt32? {
         let block = insertion.deepest

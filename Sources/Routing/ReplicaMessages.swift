@@ -14,10 +14,13 @@ enum ReplicaRecord {
 
     /// A prompt was placed on a group before the one who is told began: as `placement`.
     static var formerPlacement: UInt8 { 5 }
+    /// A placement that the sender has told of came to nothing: header, group, and the hash of the last chunk that was told.
+    static var takenBack: UInt8 { 6 }
 
     static var loadWords: Int { 4 }
     static var turnWords: Int { 3 }
     static var lessonWords: Int { 3 }
+    static var takenBackWords: Int { 3 }
     static var placementWords: Int { 2 }
     /// Of a longer prompt the beginning is told.
     static var mostChunks: Int { 7_000 }
@@ -44,6 +47,7 @@ enum ReplicaRecord {
         switch kind(header) {
         case load: return count(header) == 0 && argument(header) == 0 ? loadWords : nil
         case turn: return turnWords
+        case takenBack: return count(header) == 0 && argument(header) == 0 ? takenBackWords : nil
         case lesson: return Lesson.kinds.contains(count(header)) && argument(header) == 0 ? lessonWords : nil
         case placement, formerPlacement:
             guard (1...mostChunks).contains(count(header)), chunkBytes.contains(Int(argument(header))) else { return nil }
@@ -82,9 +86,10 @@ public struct ReplicaMessages: Sendable {
         placements = 0
     }
 
-    mutating func append(record: UnsafeBufferPointer<UInt64>) {
+    /// - Parameter beginsMessage: whether it is put apart from what comes before.
+    mutating func append(record: UnsafeBufferPointer<UInt64>, beginsMessage: Bool = false) {
         let begin = ends.count > 1 ? ends[ends.count - 2] : 0
-        if let end = ends.last, end - begin + record.count <= Self.usualWords {
+        if let end = ends.last, !beginsMessage, end - begin + record.count <= Self.usualWords {
             ends[ends.count - 1] = end + record.count
         } else {
             ends.append(words.count + record.count)

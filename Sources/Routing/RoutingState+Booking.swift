@@ -43,7 +43,6 @@ extension RoutingState {
         let sequences = Int32(min(max(request.sequences, 1), RoutingRequest.mostSequences))
         let output = max(min(inputs.outputTokens * Double(sequences), loads[slot].kvCapacityTokens), inputs.outputTokens).rounded()
         let terms = inputs.terms(on: loads[slot], depth: depth)
-        let ttft = terms.timeToFirstToken
 
         let active = output + (hashes.isEmpty ? inputs.promptTokens.rounded() : 0)
 
@@ -54,7 +53,7 @@ extension RoutingState {
             sequences: sequences, matchIsPrefilled: matchIsPrefilled, hasKnownTokens: request.promptTokens != nil, olderUnstreamed: 0,
             newerUnstreamed: 0, sequence: sequence,
             bookedAt: now,
-            presumedPrefilledAt: now &+ UInt64(min(max(2 * (ttft + terms.memoryWait), 0), 3_600) * 1e9),
+            presumedPrefilledAt: now &+ UInt64(min(max(2 * (terms.timeToFirstToken + terms.memoryWait), 0), 3_600) * 1e9),
             isQuiet: loads[slot].tokensInUse + uncached + output <= Self.quietShare * loads[slot].kvCapacityTokens,
             rank: inputs.followsOrder ? loads[slot].orderRank : othersHits.areExpected ? OthersHits.orderless : OthersHits.unranked,
             awaitsUsage: presumed > Self.presumedShare * uncached,
@@ -91,7 +90,7 @@ extension RoutingState {
         return Decision(
             group: GroupID(slot: slot, generation: loads[slot].generation), endpoint: endpoint(of: slot),
             lease: Lease(index: index, generation: leases.bookings[index].generation), reason: reason,
-            predictedCachedTokens: Int(cached), estimatedTTFTSeconds: ttft, terms: terms)
+            predictedCachedTokens: Int(cached), terms: terms)
     }
 
     @inline(__always)
@@ -196,7 +195,10 @@ extension RoutingState {
         guard let index = leases.index(of: lease) else { return }
         if let slot = liveSlot(of: index) {
             let booking = leases.bookings[index]
-            if booking.awaitsFirstToken && !prefixHeld { self.index.undo(booking.insertion, holder: loads[slot].holder) }
+            if booking.awaitsFirstToken && !prefixHeld {
+                if sharing.isOn { tellTakenBack(booking.insertion, slot: slot) }
+                self.index.undo(booking.insertion, holder: loads[slot].holder)
+            }
             if booking.awaitsFirstToken { leaveQueue(index, slot: slot, isPrefilled: prefixHeld, now: now) }
             // The probe told nothing; the next request may be one.
             if booking.isProbe { loads[slot].isProbing = false }

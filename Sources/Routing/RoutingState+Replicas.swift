@@ -34,6 +34,17 @@ extension RoutingState {
         for place in 0..<count { sharing.words[first + 2 + place] = hashes[place] }
     }
 
+    /// Of a placement that was told: the engine never computed it.
+    mutating func tellTakenBack(_ insertion: PrefixIndex.Insertion, slot: UInt32) {
+        guard insertion.newBlocks > 0, let hash = index.hash(of: insertion, noDeeperThan: ReplicaRecord.mostChunks),
+            let first = sharing.reserve(ReplicaRecord.takenBackWords)
+        else { return }
+        sharing.takenBack &+= 1
+        sharing.words[first] = ReplicaRecord.header(ReplicaRecord.takenBack)
+        sharing.words[first + 1] = loads[slot].identity
+        sharing.words[first + 2] = hash
+    }
+
     mutating func tellTurn(_ turn: FormerTurns.Turn, slot: UInt32) {
         guard turn.digest != 0, let first = sharing.reserve(ReplicaRecord.turnWords) else { return }
         sharing.words.withBase { ReplicaRecord.write(turn, group: loads[slot].identity, to: $0 + first) }
@@ -75,15 +86,12 @@ extension RoutingState {
             sharing.record.withBase { messages.append(record: UnsafeBufferPointer(start: $0, count: ReplicaRecord.loadWords)) }
         }
         sharing.changedCount = 0
-        sharing.words.withBase { words in
-            var place = 0
-            while place < sharing.used, let length = ReplicaRecord.length(words[place]) {
-                messages.append(record: UnsafeBufferPointer(start: words + place, count: length))
-                place += length
-            }
-        }
+        sharing.copyRecords(thatTakeBack: false, to: &messages)
+        // Apart: who does not know such a record takes nothing of its message.
+        if sharing.takenBack > 0 { sharing.copyRecords(thatTakeBack: true, to: &messages) }
         sharing.used = 0
         sharing.lessons = 0
+        sharing.takenBack = 0
     }
 
     /// Has what we have told again, a part of the groups with each call, so that what was lost is known within a second.
@@ -127,15 +135,23 @@ extension RoutingState {
                 learn(lesson, of: slot)
             }
         case ReplicaRecord.placement where policy.usesPrefixIndex:
-            hold(record, of: message, on: slot)
+            hold(record, of: message, from: replica, on: slot)
             loads[slot].arrivals.observe(nowMicroseconds: now / 1_000)
-        case ReplicaRecord.formerPlacement where policy.usesPrefixIndex: hold(record, of: message, on: slot)
+        case ReplicaRecord.formerPlacement where policy.usesPrefixIndex: hold(record, of: message, from: nil, on: slot)
+        case ReplicaRecord.takenBack:
+            let holder = loads[slot].holder
+            guard let insertion = sharing.placements.take(message.word(0, of: record), on: holder, by: replica) else { return }
+            index.undo(insertion, holder: holder)
+            refreshShadow(slot, tokensPerChunk: Double(sharing.heldChunkBytes) * tokensPerByte)
         default: break
         }
     }
 
     /// What is told of as placed there before is told from the oldest on, what is held already included: so all has its place in the order.
-    private mutating func hold(_ record: ReplicaMessageReader.Record, of message: ReplicaMessageReader, on slot: UInt32) {
+    /// - Parameter replica: who may take it back.
+    private mutating func hold(
+        _ record: ReplicaMessageReader.Record, of message: ReplicaMessageReader, from replica: UInt64?, on slot: UInt32
+    ) {
         // By chunks of another size nothing is found again, and the cache's room would be counted in them.
         let chunkBytes = Int(ReplicaRecord.argument(record.header))
         guard sharing.chunkBytes == 0 || chunkBytes == sharing.chunkBytes else { return }
@@ -147,9 +163,10 @@ extension RoutingState {
         sharing.record.withBase { path in
             let hashes = UnsafeBufferPointer(start: path, count: count)
             index.match(hashes)
-            _ = index.insert(
+            let insertion = index.insert(
                 hashes, holder: holder,
                 quota: loads[slot].shadowBlocks(tokensPerChunk: tokensPerChunk, ownShare: 1 - othersHits.loadShare))
+            if let replica { sharing.placements.note(insertion, hash: hashes[count - 1], by: replica) }
         }
         index.repay()
         refreshShadow(slot, tokensPerChunk: tokensPerChunk)
@@ -195,8 +212,9 @@ struct ReplicaSharing: ~Copyable {
     /// Records to be told, and how many words of them there are.
     let words: LazyBuffer<UInt64>
     var used = 0
-    /// Lessons among them.
+    /// Lessons, and placements that came to nothing, among them.
     var lessons = 0
+    var takenBack = 0
     /// Records for which there was no room.
     var dropped: UInt64 = 0
     /// Groups on which our load has changed, each once.
@@ -211,6 +229,7 @@ struct ReplicaSharing: ~Copyable {
     var due = 0.0
 
     var accounts = ReplicaAccounts()
+    let placements = ToldPlacements()
     /// The sum of it by slot, and sequences of all groups.
     let loads: LazyBuffer<ReplicaLoad>
     var openSequences = 0
@@ -245,6 +264,20 @@ struct ReplicaSharing: ~Copyable {
         defer { used += count }
         call()
         return used
+    }
+
+    /// The records that take something back, or all the others, in the order in which they came.
+    func copyRecords(thatTakeBack: Bool, to messages: inout ReplicaMessages) {
+        let first = words.withBase { UnsafePointer($0) }
+        var place = 0
+        var beginsMessage = thatTakeBack
+        while place < used, let length = ReplicaRecord.length(first[place]) {
+            if (ReplicaRecord.kind(first[place]) == ReplicaRecord.takenBack) == thatTakeBack {
+                messages.append(record: UnsafeBufferPointer(start: first + place, count: length), beginsMessage: beginsMessage)
+                beginsMessage = false
+            }
+            place += length
+        }
     }
 
     @inline(__always)

@@ -187,6 +187,37 @@ for name, text in {
 }.items():
     seed("engine-metrics", name, b"\x09" + text)
 
+def page(running, waiting, first_tokens, ended, looked_up, found, prefilled, prefilled_found, usage=0.25):
+    """What of vLLM's metrics tells who has no first token yet."""
+    return (
+        "vllm:num_requests_running %g\nvllm:num_requests_waiting %g\nvllm:time_to_first_token_seconds_count %g\n"
+        'vllm:request_success_total{finished_reason="stop"} %g\nvllm:prefix_cache_queries_total %g\nvllm:prefix_cache_hits_total %g\n'
+        'vllm:prompt_tokens_total %g\nvllm:prompt_tokens_by_source_total{source="local_cache_hit"} %g\nvllm:kv_cache_usage_perc %g\n'
+        'vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1\n'
+        % (running, waiting, first_tokens, ended, looked_up, found, prefilled, prefilled_found, usage)
+    ).encode()
+
+
+PAGES = [page(0, 0, 5, 5, 900, 100, 900, 100), page(2, 1, 5, 5, 1500, 200, 900, 100), page(3, 0, 6, 5, 1900, 300, 1200, 150, 0.95)]
+seed("engine-metrics", "vllm-life", b"\x09" + b"\0".join([*PAGES, page(1, 0, 8, 7, 1900, 300, 1900, 300), PAGES[0]]))
+seed("engine-metrics", "vllm-odd", b"\x09" + b"\0".join([PAGES[0], page(-1, 1e300, 2**53, 3, float("nan"), 4, 1, 9), PAGES[1]]))
+
+
+def step(field, value, flags=0):
+    return bytes([field | flags, 0, value])
+
+
+READ = b"\x0c\x63"
+BUSY = b"".join(step(*pair) for pair in ((0, 3), (1, 2), (2, 1), (5, 200), (6, 40), (7, 90), (8, 10), (9, 1), (10, 250)))
+for name, data in {
+    "life": READ + BUSY + READ + step(2, 2) + step(3, 1) + step(7, 80) + READ + step(0, 0, 0x80) + step(1, 0, 0x80) + step(3, 2) + READ,
+    "preempted": BUSY + READ + step(4, 1) + step(1, 3) + READ + step(5, 90) + READ + READ,
+    "again": BUSY + READ + step(2, 0, 0x80) + step(5, 0, 0x80) + READ,
+    "without": BUSY + b"\x4c\x63" + READ + step(8, 0, 0x40) + READ, "forgotten": (BUSY + b"\x8c\xff") * 12,
+    "ranks": step(11, 3) + (BUSY + READ) * 3, "extremes": b"\x80\x80\x05" + READ + b"\x8a\x80\x0a\x85\x80\x05" + READ + b"\x80\x80\x0a" + READ,
+}.items():  # fmt: skip
+    seed("engine-backlog", name, data)
+
 ENVELOPE = b"SWLR\x01%s\0\0" + struct.pack("<QQQ", 7, 1_700_000_000_000_000, 3)
 for name, data in {
     "heartbeat": b"\0" + ENVELOPE % b"\0",

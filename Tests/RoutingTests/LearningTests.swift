@@ -340,6 +340,31 @@ import Testing
         #expect(table.state("g0")?.kvCapacityTokens == state.kvCapacityTokens)
     }
 
+    /// An engine that finds half of what was promised, time and again, holds less than it says; one that finds what nobody promised, more than was thought.
+    @Test func theShadowFollowsWhatIsFound() throws {
+        let table = RoutingTable(equalGroups(1))
+        table.updateKVCapacity(tokens: 200 * Prompt.tokensPerChunk, of: try #require(table.state("g0")?.id))
+        var name = 0
+        func serveNew(_ count: Int, cached: Int) throws {
+            for _ in 0..<count {
+                name += 1
+                let prompt = Prompt.distinct(name, chunkCount: 40)
+                try table.serve(prompt, usage: Usage(promptTokens: prompt.bytes / 4, cachedTokens: cached, completionTokens: 20))
+            }
+        }
+        try serveNew(10, cached: 0)
+        #expect(table.state("g0")?.indexBlocks == 200)
+        let repeated = Prompt.distinct(0, chunkCount: 60)
+        for _ in 0..<31 {
+            try table.serve(repeated, usage: Usage(promptTokens: repeated.bytes / 4, cachedTokens: 1_920, completionTokens: 20))
+        }
+        try serveNew(10, cached: 0)
+        // 0.98 to the power of 30.
+        #expect(table.state("g0")?.indexBlocks == 109)
+        try serveNew(100, cached: 2_000)
+        #expect(table.state("g0")?.indexBlocks == 200)
+    }
+
     @Test func theEnginesOwnCapacityBoundsItsShadow() throws {
         let table = RoutingTable(equalGroups(1))
         let id = try #require(table.state("g0")?.id)

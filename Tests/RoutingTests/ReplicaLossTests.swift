@@ -124,7 +124,7 @@ import Testing
             for place in 0..<messages.count { _ = messages.withMessage(place) { listener.receiveReplicaMessage($0, from: 1, now: now) } }
         }
         tell(now: start)
-        teller.cancel(lease, now: start)
+        teller.cancel(lease, now: start, prefixHeld: true)
         teller.takeReplicaMessages(into: &messages, now: start)
         #expect(messages.count == 1)
         for step in 1...11 { tell(now: start + UInt64(step) * 100 * millisecond) }
@@ -306,7 +306,11 @@ import Testing
             var words: [UInt64] = []
             for _ in 0..<Int.random(in: 1...4, using: &generator) {
                 let name = "g\(Int.random(in: 0..<5, using: &generator))"
-                switch Int.random(in: 0..<5, using: &generator) {
+                switch Int.random(in: 0..<6, using: &generator) {
+                case 5:
+                    let hashes = (0..<Int.random(in: 1...9, using: &generator)).map { _ in UInt64.random(in: 0..<200, using: &generator) }
+                    if Bool.random(using: &generator) { words += Self.placement(name, hashes) }
+                    words += [ReplicaRecord.header(ReplicaRecord.takenBack), Self.identity(name), hashes.last ?? 0]
                 case 0:
                     let tokens = Double(bitPattern: generator.next())
                     words += Self.load(name, inFlight: generator.next(), awaiting: generator.next(), tokens: tokens)

@@ -97,7 +97,7 @@ import Testing
         table.startSharing(now: start)
         for name in 0..<700 {
             let decision = try table.pick(.distinct(name, chunkCount: 98), now: start).get()
-            table.cancel(decision.lease, now: start)
+            table.cancel(decision.lease, now: start, prefixHeld: true)
         }
         #expect(table.placementsNotShared() == 700 - UInt64(RoutingState.outboxWords / 100))
         var messages = ReplicaMessages()

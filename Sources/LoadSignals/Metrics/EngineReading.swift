@@ -140,7 +140,7 @@ public struct EngineReading {
     public var preemptions: Double? { sum(.preemptions) }
 
     /// Nil: this engine does not tell what is being prefilled.
-    var backlogCounts: FirstTokenBacklog.Counts? {
+    package var backlogCounts: FirstTokenBacklog.Counts? {
         guard let running, let waiting, let firstTokens = sum(.firstTokens), let ended = sum(.ended) else { return nil }
         // Ranks have caches of one size, and the longest sequence fits into one of them.
         let rankCapacity = mean(.capacityTokens) ?? capacityTokens.map(Double.init)

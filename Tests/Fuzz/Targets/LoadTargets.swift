@@ -7,17 +7,23 @@ private struct Read: Equatable {
     var isAsleep: Bool, malformedLines: Int
 }
 
-private func read(_ input: UnsafeRawBufferPointer, seed: UInt8) -> Read {
+private func scan(_ input: UnsafeRawBufferPointer, seed: UInt8) -> (EngineReading, MetricsTextScanner) {
     var scanner = MetricsTextScanner()
     var reading = EngineReading()
     for piece in Pieces.cut(input, seed: seed) { scanner.consume(piece, into: &reading) }
     scanner.finish()
+    return (reading, scanner)
+}
+
+private func read(_ input: UnsafeRawBufferPointer, seed: UInt8) -> Read {
+    let (reading, scanner) = scan(input, seed: seed)
     return Read(
         running: reading.running, waiting: reading.waiting, kvUsage: reading.kvUsage, capacityTokens: reading.capacityTokens,
         progress: reading.progress, queries: reading.prefixQueries, adapters: reading.adapters, isAsleep: reading.isAsleep,
         malformedLines: scanner.malformedLines)
 }
 
+/// Zeros part one answer of an engine from the next.
 @Sendable func fuzzEngineMetrics(_ input: UnsafeRawBufferPointer) throws {
     guard let (seed, input) = input.split else { return }
     let whole = read(input, seed: 0)
@@ -27,6 +33,11 @@ private func read(_ input: UnsafeRawBufferPointer, seed: UInt8) -> Read {
         if let value { try check(value > -1e-3 || !value.isFinite, "a load is no debt: \(value)") }
     }
     if let tokens = whole.capacityTokens { try check(tokens > 0, "a cache holds something") }
+    let counts = input.split(separator: 0).compactMap { scan(UnsafeRawBufferPointer(rebasing: $0), seed: 0).0.backlogCounts }
+    if counts.isEmpty { return }
+    var engine = CountedEngine()
+    for counts in counts { try engine.observe(counts, after: 1_000_000_000) }
+    try engine.end()
 }
 
 @Sendable func fuzzLoadHeader(_ input: UnsafeRawBufferPointer) throws {
