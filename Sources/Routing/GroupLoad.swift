@@ -145,8 +145,8 @@ extension GroupLoad {
         // Signed: another loop's clock may be a little ahead of this one's.
         let elapsed = max(Double(Int64(bitPattern: decoding &* now &- decodesSince)), 0) * 1e-6
         let toCome = max(activeOutputTokens - generatedTokens - elapsed / tokenSeconds, 0)
-        let youth = max(2 * toCome - activeOutputTokens, 0) / max(activeOutputTokens, 1)
-        return tokensInUse - Double(othersExpectedTokens) - toCome * (1 - youngGrowth * youth)
+        let present = tokensInUse - Double(othersExpectedTokens) - toCome
+        return 2 * toCome > activeOutputTokens ? present + youngGrowth * toCome * (2 * toCome / activeOutputTokens - 1) : present
     }
 
     /// Blocks that its shadow LRU may hold: what others bring takes the engine's room alike, by their share of the load.
