@@ -99,7 +99,7 @@ final class LeaderScrape: EventHandler {
             table.reportAdapters(adapters.running + adapters.waiting, capacity: adapters.limit, of: id, now: loop.now)
         }
         if verdict == .restarted {
-            table.reportRestarted(id)
+            table.reportRestarted(id, now: loop.now)
             counting = .unknown(zeros: 0)
             backlog = FirstTokenBacklog()
         }

@@ -240,10 +240,13 @@ public final class RoutingTable: Sendable {
         }
     }
 
-    /// The group's engine began anew, as its counters show: what it had in its cache is gone.
-    public func reportRestarted(_ group: GroupID) {
+    /// The group's engine began anew, as its counters show: what it had in its cache is gone, and it is cold.
+    public func reportRestarted(_ group: GroupID, now: UInt64) {
         state.withLock { state in
-            if let slot = state.slot(of: group) { state.forgetCache(slot) }
+            guard let slot = state.slot(of: group) else { return }
+            state.forgetCache(slot)
+            state.startWarmUp(slot, now: now)
+            state.sketch(slot, now: now)
         }
     }
 

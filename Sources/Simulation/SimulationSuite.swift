@@ -144,7 +144,7 @@ public enum SimulationSuite {
         elastic.events = [.init(seconds: begin + 5, change: .leave(group: 5)), .init(seconds: begin + 25, change: .join(group: 7))]
         let fleets = [("unequal groups", unequal), ("one slow group", slow), ("engine restart", restart), ("leave and join", elastic)]
         return fleets.flatMap { name, fleet in
-            [6.0, 12].map { rate in
+            [6.0, 9, 12].map { rate in
                 var row = row("b2b-saas", rate, fleet, warmUp: warmUp, warmRate: 15)
                 row.name = "\(name) @\(Self.text(rate))"
                 row.family = name

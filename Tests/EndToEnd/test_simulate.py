@@ -141,7 +141,7 @@ def test_the_suite_is_won(tmp_path):
     for name in ("mooncake_synthetic_trace.jsonl", "AzureLLMInferenceTrace_conv.csv", "agentic_coding_200_sessions.jsonl"):
         assert name in result.stderr
     rows = means(out)
-    assert len(rows) == 37
+    assert len(rows) == 41
 
     def ratio(figure):
         """Ours by the other's, in the geometric mean."""
@@ -152,7 +152,7 @@ def test_the_suite_is_won(tmp_path):
     assert ratio("p99TTFT") < 1
     assert ratio("outputTokensPerSecond") > 0.98, "not at the expense of output"
     failed = {row["name"] for row in json.loads(out.read_text())["rows"] if any(rule["failed"] for rule in row["rules"])}
-    assert failed == {"engine restart @6", "engine restart @12"}, "only what an engine dies with is lost"
+    assert failed == {"engine restart @6", "engine restart @9", "engine restart @12"}, "only what an engine dies with is lost"
 
 
 @pytest.mark.timeout(300)

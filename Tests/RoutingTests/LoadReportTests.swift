@@ -288,8 +288,9 @@ import Testing
         let table = RoutingTable(equalGroups(1))
         try table.serve(.distinct(0, chunkCount: 10), now: start)
         #expect(table.state("g0", now: start)?.indexBlocks == 10)
-        table.reportRestarted(try #require(table.group(named: "g0")?.id))
+        table.reportRestarted(try #require(table.group(named: "g0")?.id), now: start)
         #expect(table.state("g0", now: start)?.indexBlocks == 0)
+        #expect(table.state("g0", now: start)?.warmUpSlowness == 3, "and is cold")
         #expect(table.group(named: "g1")?.id == nil)
     }
 }
