@@ -134,11 +134,12 @@ public struct CostRule: Sendable, Equatable {
     }
 
     /// What the decodes count for that one prefill holds up: with room in the cache of many not much more than of `stallSequences`, for a batch that is
-    /// twice as large matters less than one request more in the queue; as the cache fills up, in proportion to the square of how full it is, each.
+    /// twice as large matters less than one request more in the queue; as the cache fills up, in proportion to the fourth power of how full it is, each.
     @inline(__always)
     func decodesHeldUp(_ sequences: Double, fullness: Double) -> Double {
         let full = min(fullness, 1)
-        return (stall * stallSequences / max(stallSequences + sequences, 1) + stallWhenFull * full * full) * sequences
+        let squared = full * full
+        return (stall * stallSequences / max(stallSequences + sequences, 1) + stallWhenFull * squared * squared) * sequences
     }
 
     @inline(__always)

@@ -23,7 +23,7 @@ public enum SimulationSuite {
         }
     }
 
-    static func text(_ load: Double) -> String { load == load.rounded() ? "\(Int(load))" : String(format: "%.1f", load) }
+    static func text(_ load: Double) -> String { load == load.rounded() ? "\(Int(load))" : String(format: "%.3g", load) }
 
     /// A named workload, synthetic or standard: a warm-up and a measured stage.
     static func plan(_ name: String, rate: Double, warmRate: Double, warmUp: Double, seed: UInt64) -> LoadPlan {
@@ -56,15 +56,16 @@ public enum SimulationSuite {
 
     static var standard: [SimulationRow] {
         let loads: [(String, [Double])] = [
-            ("toolagent", [8, 14, 22]), ("reasoning", [4, 8, 11]), ("rotating-zipf", [15, 30, 45]), ("sibling-bursts", [0.1, 0.2, 0.3]),
-            ("no-prefix", [15, 25, 32]), ("shared-prefix-heavy", [15, 30, 50]), ("predicted-latency-a", [2, 5, 8]),
+            ("toolagent", [8, 14, 22]), ("reasoning", [4, 8, 11]), ("rotating-zipf", [15, 30, 45, 60]),
+            ("sibling-bursts", [0.05, 0.1, 0.2, 0.3]),
+            ("no-prefix", [15, 25, 32]), ("shared-prefix-heavy", [15, 30, 50, 100]), ("predicted-latency-a", [2, 5, 8, 12]),
         ]
         return loads.flatMap { name, rates in rates.map { row(name, $0, .published()) } }
     }
 
     private static let traces: [(file: String, name: String, loads: [Double], rows: Int)] = [
-        ("mooncake_synthetic_trace.jsonl", "mooncake-synthetic", [1, 2, 3], 1_500),
-        ("AzureLLMInferenceTrace_conv.csv", "azure-conversation", [4, 8, 12], 3_000),
+        ("mooncake_synthetic_trace.jsonl", "mooncake-synthetic", [0.5, 1, 2, 3], 1_500),
+        ("AzureLLMInferenceTrace_conv.csv", "azure-conversation", [4, 8, 12, 20], 3_000),
     ]
     private static let agents = "agentic_coding_200_sessions.jsonl"
 
@@ -83,7 +84,7 @@ public enum SimulationSuite {
         }
         let path = "\(folder)/\(agents)"
         guard let text = try? String(contentsOfFile: path, encoding: .utf8) else { return played }
-        return played + [1, 2, 4].compactMap { try? sessionRow(text, path: path, name: "agentic-coding", perMinute: $0, limit: 600) }
+        return played + [0.5, 1, 2, 4].compactMap { try? sessionRow(text, path: path, name: "agentic-coding", perMinute: $0, limit: 600) }
     }
 
     /// Sessions of a file that does not say when they begin: independently of one another, so many per minute.

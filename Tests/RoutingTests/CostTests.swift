@@ -153,7 +153,7 @@ import Testing
         let first = rule.decodesHeldUp(1, fullness: 0)
         #expect(rule.decodesHeldUp(101, fullness: 0) - rule.decodesHeldUp(100, fullness: 0) < 0.02 * first)
         #expect(abs(rule.decodesHeldUp(100, fullness: 1) - rule.decodesHeldUp(100, fullness: 0) - 30) < 1e-9)
-        #expect(abs(rule.decodesHeldUp(100, fullness: 0.5) - rule.decodesHeldUp(100, fullness: 0) - 7.5) < 1e-9)
+        #expect(abs(rule.decodesHeldUp(100, fullness: 0.5) - rule.decodesHeldUp(100, fullness: 0) - 1.875) < 1e-9)
         #expect(rule.decodesHeldUp(100, fullness: 7) == rule.decodesHeldUp(100, fullness: 1))
         for sequences in [0, 0.2, 1, 1e6] {
             let isSet = rule.set("stallSequences", to: 0)
