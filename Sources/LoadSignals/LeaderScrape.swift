@@ -120,7 +120,7 @@ final class LeaderScrape: EventHandler {
 
     private func take(inFlight: Int, _ query: LeaderQuery) {
         failuresInRow = 0
-        loadDueAt = loop.now &+ jittered(settings.loadIntervalNanoseconds)
+        loadDueAt = loop.now &+ pace.jittered(settings.loadIntervalNanoseconds)
         switch counting {
         case .unknown(let zeros) where inFlight == 0:
             counting = zeros + 1 >= LoadSignalSettings.zerosOfADeadCounter ? .no : .unknown(zeros: zeros + 1)
@@ -162,26 +162,21 @@ final class LeaderScrape: EventHandler {
         // Each path has its turn before the engine counts as one that says nothing.
         pathIndex = (pathIndex + 1) % paths.count
         let hasTriedAll = pathIndex == 0
-        metricsDueAt = loop.now &+ (hasTriedAll ? jittered(LoadSignalSettings.longestPauseNanoseconds) : jittered(100_000_000))
+        metricsDueAt = loop.now &+ (hasTriedAll ? pace.jittered(LoadSignalSettings.longestPauseNanoseconds) : pace.jittered(100_000_000))
     }
 
     // MARK: Pauses
-
-    /// So that replicas of the router, started together, do not ask together.
-    private func jittered(_ nanoseconds: UInt64) -> UInt64 {
-        UInt64(Double(max(nanoseconds, pace.leastPauseNanoseconds)) * Double.random(in: 0.8...1.2))
-    }
 
     private func metricsPause() -> UInt64 {
         var pause = settings.intervalNanoseconds
         if case .yes = counting { pause &*= LoadSignalSettings.metricsPauseWithLoad }
         let longest = max(LoadSignalSettings.longestIntervalNanoseconds, settings.intervalNanoseconds)
         let affordable = UInt64(min(answerSeconds, 60) / LoadSignalSettings.greatestShare * 1e9)
-        return jittered(min(max(pause, affordable), longest))
+        return pace.jittered(min(max(pause, affordable), longest))
     }
 
     private func pauseAfterFailure(_ interval: UInt64) -> UInt64 {
         let pause = interval << min(failuresInRow, 8)
-        return jittered(max(min(pause, LoadSignalSettings.longestPauseNanoseconds), interval))
+        return pace.jittered(max(min(pause, LoadSignalSettings.longestPauseNanoseconds), interval))
     }
 }

@@ -72,8 +72,6 @@ public final class LoadScraper {
     /// Every leader that is asked, in the order of names.
     public var leaders: [LeaderState] { targets.values.map(\.scrape.state).sorted { $0.group < $1.group } }
 
-    public func stopAll() { for name in Array(targets.keys) { stop(name) } }
-
     private func stop(_ name: String) { targets.removeValue(forKey: name)?.scrape.stop() }
 
     /// Nil for an endpoint that cannot be asked: what speaks HTTP/2 alone is a gRPC server, and has no such paths.

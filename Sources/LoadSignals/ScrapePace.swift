@@ -8,4 +8,9 @@ final class ScrapePace {
 
     /// The least time between two questions to one leader, in nanoseconds.
     var leastPauseNanoseconds: UInt64 { UInt64(leaders) &* (1_000_000_000 / Self.greatestRate) }
+
+    /// A pause of about so many nanoseconds, so that replicas of the router, started together, do not ask together.
+    func jittered(_ nanoseconds: UInt64) -> UInt64 {
+        UInt64(Double(max(nanoseconds, leastPauseNanoseconds)) * Double.random(in: 0.8...1.2))
+    }
 }

@@ -11,7 +11,8 @@ public struct CostTerms: Sendable, Equatable {
     public var prefill = 0.0
     /// The price of KV memory, which those pay who come later: the share of the cache that this request's uncached and output tokens take, times
     /// the share in use when all answers there are complete, times the seconds in which a mean answer ends and frees its own. So a prefix
-    /// that is found in place saves room, a copy of it pays for its own, and among groups with room the price is little.
+    /// that is found in place saves room, a copy of it pays for its own, and among groups with room the price is little. A conversation's first turn
+    /// pays for those that are expected to follow it there, too, see `LaterTurns`.
     public var memory = 0.0
     /// The price of memory that is about to be short: a mean answer's seconds times what is in use at this moment beyond nine tenths. There
     /// requests wait for answers to end, or lose their place to others and are computed anew.
@@ -94,6 +95,8 @@ struct CostInputs {
     var sharers = 0.0
     /// Whether `GroupLoad.othersShare` counts, see `OthersHits`.
     var followsOrder = false
+    /// Turns of the same conversation that will follow this one to its group, times `CostRule.laterTurns`.
+    var laterTurns = 0.0
 
     /// Prompt tokens that `depth` matched chunks save on this group; the last block is always computed anew.
     @inline(__always)
@@ -128,11 +131,13 @@ struct CostInputs {
         let growth = rule.growthAtFullCache * group.tokenShare * (group.tokensInUse + promptTokens)
         let demand = uncached + outputTokens * sequences
         let present =
-            group.tokensInUse(atMicroseconds: nowMicroseconds, tokenSeconds: step * (1 + growth)) + uncached + group.idleMatchTokens
+            group.tokensInUse(atMicroseconds: nowMicroseconds, tokenSeconds: step * (1 + growth), youngGrowth: rule.youngGrowth)
+            + uncached + group.idleMatchTokens
         // By the fleet's step: by each group's own, the slower would be left emptier, and the others be full first.
         let answer = meanOutputTokens * group.describedStepSeconds * stepScale * (1 + growth)
-        terms.memory = rule.memoryPrice(
+        let price = rule.memoryPrice(
             fullness: (group.tokensInUse + 0.5 * demand) * group.tokenShare, share: demand * group.tokenShare, answerSeconds: answer)
+        terms.memory = price * (1 + laterTurns)
         terms.memoryWait = rule.memoryWaitPrice(fullness: present * group.tokenShare, answerSeconds: answer)
         terms.roomWait =
             rule.roomWait

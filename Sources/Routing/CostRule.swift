@@ -8,12 +8,19 @@ public struct CostRule: Sendable, Equatable {
     /// How many of those that come while an answer goes on feel what room in the KV cache it takes. Found by simulation, and between 5 and 9
     /// there is little difference: with less, copies of prefixes fill a busy fleet.
     public var memory = 7.0
+    /// How much the turns count that will follow a conversation's first one to its group. Without them groups fill unequally, and prompts of
+    /// agents wait 2 to 5 % longer; with twice as much nothing changes.
+    public var laterTurns = 1.0
     /// Mean answers' times that the whole of a KV cache beyond `memoryWaitFrom` costs. Who joins a full group waits himself, and makes all
     /// wait that come after him. With two thirds of it little changes; with half as much again caches that are just about to fill up are
     /// spared better, and prompts of agents above saturation wait an eighth longer.
     public var memoryWait = 3.0
     /// Share of the KV cache from which on `memoryWait` counts: above the share that the account may be wrong by.
     public var memoryWaitFrom = 0.9
+    /// What share of what answers are yet to grow by counts as in use for `memoryWait` while their batch is young: all of it where nothing has been
+    /// generated, none from half of it on, for then as many end as grow. Without it a group to which many come at once looks empty, and is
+    /// full before the first of them ends; with half as much again prefixes are copied sooner than they need to be.
+    public var youngGrowth = 0.2
     /// How much a second of waiting for room counts: it is one like any other until the first token. With twice as much nothing changes.
     public var roomWait = 1.0
     /// How much a second counts in which a prefill holds up a decode, and of how many decodes, see `decodesHeldUp`. With half as much of either
@@ -70,8 +77,10 @@ public struct CostRule: Sendable, Equatable {
     private static let constants: [Constant] = [
         Constant(name: "decode", path: \.decode, range: weights),
         Constant(name: "memory", path: \.memory, range: weights),
+        Constant(name: "laterTurns", path: \.laterTurns, range: weights),
         Constant(name: "memoryWait", path: \.memoryWait, range: weights),
         Constant(name: "memoryWaitFrom", path: \.memoryWaitFrom, range: 0...2),
+        Constant(name: "youngGrowth", path: \.youngGrowth, range: 0...1),
         Constant(name: "roomWait", path: \.roomWait, range: weights),
         Constant(name: "copySharing", path: \.copySharing, range: weights),
         Constant(name: "stall", path: \.stall, range: weights),

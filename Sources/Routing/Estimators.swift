@@ -2,8 +2,9 @@ import Glibc
 
 /// A straight line `y = intercept + slope · x` fitted online by least squares with exponential forgetting.
 ///
-/// Two pseudo-observations on the prior line keep a constant small weight: the fit is determined from the start, also when all
-/// traffic has the same size. An observation may not be further than a factor of four from what was predicted, so that one
+/// Two pseudo-observations keep a constant small weight: the fit is determined from the start, also when all traffic has the same size. One is
+/// that of the prior at 0; the other lies on the prior line, or as far above as the observations so far say, less what an intercept may explain
+/// of each: else prompts of one size that take far longer than presumed would be taken for a huge intercept, and the slope for none. An observation may not be further than a factor of four from what was predicted, so that one
 /// stall does not move the line far, while a rate that really changed is followed within a few answers.
 struct LineFit: BitwiseCopyable {
     private(set) var intercept: Double
@@ -23,6 +24,8 @@ struct LineFit: BitwiseCopyable {
     /// Where the second pseudo-observation lies on the x axis; the first lies at 0.
     private let priorX: Double
     private static let priorWeight = 0.25
+    /// How far above the prior's an intercept is likely: of a time to first token two or three steps.
+    private static let usualIntercept = 0.05
 
     init(intercept: Double, slope: Double, priorX: Double) {
         self.priorX = priorX
@@ -47,8 +50,15 @@ struct LineFit: BitwiseCopyable {
         solve()
     }
 
+    /// The slope of the ray from the usual intercept through prior and observations, no less than the prior's.
+    private var usualSlope: Double {
+        let priorXX = Self.priorWeight * priorX * priorX
+        let aboveUsual = max(sumXY - (priorIntercept + Self.usualIntercept) * sumX, 0)
+        return max((priorSlope * priorXX + aboveUsual) / (priorXX + sumXX), priorSlope)
+    }
+
     private mutating func solve() {
-        let priorY = priorIntercept + priorSlope * priorX
+        let priorY = priorIntercept + usualSlope * priorX
         let w = weight + 2 * Self.priorWeight
         let x = sumX + Self.priorWeight * priorX
         let y = sumY + Self.priorWeight * (priorIntercept + priorY)

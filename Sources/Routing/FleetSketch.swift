@@ -133,13 +133,14 @@ extension RoutingState {
         let isOut = !loads[slot].isUsed || !loads[slot].isReady || loads[slot].isEjected(now: now) || now < loads[slot].saturatedUntil
         let fullness = loads[slot].tokensInUse * loads[slot].tokenShare
         let tokenSeconds = loads[slot].decodeStepSeconds * (1 + cost.growthAtFullCache * fullness)
-        let present = loads[slot].tokensInUse(atMicroseconds: now / 1_000, tokenSeconds: tokenSeconds) * loads[slot].tokenShare
+        let present = loads[slot].tokensInUse(
+            atMicroseconds: now / 1_000, tokenSeconds: tokenSeconds, youngGrowth: cost.youngGrowth)
         let answer = outputTokensExpected * loads[slot].describedStepSeconds * (1 + cost.growthAtFullCache * fullness)
         // What a request takes of the cache is not known here: as much as they do on average.
         let share = (meanUncachedTokens + outputTokensExpected) * loads[slot].tokenShare
         let memory =
             cost.memoryPrice(fullness: fullness + 0.5 * share, share: share, answerSeconds: answer)
-            + cost.memoryWaitPrice(fullness: present, answerSeconds: answer)
+            + cost.memoryWaitPrice(fullness: present * loads[slot].tokenShare, answerSeconds: answer)
         let (group, lane) = (slot >> 2, Int(slot & 3))
         fleet.sketches[group].fixed[lane] = Float(loads[slot].distanceSeconds + memory)
         fleet.sketches[group].perToken[lane] = isOut ? .infinity : Float(loads[slot].secondsPerToken * (1 + loads[slot].warmUpSlowness))

@@ -44,7 +44,39 @@ struct FormerTurns: ~Copyable {
     }
 }
 
+/// How many turns follow a conversation's first one, on average: where a fourth of what comes is a first turn and three fourths go on with one,
+/// three.
+struct LaterTurns: BitwiseCopyable {
+    private(set) var expected = 0.0
+    private var continuingShare = 0.0
+
+    /// Each turn counts as a two-hundredth of what is known.
+    private static var memory: Double { 0.005 }
+    /// Of agents there may be hundreds; what is placed for so long is moved when it has to be.
+    static var most: Double { 10 }
+
+    mutating func observe(continues: Bool) {
+        continuingShare += Self.memory * ((continues ? 1 : 0) - continuingShare)
+        expected = min(continuingShare / max(1 - continuingShare, 1e-3), Self.most)
+    }
+}
+
 extension RoutingState {
+    /// Turns that are expected to follow on this one; 0 where nothing tells whether it is a conversation's first, and where it is a later one:
+    /// that has its place, and to leave it costs what is held of it there.
+    func laterTurns(of request: borrowing RoutingRequest) -> Double {
+        guard request.promptDigest != 0 else { return 0 }
+        return request.formerTurnDigest == 0 ? laterTurns.expected : 0
+    }
+
+    mutating func learnLaterTurns(from turn: FormerTurn) {
+        switch turn {
+        case .none: laterTurns.observe(continues: false)
+        case .known: laterTurns.observe(continues: true)
+        case .unknown: break
+        }
+    }
+
     /// What is known of the turn before a request.
     enum FormerTurn {
         /// There was none: the first question of a conversation repeats no answer.

@@ -133,14 +133,20 @@ extension GroupLoad {
     @inline(__always)
     var ownTokensInUse: Double { activeTokens + pinnedTokens }
 
-    /// KV tokens in use at this moment: of answers of ours only what has been generated, since they were counted one token in `tokenSeconds`.
+    /// KV tokens that are there, as last counted: what an answer is taken to become, by its claim or by the others' lengths, is not.
+    var tokensPresent: Double { tokensInUse - Double(othersExpectedTokens) - activeOutputTokens + generatedTokens }
+
+    /// KV tokens in use at this moment, of answers of ours only what has been generated, since they were counted one token in `tokenSeconds`; and
+    /// `youngGrowth` of what they are to grow by before as many end as grow: all that is to come where nothing has been generated, and none
+    /// from half of it on.
     @inline(__always)
-    func tokensInUse(atMicroseconds now: UInt64, tokenSeconds: Double) -> Double {
+    func tokensInUse(atMicroseconds now: UInt64, tokenSeconds: Double, youngGrowth: Double) -> Double {
         let decoding = UInt64(max(inFlight - awaitingFirstToken, 0))
         // Signed: another loop's clock may be a little ahead of this one's.
         let elapsed = max(Double(Int64(bitPattern: decoding &* now &- decodesSince)), 0) * 1e-6
-        return tokensInUse - Double(othersExpectedTokens) - activeOutputTokens
-            + min(generatedTokens + elapsed / tokenSeconds, activeOutputTokens)
+        let toCome = max(activeOutputTokens - generatedTokens - elapsed / tokenSeconds, 0)
+        let present = tokensInUse - Double(othersExpectedTokens) - toCome
+        return 2 * toCome > activeOutputTokens ? present + youngGrowth * toCome * (2 * toCome / activeOutputTokens - 1) : present
     }
 
     /// Blocks that its shadow LRU may hold: what others bring takes the engine's room alike, by their share of the load.

@@ -20,8 +20,8 @@ public struct PlacementSettings: Sendable, Equatable {
 /// Where the router runs, and what a request pays for going elsewhere.
 ///
 /// A round trip within a zone takes a tenth of a millisecond, one between zones one; the defaults are larger, because crossing costs
-/// money and bandwidth, too, and because a preference below the noise of the other terms would be none. They stay below what a hundred
-/// cached tokens are worth, so a cache elsewhere still wins.
+/// money and bandwidth, too, and because a preference below the noise of the other terms would be none. Together they are worth some hundred
+/// tokens of prefill, so a cache elsewhere still wins.
 public struct Locality: Sendable, Equatable {
     /// Empty: unknown, and then no group is preferred for its node.
     public var node = ""

@@ -24,9 +24,10 @@ extension RoutingState {
         var depth = 0
         var insertion = PrefixIndex.Insertion()
         var matchIsPrefilled = false
+        let formerTurn = policy.usesPrefixIndex ? formerTurn(of: request) : .unknown
         let continuation =
-            policy.usesPrefixIndex
-            ? continuation(on: slot, of: formerTurn(of: request), tokensPerChunk: inputs.tokensPerChunk) : .none
+            policy.usesPrefixIndex ? continuation(on: slot, of: formerTurn, tokensPerChunk: inputs.tokensPerChunk) : .none
+        learnLaterTurns(from: formerTurn)
         if !hashes.isEmpty {
             depth = index.depth(of: holder)
             insertion = index.insert(
@@ -42,7 +43,6 @@ extension RoutingState {
         let sequences = Int32(min(max(request.sequences, 1), RoutingRequest.mostSequences))
         let output = max(min(inputs.outputTokens * Double(sequences), loads[slot].kvCapacityTokens), inputs.outputTokens).rounded()
         let terms = inputs.terms(on: loads[slot], depth: depth)
-        let ttft = terms.timeToFirstToken
 
         let active = output + (hashes.isEmpty ? inputs.promptTokens.rounded() : 0)
 
@@ -53,7 +53,7 @@ extension RoutingState {
             sequences: sequences, matchIsPrefilled: matchIsPrefilled, hasKnownTokens: request.promptTokens != nil, olderUnstreamed: 0,
             newerUnstreamed: 0, sequence: sequence,
             bookedAt: now,
-            presumedPrefilledAt: now &+ UInt64(min(max(2 * (ttft + terms.memoryWait), 0), 3_600) * 1e9),
+            presumedPrefilledAt: now &+ UInt64(min(max(2 * (terms.timeToFirstToken + terms.memoryWait), 0), 3_600) * 1e9),
             isQuiet: loads[slot].tokensInUse + uncached + output <= Self.quietShare * loads[slot].kvCapacityTokens,
             rank: inputs.followsOrder ? loads[slot].orderRank : othersHits.areExpected ? OthersHits.orderless : OthersHits.unranked,
             awaitsUsage: presumed > Self.presumedShare * uncached,
@@ -90,7 +90,7 @@ extension RoutingState {
         return Decision(
             group: GroupID(slot: slot, generation: loads[slot].generation), endpoint: endpoint(of: slot),
             lease: Lease(index: index, generation: leases.bookings[index].generation), reason: reason,
-            predictedCachedTokens: Int(cached), estimatedTTFTSeconds: ttft, terms: terms)
+            predictedCachedTokens: Int(cached), terms: terms)
     }
 
     @inline(__always)

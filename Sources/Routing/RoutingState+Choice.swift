@@ -123,7 +123,7 @@ extension RoutingState {
             overheadSeconds: prefillFit.intercept, rule: cost, stepScale: exp(stepLogScale),
             nowMicroseconds: now / 1_000, meanOutputTokens: outputTokensExpected, deepest: index.matchDeepest,
             sharers: index.sharers() * sharing.scale(ofOwn: leases.openSequences),
-            followsOrder: followsOrder)
+            followsOrder: followsOrder, laterTurns: cost.laterTurns * laterTurns(of: request))
     }
 
     mutating func leastCost(

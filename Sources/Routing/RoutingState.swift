@@ -1,8 +1,8 @@
 /// What is behind the table's lock: groups, bookings, the prefix index and what was learned.
 ///
 /// Aspects: `+Groups` who is there, `+Choice` which one, `+Policies` by which rule, `+Booking` the life of a lease, `+Reports` what
-/// upstreams do, `+LoadReports` what engines say of their load, `+Replicas` what other routers have,
-/// `+Handover` what one is told that begins late, `+Observation` what others may see.
+/// upstreams do and answers teach, `+LoadReports` what engines say of their load, `+Replicas` what other routers have,
+/// `+Handover` what one is told that begins late, `+Explanation` why a decision would be what it is.
 ///
 /// What a decision calls is `mutating` even where it changes nothing: the compiler (Swift 6.3) gives a borrowing method that a mutating one
 /// calls a copy of these 1.8 KB, unless it is inlined.
@@ -61,6 +61,7 @@ struct RoutingState: ~Copyable {
     /// Of what engines hold behind a conversation's former turn, the share that its next one finds.
     var continuationYield = 1.0
     let formerTurns = FormerTurns()
+    var laterTurns = LaterTurns()
     var followsOrder = false
     /// Of requests that this router places.
     var arrivals = ArrivalRate()

@@ -404,6 +404,26 @@ def test_a_cheap_count_is_preferred_where_there_is_one(scripted):
         assert load(router)["others_running"] > 5
 
 
+def test_tensorrt_llm_tells_it_at_a_path_of_its_own(scripted):
+    async def script(exchange):
+        if exchange.request.path != b"/prometheus/metrics":
+            return await exchange.answer(404, b"")
+        text = b"""trtllm_num_requests_running 4
+trtllm_num_requests_waiting 2
+trtllm_kv_cache_utilization 0.5
+trtllm_kv_cache_tokens_per_block 32
+trtllm_kv_cache_max_blocks 1000
+"""
+        await exchange.answer(200, text, fields=((b"content-type", b"text/plain"),))
+
+    backend = scripted(script)
+    backend._is_background = lambda request: False
+    with running(processes.serve(backend.url, admin=True, arguments=FAST)) as router:
+        wait_until(lambda: load(router).get("engine") == "tensorrt-llm", what="its load")
+        assert (load(router)["running"], load(router)["waiting"]) == (4, 2)
+        assert admin.groups(router)[0]["raw"]["kv_capacity_tokens"] == 32_000
+
+
 def test_an_endless_answer_is_given_up(scripted):
     async def script(exchange):
         if exchange.request.path != b"/metrics":

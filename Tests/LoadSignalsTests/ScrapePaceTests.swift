@@ -15,4 +15,14 @@ import Testing
         let perSecond = 10_000 * 1e9 / Double(pace.leastPauseNanoseconds)
         #expect(perSecond == Double(ScrapePace.greatestRate))
     }
+
+    @Test func pausesDifferByAFifthEitherWayAndKeepTheBound() {
+        let pace = ScrapePace()
+        func pauses(of nanoseconds: UInt64) -> [UInt64] { (0..<1_000).map { _ in pace.jittered(nanoseconds) }.sorted() }
+        let five = pauses(of: 5_000_000_000)
+        #expect(five[0] >= 4_000_000_000 && five[999] <= 6_000_000_000)
+        #expect(five[100] < 4_500_000_000 && five[900] > 5_500_000_000, "they are not all alike")
+        pace.leaders = 10_000
+        #expect(pauses(of: 5_000_000_000)[0] >= 40_000_000_000)
+    }
 }

@@ -122,4 +122,16 @@ import Testing
         }
         #expect(table.explain(.distinct(500, chunkCount: 40), now: second).groups.allSatisfy { $0.othersTokens == 0 })
     }
+
+    /// Two asked the same and were answered differently: which answer the next turn repeats is not known, but that it is one of ours.
+    @Test func oneOfSeveralAnswersIsNoOthersEither() throws {
+        let table = RoutingTable(equalGroups(4))
+        for name in 0..<100 {
+            for cached in [0, 20] {
+                try table.serve(turn(0, of: name), usage: usage(turn(0, of: name), cached: cached * Prompt.tokensPerChunk), now: second)
+            }
+            try table.serve(turn(1, of: name), usage: usage(turn(1, of: name), cached: 30 * Prompt.tokensPerChunk), now: second)
+        }
+        #expect(table.explain(.distinct(500, chunkCount: 40), now: second).groups.allSatisfy { $0.othersTokens == 0 })
+    }
 }

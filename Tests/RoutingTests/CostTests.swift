@@ -224,7 +224,32 @@ import Testing
         load.activeOutputTokens = 40_000
         load.generatedTokens = 2_000
         load.decodesSince = 100 * 5_000_000
-        #expect(abs(load.tokensInUse(atMicroseconds: 7_000_000, tokenSeconds: 0.051) - (62_000 + 200 / 0.051)) < 1e-6)
+        let inUse = load.tokensInUse(atMicroseconds: 7_000_000, tokenSeconds: 0.051, youngGrowth: 0)
+        #expect(abs(inUse - (62_000 + 200 / 0.051)) < 1e-6)
+    }
+
+    /// Of 40,000 tokens to come all count where none is there, half of what is left at a quarter, and none from a half on.
+    @Test(arguments: [(0.0, 100_000.0), (10_000.0, 85_000.0), (20_000.0, 80_000.0), (30_000.0, 90_000.0), (50_000.0, 100_000.0)])
+    func aYoungBatchIsTakenForWhatItBecomes(generated: Double, inUse: Double) {
+        var load = load()
+        load.activeTokens = 100_000
+        load.activeOutputTokens = 40_000
+        load.generatedTokens = generated
+        #expect(abs(load.tokensInUse(atMicroseconds: 0, tokenSeconds: 0.05, youngGrowth: 1) - inUse) < 1e-6)
+        #expect(load.tokensInUse(atMicroseconds: 0, tokenSeconds: 0.05, youngGrowth: 0) == 60_000 + min(generated, 40_000))
+    }
+
+    @Test func aFirstTurnPaysForTheMemoryOfThoseThatFollow() {
+        var load = load()
+        load.inFlight = 10
+        load.activeTokens = 200_000
+        var inputs = inputs()
+        let alone = inputs.terms(on: load, depth: 10)
+        inputs.laterTurns = 3
+        var followed = inputs.terms(on: load, depth: 10)
+        #expect(alone.memory > 0 && abs(followed.memory - 4 * alone.memory) < 1e-12)
+        followed.memory = alone.memory
+        #expect(followed == alone)
     }
 
     @Test func theLastBlockIsNeverFree() {

@@ -86,6 +86,36 @@ import Testing
         #expect(decision.group == home && decision.predictedCachedTokens > 20 * 64 + 500)
     }
 
+    /// Of conversations with four turns each.
+    @Test func howManyTurnsFollowIsLearned() {
+        var later = LaterTurns()
+        #expect(later.expected == 0)
+        for turn in 0..<4_000 { later.observe(continues: turn % 4 != 0) }
+        #expect((2.9...3.1).contains(later.expected))
+        for _ in 0..<100_000 { later.observe(continues: true) }
+        #expect(later.expected == LaterTurns.most)
+        for _ in 0..<100_000 { later.observe(continues: false) }
+        #expect(later.expected < 1e-6)
+    }
+
+    /// Later turns have their place, and what has no turns is as before.
+    @Test func firstTurnsAndNoOthersPayForThoseThatFollow() throws {
+        func memory(laterTurns: Double) throws -> (first: Double, later: Double, plain: Double) {
+            var cost = CostRule()
+            let isSet = cost.set("laterTurns", to: laterTurns)
+            #expect(isSet)
+            let table = RoutingTable(equalGroups(1), cost: cost)
+            for name in 0..<400 {
+                for number in 0..<4 { try table.serve(turn(number, of: name), usage: usage(turn(number, of: name), cached: 0)) }
+            }
+            func price(_ prompt: Prompt) -> Double { table.explain(prompt).groups[0].terms.memory }
+            return (price(turn(0, of: 1_000)), price(turn(4, of: 399)), price(.distinct(1_000, chunkCount: 20)))
+        }
+        let (paid, unpaid) = (try memory(laterTurns: 1), try memory(laterTurns: 0))
+        #expect((3.5...4.5).contains(paid.first / unpaid.first))
+        #expect(paid.later == unpaid.later && paid.plain == unpaid.plain)
+    }
+
     @Test func aLaterTurnTakesThePlaceOfAnEarlierOne() {
         let turns = FormerTurns()
         let (one, other) = (UInt64(7) << 48 | 5, UInt64(7) << 48 | 9)

@@ -14,6 +14,25 @@ import Testing
         #expect((0.85...1.15).contains(1 / fit.slope / rate))
     }
 
+    /// A fleet's first prompts are cold and of one size, and its engines other than presumed.
+    @Test(arguments: [3.0, 20, 60]) func promptsOfOneSizeTeachTheRateAtOnce(slowness: Double) {
+        var fit = LineFit(intercept: 0, slope: 1, priorX: 0.1)
+        var slopes: [Double] = []
+        for _ in 0..<12 {
+            fit.observe(x: 0.036, y: 0.02 + 0.036 * slowness)
+            slopes.append(fit.slope)
+        }
+        #expect(slopes.allSatisfy { $0 >= 1 }, "never the other way: \(slopes)")
+        #expect((0.5 * slowness...1.1 * slowness).contains(fit.slope), "\(slopes)")
+    }
+
+    /// Short prompts take a step, whatever the rate.
+    @Test func whatAStepTakesIsNotTakenForTheRate() {
+        var fit = LineFit(intercept: 0, slope: 1, priorX: 0.1)
+        for _ in 0..<50 { fit.observe(x: 0.001, y: 0.04) }
+        #expect((0.3...2).contains(fit.slope) && abs(fit.intercept - 0.04) < 0.01, "\(fit.slope), \(fit.intercept)")
+    }
+
     @Test func aStallDoesNotMoveTheRateFar() {
         var fit = LineFit(intercept: 0, slope: 1 / 20_000, priorX: 2_048)
         for step in 0..<200 { fit.observe(x: Double(500 + 37 * (step % 100)), y: 0.01 + Double(500 + 37 * (step % 100)) / 20_000) }
@@ -319,6 +338,31 @@ import Testing
         let state = try #require(table.state("g0"))
         table.updateKVCapacity(tokens: tokens, of: state.id)
         #expect(table.state("g0")?.kvCapacityTokens == state.kvCapacityTokens)
+    }
+
+    /// An engine that finds half of what was promised, time and again, holds less than it says; one that finds what nobody promised, more than was thought.
+    @Test func theShadowFollowsWhatIsFound() throws {
+        let table = RoutingTable(equalGroups(1))
+        table.updateKVCapacity(tokens: 200 * Prompt.tokensPerChunk, of: try #require(table.state("g0")?.id))
+        var name = 0
+        func serveNew(_ count: Int, cached: Int) throws {
+            for _ in 0..<count {
+                name += 1
+                let prompt = Prompt.distinct(name, chunkCount: 40)
+                try table.serve(prompt, usage: Usage(promptTokens: prompt.bytes / 4, cachedTokens: cached, completionTokens: 20))
+            }
+        }
+        try serveNew(10, cached: 0)
+        #expect(table.state("g0")?.indexBlocks == 200)
+        let repeated = Prompt.distinct(0, chunkCount: 60)
+        for _ in 0..<31 {
+            try table.serve(repeated, usage: Usage(promptTokens: repeated.bytes / 4, cachedTokens: 1_920, completionTokens: 20))
+        }
+        try serveNew(10, cached: 0)
+        // 0.98 to the power of 30.
+        #expect(table.state("g0")?.indexBlocks == 109)
+        try serveNew(100, cached: 2_000)
+        #expect(table.state("g0")?.indexBlocks == 200)
     }
 
     @Test func theEnginesOwnCapacityBoundsItsShadow() throws {

@@ -122,6 +122,17 @@ import Testing
         #expect(try #require(table.state("g0", now: now)).othersRunning > 5)
     }
 
+    /// With a veto at nine tenths smg's follow-up turns found their worker in 15 of 100 cases, where they had in 87: what fills a cache there is their own.
+    @Test func aCacheThatOnlyOursFillIsNotOthers() throws {
+        let table = RoutingTable(equalGroups(1))
+        _ = try table.pick(.distinct(0, chunkCount: 10), now: start - second).get()
+        try report(table, "g0", LoadReport(running: 1, waiting: 0, kvUsage: 0.9, madeAt: start), now: start)
+        #expect(table.state("g0", now: start)?.othersActiveKVTokens == 0)
+        let later = start + second
+        try report(table, "g0", LoadReport(running: 5, waiting: 0, kvUsage: 0.9, madeAt: later), now: later)
+        #expect(try #require(table.state("g0", now: later)).othersActiveKVTokens > 400_000)
+    }
+
     @Test func trafficGoesWhereOthersAreNot() throws {
         let table = RoutingTable(equalGroups(2))
         try report(table, "g0", LoadReport(running: 40, waiting: 12, kvUsage: 0.7, madeAt: start), now: start)
@@ -241,7 +252,7 @@ import Testing
                 // What the others' twelve prompts and ours take at the described rate.
                 try table.serve(.distinct(index, chunkCount: 16), seconds: 0.65, now: now)
             }
-            return try table.pick(.distinct(99, chunkCount: 16), now: start + 200 * second).get().estimatedTTFTSeconds
+            return try table.pick(.distinct(99, chunkCount: 16), now: start + 200 * second).get().terms.timeToFirstToken
         }
         let (knowing, unknowing) = try (expectedWhenIdle(reporting: true), expectedWhenIdle(reporting: false))
         #expect(knowing < 0.1 && unknowing > 0.3, "\(knowing) \(unknowing)")

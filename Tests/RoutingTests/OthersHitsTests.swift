@@ -55,6 +55,35 @@ import Testing
         #expect(table.explain(prompt, now: now).groups[first].isChosen == follows)
     }
 
+    /// Two thirds of the load are others', and this router places some 13 requests a second, so that others have placed three 100 ms after a report
+    /// and 13 after half a second: worth nine tenths of a prefill, and all of the two thirds of `orderBand` that they can be worth.
+    @Test(
+        arguments: [
+            (age: 0, prefills: 0.5, follows: false), (100, 0.5, true), (100, 2, false), (500, 2, true), (2_000, 6, false),
+        ] as [(age: UInt64, prefills: Double, follows: Bool)])
+    func theOlderAReportTheMoreOfAQueueTheOrderOutweighs(age: UInt64, prefills: Double, follows: Bool) throws {
+        var rule = CostRule()
+        (rule.queueBehind, rule.memory) = (0, 0)
+        let table = RoutingTable(equalGroups(4), cost: rule)
+        for name in 100..<150 {
+            let now = start + UInt64(name) * 20 * millisecond
+            try report([10, 10, 10, 10], to: table, now: now)
+            let prompt = Prompt.distinct(name, chunkCount: 200)
+            try table.serve(prompt, usage: usage(prompt, cached: 0), now: now)
+        }
+        let then = start + 3 * second
+        for name in 200..<220 {
+            let own = try table.pick(.distinct(name, chunkCount: 1), pinnedTo: "g\(name % 4)", now: then).get()
+            table.firstToken(own.lease, now: then)
+        }
+        try report([10, 10, 10, 10], to: table, now: then)
+        let prompt = Prompt.distinct(0, chunkCount: 100)
+        let first = try #require(table.explain(prompt, now: then).groups.first { $0.isChosen })
+        let now = then + age * millisecond
+        _ = try table.pick(.distinct(1, chunkCount: Int(100 * prefills)), pinnedTo: first.name, now: now).get()
+        #expect(try table.name(of: table.pick(prompt, now: now).get().group) == first.name ? follows : !follows)
+    }
+
     @Test func aQueueOutweighsTheOrder() throws {
         let table = RoutingTable(equalGroups(4))
         for _ in 0..<10 { try report([10, 10, 10, 10], to: table, now: start) }

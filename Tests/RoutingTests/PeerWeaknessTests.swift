@@ -77,11 +77,18 @@ import Testing
         #expect(table.state(try #require(table.name(of: long.group)))?.inFlight == 0)
     }
 
-    /// smg: one of 40 characters that shares 15 is a hit, because more than a third matches.
-    @Test func aFewSharedBytesAreNoReasonForAnything() throws {
-        let table = RoutingTable(equalGroups(4))
-        let groups = try (0..<40).map { _ in try table.pick(Prompt([])).get().group }
-        #expect(Set(groups).count == 4)
+    /// smg takes more than three tenths for a hit, whatever they are worth: of three chunks one, and of 40 characters 15.
+    @Test func aThirdOfAShortPromptIsNoReasonToQueue() throws {
+        let table = RoutingTable(equalGroups(2))
+        let home = try table.serve(Prompt([0, 1, 2])).group
+        let sibling = Prompt([0, 11, 12])
+        #expect(table.explain(sibling).groups.map(\.cachedTokens).sorted() == [0, Prompt.tokensPerChunk])
+        _ = try table.pick(.distinct(1, chunkCount: 3), pinnedTo: table.name(of: home)).get()
+        #expect(try table.pick(sibling).get().group != home)
+        var short = Prompt([])
+        short.bytes = 40
+        let wide = RoutingTable(equalGroups(4))
+        #expect(try Set((0..<40).map { _ in try wide.pick(short).get().group }).count == 4)
     }
 
     /// A client that claims a large output and takes a small one moves nobody else's request; nor does the reverse, as soon as what has come
@@ -90,11 +97,12 @@ import Testing
     func whoLiesAboutItsOutputHarmsItselfOnly(claim: Int, events: Int) throws {
         func places(claim: Int?) throws -> (active: [Int], groups: [String?]) {
             let table = RoutingTable(equalGroups(4))
-            for name in 0..<8 {
-                let decision = try table.pick(.distinct(name, chunkCount: 10), maxOutputTokens: claim, pinnedTo: "g\(name % 3)").get()
-                guard events > 0 else { continue }
-                table.firstToken(decision.lease, now: second / 10)
-                table.streamed(decision.lease, events: events, now: 40 * second)
+            let leases = try (0..<8).map {
+                try table.pick(.distinct($0, chunkCount: 10), maxOutputTokens: claim, pinnedTo: "g\($0 % 3)").get().lease
+            }
+            for lease in leases where events > 0 {
+                table.firstToken(lease, now: second / 10)
+                table.streamed(lease, events: events, now: 40 * second)
             }
             let now = 40 * second
             let active = table.groups(now: now).map(\.activeKVTokens)
@@ -180,5 +188,98 @@ import Testing
         #expect(try fill() == [50, 200])
         table.updateKVCapacity(tokens: 120 * Prompt.tokensPerChunk, of: try #require(table.state("g0")?.id))
         #expect(try fill() == [120, 200])
+    }
+
+    /// smg and AIBrix compare groups by requests: a prompt of 25,000 tokens is one, and three of a hundred are three.
+    @Test func whatIsQueuedIsCountedInTokens() throws {
+        let table = RoutingTable(equalGroups(2))
+        _ = try table.pick(.distinct(0, chunkCount: 400), pinnedTo: "g0").get()
+        for name in 1...3 { _ = try table.pick(.distinct(name, chunkCount: 2), pinnedTo: "g1").get() }
+        for name in 4...8 { #expect(try table.name(of: table.pick(.distinct(name, chunkCount: 2)).get().group) == "g1") }
+    }
+
+    /// AIBrix leaves affinity when groups are more than 8 requests apart, Ray at 10, SGLang's router at 32 and smg at 64: answers under way there are no
+    /// reason to compute 20,000 tokens anew.
+    @Test(arguments: [9, 33, 65]) func answersUnderWayDoNotEndAnAffinity(count: Int) throws {
+        let table = RoutingTable(equalGroups(4))
+        let conversation = Prompt(Array(0..<320))
+        let home = try table.serve(conversation).group
+        for name in 1...count {
+            let other = try table.pick(.distinct(name, chunkCount: 4), pinnedTo: table.name(of: home), now: second).get()
+            table.firstToken(other.lease, now: second)
+        }
+        let next = try table.pick(Prompt(Array(0..<324)), now: second).get()
+        #expect(next.group == home && next.predictedCachedTokens == 320 * Prompt.tokensPerChunk)
+    }
+
+    /// smg's tree tells one holder of a prefix, and production-stack draws one: here the one of several that is least busy is taken.
+    @Test func ofSeveralHoldersTheLeastBusyIsTaken() throws {
+        let table = RoutingTable(equalGroups(4))
+        let shared = Array(0..<320)
+        for name in ["g0", "g1", "g2"] {
+            let decision = try table.pick(Prompt(shared), pinnedTo: name).get()
+            table.firstToken(decision.lease, now: second)
+            table.settle(decision.lease, usage: nil, now: second)
+        }
+        for (name, chunks) in [("g0", 60), ("g1", 20), ("g2", 40)] {
+            _ = try table.pick(.distinct(chunks, chunkCount: chunks), pinnedTo: name, now: second).get()
+        }
+        let next = try table.pick(Prompt(shared + [1_000]), now: second).get()
+        #expect(table.name(of: next.group) == "g1" && next.predictedCachedTokens == 320 * Prompt.tokensPerChunk)
+    }
+
+    /// Where the holder is out, smg takes the first worker that is healthy: all its traffic moves to one.
+    @Test func whatAGroupHeldThatIsOutSpreadsOverTheOthers() throws {
+        let table = RoutingTable(equalGroups(4))
+        let prompts = (0..<240).map { Prompt.distinct($0, chunkCount: 20) }
+        let ofTheFirst = try prompts.filter { try table.name(of: table.serve($0).group) == "g0" }
+        table.reportUnreachable(try #require(table.state("g0")?.id), now: second)
+        var moved: [String: Int] = [:]
+        for prompt in ofTheFirst {
+            let decision = try table.pick(prompt, now: second).get()
+            moved[try #require(table.name(of: decision.group)), default: 0] += 1
+            table.cancel(decision.lease, now: second)
+        }
+        #expect(moved.count == 3 && moved.values.allSatisfy { $0 >= ofTheFirst.count / 8 }, "\(moved)")
+    }
+
+    /// Dynamo without events forgets after two minutes, AIBrix after twenty: an engine forgets when it needs the room.
+    @Test func whatNobodyAskedForInAnHourIsStillThere() throws {
+        let table = RoutingTable(equalGroups(4))
+        let home = try table.serve(.distinct(0, chunkCount: 100)).group
+        let later = try table.pick(.distinct(0, chunkCount: 104), now: 3_600 * second).get()
+        #expect(later.group == home && later.predictedCachedTokens == 100 * Prompt.tokensPerChunk)
+    }
+
+    /// AIBrix looks a prompt up without renewing it: what is asked for all the time ages out as if it were not.
+    @Test func whatIsAskedForAllTheTimeStays() throws {
+        let table = RoutingTable(equalGroups(1))
+        table.updateKVCapacity(tokens: 100 * Prompt.tokensPerChunk, of: try #require(table.state("g0")?.id))
+        for name in 1...40 {
+            try table.serve(.distinct(0, chunkCount: 30))
+            try table.serve(.distinct(name, chunkCount: 20))
+        }
+        #expect(table.explain(.distinct(0, chunkCount: 40)).groups[0].cachedTokens == 30 * Prompt.tokensPerChunk)
+        #expect(table.explain(.distinct(1, chunkCount: 20)).groups[0].cachedTokens == 0, "or there was room for all")
+    }
+
+    /// llm-d looks at the first 256 blocks, which are 16 KiB of text.
+    @Test func longPromptsAreMatchedToTheirEnd() throws {
+        let table = RoutingTable(equalGroups(2))
+        try table.serve(.distinct(0, chunkCount: 4_000))
+        let next = try table.pick(.distinct(0, chunkCount: 4_010), now: second).get()
+        #expect(next.predictedCachedTokens == 4_000 * Prompt.tokensPerChunk)
+    }
+
+    /// llm-d credits a server with blocks behind a gap as long as another one holds them: here each has what its own cache holds from the start on.
+    @Test func nobodyIsCreditedWithWhatAnotherHolds() throws {
+        let table = RoutingTable(equalGroups(2))
+        table.updateKVCapacity(tokens: 60 * Prompt.tokensPerChunk, of: try #require(table.state("g1")?.id))
+        for (name, group, chunks) in [(0, "g0", 100), (0, "g1", 60), (1, "g1", 40)] {
+            let decision = try table.pick(.distinct(name, chunkCount: chunks), pinnedTo: group).get()
+            table.settle(decision.lease, usage: nil, now: 1)
+        }
+        let cached = table.explain(.distinct(0, chunkCount: 104), now: 2).groups.map(\.cachedTokens)
+        #expect(cached == [100 * Prompt.tokensPerChunk, 20 * Prompt.tokensPerChunk])
     }
 }

@@ -67,6 +67,23 @@ import Testing
         #expect(try chosen(table(groups), 0..<100).count == 4)
     }
 
+    /// 50 ms to the other zone: 640 tokens in the queue here are 32 ms, 3,200 are 160.
+    @Test func theWayIsWorthItsSecondsOfQueue() throws {
+        func place(behind chunks: Int) throws -> String? {
+            var groups = equalGroups(2)
+            (groups[0].zone, groups[1].zone) = ("a", "b")
+            let table = table(groups) {
+                $0.locality.zone = "a"
+                $0.locality.otherZoneSeconds = 0.05
+            }
+            _ = try table.pick(.distinct(0, chunkCount: chunks), pinnedTo: "g0").get()
+            #expect(table.explain(.distinct(1, chunkCount: 4)).groups.map(\.terms.distance) == [0, 0.05])
+            return try table.name(of: table.pick(.distinct(1, chunkCount: 4)).get().group)
+        }
+        #expect(try place(behind: 10) == "g0")
+        #expect(try place(behind: 50) == "g1")
+    }
+
     @Test func aQueueOrACacheOutweighsTheWay() throws {
         var groups = equalGroups(2)
         groups[0].node = "here"
@@ -115,6 +132,17 @@ import Testing
         groups[1].incarnation = "another pod"
         table.updateGroups([groups[1]], now: 12 * second)
         #expect(table.groups(now: 12 * second).count { $0.warmUpSlowness > 0 } == 2)
+    }
+
+    /// A connection that was reset says nothing; who cannot be reached a second later either has begun anew when it can.
+    @Test(arguments: [(failures: 1, slowness: 0.0), (2, 3)] as [(failures: UInt64, slowness: Double)])
+    func whatWasAwayForLongerThanAResetIsCold(failures: UInt64, slowness: Double) throws {
+        let table = table(equalGroups(1))
+        let id = try #require(table.state("g0")?.id)
+        for failure in 0..<failures { table.reportUnreachable(id, now: 2 * failure * second) }
+        table.reportReachable(id, now: 10 * second)
+        #expect(table.state("g0", now: 10 * second)?.consecutiveFailures == 0)
+        #expect(table.state("g0", now: 10 * second)?.warmUpSlowness == slowness)
     }
 
     @Test func warmUpCanBeTurnedOff() {

@@ -51,7 +51,8 @@ struct CountedEngine {
         guard case .success(let decision) = table.pick(RoutingRequest(promptBytes: 1_000, maxOutputTokens: 10), now: now) else {
             throw FuzzFinding(description: "no group is ready")
         }
-        try check(decision.estimatedTTFTSeconds.isFinite && decision.estimatedTTFTSeconds >= 0, "a wait is no debt and ends: \(decision)")
+        let wait = decision.terms.timeToFirstToken
+        try check(wait.isFinite && wait >= 0, "a wait is no debt and ends: \(decision)")
         table.settle(decision.lease, usage: nil, now: now)
     }
 }
