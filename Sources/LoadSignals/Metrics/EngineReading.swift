@@ -70,7 +70,8 @@ public struct EngineReading {
         guard old != nil || series.count < Self.mostSeries else { return }
         series[key] = value
         let total = totals[signal] ?? (0, 0)
-        totals[signal] = (total.sum + value - (old ?? 0), total.count + (old == nil ? 1 : 0))
+        // What comes again may have been so much before that the others are lost in it.
+        totals[signal] = (max(total.sum + value - (old ?? 0), 0), total.count + (old == nil ? 1 : 0))
     }
 
     /// vLLM: `kv_cache_size_tokens` of each rank, or else `block_size` × `num_gpu_blocks`, which is the sum over the ranks already.
