@@ -7,22 +7,12 @@ import Testing
 @Suite struct ReplicaLossTests {
     private let start = 100 * second
 
-    private static func identity(_ name: String) -> UInt64 {
-        var name = name
-        return name.withUTF8 { ModelCatalog.hash(UnsafeRawBufferPointer($0)) }
-    }
-
     private static func load(_ group: String, inFlight: UInt64, awaiting: UInt64 = 0, tokens: Double = 0) -> [UInt64] {
         [ReplicaRecord.header(ReplicaRecord.load), identity(group), inFlight | awaiting << 32, tokens.bitPattern]
     }
 
     private static func placement(_ group: String, chunkBytes: UInt32 = UInt32(Prompt.chunkBytes), _ hashes: [UInt64]) -> [UInt64] {
         [ReplicaRecord.header(ReplicaRecord.placement, count: hashes.count, argument: chunkBytes), identity(group)] + hashes
-    }
-
-    @discardableResult
-    private static func receive(_ words: [UInt64], _ table: RoutingTable, from replica: UInt64 = 7, now: UInt64) -> ReplicaMessageOutcome {
-        words.map(\.littleEndian).withUnsafeBytes { table.receiveReplicaMessage($0, from: replica, now: now) }
     }
 
     // MARK: Losses
@@ -161,7 +151,7 @@ import Testing
     /// However many replicas there were, and however seldom anything is told here.
     @Test(arguments: [1, 16, 256]) func whatManyDoNotTellAgainIsOver(replicas: UInt64) throws {
         let table = RoutingTable(equalGroups(2))
-        for replica in 0..<replicas { Self.receive(Self.load("g0", inFlight: 1), table, from: replica, now: start) }
+        for replica in 0..<replicas { receive(Self.load("g0", inFlight: 1), table, from: replica, now: start) }
         var messages = ReplicaMessages()
         for step in 1...5 { table.takeReplicaMessages(into: &messages, now: start + UInt64(step) * second) }
         #expect(try #require(table.state("g0", now: start + 5 * second)).othersRunning == 0)
@@ -247,7 +237,7 @@ import Testing
     /// Of an engine that tells only how many it has, what they hold of the cache is presumed, whoever brought them.
     @Test(arguments: [true, false]) func whatReplicasHoldOfTheCacheCounts(isReported: Bool) throws {
         let table = RoutingTable(equalGroups(2))
-        Self.receive(Self.load("g0", inFlight: 8), table, now: start)
+        receive(Self.load("g0", inFlight: 8), table, now: start)
         for group in isReported ? table.groups(now: start) : [] {
             table.reportLoad(LoadReport(running: group.name == "g0" ? 8 : 0, waiting: 0, madeAt: start), of: group.id, now: start)
         }
@@ -264,10 +254,10 @@ import Testing
         table.startSharing(now: start)
         for name in 0..<20 { try table.serve(.distinct(name, chunkCount: 20), now: start) }
         let before = try #require(table.state("g0", now: start))
-        for bytes: UInt32 in [1, 1 << 20] { Self.receive(Self.placement("g0", chunkBytes: bytes, [1, 2, 3]), table, now: start) }
+        for bytes: UInt32 in [1, 1 << 20] { receive(Self.placement("g0", chunkBytes: bytes, [1, 2, 3]), table, now: start) }
         let after = try #require(table.state("g0", now: start))
         #expect(after.indexBlocks == before.indexBlocks, "a million bytes a chunk would leave the group room for one")
-        Self.receive(Self.placement("g0", [1, 2, 3]), table, now: start)
+        receive(Self.placement("g0", [1, 2, 3]), table, now: start)
         #expect(try #require(table.state("g0", now: start)).indexBlocks == before.indexBlocks + 3)
     }
 
@@ -310,7 +300,7 @@ import Testing
                 case 5:
                     let hashes = (0..<Int.random(in: 1...9, using: &generator)).map { _ in UInt64.random(in: 0..<200, using: &generator) }
                     if Bool.random(using: &generator) { words += Self.placement(name, hashes) }
-                    words += [ReplicaRecord.header(ReplicaRecord.takenBack), Self.identity(name), hashes.last ?? 0]
+                    words += [ReplicaRecord.header(ReplicaRecord.takenBack), identity(name), hashes.last ?? 0]
                 case 0:
                     let tokens = Double(bitPattern: generator.next())
                     words += Self.load(name, inFlight: generator.next(), awaiting: generator.next(), tokens: tokens)
@@ -320,19 +310,19 @@ import Testing
                 case 2:
                     let (count, tokens) = (Int.random(in: 0...0xffff, using: &generator), UInt32.random(in: 0 ... .max, using: &generator))
                     words += [
-                        ReplicaRecord.header(ReplicaRecord.turn, count: count, argument: tokens), Self.identity(name), generator.next(),
+                        ReplicaRecord.header(ReplicaRecord.turn, count: count, argument: tokens), identity(name), generator.next(),
                     ]
                 case 3:
                     let kind = Int.random(in: 0..<7, using: &generator)
                     let numbers = Bool.random(using: &generator) ? generator.next() : extremes(using: &generator)
-                    words += [ReplicaRecord.header(ReplicaRecord.lesson, count: kind), Self.identity(name), numbers]
+                    words += [ReplicaRecord.header(ReplicaRecord.lesson, count: kind), identity(name), numbers]
                 default: words.append(generator.next())
                 }
             }
             if Int.random(in: 0..<4, using: &generator) == 0 {
                 words[Int.random(in: words.indices, using: &generator)] ^= 1 << UInt64.random(in: 0..<64, using: &generator)
             }
-            Self.receive(words, table, from: UInt64.random(in: 0..<300, using: &generator), now: now)
+            receive(words, table, from: UInt64.random(in: 0..<300, using: &generator), now: now)
             if Int.random(in: 0..<8, using: &generator) == 0 {
                 let usage = Usage(promptTokens: 700, cachedTokens: 0, completionTokens: Int.random(in: 0...2_000, using: &generator))
                 try table.serve(.distinct(Int.random(in: 0..<30, using: &generator), chunkCount: 12), usage: usage, now: now)
@@ -369,7 +359,7 @@ import Testing
                     let words =
                         Self.load("g\(name)", inFlight: UInt64(step % 5), awaiting: UInt64(step % 3), tokens: 100)
                         + Self.placement("g\(name)", hashes)
-                    Self.receive(words, table, from: UInt64(step % 7), now: now)
+                    receive(words, table, from: UInt64(step % 7), now: now)
                     if step % 10 == 0 { table.takeReplicaMessages(into: &messages, now: now) }
                 default:
                     table.forgetReplica(UInt64(step % 7), now: now)

@@ -7,37 +7,6 @@ import Testing
 @Suite struct ReplicaTests {
     private let start = 100 * second
 
-    /// Two routers before the same groups; what the first does is told to the second.
-    private struct Pair {
-        let teller: RoutingTable
-        let listener: RoutingTable
-        var messages = ReplicaMessages()
-
-        init(_ count: Int, policy: Policy = .leastCost, now: UInt64) {
-            // Discovery names groups alike, in an order of its own.
-            teller = RoutingTable(equalGroups(count), policy: policy, seed: 1)
-            listener = RoutingTable(equalGroups(count).reversed(), policy: policy, seed: 2)
-            teller.startSharing(now: now)
-        }
-
-        @discardableResult
-        mutating func tell(now: UInt64, from replica: UInt64 = 7) -> [ReplicaMessageOutcome] {
-            teller.takeReplicaMessages(into: &messages, now: now)
-            return (0..<messages.count).map { place in
-                messages.withMessage(place) { listener.receiveReplicaMessage($0, from: replica, now: now) }
-            }
-        }
-    }
-
-    private func receive(_ words: [UInt64], _ table: RoutingTable, from replica: UInt64 = 7, now: UInt64) -> ReplicaMessageOutcome {
-        words.map(\.littleEndian).withUnsafeBytes { table.receiveReplicaMessage($0, from: replica, now: now) }
-    }
-
-    private func identity(_ name: String) -> UInt64 {
-        var name = name
-        return name.withUTF8 { ModelCatalog.hash(UnsafeRawBufferPointer($0)) }
-    }
-
     private func load(_ group: String, inFlight: UInt64, awaiting: UInt64 = 0, tokens: Double = 0) -> [UInt64] {
         [ReplicaRecord.header(ReplicaRecord.load), identity(group), inFlight | awaiting << 32, tokens.bitPattern]
     }
@@ -45,7 +14,7 @@ import Testing
     // MARK: Placements
 
     @Test func whatOnePlacesIsAHitForTheOther() throws {
-        var pair = Pair(8, now: start)
+        var pair = ReplicaPair(8, now: start)
         for name in 0..<24 {
             let prompt = Prompt.distinct(name, chunkCount: 40)
             let group = "g\(name % 8)"
@@ -79,7 +48,7 @@ import Testing
     }
 
     @Test func shortRecordsShareMessagesThatFitIntoAFrame() throws {
-        var pair = Pair(4, now: start)
+        var pair = ReplicaPair(4, now: start)
         for name in 0..<50 { _ = try pair.teller.pick(.distinct(name, chunkCount: 12), now: start).get() }
         let outcomes = pair.tell(now: start)
         #expect(outcomes.count == 5, "4 loads of 4 words and 50 placements of 14 in messages of 160")
@@ -110,7 +79,7 @@ import Testing
 
     /// Behind a balancer any of the routers may get the next turn.
     @Test func aConversationIsContinuedByAnother() throws {
-        var pair = Pair(4, now: start)
+        var pair = ReplicaPair(4, now: start)
         let system = Array(0..<20)
         func turn(_ number: Int) -> Prompt {
             var prompt = Prompt(system + (0..<10 * number).map { 1_000_000 + $0 })
@@ -135,7 +104,7 @@ import Testing
     // MARK: Load
 
     @Test func loadIsToldUntilItIsGone() throws {
-        var pair = Pair(2, now: start)
+        var pair = ReplicaPair(2, now: start)
         let lease = try pair.teller.pick(.distinct(1, chunkCount: 100), sequences: 3, pinnedTo: "g0", now: start).get().lease
         pair.tell(now: start)
         var state = try #require(pair.listener.state("g0", now: start))
@@ -153,7 +122,7 @@ import Testing
     }
 
     @Test(arguments: [Policy.leastCost, .leastRequest]) func whoIsBusyElsewhereIsSpared(policy: Policy) throws {
-        var pair = Pair(2, policy: policy, now: start)
+        var pair = ReplicaPair(2, policy: policy, now: start)
         for name in 0..<6 { _ = try pair.teller.pick(.distinct(name, chunkCount: 50), pinnedTo: "g0", now: start).get() }
         pair.tell(now: start)
         for name in 10..<13 {
@@ -164,7 +133,7 @@ import Testing
 
     /// Engines count replicas' requests, too.
     @Test func anEngineReportDoesNotCountReplicasTwice() throws {
-        var pair = Pair(1, now: start)
+        var pair = ReplicaPair(1, now: start)
         let group = try #require(pair.listener.state("g0")?.id)
         pair.listener.reportLoad(LoadReport(running: 0, waiting: 0, madeAt: start), of: group, now: start)
         for name in 0..<4 {
@@ -184,7 +153,7 @@ import Testing
     }
 
     @Test func whatIsUnderWayIsToldAgainWithinASecond() throws {
-        var pair = Pair(8, now: start)
+        var pair = ReplicaPair(8, now: start)
         for number in 0..<8 { _ = try pair.teller.pick(.distinct(number, chunkCount: 4), pinnedTo: "g\(number)", now: start).get() }
         // These are lost.
         pair.teller.takeReplicaMessages(into: &pair.messages, now: start)
@@ -193,7 +162,7 @@ import Testing
     }
 
     @Test func whatIsNotToldAgainIsOver() throws {
-        var pair = Pair(2, now: start)
+        var pair = ReplicaPair(2, now: start)
         let lease = try pair.teller.pick(.distinct(1, chunkCount: 4), pinnedTo: "g0", now: start).get().lease
         pair.tell(now: start)
         pair.teller.cancel(lease, now: start)

@@ -6,37 +6,6 @@ import Testing
 @Suite struct TakenBackTests {
     private let start = 100 * second
 
-    /// Two routers before the same groups; what the first does is told to the second.
-    private struct Pair {
-        let teller: RoutingTable
-        let listener: RoutingTable
-        var messages = ReplicaMessages()
-
-        init(_ count: Int, now: UInt64) {
-            // Discovery names groups alike, in an order of its own.
-            teller = RoutingTable(equalGroups(count), seed: 1)
-            listener = RoutingTable(equalGroups(count).reversed(), seed: 2)
-            teller.startSharing(now: now)
-        }
-
-        @discardableResult
-        mutating func tell(now: UInt64, from replica: UInt64 = 7) -> [ReplicaMessageOutcome] {
-            teller.takeReplicaMessages(into: &messages, now: now)
-            return (0..<messages.count).map { place in
-                messages.withMessage(place) { listener.receiveReplicaMessage($0, from: replica, now: now) }
-            }
-        }
-    }
-
-    private func receive(_ words: [UInt64], _ table: RoutingTable, from replica: UInt64 = 7, now: UInt64) -> ReplicaMessageOutcome {
-        words.map(\.littleEndian).withUnsafeBytes { table.receiveReplicaMessage($0, from: replica, now: now) }
-    }
-
-    private func identity(_ name: String) -> UInt64 {
-        var name = name
-        return name.withUTF8 { ModelCatalog.hash(UnsafeRawBufferPointer($0)) }
-    }
-
     /// In one table's chunks, what it takes a group to hold of a prompt.
     private func held(_ table: RoutingTable, _ prompt: Prompt, by group: String = "g1") throws -> Int {
         let tokens = try #require(table.explain(prompt, now: start).groups.first { $0.name == group }).cachedTokens
@@ -55,7 +24,7 @@ import Testing
 
     /// What others had placed before stays, and nobody has anything under way.
     @Test(arguments: [false, true]) func whatAnEngineRefusedIsTakenBack(isToldBefore: Bool) throws {
-        var pair = Pair(3, now: start)
+        var pair = ReplicaPair(3, now: start)
         let prompt = Prompt.distinct(1, chunkCount: 40)
         try serve(.distinct(1, chunkCount: 10), pair.teller)
         pair.tell(now: start)
@@ -75,7 +44,7 @@ import Testing
 
     /// An engine that has begun to answer holds the prompt, and one whose answer ended.
     @Test func whatAnEngineHoldsIsNotTakenBack() throws {
-        var pair = Pair(3, now: start)
+        var pair = ReplicaPair(3, now: start)
         let (first, second) = (Prompt.distinct(1, chunkCount: 9), Prompt.distinct(2, chunkCount: 9))
         let lease = try pick(first, pair.teller)
         pair.teller.cancel(lease, now: start, prefixHeld: true)
@@ -88,7 +57,7 @@ import Testing
 
     /// By the listener, by the teller once more, or by a third: then the engine holds it whatever became of the first.
     @Test(arguments: 0..<3) func whatWasPlacedAgainSinceStays(who: Int) throws {
-        var pair = Pair(3, now: start)
+        var pair = ReplicaPair(3, now: start)
         let prompt = Prompt.distinct(1, chunkCount: 9)
         let lease = try pick(prompt, pair.teller)
         pair.tell(now: start)
@@ -96,7 +65,7 @@ import Testing
         case 0: try serve(prompt, pair.listener)
         case 1: try serve(prompt, pair.teller)
         default:
-            var third = Pair(3, now: start)
+            var third = ReplicaPair(3, now: start)
             try serve(prompt, third.teller)
             third.teller.takeReplicaMessages(into: &third.messages, now: start)
             for place in 0..<third.messages.count {
@@ -126,7 +95,7 @@ import Testing
 
     /// An earlier release takes no message that it does not know all of: what else there is to tell is told apart.
     @Test func whatIsTakenBackIsToldApart() throws {
-        var pair = Pair(3, now: start)
+        var pair = ReplicaPair(3, now: start)
         for name in 0..<5 { pair.teller.cancel(try pick(.distinct(name, chunkCount: 9), pair.teller), now: start) }
         try serve(.distinct(9, chunkCount: 9), pair.teller)
         pair.teller.takeReplicaMessages(into: &pair.messages, now: start)
