@@ -11,11 +11,13 @@ import shutil
 import socket
 import struct
 import subprocess
+import threading
 
 import pytest
 
 import engine_proto
 import processes
+from raw_backend import RawBackend
 from test_allocations import BODY, post
 from test_http2_bounds import CALL
 from waiting import wait_until
@@ -27,7 +29,7 @@ pytestmark = [
 ]
 
 #: One connection, one request after the other: every request pays for its own wakes.
-RECORDED = {"HTTP/1.1 request": 26_100, "HTTP/2 request": 39_400, "event of a stream": 1_500, "token of the stub": 2_900,
+RECORDED = {"HTTP/1.1 request": 26_100, "HTTP/2 request": 39_400, "event alone": 2_800, "event among others": 550, "token of the stub": 2_900,
             "gRPC call": 53_700, "token id of a prompt": 60}  # fmt: skip
 TOLERANCE = 0.10
 
@@ -146,16 +148,66 @@ def test_a_call_of_grpc(tmp_path):
         backend.stop()
 
 
-def test_an_event_of_a_stream(counted):
-    """What two hundred events cost beyond what twenty do."""
-    with socket.create_connection(("127.0.0.1", counted.port), 60) as connection:
-        post(connection, 200, stream=True)
+#: An event as vLLM writes it, a chunk of its own.
+EVENT = b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"stub-model","choices":[{"index":0,"delta":{"content":"ipsum "}}]}\n\n'
+EVENT = b"%x\r\n%s\r\n" % (len(EVENT), EVENT)
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
-        def event():
-            long = counted.count(lambda: post(connection, 200, stream=True))
-            return (long - counted.count(lambda: post(connection, 20, stream=True))) / 180
 
-        compare("event of a stream", event)
+@pytest.fixture
+def streaming(tmp_path):
+    """Counts a stream of so many events that come alone, each when the one before has arrived at the client, and so many together behind them: how many
+    come to one wake of the router is told here, and not by who runs first."""
+    arrived = threading.Semaphore(0)
+    alone = together = 0
+
+    def script(connection, head):
+        while head is not None:
+            connection.read(int(re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)[1]))
+            for piece in [STREAM_HEAD + EVENT] + [EVENT] * alone + [EVENT * together]:
+                connection.send(piece)
+                arrived.acquire()
+            connection.send(b"0\r\n\r\n")
+            head = connection.read_head()
+
+    backend = RawBackend(script)
+    arguments = ["--loops", "1", "--log-level", "error", "--listen", "127.0.0.1:0", "--scrape-interval", "0s", "--backend", backend.url]
+    router = Counted(tmp_path, "serve", *arguments)
+
+    def stream(events_alone, events_together):
+        nonlocal alone, together
+        alone, together = events_alone, events_together
+        body = BODY % (1, b',"stream":true')
+        client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        for events in [1] * (1 + alone) + [together]:
+            receive(events, b"\n\n\r\n")
+            arrived.release()
+        receive(1, b"0\r\n\r\n")
+
+    def receive(times, end):
+        """What ends like this and has it so many times: the router draws chunks together."""
+        received = b""
+        while not (received.endswith(end) and received.count(b"\n\n") >= times * end.count(b"\n\n")):
+            piece = client.recv(1 << 16)
+            assert piece, received[-200:]
+            received += piece
+
+    try:
+        router.wait_ready(timeout=60)
+        with socket.create_connection(("127.0.0.1", router.port), 60) as client:
+            stream(20, 20)
+            yield lambda *events: router.count(lambda: stream(*events))
+    finally:
+        router.stop()
+        backend.stop()
+
+
+def test_an_event_of_a_stream_that_comes_alone(streaming):
+    compare("event alone", lambda: (streaming(120, 1) - streaming(20, 1)) / 100)
+
+
+def test_an_event_of_a_stream_among_others(streaming):
+    compare("event among others", lambda: (streaming(1, 70) - streaming(1, 20)) / 50)
 
 
 def test_a_token_of_the_stub(tmp_path):
