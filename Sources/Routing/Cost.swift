@@ -5,9 +5,13 @@
 public struct CostTerms: Sendable, Equatable {
     /// The engine's fixed time to a first token: learned intercept of TTFT over queued tokens.
     public var overhead = 0.0
-    /// Uncached prompt tokens ahead in the group's queue × seconds per token.
+    /// How much later than half a decode step from now, which `overhead` has in it, the step under way there ends; less than nothing where it is
+    /// sooner. Engines let requests in between steps, and when steps end is seen from the tokens of the streams that pass; half a step until
+    /// some have. Nothing is under way where nobody decodes, and where prompts are being prefilled `queueWait` counts that.
+    public var stepWait = 0.0
+    /// Prefill work ahead in the group's queue × seconds per token, see `CostRule.prefillWork`.
     public var queueWait = 0.0
-    /// This request's uncached tokens × seconds per token.
+    /// This request's prefill work × seconds per token.
     public var prefill = 0.0
     /// The price of KV memory, which those pay who come later: the share of the cache that this request's uncached and output tokens take, times
     /// the share in use when all answers there are complete, times the seconds in which a mean answer ends and frees its own. So a prefix
@@ -46,7 +50,7 @@ public struct CostTerms: Sendable, Equatable {
 
     /// Expected time to first token.
     @inline(__always)
-    public var timeToFirstToken: Double { overhead + queueWait + prefill + roomWait + warmUp + adapter + distance }
+    public var timeToFirstToken: Double { overhead + stepWait + queueWait + prefill + roomWait + warmUp + adapter + distance }
 
     @inline(__always)
     public var total: Double { timeToFirstToken + memory + memoryWait + decode + stall + queueBehind + copy + lateness }
@@ -56,7 +60,7 @@ extension CostTerms {
     /// Every term under its name, in seconds, and their sum.
     public var named: [(name: String, seconds: Double)] {
         [
-            ("overhead", overhead), ("queue_wait", queueWait), ("prefill", prefill), ("memory", memory),
+            ("overhead", overhead), ("step_wait", stepWait), ("queue_wait", queueWait), ("prefill", prefill), ("memory", memory),
             ("memory_wait", memoryWait), ("room_wait", roomWait), ("decode", decode), ("stall", stall),
             ("queue_behind", queueBehind), ("copy", copy),
             ("warm_up", warmUp), ("adapter", adapter), ("distance", distance), ("lateness", lateness), ("total", total),
@@ -105,6 +109,22 @@ struct CostInputs {
         return followsOrder ? own + Double(group.othersShare) * (promptTokens - leastRequestTokens - own) : own
     }
 
+    /// See `CostRule.prefillWork`.
+    @inline(__always)
+    func prefillWork(uncached: Double) -> Double { rule.prefillWork(uncached: uncached, promptTokens: promptTokens) }
+
+    /// See `CostTerms.stepWait`.
+    @inline(__always)
+    func stepWait(on group: borrowing GroupLoad) -> Double {
+        let step = group.decodeStepSeconds * stepScale * (1 + rule.growthAtFullCache * group.tokenShare * group.tokensInUse)
+        let since = Double(group.sinceStep)
+        guard group.decodingSequences >= 0.5, Double(group.awaitingFirstToken) + group.othersWaiting < 0.5 else {
+            return -0.5 * rule.stepWait * step
+        }
+        guard since < 2 * step else { return 0 }
+        return rule.stepWait * (max(step - since, 0) - 0.5 * step)
+    }
+
     /// The part of it that we know of.
     @inline(__always)
     func ownCachedTokens(on group: borrowing GroupLoad, depth: Int) -> Double {
@@ -123,11 +143,12 @@ struct CostInputs {
 
         var terms = CostTerms()
         terms.overhead = overheadSeconds
-        terms.queueWait = group.tokensAhead * perToken
-        terms.prefill = uncached * perToken
-        terms.warmUp = group.warmUpSlowness * (terms.queueWait + terms.prefill)
+        terms.queueWait = group.workAhead * perToken
+        terms.prefill = prefillWork(uncached: uncached) * perToken
+        terms.warmUp = Double(group.warmUpSlowness) * (terms.queueWait + terms.prefill)
         if adapter != 0 { terms.adapter = adapter == group.adapterOf ? group.adapterSeconds : 0 }
         terms.distance = group.distanceSeconds
+        terms.stepWait = stepWait(on: group)
         let growth = rule.growthAtFullCache * group.tokenShare * (group.tokensInUse + promptTokens)
         let demand = uncached + outputTokens * sequences
         let present =

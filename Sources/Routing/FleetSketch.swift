@@ -9,8 +9,8 @@ struct FleetSketch: ~Copyable {
         var fixed: SIMD4<Float>
         /// Seconds per prefill token, before the fleet's factor; infinite while the group takes nothing.
         var perToken: SIMD4<Float>
-        /// Prompt tokens ahead.
-        var tokensAhead: SIMD4<Float>
+        /// Prefill work ahead.
+        var workAhead: SIMD4<Float>
         /// What those that decode count for when a prefill holds them up.
         var heldUp: SIMD4<Float>
     }
@@ -23,7 +23,7 @@ struct FleetSketch: ~Copyable {
 
         @inline(__always)
         func estimates(_ groups: borrowing Sketches) -> SIMD4<Float> {
-            let work = groups.tokensAhead + tokens + tokens * groups.heldUp
+            let work = groups.workAhead + tokens + tokens * groups.heldUp
             return groups.fixed + groups.perToken * scale * work
         }
     }
@@ -143,8 +143,8 @@ extension RoutingState {
             + cost.memoryWaitPrice(fullness: present * loads[slot].tokenShare, answerSeconds: answer)
         let (group, lane) = (slot >> 2, Int(slot & 3))
         fleet.sketches[group].fixed[lane] = Float(loads[slot].distanceSeconds + memory)
-        fleet.sketches[group].perToken[lane] = isOut ? .infinity : Float(loads[slot].secondsPerToken * (1 + loads[slot].warmUpSlowness))
-        fleet.sketches[group].tokensAhead[lane] = Float(loads[slot].tokensAhead)
+        fleet.sketches[group].perToken[lane] = isOut ? .infinity : Float(loads[slot].secondsPerToken) * (1 + loads[slot].warmUpSlowness)
+        fleet.sketches[group].workAhead[lane] = Float(loads[slot].workAhead)
         fleet.sketches[group].heldUp[lane] = Float(cost.decodesHeldUp(loads[slot].decodingSequences, fullness: fullness))
         var transition = loads[slot].presumedPrefilledAt
         if loads[slot].failures > 0 && now < loads[slot].ejectedUntil { transition = min(transition, loads[slot].ejectedUntil) }

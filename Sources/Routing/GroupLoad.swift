@@ -23,8 +23,8 @@ struct GroupLoad: BitwiseCopyable {
     var inFlight: Int32
     /// Those of them that have no first token yet.
     var awaitingFirstToken: Int32
-    /// Uncached prompt tokens of those.
-    var queuedTokens: Double
+    /// What it takes to prefill those, see `CostInputs.prefillWork`.
+    var queuedWork = 0.0
     /// KV tokens of all requests in flight: their expected outputs, and prompts of which the index knows nothing.
     var activeTokens: Double
     /// Tokens of the indexed prompts in flight, those that several share counted once.
@@ -52,7 +52,9 @@ struct GroupLoad: BitwiseCopyable {
     /// The share of the capacity that one token takes.
     private(set) var tokenShare = 0.0
     /// How much longer prefill takes there while it is cold, as a share.
-    var warmUpSlowness = 0.0
+    var warmUpSlowness: Float = 0
+    /// Of the request being decided: seconds since the engine's last step ended there; infinite when unknown.
+    var sinceStep = Float.infinity
     /// What a request pays for the way there and back, see `Locality`.
     var distanceSeconds = 0.0
     var arrivals = ArrivalRate()
@@ -63,6 +65,8 @@ struct GroupLoad: BitwiseCopyable {
     var continuationTokens = 0.0
 
     // What is read of few groups.
+    /// Uncached prompt tokens of those that have no first token yet.
+    var queuedTokens: Double
     /// Hash of the name, the same in every replica of the router.
     var identity: UInt64
     /// The decision counter when the group was last chosen; orders ties.
@@ -96,7 +100,7 @@ struct GroupLoad: BitwiseCopyable {
     /// Natural logarithm of how much longer decode steps take here than on the fleet.
     var stepDeviation = 0.0
     // Whole cache lines, so that each group begins with one.
-    private let padding = (UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0))
+    private let padding = (UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0))
 
     /// Bytes that scoring reads, from the start.
     static var decisiveBytes: Int { 192 }
@@ -108,9 +112,9 @@ extension GroupLoad {
         self.init(
             generation: generation, isUsed: true, isReady: false, speaksHTTP2: false, isProbing: false, holder: holder, failures: 0,
             hitYield: 1,
-            inFlight: 0, awaitingFirstToken: 0, queuedTokens: 0, activeTokens: 0, activeOutputTokens: 0, othersWaiting: 0,
+            inFlight: 0, awaitingFirstToken: 0, activeTokens: 0, activeOutputTokens: 0, othersWaiting: 0,
             othersRunning: 0, othersQueuedTokens: 0, othersActiveTokens: 0, secondsPerToken: 0, decodeStepSeconds: 0,
-            kvCapacityTokens: 0, identity: identity, lastChosen: 0, decisions: 0, othersDueAt: .max, saturatedUntil: 0,
+            kvCapacityTokens: 0, queuedTokens: 0, identity: identity, lastChosen: 0, decisions: 0, othersDueAt: .max, saturatedUntil: 0,
             ejectedUntil: 0, firstUnstreamed: 0, lastUnstreamed: 0, presumedPrefilledAt: .max, heldTokens: 0,
             shadowScale: 1, describedSecondsPerToken: 0, prefillDeviation: 0, deviationFadedAt: 0)
     }
@@ -124,9 +128,11 @@ extension GroupLoad {
     var sequences: Double { Double(inFlight) + othersWaiting + othersRunning }
     @inline(__always)
     var decodingSequences: Double { Double(inFlight - awaitingFirstToken) + othersRunning }
-    /// Prompt tokens that are prefilled before those of a new request.
+    /// Prompt tokens that are prefilled before those of a new request, and what that takes: of others' contexts nothing is known.
     @inline(__always)
     var tokensAhead: Double { queuedTokens + othersQueuedTokens }
+    @inline(__always)
+    var workAhead: Double { queuedWork + othersQueuedTokens }
     /// KV tokens in use.
     @inline(__always)
     var tokensInUse: Double { ownTokensInUse + Double(othersActiveTokens + othersExpectedTokens) }

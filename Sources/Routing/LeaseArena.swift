@@ -37,10 +37,12 @@ struct Booking: BitwiseCopyable {
     /// Its share of `GroupLoad.activeTokens`.
     var activeTokens: Double
     var uncachedTokens: Double
+    /// Its share of `GroupLoad.queuedWork`.
+    var prefillWork: Double
     /// Its share of `GroupLoad.generatedTokens`.
     var generatedTokens = 0.0
     var outputTokens: Double
-    var queuedTokensAtBooking: Double
+    var workAheadAtBooking: Double
     var promptBytes: Double
     /// Bytes that the index held, before the hit yield is applied.
     var matchedBytes: Double

@@ -1,8 +1,8 @@
 /// One thing that an answer teaches of engines and texts. A router learns it, and tells its replicas: each of them sees a part of the answers only,
 /// and what it has not learned yet it would decide by priors.
 enum Lesson: BitwiseCopyable, Equatable {
-    /// A first token came after so many seconds, with so many uncached prompt tokens ahead and own.
-    case prefill(tokens: Double, seconds: Double)
+    /// A first token came after so many seconds, with so much prefill work ahead and own, see `CostRule.prefillWork`.
+    case prefill(work: Double, seconds: Double)
     /// Natural logarithm of a decode step's observed over its described time, in a batch as large as that one.
     case step(logRatio: Double)
     /// Natural logarithm of the tokens that an answer has, or is taken to get, and of what was taught of the same answer before; 0: nothing.
@@ -19,7 +19,7 @@ extension Lesson {
     /// How it is told: which, and two numbers of 32 bits.
     var told: (kind: Int, numbers: UInt64) {
         switch self {
-        case .prefill(let tokens, let seconds): (0, Self.pack(tokens, seconds))
+        case .prefill(let work, let seconds): (0, Self.pack(work, seconds))
         case .step(let ratio): (1, Self.pack(ratio, 0))
         case .length(let length, let former): (2, Self.pack(length, former))
         case .wholeLength(let length, let former): (3, Self.pack(length, former))
@@ -35,7 +35,7 @@ extension Lesson {
         let first = Double(Float(bitPattern: UInt32(truncatingIfNeeded: numbers)))
         let second = Double(Float(bitPattern: UInt32(truncatingIfNeeded: numbers >> 32)))
         switch kind {
-        case 0 where Self.tokens ~= first && Self.seconds ~= second: self = .prefill(tokens: first, seconds: second)
+        case 0 where Self.tokens ~= first && Self.seconds ~= second: self = .prefill(work: first, seconds: second)
         case 1 where Self.logRatios ~= first: self = .step(logRatio: first)
         case 2 where Self.logLengths ~= first && Self.logLengths ~= second: self = .length(first, former: second)
         case 3 where Self.logLengths ~= first && Self.logLengths ~= second: self = .wholeLength(first, former: second)
@@ -67,7 +67,7 @@ extension RoutingState {
 
     mutating func learn(_ lesson: Lesson, of slot: UInt32) {
         switch lesson {
-        case .prefill(let tokens, let seconds): learnPrefill(slot, tokens: tokens, seconds: seconds)
+        case .prefill(let work, let seconds): learnPrefill(slot, work: work, seconds: seconds)
         case .step(let ratio): learnStep(slot, logRatio: ratio)
         case .length(let length, let former): learnLength(length, former: former)
         case .wholeLength(let length, let former):

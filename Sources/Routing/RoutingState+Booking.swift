@@ -39,6 +39,7 @@ extension RoutingState {
         let cached = inputs.cachedTokens(on: loads[slot], depth: depth).rounded()
         // Of what no engine will take no more than it has room for.
         let uncached = min(inputs.promptTokens - cached, max(loads[slot].kvCapacityTokens, leastRequestTokens)).rounded()
+        let work = inputs.prefillWork(uncached: uncached).rounded()
         let presumed = cached - inputs.ownCachedTokens(on: loads[slot], depth: depth)
         let sequences = Int32(min(max(request.sequences, 1), RoutingRequest.mostSequences))
         let output = max(min(inputs.outputTokens * Double(sequences), loads[slot].kvCapacityTokens), inputs.outputTokens).rounded()
@@ -57,8 +58,8 @@ extension RoutingState {
             isQuiet: loads[slot].tokensInUse + uncached + output <= Self.quietShare * loads[slot].kvCapacityTokens,
             rank: inputs.followsOrder ? loads[slot].orderRank : othersHits.areExpected ? OthersHits.orderless : OthersHits.unranked,
             awaitsUsage: presumed > Self.presumedShare * uncached,
-            activeTokens: active, uncachedTokens: uncached, outputTokens: output,
-            queuedTokensAtBooking: loads[slot].tokensAhead, promptBytes: Double(max(request.promptBytes, 0)),
+            activeTokens: active, uncachedTokens: uncached, prefillWork: work, outputTokens: output,
+            workAheadAtBooking: loads[slot].workAhead, promptBytes: Double(max(request.promptBytes, 0)),
             matchedBytes: Double(min(max(depth &* request.chunkBytes, 0), max(request.promptBytes, 0))),
             tailTokens: max(inputs.promptTokens - Double(hashes.count) * inputs.tokensPerChunk, 0), continuation: continuation,
             promptDigest: policy.usesPrefixIndex ? request.promptDigest : 0, holder: holder, chunks: UInt16(hashes.count),
@@ -72,6 +73,7 @@ extension RoutingState {
         loads[slot].inFlight += sequences
         loads[slot].awaitingFirstToken += sequences
         loads[slot].queuedTokens += uncached
+        loads[slot].queuedWork += work
         loads[slot].activeTokens += active
         loads[slot].activeOutputTokens += output
         loads[slot].lastChosen = sequence
@@ -118,8 +120,7 @@ extension RoutingState {
         leases.bookings[index].firstTokenAt = now
         let booking = leases.bookings[index]
         if booking.isStreamed && booking.promptBytes > 0 && booking.isQuiet && !booking.awaitsUsage {
-            let tokens = booking.queuedTokensAtBooking + booking.uncachedTokens
-            take(.prefill(tokens: tokens, seconds: now.seconds(since: booking.bookedAt)), of: slot)
+            take(.prefill(work: booking.workAheadAtBooking + booking.prefillWork, seconds: now.seconds(since: booking.bookedAt)), of: slot)
         }
         leaveQueue(index, slot: slot, now: now)
         // Engines prefill in the order of arrival, so what was booked before is prefilled too.
@@ -221,6 +222,7 @@ extension RoutingState {
         loads[slot].decodesSince &+= now / 1_000 &* UInt64(sequences)
         loads[slot].awaitingFirstToken -= sequences
         loads[slot].queuedTokens -= leases.bookings[index].uncachedTokens
+        loads[slot].queuedWork -= leases.bookings[index].prefillWork
         if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
         tellLoad(slot)
         if !leases.bookings[index].isStreamed { removeUnstreamed(index, slot: slot) }

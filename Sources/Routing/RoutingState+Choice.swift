@@ -138,14 +138,18 @@ extension RoutingState {
             let mayFill = depth > 0 && inputs.mayFill(loads[slot])
             loads[slot].idleMatchTokens =
                 mayFill ? Double(depth - index.depthInUse(of: loads[slot].holder, hashes)) * inputs.tokensPerChunk : 0
-            costs[position] = inputs.terms(on: loads[slot], depth: depth).total
+            loads[slot].sinceStep = stepEnds.seconds(since: slot, nowMicroseconds: inputs.nowMicroseconds)
+            let terms = inputs.terms(on: loads[slot], depth: depth)
+            costs[position] = terms.total - terms.stepWait
             if costs[position] < costs[best] { best = position }
         }
         // A band below the cost of one such request: a tie may go either way, an imbalance of one request may not.
         let group = candidates[best]
         let prefill = inputs.terms(on: loads[group], depth: index.depth(of: loads[group].holder)).prefill
         levelEquallyLoaded(count, with: best, within: Self.learnedNoiseShare * prefill + Self.learnedNoiseSeconds, adapter: inputs.adapter)
-        let limit = costs[best] + cost.band * prefill
+        // What is seen of this moment is no noise.
+        for position in 0..<count { costs[position] += inputs.stepWait(on: loads[candidates[position]]) }
+        let limit = leastCostValue(count) + cost.band * prefill
         let first = followsOrder ? firstInOrder(count, limit: limit + uncertainty(of: group, now: inputs.nowMicroseconds) * prefill) : nil
         let slot = first ?? tieBreak(count, limit: limit, hashes: hashes)
         return (slot, reason(of: slot, deepest: deepest, hashes: hashes))
@@ -164,7 +168,7 @@ extension RoutingState {
         for position in 0..<count where costs[position] <= leastCost + band {
             let slot = candidates[position]
             // What others have is known to half a sequence at best; what we have, exactly.
-            guard loads[slot].sequences < loads[reference].sequences + 0.5, loads[slot].queuedTokens <= loads[reference].queuedTokens,
+            guard loads[slot].sequences < loads[reference].sequences + 0.5, loads[slot].queuedWork <= loads[reference].queuedWork,
                 loads[slot].othersWaiting < loads[reference].othersWaiting + 0.5
             else { continue }
             guard loads[slot].distanceSeconds <= loads[reference].distanceSeconds,

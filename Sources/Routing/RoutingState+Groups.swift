@@ -76,14 +76,14 @@ extension RoutingState {
 
     mutating func startWarmUp(_ slot: UInt32, now: UInt64) {
         guard placement.warmUpNanoseconds > 0 else { return }
-        loads[slot].warmUpSlowness = PlacementSettings.coldSlowness
+        loads[slot].warmUpSlowness = Float(PlacementSettings.coldSlowness)
         loads[slot].warmUpEndsAt = now &+ placement.warmUpNanoseconds
     }
 
     /// Brings a cold group's slowness to what is left of it at `now`.
     mutating func continueWarmUp(_ slot: UInt32, now: UInt64) {
         let left = loads[slot].warmUpEndsAt.seconds(since: now) / (Double(placement.warmUpNanoseconds) * 1e-9)
-        loads[slot].warmUpSlowness = PlacementSettings.coldSlowness * min(left, 1)
+        loads[slot].warmUpSlowness = Float(PlacementSettings.coldSlowness * min(left, 1))
         if left == 0 { loads[slot].warmUpEndsAt = 0 }
     }
 
@@ -123,6 +123,7 @@ extension RoutingState {
     /// The group's index entries go at once. Its open bookings stay open until they are ended, and touch nothing any more.
     private mutating func remove(_ slot: UInt32) {
         index.removeHolder(loads[slot].holder)
+        stepEnds.forget(slot: slot)
         loads[slot].isUsed = false
         fleet.clear(slot)
         if let record = records[Int(slot)] { slotOfName[record.description.name] = nil }

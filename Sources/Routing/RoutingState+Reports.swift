@@ -8,16 +8,16 @@ extension RoutingState {
     /// The fleet learns one factor and one overhead, so that a group without traffic is judged by what the others showed: were
     /// each to learn alone, a prior that is too slow would keep all traffic where it first fell. A group learns only by how much
     /// it deviates.
-    mutating func learnPrefill(_ slot: UInt32, tokens: Double, seconds: Double) {
-        let expected = tokens * loads[slot].secondsPerToken
+    mutating func learnPrefill(_ slot: UInt32, work: Double, seconds: Double) {
+        let expected = work * loads[slot].secondsPerToken
         prefillFit.observe(x: expected, y: seconds)
-        let work = prefillFit.slope * expected
-        let predicted = prefillFit.intercept + work
-        guard work > 0 else { return }
+        let prefill = prefillFit.slope * expected
+        let predicted = prefillFit.intercept + prefill
+        guard prefill > 0 else { return }
         // A short prompt's time is mostly overhead and says little of the rate.
         let ratio = (max(seconds, 0) + Self.noiseSeconds) / (predicted + Self.noiseSeconds)
         let surprise = min(max(log(ratio), -Self.greatestSurprise), Self.greatestSurprise)
-        setPrefillDeviation(slot, loads[slot].prefillDeviation + 0.1 * (work / predicted) * surprise)
+        setPrefillDeviation(slot, loads[slot].prefillDeviation + 0.1 * (prefill / predicted) * surprise)
         meanDeviation += 0.02 * (loads[slot].prefillDeviation - meanDeviation)
     }
 
@@ -120,9 +120,8 @@ extension RoutingState {
     /// Learns the prefill rate from a request of which it was not known at its first token how much there was to prefill.
     private mutating func learnDeferredPrefill(_ slot: UInt32, cachedTokens: Double, promptTokens: Double, booking: Booking) {
         guard booking.awaitsUsage, booking.isQuiet, booking.isStreamed, booking.firstTokenAt > booking.bookedAt else { return }
-        let own = max(promptTokens - cachedTokens, leastRequestTokens)
-        take(
-            .prefill(tokens: booking.queuedTokensAtBooking + own, seconds: booking.firstTokenAt.seconds(since: booking.bookedAt)), of: slot)
+        let own = cost.prefillWork(uncached: max(promptTokens - cachedTokens, leastRequestTokens), promptTokens: promptTokens)
+        take(.prefill(work: booking.workAheadAtBooking + own, seconds: booking.firstTokenAt.seconds(since: booking.bookedAt)), of: slot)
     }
 
     /// One client's changed answers are not to send all others away from theirs: something is always expected.

@@ -23,6 +23,8 @@ struct FleetSimulation {
         /// Its ids in the routers' tables.
         var ids: [GroupID?] = []
         var incarnation = 0
+        /// Answers there that have their first token, by router.
+        var decoding: [Int] = []
         /// Requests there that have not ended.
         var active: Set<Int> = []
     }
@@ -105,6 +107,7 @@ struct FleetSimulation {
                 apply(changes.removeFirst().change, now: now)
             } else if step == now {
                 events.removeAll(keepingCapacity: true)
+                tellStep(group: stepping, now: now)
                 groups[stepping].engine.step(now: now, events: &events)
                 handle(group: stepping)
             } else if let due = arrivals.popMin() {
@@ -164,6 +167,13 @@ struct FleetSimulation {
         if workload.requests[index].isMeasured { measured.failed += 1 }
     }
 
+    /// Each router sees the tokens of its own streams.
+    private func tellStep(group: Int, now: UInt64) {
+        for (router, id) in groups[group].ids.enumerated() where groups[group].decoding[router] > 0 {
+            if let id { routers[router].table.stepEnded(on: id, now: now) }
+        }
+    }
+
     private mutating func handle(group: Int) {
         for event in events {
             switch event {
@@ -178,6 +188,7 @@ struct FleetSimulation {
                 guard progress[index].firstToken == 0 else { continue }
                 progress[index].firstToken = time
                 let router = Int(progress[index].router)
+                groups[group].decoding[router] += 1
                 if let lease = progress[index].lease { routers[router].table.firstToken(lease, now: time) }
                 if let id = groups[group].ids[router] {
                     routers[router].saw(seconds: Double(time - progress[index].arrival) / 1e9, slot: id.slot)
@@ -200,6 +211,7 @@ struct FleetSimulation {
             promptTokens: summary.promptTokens, cachedTokens: summary.cachedTokens, completionTokens: summary.outputTokens)
         if let lease = progress[index].lease { routers[Int(progress[index].router)].table.settle(lease, usage: usage, now: end) }
         groups[group].active.remove(index)
+        groups[group].decoding[Int(progress[index].router)] -= 1
         progress[index].isDone = true
         let request = workload.requests[index]
         if request.isMeasured {
@@ -242,7 +254,10 @@ struct FleetSimulation {
             let present = groups.indices.filter { groups[$0].isMember }
             let ids = routers[router].announce(present.map { ($0, groups[$0].incarnation) }, fleet: fleet, now: now)
             for group in groups.indices {
-                if groups[group].ids.count <= router { groups[group].ids.append(nil) }
+                if groups[group].ids.count <= router {
+                    groups[group].ids.append(nil)
+                    groups[group].decoding.append(0)
+                }
                 groups[group].ids[router] = ids[group]
             }
         }
@@ -261,6 +276,7 @@ struct FleetSimulation {
         case .restart(let group, let seconds):
             let lost = groups[group].active.sorted()
             groups[group].active = []
+            groups[group].decoding = groups[group].decoding.map { _ in 0 }
             groups[group].engine = Engine(configuration: fleet.groups[group])
             groups[group].isMember = false
             groups[group].incarnation += 1

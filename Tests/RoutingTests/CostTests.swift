@@ -12,15 +12,19 @@ import Testing
         return load
     }
 
+    /// Without attention and waits for steps, so that the other terms are round.
     private func inputs() -> CostInputs {
-        CostInputs(
+        var inputs = CostInputs(
             promptTokens: 6_400, tokensPerChunk: 64, outputTokens: 256, prefillScale: 2,
             overheadSeconds: 0.01)
+        inputs.rule.attention = 0
+        inputs.rule.stepWait = 0
+        return inputs
     }
 
     @Test func timeToFirstTokenIsQueueAndOwnWorkOverTheRate() {
         var load = load()
-        load.queuedTokens = 2_000
+        load.queuedWork = 2_000
         let terms = inputs().terms(on: load, depth: 40)
         #expect(abs(terms.queueWait - 0.1) < 1e-9)
         #expect(abs(terms.prefill - (6_400 - 2_560) / 20_000) < 1e-9)
@@ -127,7 +131,7 @@ import Testing
         var load = load()
         load.inFlight = 40
         load.activeTokens = 499_000
-        load.queuedTokens = 30_000
+        load.queuedWork = 30_000
         for _ in 0..<1_000 { load.arrivals.observe(nowMicroseconds: 0) }
         var inputs = inputs()
         (inputs.deepest, inputs.sharers, inputs.wantedTTFTSeconds, inputs.wantedTPOTSeconds) = (80, 5, 0.1, 0.001)
@@ -170,11 +174,11 @@ import Testing
         inputs.promptTokens = 120_000
         inputs.overheadSeconds = 0
         #expect(inputs.terms(on: load, depth: 0).queueBehind == 0)
-        load.queuedTokens = 20_000
+        load.queuedWork = 20_000
         let perSecond = load.arrivals.perSecond(nowMicroseconds: 60_000_000)
         let terms = inputs.terms(on: load, depth: 0)
         #expect(abs(terms.queueBehind - 4 * perSecond * terms.queueWait * terms.prefill) < 1e-9)
-        load.queuedTokens = 20_000_000
+        load.queuedWork = 20_000_000
         let most = inputs.terms(on: load, depth: 0)
         #expect(abs(most.queueBehind - 4 * 8 * most.prefill) < 1e-9, "bursts end")
         load.arrivals = ArrivalRate()
@@ -202,7 +206,7 @@ import Testing
     @Test func aCopyIsSharedByThoseInFlightWithThePrefix() {
         var load = load()
         load.inFlight = 4
-        load.queuedTokens = 2_000
+        load.queuedWork = 2_000
         load.arrivals.observe(nowMicroseconds: 0)
         var inputs = inputs()
         inputs.deepest = 80
@@ -252,6 +256,45 @@ import Testing
         #expect(followed == alone)
     }
 
+    /// 1,000 tokens behind 9,000 are computed with 9,500 in the mean, 10,000 behind none with 5,000; 30 for a million of them.
+    @Test func attentionMakesTokensBehindALongContextDearer() {
+        var rule = CostRule()
+        #expect(abs(rule.prefillWork(uncached: 1_000, promptTokens: 10_000) - 1_000 * 1.285) < 1e-9)
+        #expect(abs(rule.prefillWork(uncached: 10_000, promptTokens: 10_000) - 10_000 * 1.15) < 1e-9)
+        rule.attention = 0
+        #expect(rule.prefillWork(uncached: 1_000, promptTokens: 10_000) == 1_000)
+        var inputs = inputs()
+        inputs.rule.attention = 30
+        let terms = inputs.terms(on: load(), depth: 80)
+        #expect(abs(terms.prefill - (6_400 - 5_120) * (1 + 30e-6 * (6_400 - 640)) / 20_000) < 1e-12)
+        #expect(terms.memory == self.inputs().terms(on: load(), depth: 80).memory, "memory is taken by tokens")
+    }
+
+    /// Steps of 20 ms, which 100,000 tokens in use make 26 ms: half of one is in `overhead`.
+    @Test(
+        arguments: [(0, 13), (0.006, 7), (0.013, 0), (0.02, -7), (0.026, -13), (0.05, -13), (0.052_1, 0), (60, 0), (.infinity, 0)]
+            as [(Float, Double)])
+    func theStepUnderWayIsSeenToEnd(since: Float, milliseconds: Double) {
+        var load = load()
+        load.inFlight = 10
+        load.activeTokens = 100_000
+        load.sinceStep = since
+        var inputs = inputs()
+        #expect(inputs.terms(on: load, depth: 0).stepWait == 0)
+        inputs.rule.stepWait = 1
+        let terms = inputs.terms(on: load, depth: 0)
+        #expect(abs(terms.stepWait - milliseconds * 1e-3) < 1e-6)
+        #expect(abs(terms.timeToFirstToken - inputs.terms(on: load, depth: 0).overhead - terms.prefill - terms.stepWait) < 1e-9)
+        load.awaitingFirstToken = 1
+        #expect(abs(inputs.terms(on: load, depth: 0).stepWait + 0.013) < 1e-9, "a step with prefill is in the queue's wait")
+        load.awaitingFirstToken = 0
+        load.othersWaiting = 1
+        #expect(abs(inputs.terms(on: load, depth: 0).stepWait + 0.013) < 1e-9)
+        load = self.load()
+        load.sinceStep = since
+        #expect(abs(inputs.terms(on: load, depth: 0).stepWait + 0.01) < 1e-9, "nothing is under way")
+    }
+
     @Test func theLastBlockIsNeverFree() {
         let terms = inputs().terms(on: load(), depth: 100)
         #expect(abs(terms.prefill - 16 / 20_000.0) < 1e-9)
@@ -264,7 +307,7 @@ import Testing
         var inputs = inputs()
         var load = load()
         load.inFlight = .random(in: 0...200, using: &random)
-        load.queuedTokens = .random(in: 0...200_000, using: &random)
+        load.queuedWork = .random(in: 0...200_000, using: &random)
         load.activeTokens = .random(in: 0...600_000, using: &random)
         load.heldTokens = .random(in: 0...500_000, using: &random)
         let depth = Int.random(in: 0...99, using: &random)
@@ -281,7 +324,7 @@ import Testing
         func expectNoTermBelowBase(_ change: (inout GroupLoad) -> Void) { expectNoTermBelowBase(ofTerms: values, change) }
         // The more sequences share the same memory, the sooner one of them gives its part back.
         expectNoTermBelowBase(ofTerms: { [$0.decode, $0.stall, $0.memory, $0.memoryWait] }) { $0.inFlight += 1 }
-        expectNoTermBelowBase { $0.queuedTokens += 500 }
+        expectNoTermBelowBase { $0.queuedWork += 500 }
         expectNoTermBelowBase { $0.activeTokens += 500 }
         expectNoTermBelowBase { $0.heldTokens += 500 }
         for (more, less) in zip(values(base), values(inputs.terms(on: load, depth: depth + 1))) { #expect(more >= less) }

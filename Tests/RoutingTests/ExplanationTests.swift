@@ -78,10 +78,12 @@ import Testing
             load.secondsPerToken = 1 / 20_000
             load.decodeStepSeconds = 0.02
             load.kvCapacityTokens = 500_000
-            load.queuedTokens = queued
+            load.queuedWork = queued
             var inputs = CostInputs(
                 promptTokens: 1_000, tokensPerChunk: 64, outputTokens: 100, prefillScale: 1,
                 overheadSeconds: 0)
+            inputs.rule.attention = 0
+            inputs.rule.stepWait = 0
             inputs.wantedTTFTSeconds = wanted
             return inputs.terms(on: load, depth: 0).lateness
         }
