@@ -44,8 +44,11 @@ struct CalibrationSession {
         let run = LoadRun(plan: plan.load, target: target, settings: settings)
         let (_, measured) = try swiftlet.play(run, label: "calibration", goodput: nil, interruption: interruption)
         try endIfInterrupted()
-        let failures = try judge(measured, plan)
-        let figures = try Calibration(Calibration.Samples(measured.records, of: plan))
+        let failures = judge(measured, plan)
+        let figures: Calibration
+        do { figures = try Calibration(Calibration.Samples(measured.records, of: plan)) } catch {
+            throw CalibrationFailure(([error.description] + failures + notes).joined(separator: "; "))
+        }
         if let reason = figures.curvature { notes.append(reason) }
         let work = try workAfterWaiting()
         return CalibrationReport(
@@ -173,7 +176,7 @@ struct CalibrationSession {
     }
 
     /// What is wrong beside the samples: notes where it does no harm, and reasons not to believe them, which are returned.
-    private mutating func judge(_ measured: RunMeasurements, _ plan: CalibrationPlan) throws -> [String] {
+    private mutating func judge(_ measured: RunMeasurements, _ plan: CalibrationPlan) -> [String] {
         let refused = plan.lengths.indices.filter { length in
             let records = measured.records.filter { plan.purposes[$0.index] == .firstToken(length: length) }
             return !records.isEmpty && records.allSatisfy { $0.outcome == .status(400) || $0.outcome == .status(413) }
@@ -181,8 +184,8 @@ struct CalibrationSession {
         if let shortest = refused.first {
             notes.append("the engine refuses prompts of \(plan.lengths[shortest]) tokens\(Self.message(measured.lastDocument)).")
         }
-        let isDue = measured.records.count < plan.purposes.count || measured.outcomes[.unfinished] != nil
-        if isDue { notes.append("--seconds \(Int(seconds)) were over after \(measured.good) of \(plan.purposes.count) requests.") }
+        let isCutShort = measured.records.count < plan.purposes.count || measured.outcomes[.unfinished] != nil
+        if isCutShort { notes.append("--seconds \(Int(seconds)) were over after \(measured.good) of \(plan.purposes.count) requests.") }
         let failed = measured.records.filter { record in
             if record.outcome == .good || record.outcome == .unfinished { return false }
             if case .firstToken(let length) = plan.purposes[record.index] { return !refused.contains(length) }

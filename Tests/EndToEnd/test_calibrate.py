@@ -107,8 +107,6 @@ def test_who_is_not_there_or_refuses_is_said(engine):
     fault = ["-H", "x-stub-fault: error;status=503"]
     assert "the engine answers HTTP 503" in calibrate(engine.url, *fault, expect=1).stderr
     assert "has no model 'other', but stub-model" in calibrate(engine.url, "--model", "other", expect=1).stderr
-    slow = calibrate(engine.url, "--seconds", 1, "--prompt-tokens", "256,8192", expect=1).stderr
-    assert "left: a longer --seconds" in slow or "in --seconds 1: the engine is too slow" in slow
 
 
 def configure(engine, **settings):
@@ -167,6 +165,20 @@ def answering(prompt_tokens):
 def test_usage_that_tells_nothing_is_said(scripted, prompt_tokens, what):
     backend = scripted(answering(prompt_tokens))
     assert what in calibrate(backend.url, *SHORT, expect=1).stderr
+
+
+def test_it_is_over_when_it_was_said_to_be(scripted, gate):
+    """After the four looks the engine says nothing any more."""
+    answer = answering(lambda words: words)
+
+    async def script(exchange):
+        if len(exchange.backend.requests) > 4:
+            await gate.wait()
+        else:
+            await answer(exchange)
+
+    result = calibrate(scripted(script).url, *SHORT, "--seconds", 1, expect=1)
+    assert "of no prompts" in result.stderr and "--seconds 1 were over after 0 of 13 requests" in result.stderr
 
 
 def test_an_interrupt_ends_it_cleanly(engine, tmp_path):
