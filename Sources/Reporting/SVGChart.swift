@@ -33,7 +33,13 @@ public struct SVGChart: Sendable {
     static let width = 860.0
     static let height = 340.0
     private static let left = 66.0
-    private static let right = 176.0
+    /// Room for the legend: more when a name needs it.
+    private static let leastRight = 176.0
+    private static let legendLine = 26.0
+    /// A wide letter of the pages' fonts.
+    private static let letter = 7.4
+    /// Letters from which on a name takes two lines of the legend.
+    private static let longName = 20
     private static let top = 16.0
     private static let bottom = 46.0
     // Okabe and Ito's colours, which the colour-blind can tell apart.
@@ -45,7 +51,9 @@ public struct SVGChart: Sendable {
         let points = series.flatMap(\.points)
         let horizontal = x.fitted(to: points.map(\.x) + (xTicks ?? []).map(\.x))
         let vertical = y.fitted(to: points.map(\.y))
-        let (plotWidth, plotHeight) = (Self.width - Self.left - Self.right, Self.height - Self.top - Self.bottom)
+        let names = series.map { Self.lines(of: $0.name) }
+        let right = max(Self.leastRight, Self.legendLine + 24 + Self.letter * Double(names.joined().map(\.count).max() ?? 0))
+        let (plotWidth, plotHeight) = (Self.width - Self.left - right, Self.height - Self.top - Self.bottom)
         func place(_ point: (x: Double, y: Double)) -> (Double, Double)? {
             guard let across = horizontal.position(point.x), let up = vertical.position(point.y) else { return nil }
             return (Self.left + across * plotWidth, Self.top + (1 - up) * plotHeight)
@@ -70,9 +78,11 @@ public struct SVGChart: Sendable {
             "<text x=\"\(n(Self.left + plotWidth / 2))\" y=\"\(n(Self.height - 8))\" text-anchor=\"middle\">\(HTMLPage.escape(x.label))</text>\n"
         out +=
             "<text transform=\"translate(14 \(n(Self.top + plotHeight / 2))) rotate(-90)\" text-anchor=\"middle\">\(HTMLPage.escape(y.label))</text>\n"
+        var legendTop = Self.top + 10
         for (index, entry) in series.enumerated() {
             out += line(entry.points.map(place), index: index, hollow: entry.hollow)
-            out += legend(entry.name, index: index, at: Self.top + 10 + 20 * Double(index))
+            out += legend(names[index], index: index, at: (Self.width - right + 12, legendTop))
+            legendTop += 6 + 14 * Double(names[index].count)
         }
         return out + "</svg>"
     }
@@ -108,9 +118,22 @@ public struct SVGChart: Sendable {
         }
     }
 
-    private func legend(_ name: String, index: Int, at y: Double) -> String {
-        let x = Self.width - Self.right + 12
-        return line([(x, y), (x + 26, y)], index: index) + "<text x=\"\(n(x + 34))\" y=\"\(n(y + 4))\">\(HTMLPage.escape(name))</text>\n"
+    private func legend(_ lines: [String], index: Int, at place: (x: Double, y: Double)) -> String {
+        let sample = line([place, (place.x + Self.legendLine, place.y)], index: index)
+        return lines.enumerated().reduce(sample) { drawn, line in
+            let y = place.y + 4 + 14 * Double(line.offset)
+            return drawn + "<text x=\"\(n(place.x + Self.legendLine + 8))\" y=\"\(n(y))\">\(HTMLPage.escape(line.element))</text>\n"
+        }
+    }
+
+    /// A long name in two, parted where one of its words or parameters begins, as near to the middle as may be.
+    private static func lines(of name: String) -> [String] {
+        guard name.count >= longName else { return [name] }
+        let middle = name.index(name.startIndex, offsetBy: name.count / 2)
+        func distance(_ place: String.Index) -> Int { abs(name.distance(from: middle, to: place)) }
+        let places = name.indices.filter { $0 > name.startIndex && ": ".contains(name[$0]) }
+        guard let place = places.min(by: { distance($0) < distance($1) }) else { return [name] }
+        return [String(name[..<place]), String(name[place...].drop { $0 == " " })]
     }
 
     /// The opening of a picture, with its title for those who do not see it.

@@ -44,13 +44,13 @@ extension PublishedRule {
         case .ray: return ray(candidates, prompt)
         case .aibrix: return aibrix(candidates, prompt)
         case .preble: return preble(candidates, request, now: now)
-        case .dynamo: return dynamo(candidates, prompt)
+        case .dynamo: return dynamo(candidates, request, now: now)
         case .dynamoProduct:
             let block = Double(simulatedBlockTokens)
             return least(candidates) {
                 ((($0.tokensAhead + prompt - $0.cachedTokens) / block).rounded(.up)) * ($0.activeTokens / block + 1)
             }
-        case .lmetric: return least(candidates) { ($0.tokensAhead + prompt - $0.cachedTokens) * ($0.sequences + 1) }
+        case .lmetric: return lmetric(candidates, request)
         case .bailian: return bailian(candidates, prompt)
         case .llmdLegacy: return llmdLegacy(candidates, prompt)
         case .llmdPrecise: return llmdPrecise(candidates)
@@ -165,10 +165,30 @@ extension PublishedRule {
         return chosen
     }
 
+    /// Natively with what is queued; the port of the LMetric team leaves that out (`queue=0`) and counts the new blocks once more (`prefill=2`).
+    private mutating func dynamo(_ listed: Candidates, _ request: RuleRequest, now: UInt64) -> Int {
+        let life = UInt64(parameter("ttl") * 1e9)
+        let candidates = life > 0 ? remembered(listed, request, now: now) : listed
+        let chosen = dynamo(candidates, request.promptTokens)
+        if life > 0 { routedBlocks.add(request.hashes, slot: candidates[chosen].slot, until: now + life, now: now) }
+        return chosen
+    }
+
+    /// The candidates as a router sees them that knows of their caches what it sent there itself.
+    private func remembered(_ candidates: Candidates, _ request: RuleRequest, now: UInt64) -> Candidates {
+        candidates.map { candidate in
+            var candidate = candidate
+            let depth = routedBlocks.depth(of: request.hashes, slot: candidate.slot, now: now)
+            candidate.cachedTokens = min(Double(depth * simulatedBlockTokens), request.promptTokens)
+            return candidate
+        }
+    }
+
     private mutating func dynamo(_ candidates: Candidates, _ prompt: Double) -> Int {
-        let (block, weight, temperature) = (Double(simulatedBlockTokens), parameter("prefill"), parameter("temperature"))
+        let (block, temperature) = (Double(simulatedBlockTokens), parameter("temperature"))
+        let (weight, queue) = (parameter("prefill"), parameter("queue"))
         func cost(_ candidate: Candidate) -> Double {
-            weight * max(candidate.tokensAhead + prompt - candidate.cachedTokens, 0) / block + candidate.activeTokens / block
+            weight * max(queue * candidate.tokensAhead + prompt - candidate.cachedTokens, 0) / block + candidate.activeTokens / block
         }
         guard temperature > 0 else { return least(candidates, cost) }
         let costs = candidates.map(cost)
@@ -176,13 +196,18 @@ extension PublishedRule {
         return weighted(costs.map { exp(-($0 - low) / max(high - low, 1e-9) / temperature) })
     }
 
-    private mutating func weighted(_ weights: [Double]) -> Int {
-        var left = Double(generator.next() >> 11) * 0x1p-53 * weights.reduce(0, +)
-        for (position, weight) in weights.enumerated() {
-            left -= weight
-            if left < 0 { return position }
+    private mutating func lmetric(_ candidates: Candidates, _ request: RuleRequest) -> Int {
+        let prompt = request.promptTokens
+        func score(_ candidate: Candidate) -> Double {
+            (candidate.tokensAhead + prompt - candidate.cachedTokens) * (candidate.sequences + 1)
         }
-        return weights.count - 1
+        let best = least(candidates, score)
+        let factor = parameter("hotspot")
+        guard factor > 0 else { return best }
+        guard let hot = hotspots.arrived(request.hashes, held: candidates.map(\.cachedTokens), best: best, factor: factor) else {
+            return best
+        }
+        return least(candidates) { HotspotDetector.holds($0.cachedTokens, blocks: hot) ? .infinity : score($0) }
     }
 
     private mutating func bailian(_ candidates: Candidates, _ prompt: Double) -> Int {
@@ -190,9 +215,12 @@ extension PublishedRule {
         let rest = (1 - hit) / 2
         let most = max(candidates.map(\.sequences).max() ?? 0, 1)
         let mostTokens = max(candidates.map(\.activeTokens).max() ?? 0, 1)
-        return least(candidates) {
-            -(hit * $0.cachedTokens / prompt + rest * (1 - $0.sequences / most) + rest * (1 - $0.activeTokens / mostTokens))
+        func score(_ candidate: Candidate) -> Double {
+            hit * candidate.cachedTokens / prompt + rest * (1 - candidate.sequences / most)
+                + rest * (1 - candidate.activeTokens / mostTokens)
         }
+        if happens(parameter("sampled")) { return weighted(candidates.map(score)) }
+        return least(candidates) { -score($0) }
     }
 
     private mutating func llmdLegacy(_ candidates: Candidates, _ prompt: Double) -> Int {
@@ -247,8 +275,20 @@ extension PublishedRule {
         func seconds(_ candidate: Candidate) -> Double { rollouts[candidate.slot] ?? .greatestFiniteMagnitude }
         let warm = candidates.filter { $0.cachedTokens >= limit }.map(seconds).min()
         let all = candidates.map(seconds).min() ?? 0
-        let sticks = warm.map { $0 - all <= parameter("penalty") } ?? false
-        return least(candidates) { sticks && $0.cachedTokens < limit ? .infinity : seconds($0) }
+        let explores = happens(parameter("explore"))
+        let sticks = !explores && (warm.map { $0 - all <= parameter("penalty") } ?? false)
+        guard happens(parameter("weighted")) else {
+            return least(candidates) { sticks && $0.cachedTokens < limit ? .infinity : seconds($0) }
+        }
+        // The scores of those that are kept go from 0 for the latest to 1 for the soonest, as llm-d's latency scorer has them.
+        let kept = candidates.indices.filter { !sticks || candidates[$0].cachedTokens >= limit }
+        let known = kept.compactMap { rollouts[candidates[$0].slot] }
+        let (soonest, latest) = (known.min() ?? 0, known.max() ?? 0)
+        let scores = kept.map { position -> Double in
+            guard let seconds = rollouts[candidates[position].slot] else { return 0 }
+            return latest > soonest ? (latest - seconds) / (latest - soonest) : 1
+        }
+        return kept[weighted(scores)]
     }
 
     private mutating func dualMap(_ candidates: Candidates, _ request: RuleRequest) -> Int {

@@ -50,12 +50,13 @@ struct PublishedRule {
             case .ray: ["spread": 10, "match": 0.1]
             case .aibrix: ["spread": 8, "deviations": 1]
             case .preble: ["window": 180]
-            case .dynamo: ["prefill": 1, "temperature": 0]
-            case .bailian: ["hit": 0.7]
+            case .dynamo: ["prefill": 1, "queue": 1, "temperature": 0, "ttl": 0]
+            case .lmetric: ["hotspot": 0]
+            case .bailian: ["hit": 0.7, "sampled": 1]
             case .llmdLegacy: ["prefix": 3, "queue": 2, "kv": 2, "cold": 2]
             case .llmdPrecise: ["hit": 10, "load": 1, "kv": 0]
             case .llmdSticky, .llmdStickyDecode: ["match": 0.8, "seconds": 18]
-            case .oracle: ["match": 0.8, "penalty": 5]
+            case .oracle: ["match": 0.8, "penalty": 5, "explore": 0.01, "weighted": 0]
             case .mooncake: ["quadratic": 60_000]
             case .dualMap: ["slo": 2]
             case .prequal: ["probes": 3, "pool": 16, "seconds": 1, "quantile": 0.84]
@@ -68,10 +69,10 @@ struct PublishedRule {
         func range(of parameter: String) -> ClosedRange<Double> {
             switch parameter {
             case "hit" where self == .bailian: 0...1
-            case "match", "quantile": 0...1
+            case "match", "quantile", "sampled", "explore", "weighted": 0...1
             case "probes": 0...64
             case "pool": 1...1_024
-            case "seconds", "window", "slo", "penalty": 0...86_400
+            case "seconds", "window", "slo", "penalty", "ttl": 0...86_400
             case "rate", "quadratic": 1...1e9
             default: 0...1e9
             }
@@ -101,6 +102,10 @@ struct PublishedRule {
     var windowSums: [UInt32: Double] = [:]
     /// By slot: mean of the latest times to a first token.
     var recentTTFT: [UInt32: Double] = [:]
+    /// LMetric's.
+    var hotspots = HotspotDetector()
+    /// Dynamo's, where engines tell it nothing.
+    var routedBlocks = RoutedBlocks()
 
     init(_ kind: Kind, parameters: [String: Double], fleet: SimulatedFleet, seed: UInt64) {
         self.kind = kind
@@ -118,10 +123,31 @@ struct PublishedRule {
         recentTTFT[slot, default: seconds] += 0.2 * (seconds - recentTTFT[slot, default: seconds])
     }
 
+    /// Those in other slots are gone, and with them what they held.
+    mutating func keep(slots: Set<UInt32>) { routedBlocks.keep(slots: slots) }
+
     // MARK: Choosing by a score
 
     mutating func random(below count: Int) -> Int {
         Int(truncatingIfNeeded: generator.next().multipliedFullWidth(by: UInt64(count)).high)
+    }
+
+    /// In [0, 1).
+    mutating func unit() -> Double { Double(generator.next() >> 11) * 0x1p-53 }
+
+    /// Whether that which happens to a share of all requests happens to this one.
+    mutating func happens(_ share: Double) -> Bool { share > 0 && unit() < share }
+
+    /// A position drawn in proportion to its weight; when none has any, all alike.
+    mutating func weighted(_ weights: [Double]) -> Int {
+        let sum = weights.reduce(0, +)
+        guard sum > 0 else { return random(below: weights.count) }
+        var left = unit() * sum
+        for (position, weight) in weights.enumerated() {
+            left -= weight
+            if left < 0 { return position }
+        }
+        return weights.lastIndex { $0 > 0 } ?? 0
     }
 
     /// The position of the least score, of several one at random; `.infinity` is never taken while there is another.

@@ -56,7 +56,9 @@ public struct RoutingRule: Sendable {
     public static let judged: [String] =
         [own] + PublishedRule.Kind.allCases.filter { $0 != .oracle }.map(\.rawValue) + [
             "chwbl:load=1.5", "smg-prefix-hash:load=2", "smg-cache-aware:match=0.3:absolute=32:relative=1.5", "ray:spread=80",
-            "aibrix:spread=64:deviations=2", "preble:window=600", "dynamo:temperature=0.5", "dynamo:prefill=16", "bailian:hit=0.45",
+            "aibrix:spread=64:deviations=2", "preble:window=600", "dynamo:temperature=0.5", "dynamo:temperature=0.1", "dynamo:prefill=16",
+            "dynamo:ttl=120", "dynamo:prefill=2:queue=0",
+            "lmetric:hotspot=1", "bailian:hit=0.55", "bailian:sampled=0", "bailian:hit=0.45:sampled=0",
             "llm-d-legacy:kv=3", "llm-d-legacy:queue=1:cold=1", "llm-d-legacy:cold=0", "llm-d-legacy:prefix=1:queue=1:kv=1:cold=0",
             "llm-d-precise:kv=1", "llm-d-sticky:seconds=2", "llm-d-sticky:seconds=14", "llm-d-sticky-decode:seconds=1",
             "mooncake:quadratic=200000", "dualmap:slo=0.1", "prequal:quantile=0.7", "gorgo:prefill=2",

@@ -33,6 +33,7 @@ final class SimulatedRouter {
         table.replaceGroups(descriptions, now: now)
         var ids = [GroupID?](repeating: nil, count: fleet.groups.count)
         for (group, state) in zip(groups, table.groups(now: now)) { ids[group.number] = state.id }
+        published?.keep(slots: Set(ids.compactMap { $0?.slot }))
         return ids
     }
 

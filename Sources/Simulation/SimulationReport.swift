@@ -7,8 +7,9 @@ public struct SimulationReport: Sendable, Codable {
         public var name: String
         public var family: String
         public var load: Double
-        /// In a row of the grid of routers and ages of reports: how many there are, and whether they tell one another. `load` is the age then,
-        /// in milliseconds.
+        /// What `load` is, with its unit.
+        public var loadLabel: String
+        /// In a row of the grid of routers and ages of reports: how many there are, and whether they tell one another.
         public var routers: String?
         public var rules: [SimulationSummary]
     }
@@ -20,7 +21,9 @@ public struct SimulationReport: Sendable, Codable {
 
     public mutating func add(_ row: SimulationRow, _ summaries: [SimulationSummary]) {
         rows.append(
-            Row(name: row.name, family: row.family, load: row.load, routers: row.isOfGrid ? row.routersText : nil, rules: summaries))
+            Row(
+                name: row.name, family: row.family, load: row.load, loadLabel: row.loadLabel,
+                routers: row.isOfGrid ? row.routersText : nil, rules: summaries))
     }
 
     // MARK: Tables
@@ -170,9 +173,10 @@ public struct SimulationReport: Sendable, Codable {
         page.heading(family)
         if members.count > 1 {
             let names = members[0].rules.map(\.rule)
+            let loadLabel = members[0].loadLabel
             for (label, value) in [
-                ("TTFT mean", { $0.meanTTFT.mean }), ("TTFT p50", { $0.p50TTFT.mean }), ("TTFT p99", { $0.p99TTFT.mean }),
-                ("hit share", { $0.hitShare.mean }),
+                ("TTFT mean", { $0.meanTTFT.mean }), ("TTFT p50", { $0.p50TTFT.mean }), ("TTFT p90", { $0.p90TTFT.mean }),
+                ("TTFT p99", { $0.p99TTFT.mean }), ("hit share", { $0.hitShare.mean }),
             ] as [(String, (SimulationSummary) -> Double)] {
                 let isShare = label == "hit share"
                 // More lines than colours would tell nothing: the first rule, and those that come next to it.
@@ -184,9 +188,9 @@ public struct SimulationReport: Sendable, Codable {
                     SVGChart.Series(name: names[index], points: members.map { (x: $0.load, y: value($0.rules[index])) })
                 }
                 let chart = SVGChart(
-                    title: "\(family): \(label)", x: Axis("load"), y: Axis(isShare ? label : "\(label), s", isLogarithmic: !isShare),
+                    title: "\(family): \(label)", x: Axis(loadLabel), y: Axis(isShare ? label : "\(label), s", isLogarithmic: !isShare),
                     series: series)
-                page.figure(chart.svg, caption: "\(label) by load")
+                page.figure(chart.svg, caption: "\(label) by \(loadLabel)")
             }
         }
         for row in members {

@@ -7,8 +7,9 @@ public struct SimulationRow: Sendable {
     public var name: String
     /// Rows of one family differ in load alone, and make one curve.
     public var family: String
-    /// The load, in requests (or sessions) per second or times a trace's own speed.
     public var load: Double
+    /// What `load` is, with its unit: the horizontal axis of the family's charts.
+    public var loadLabel: String
     public var fleet: SimulatedFleet
     public var warmUpSeconds: Double
     /// Whether it is of the grid of routers and ages of reports.
@@ -23,12 +24,13 @@ public struct SimulationRow: Sendable {
     }
 
     public init(
-        name: String, family: String, load: Double, fleet: SimulatedFleet, warmUpSeconds: Double,
+        name: String, family: String, load: Double, loadLabel: String, fleet: SimulatedFleet, warmUpSeconds: Double,
         plan: @escaping @Sendable (UInt64) -> LoadPlan
     ) {
         self.name = name
         self.family = family
         self.load = load
+        self.loadLabel = loadLabel
         self.fleet = fleet
         self.warmUpSeconds = warmUpSeconds
         self.plan = plan

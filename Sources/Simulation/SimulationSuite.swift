@@ -18,9 +18,20 @@ public enum SimulationSuite {
     public static func row(
         _ family: String, _ load: Double, _ fleet: SimulatedFleet, warmUp: Double = 30, warmRate: Double? = nil
     ) -> SimulationRow {
-        SimulationRow(name: "\(family) @\(text(load))", family: family, load: load, fleet: fleet, warmUpSeconds: warmUp) { seed in
+        SimulationRow(
+            name: "\(family) @\(text(load))", family: family, load: load, loadLabel: "load, \(arrivals(of: family))/s", fleet: fleet,
+            warmUpSeconds: warmUp
+        ) { seed in
             plan(family, rate: load, warmRate: warmRate ?? load, warmUp: warmUp, seed: seed)
         }
+    }
+
+    /// What comes so many times a second when a workload is played at a rate.
+    static func arrivals(of workload: String) -> String {
+        if workload == "sibling-bursts" { return "bursts" }
+        let isOfTurns =
+            ConversationShape.catalogue[workload].map { $0.turns != .fixed(1) } ?? ((SyntheticShape.named[workload]?.turns ?? 1) > 1)
+        return isOfTurns ? "conversations" : "requests"
     }
 
     static func text(_ load: Double) -> String { load == load.rounded() ? "\(Int(load))" : String(format: "%.3g", load) }
@@ -98,7 +109,8 @@ public enum SimulationSuite {
         // Until there are as many as there will be: sessions take minutes.
         let warmUp = Double(first.count / 4) * 60 / perMinute
         return SimulationRow(
-            name: "\(name), \(Self.text(perMinute)) sessions/min", family: name, load: perMinute, fleet: .published(), warmUpSeconds: warmUp
+            name: "\(name), \(Self.text(perMinute)) sessions/min", family: name, load: perMinute, loadLabel: "load, sessions/min",
+            fleet: .published(), warmUpSeconds: warmUp
         ) { seed in
             var plan = trace
             let stages = [ArrivalSchedule.Stage(startRate: perMinute / 60, seconds: Double(first.count + 1) * 600 / perMinute)]
@@ -117,8 +129,10 @@ public enum SimulationSuite {
         options.limit = limit
         let trace = try LoadPlan(trace: text, file: path, options: options)
         let end = Double(trace.requests.map(\.offsetNanoseconds).max() ?? 0) / 1e9
-        return SimulationRow(name: "\(name) ×\(Self.text(load))", family: name, load: load, fleet: fleet, warmUpSeconds: end * 0.15) {
-            seed in
+        return SimulationRow(
+            name: "\(name) ×\(Self.text(load))", family: name, load: load, loadLabel: "load, times the trace's own speed", fleet: fleet,
+            warmUpSeconds: end * 0.15
+        ) { seed in
             var plan = trace
             var generator = SeededGenerator(seed: seed)
             for index in plan.requests.indices {
@@ -164,8 +178,7 @@ public enum SimulationSuite {
         return grid
             + loads.flatMap { name, load in
                 [(1, 0.0, false), (16, 100, false), (16, 500, false), (16, 100, true), (16, 500, true)].map { routers, age, isSynced in
-                    let row = row(name, load, manyRouters(routers, age, isSynced: isSynced))
-                    return named(row, row.name + ", ", row.family + ", ")
+                    byAge(row(name, load, manyRouters(routers, age, isSynced: isSynced)), prefix: "\(name) @\(text(load)), ")
                 }
             }
     }
@@ -175,8 +188,7 @@ public enum SimulationSuite {
         return routers.flatMap { routers, isSynced in
             [0.0, 10, 50, 100, 500].map { age in
                 var row = row("b2b-saas", 20, manyRouters(routers, age, isSynced: isSynced), warmUp: 50, warmRate: 15)
-                row = named(row, "", "")
-                row.load = age
+                row = byAge(row, prefix: "")
                 row.isOfGrid = true
                 return row
             }
@@ -194,10 +206,13 @@ public enum SimulationSuite {
     /// What `replicas.interval` is when nobody says otherwise.
     private static let syncMilliseconds = 20.0
 
-    private static func named(_ row: SimulationRow, _ name: String, _ family: String) -> SimulationRow {
+    /// The row as one of a family in which nothing but the age of the reports differs.
+    private static func byAge(_ row: SimulationRow, prefix: String) -> SimulationRow {
         var row = row
-        row.family = family + row.routersText
-        row.name = name + row.routersText + ", reports \(text(row.fleet.reportAgeMilliseconds ?? 0)) ms old"
+        row.load = row.fleet.reportAgeMilliseconds ?? 0
+        row.loadLabel = "age of the reports, ms"
+        row.family = prefix + row.routersText
+        row.name = "\(row.family), reports \(text(row.load)) ms old"
         return row
     }
 }

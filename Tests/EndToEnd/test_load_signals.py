@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import os
 import socket
 import threading
 import time
@@ -205,6 +206,93 @@ def test_no_storm_of_scrapes():
                 if sample.name == "http_requests_total" and sample.labels.get("handler") == "/metrics"
             )
             assert 1 <= counted <= 2 + elapsed / 0.4
+
+
+class SlowLookUps:
+    """An engine that takes its time over every look-up of its load, and counts those that are under way at once."""
+
+    def __init__(self, scripted, slow, seconds):
+        self.slow, self.seconds = slow, seconds
+        self.under_way = self.most = self.begun = self.ended = 0
+        self.backend = scripted(self.script)
+        self.backend._is_background = lambda request: False
+
+    async def script(self, exchange):
+        path = exchange.request.path
+        if path not in (b"/metrics", b"/load"):
+            return await exchange.answer(404, b"")
+        self.begun += 1
+        # A look-up that was given up before this one began is known to be over a moment later.
+        for _ in range(20):
+            if self.under_way:
+                await asyncio.sleep(0.001)
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            if path == self.slow and self.seconds is DRIPPED:
+                await exchange.head(200, ((b"content-type", b"text/plain"), (b"content-length", b"1000000")))
+            while path == self.slow:
+                with contextlib.suppress(asyncio.TimeoutError):
+                    return await asyncio.wait_for(exchange.peer_gone(), self.seconds or 0.02)
+                if self.seconds is not DRIPPED:
+                    break
+                await exchange.send(b"#")
+            if path == b"/load":
+                return await exchange.answer(200, b'{"server_load":3}')
+            text = f"vllm:num_requests_running 3\nvllm:generation_tokens_total {self.begun}\n"
+            await exchange.answer(200, text.encode(), fields=((b"content-type", b"text/plain"),))
+        finally:
+            self.under_way -= 1
+            self.ended += 1
+
+
+# Seconds that a look-up takes: several of its intervals; longer than anybody waits; for ever, byte by byte.
+SLOW, SILENT, DRIPPED = 0.5, 60, None
+
+
+@pytest.mark.parametrize(
+    ("path", "seconds", "count"),
+    [
+        (b"/metrics", SLOW, 1),
+        (b"/metrics", SILENT, 3),
+        (b"/metrics", DRIPPED, 3),
+        (b"/load", SLOW, 4),
+        (b"/load", SILENT, 3),
+        (b"/load", DRIPPED, 3),
+    ],
+    ids=["slow-metrics", "silent-metrics", "dripped-metrics", "slow-load", "silent-load", "dripped-load"],
+)
+def test_an_engine_is_never_asked_twice_at_once(scripted, tmp_path, path, seconds, count):
+    """Its answers take longer than the interval, or never come: a look-up begins when the last is answered or given up."""
+    config = tmp_path / "swiftlet.yaml"
+    timeout = "5s" if seconds == SLOW else "300ms"
+    config.write_text(f"load_signals: {{timeout: {timeout}, load_interval: 100ms}}\n")
+    engine = SlowLookUps(scripted, path, seconds)
+    with running(processes.serve(engine.backend.url, admin=True, arguments=("--config", config, *FAST))):
+        wait_until(lambda: engine.ended > count, 20, what="look-ups one after the other")
+        assert engine.most == 1
+
+
+def test_a_group_that_comes_again_is_not_asked_twice_at_once(scripted, tmp_path):
+    """What was being asked of the group that went is given up with it."""
+    engine, other = SlowLookUps(scripted, b"/metrics", SILENT), scripted(answer_ok)
+    config, file = tmp_path / "swiftlet.yaml", tmp_path / "groups.json"
+    config.write_text("load_signals: {timeout: 20s}\n")
+
+    def write(*backends):
+        beside = file.with_suffix(".new")
+        groups = [{"name": backend.name, "leader": backend.url} for backend in backends]
+        beside.write_text(json.dumps({"groups": groups}))
+        os.replace(beside, file)
+
+    write(engine.backend, other)
+    with running(processes.serve(admin=True, arguments=("--groups-file", file, "--config", config, *FAST))) as router:
+        for turn in range(1, 4):
+            wait_until(lambda turn=turn: engine.begun == turn, what="a look-up that is not answered")
+            write(other)
+            wait_until(lambda: len(admin.groups(router)) == 1, what="the group to go")
+            write(engine.backend, other)
+        assert engine.most == 1
 
 
 def text_families(text):

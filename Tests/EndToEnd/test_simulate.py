@@ -4,10 +4,14 @@ import csv
 import html.parser
 import json
 import os
+import pathlib
 import subprocess
 from math import exp, log
 
 import pytest
+
+from chromium import Chromium
+from processes import IS_SANITIZED
 
 SWIFTLET = os.environ.get("SWIFTLET", ".build/release/swiftlet")
 SMALL = ["simulate", "--workload", "shared-prefix", "--rate", "3,6", "--groups", "2", "--seeds", "2"]
@@ -27,6 +31,8 @@ FIGURES = [
     ("hit_share", "hitShare", "mean"),
 ]
 UNITS = [1, 1, 1, 1, 1, 1, 1e3, 1e3, 1, 1, 100]
+
+LONGEST_NAME = "smg-cache-aware:match=0.3:absolute=32:relative=1.5"
 
 
 def simulate(*arguments):
@@ -73,12 +79,48 @@ def test_every_format_says_the_same_and_equal_seeds_are_equal(tmp_path):
     parser.feed(files[3].read_text())
     assert "svg" in tags and "table" in tags and "script" not in tags
     page = files[3].read_text()
-    for figure in ("TTFT mean by load", "TTFT p50 by load", "TTFT p99 by load", "hit share by load"):
-        assert f"<figcaption>{figure}" in page
+    for figure in ("TTFT mean", "TTFT p50", "TTFT p90", "TTFT p99", "hit share"):
+        assert f"<figcaption>{figure} by load, requests/s</figcaption>" in page
     for rate in (3, 6):
         for rule in ("least-cost", "round-robin"):
             assert f"<figcaption>shared-prefix @{rate}, {rule}: sequences in flight by group over time" in page
     assert " src=" not in page and 'href="http' not in page and "url(" not in page, "it needs nothing from elsewhere"
+
+
+@pytest.mark.skipif(IS_SANITIZED, reason="the browser is not under test")
+def test_the_page_is_drawn_whole_in_a_browser(tmp_path):
+    page = tmp_path / "simulate.html"
+    result = simulate(*SMALL, "--policy", f"least-cost,{LONGEST_NAME},round-robin", "--html", page)
+    assert result.returncode == 0, result.stderr
+    figures = ("TTFT mean", "TTFT p50", "TTFT p90", "TTFT p99", "hit share")
+    with Chromium(tmp_path / "profile") as browser:
+        browser.open(page.as_uri())
+        pictures = browser.evaluate(
+            """[...document.querySelectorAll('svg')].map(svg => {
+                const view = svg.viewBox.baseVal;
+                return {
+                    title: svg.querySelector('title').textContent,
+                    lines: svg.querySelectorAll('polyline').length,
+                    texts: [...svg.querySelectorAll('text')].map(text => text.textContent),
+                    outside: [...svg.querySelectorAll('text')].filter(text => {
+                        const box = text.getBBox();
+                        return text.getAttribute('transform') === null
+                            && (box.x < -1 || box.y < -1 || box.x + box.width > view.width + 1 || box.y + box.height > view.height + 1);
+                    }).map(text => text.textContent),
+                };
+            })"""
+        )
+        charts = pictures[: len(figures)]
+        assert [chart["title"] for chart in charts] == [f"shared-prefix: {figure}" for figure in figures]
+        for chart, figure in zip(charts, figures):
+            unit = "" if figure == "hit share" else ", s"
+            assert "load, requests/s" in chart["texts"] and f"{figure}{unit}" in chart["texts"], chart
+            assert chart["lines"] == 2 * 3, "a line for each rule, and one in the legend"
+        assert not any(picture["outside"] for picture in pictures), [p["outside"] for p in pictures]
+        assert browser.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        browser.screenshot(pathlib.Path(os.environ.get("SCREENSHOTS", tmp_path)) / "simulate.png")
+        assert browser.complaints() == []
+        assert set(browser.requested()) <= {page.as_uri(), "data:,"}
 
 
 def test_a_trace_is_played(tmp_path):

@@ -38,6 +38,26 @@ import Testing
         #expect(!chart.svg.contains("nan"))
     }
 
+    /// The plot makes room for what the legend has to say, and no two of its lines stand on one another.
+    @Test func aLongNameTakesTwoLinesOfTheLegend() throws {
+        func texts(_ names: [String]) -> [(x: Double, y: Double, text: String)] {
+            let chart = SVGChart(
+                title: "t", x: Axis("x"), y: Axis("y"), series: names.map { .init(name: $0, points: [(0, 1), (1, 2)]) })
+            #expect(isWellFormed(chart.svg))
+            return chart.svg.matches(of: /<text x="([0-9.]+)" y="([0-9.]+)">([^<]*)</).map {
+                (Double($0.1) ?? 0, Double($0.2) ?? 0, String($0.3))
+            }
+        }
+        let short = texts(["one", "two"])
+        #expect(short.map(\.text) == ["one", "two"] && short[1].y - short[0].y == 20)
+        let long = texts(["cache-aware:match=0.3:absolute=32:relative=1.5", "two", "words without an end"])
+        #expect(long.map(\.text) == ["cache-aware:match=0.3", ":absolute=32:relative=1.5", "two", "words without", "an end"])
+        #expect(zip(long, long.dropFirst()).allSatisfy { $1.y - $0.y >= 14 })
+        #expect(Set(long.map(\.x)).count == 1 && long[0].x < short[0].x)
+        #expect(long.allSatisfy { $0.x + 7.4 * Double($0.text.count) <= 860 })
+        #expect(texts([String(repeating: "x", count: 40)]).map(\.text) == [String(repeating: "x", count: 40)])
+    }
+
     /// Two decades have their twos and fives; many have powers of ten alone.
     @Test(arguments: [
         ([440.0, 3_200.0], ["200", "500", "1000", "2000", "5000"]), ([1, 2], ["1", "2"]), ([5, 5], ["5", "10", "20", "50"]),

@@ -1,4 +1,5 @@
 import EngineModel
+import Foundation
 import Reporting
 import Testing
 import Workload
@@ -22,7 +23,7 @@ private func summaries(_ row: String, _ rules: [(name: String, ttft: [Double])])
 }
 
 private func row(_ name: String, fleet: SimulatedFleet = .published(groups: 1), load: Double = 1) -> SimulationRow {
-    SimulationRow(name: name, family: "family", load: load, fleet: fleet, warmUpSeconds: 0) { _ in
+    SimulationRow(name: name, family: "family", load: load, loadLabel: "load, parts/s", fleet: fleet, warmUpSeconds: 0) { _ in
         LoadPlan(name: name, parameters: [:], requests: [], stages: [], process: "trace")
     }
 }
@@ -77,6 +78,27 @@ private func row(_ name: String, fleet: SimulatedFleet = .published(groups: 1), 
         #expect(report.conclusions().map(\.heading) == ["Routers by the age of reports"])
     }
 
+    /// Each percentile has a picture of its own, over an axis that says what it is and in which unit.
+    @Test func percentilesAreDrawnOverALoadWithItsUnit() throws {
+        var report = SimulationReport(seeds: [1])
+        for load in [1.0, 2] {
+            var outcome = SimulationOutcome()
+            outcome.ttft = [Float](repeating: 0.012, count: 80) + [Float](repeating: 0.3, count: 15) + [Float](repeating: 7, count: 5)
+            outcome.meanTTFT = 60
+            report.add(row("at \(load)", load: load), [SimulationSummary(row: "", rule: "ours", outcomes: [outcome])])
+        }
+        let page = report.html(title: "t")
+        for (label, low, high) in [
+            ("TTFT mean", "50", "100"), ("TTFT p50", "0.01", "0.02"), ("TTFT p90", "0.2", "0.5"), ("TTFT p99", "5", "10"),
+        ] {
+            let end = try #require(page.range(of: "<figcaption>\(label) by load, parts/s</figcaption>"), "\(label)")
+            let begin = try #require(page.range(of: "<figure>", options: .backwards, range: page.startIndex..<end.lowerBound))
+            let figure = page[begin.lowerBound..<end.lowerBound]
+            #expect(figure.matches(of: /text-anchor="end">([^<]*)</).map { String($0.1) } == [low, high], "\(label)")
+            #expect(figure.contains("text-anchor=\"middle\">load, parts/s</text>") && figure.contains(">\(label), s</text>"))
+        }
+    }
+
     @Test func everyRuleIsJudgedAsPublishedAndEveryTermIsAblated() throws {
         let judged = try RoutingRule.judged.map { try RoutingRule($0) }
         #expect(judged[0].published == nil)
@@ -98,7 +120,9 @@ private func row(_ name: String, fleet: SimulatedFleet = .published(groups: 1), 
 @Suite struct SuiteTests {
     /// What is before the measured requests, and the silence after it, is no part of the picture.
     @Test func theHeatMapIsOfTheMeasuredTime() throws {
-        let row = SimulationRow(name: "gap", family: "gap", load: 8, fleet: .published(groups: 2), warmUpSeconds: 5) { seed in
+        let row = SimulationRow(
+            name: "gap", family: "gap", load: 8, loadLabel: "load, requests/s", fleet: .published(groups: 2), warmUpSeconds: 5
+        ) { seed in
             let stages: [ArrivalSchedule.Stage] = [.init(startRate: 8, seconds: 5, gapSeconds: 300), .init(startRate: 8, seconds: 10)]
             let shape = SyntheticShape(groups: 4, promptsPerGroup: 4, systemTokens: 1_000, questionTokens: 500, outputTokens: 200)
             return LoadPlan(
@@ -107,6 +131,28 @@ private func row(_ name: String, fleet: SimulatedFleet = .published(groups: 1), 
         let found = row.run([try RoutingRule("round-robin")], seeds: [1])[0]
         let columns = (0..<60).map { column in found.shares.reduce(0) { $0 + $1[column] } }
         #expect(columns.count { $0 == 0 } <= 3)
+    }
+
+    /// A family is one curve: its loads differ, and are of one unit.
+    @Test func loadsOfAFamilyAreOfOneUnitAndDiffer() {
+        let rows = SimulationSuite.rows(traces: "nowhere") + SimulationSuite.manyRouters
+        for (family, members) in Dictionary(grouping: rows, by: \.family) {
+            #expect(Set(members.map(\.loadLabel)).count == 1, "\(family)")
+            #expect(Set(members.map(\.load)).count == members.count, "\(family)")
+        }
+        func label(_ name: String) -> String? { rows.first { $0.name == name }?.loadLabel }
+        #expect(label("b2b-saas @3") == "load, requests/s" && label("engine restart @6") == "load, requests/s")
+        #expect(label("sibling-bursts @0.1") == "load, bursts/s")
+        #expect(label("predicted-latency-a @5") == "load, conversations/s")
+        #expect(label("16 routers, reports 100 ms old") == "age of the reports, ms")
+        #expect(label("no-prefix @25, 16 routers, reports 500 ms old") == "age of the reports, ms")
+        #expect(SimulationSuite.arrivals(of: "multi-turn-chat") == "conversations")
+    }
+
+    @Test func aTracesLoadIsItsSpeed() throws {
+        let line = #"{"timestamp":0,"input_length":600,"output_length":9,"hash_ids":[1,2]}"#
+        let row = try SimulationSuite.traceRow(line, path: "t.jsonl", name: "t", load: 2, limit: .max)
+        #expect(row.name == "t ×2" && row.loadLabel == "load, times the trace's own speed")
     }
 
     /// Each session begins for itself, as often as told, and its turns follow its answers.
@@ -124,7 +170,7 @@ private func row(_ name: String, fleet: SimulatedFleet = .published(groups: 1), 
         #expect(starts.count == 40 && Set(starts).count == 40)
         // Forty exponential gaps of two seconds.
         #expect(starts.max() ?? 0 > 50 && starts.max() ?? 0 < 120)
-        #expect(row.warmUpSeconds == 20)
+        #expect(row.warmUpSeconds == 20 && row.loadLabel == "load, sessions/min")
         #expect(row.plan(7).requests.map(\.offsetNanoseconds) == plan.requests.map(\.offsetNanoseconds))
         #expect(row.plan(8).requests.map(\.offsetNanoseconds) != plan.requests.map(\.offsetNanoseconds))
     }

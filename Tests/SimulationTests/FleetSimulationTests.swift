@@ -9,7 +9,9 @@ import Workload
 private func smallRow(rate: Double = 12, _ change: (inout SimulatedFleet) -> Void = { _ in }) -> SimulationRow {
     var fleet = SimulatedFleet.published(groups: 4)
     change(&fleet)
-    return SimulationRow(name: "small", family: "small", load: rate, fleet: fleet, warmUpSeconds: 2) { seed in
+    return SimulationRow(
+        name: "small", family: "small", load: rate, loadLabel: "load, requests/s", fleet: fleet, warmUpSeconds: 2
+    ) { seed in
         let schedule = ArrivalSchedule(.poisson, stages: [.init(startRate: rate, seconds: 8)], seed: seed)
         let shape = SyntheticShape(groups: 12, promptsPerGroup: 4, systemTokens: 4_000, questionTokens: 500, outputTokens: 60)
         return LoadPlan(name: "small", shape: shape, schedule: schedule, process: "poisson", seed: seed)
