@@ -177,8 +177,8 @@ def test_it_is_over_when_it_was_said_to_be(scripted, gate):
         else:
             await answer(exchange)
 
-    result = calibrate(scripted(script).url, *SHORT, "--seconds", 1, expect=1)
-    assert "of no prompts" in result.stderr and "--seconds 1 were over after 0 of 13 requests" in result.stderr
+    result = calibrate(scripted(script).url, *SHORT, "--seconds", 2, expect=1)
+    assert "of no prompts" in result.stderr and "--seconds 2 were over after 0 of 13 requests" in result.stderr
 
 
 def test_an_interrupt_ends_it_cleanly(engine, tmp_path):
