@@ -115,7 +115,8 @@ let package = Package(
         .testTarget(
             name: "SimulationTests", dependencies: ["EngineModel", "Reporting", "Routing", "Simulation", "Workload"], swiftSettings: swift),
         .testTarget(name: "ReportingTests", dependencies: ["Reporting", histogram], swiftSettings: swift),
-        .testTarget(name: "LatencyBenchTests", dependencies: ["LatencyBench", "Reporting", "Workload", histogram], swiftSettings: swift),
+        .testTarget(
+            name: "LatencyBenchTests", dependencies: ["LatencyBench", "Reporting", "Routing", "Workload", histogram], swiftSettings: swift),
         .testTarget(name: "LoadSignalsTests", dependencies: ["EngineModel", "LoadSignals"], swiftSettings: swift),
         .testTarget(name: "ReplicaSyncTests", dependencies: ["EventLoop", "ReplicaSync", "Routing"], swiftSettings: swift),
         .testTarget(name: "KubernetesAPITests", dependencies: ["KubernetesAPI"], swiftSettings: swift),

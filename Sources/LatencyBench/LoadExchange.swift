@@ -20,6 +20,7 @@ final class LoadExchange: UpstreamExchange {
     private var document: [UInt8] = []
     private let isInference: Bool
     private let keepsAnswer: Bool
+    private let keepsDocument: Bool
     /// A connection with room has the request's head. Of HTTP/1.1 that is a new one's, however long its connect takes: that is the server's.
     private(set) var isHandedOver = false
     /// Between reads with content; single precision is finer than the histogram, in half the room.
@@ -34,6 +35,7 @@ final class LoadExchange: UpstreamExchange {
         self.generator = generator
         isInference = generator.settings.api == .infer
         keepsAnswer = generator.hasSessions
+        keepsDocument = generator.settings.keepsDocuments
         content = ContentReader(keepsText: keepsAnswer)
     }
 
@@ -79,7 +81,7 @@ final class LoadExchange: UpstreamExchange {
         if isInference { return countMessages(bytes) }
         if firstBytesAt == 0 { firstBytesAt = now }
         guard isEventStream else {
-            guard isDocument, generator.settings.api != .plain else { return }
+            guard keepsDocument || (isDocument && generator.settings.api != .plain) else { return }
             scanner.consume(bytes)
             if document.count < Self.longestAnswer { document.append(contentsOf: bytes) }
             return
@@ -146,6 +148,7 @@ final class LoadExchange: UpstreamExchange {
         scanner.finish()
         let now = now
         record.endNanoseconds = now
+        if keepsDocument, !document.isEmpty { generator.keep(document) }
         if isDocument { document.withUnsafeBytes { content.readDocument($0) } }
         if record.outcome == .unfinished { record.outcome = outcome(trailers) }
         let usage = isInference ? nil : scanner.usage

@@ -221,6 +221,8 @@ public final class LoadGenerator: EventHandler {
 
     func backend(named name: UnsafeRawBufferPointer) -> Int { measurements.backend(named: name) }
 
+    func keep(_ document: [UInt8]) { measurements.lastDocument = document }
+
     func finished(_ exchange: LoadExchange) {
         underWay[ObjectIdentifier(exchange)] = nil
         let record = exchange.record

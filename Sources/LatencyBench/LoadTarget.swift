@@ -28,10 +28,11 @@ public struct LoadTarget: Sendable {
     /// `host:port` as it goes into `host` or `:authority`.
     public let authority: String
     public let host: String
+    public let port: UInt16
     public let speaksHTTP2: Bool
     public let isTLS: Bool
     /// The URL's path; empty when it has none.
-    public let path: String
+    public internal(set) var path: String
 
     /// Takes `http://` and `https://` (HTTP/1.1), `h2c://` and `h2://` (HTTP/2), `grpc://` and `grpcs://`. Resolves the name: blocks.
     public init(_ url: String) throws {
@@ -51,6 +52,7 @@ public struct LoadTarget: Sendable {
             throw URLError(description: "expected a port up to 65535 in '\(url)'")
         }
         self.host = bare
+        self.port = port
         path = parts.percentEncodedPath + (parts.percentEncodedQuery.map { "?\($0)" } ?? "")
         authority = parts.port == nil ? host : "\(host):\(port)"
         address = try SocketAddress.resolve(host: bare, port: port)
@@ -97,6 +99,8 @@ public struct LoadSettings: Sendable {
     public var skipsVerification = false
     /// Requests kept one by one, for JSONL and pictures; what is beyond is in the histograms alone.
     public var recordLimit = 1_000_000
+    /// Whether `RunMeasurements.lastDocument` is kept, of plain requests whatever its type.
+    public var keepsDocuments = false
 
     public init() {}
 }

@@ -108,6 +108,8 @@ public struct RunMeasurements: Sendable {
     public var records: [RequestRecord] = []
     public var recordsLeftOut = 0
     public var highestInFlight = 0
+    /// The last answer that was no stream, where `LoadSettings.keepsDocuments`.
+    public var lastDocument: [UInt8] = []
     /// From the first request that counts to the end of the last answer.
     public var firstDueNanoseconds = UInt64.max
     public var lastEndNanoseconds: UInt64 = 0
@@ -168,6 +170,7 @@ public struct RunMeasurements: Sendable {
         underWay += other.underWay
         highestInFlight += other.highestInFlight
         recordsLeftOut += other.recordsLeftOut
+        if !other.lastDocument.isEmpty { lastDocument = other.lastDocument }
         firstDueNanoseconds = min(firstDueNanoseconds, other.firstDueNanoseconds)
         lastEndNanoseconds = max(lastEndNanoseconds, other.lastEndNanoseconds)
         let numbers = other.backends.map { name in

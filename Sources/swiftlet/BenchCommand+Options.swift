@@ -4,12 +4,44 @@ import Foundation
 import LatencyBench
 import Workload
 
+/// Whom requests are for, and what they carry.
+struct TargetOptions: ParsableArguments {
+    @Option(help: "Model asked for; without it engines take their own.")
+    var model = ""
+    @Option(name: [.customShort("H"), .long], help: ArgumentHelp("Field for every request. Repeatable.", valueName: "name: value"))
+    var header: [String] = []
+    @Option(help: ArgumentHelp("PEM file of the authorities to trust. (default: the system's)", valueName: "file"))
+    var caFile: String?
+    @Flag(help: "Take any certificate.")
+    var insecure = false
+
+    func check() throws {
+        guard !header.contains(where: { !$0.contains(":") || $0.contains("\n") || $0.contains("\r") }) else {
+            throw ValidationError("--header: expected 'name: value'")
+        }
+        let names = header.map { $0.prefix { $0 != ":" }.trimmingCharacters(in: .whitespaces) }
+        for name in names where name.isEmpty || !name.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7f && !"\"(),/;<=>?@[\\]{}".utf8.contains($0) })
+        {
+            throw ValidationError("--header: '\(name)' is no name of a field")
+        }
+    }
+
+    func write(to settings: inout LoadSettings) {
+        settings.model = model
+        settings.headers = header.map { line in
+            let parts = line.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
+            return (String(parts[0]).trimmingCharacters(in: .whitespaces), String(parts[1]).trimmingCharacters(in: .whitespaces))
+        }
+        settings.caFile = caFile
+        settings.skipsVerification = insecure
+    }
+}
+
 /// How requests are made, and what their answers are taken for.
 struct RequestOptions: ParsableArguments {
     @Option(help: ArgumentHelp("chat, text, plain (any HTTP) or infer (gRPC, Open Inference Protocol).", valueName: "api"))
     var api = "chat"
-    @Option(help: "Model asked for; without it engines take their own. Required by --api infer.")
-    var model = ""
+    @OptionGroup var target: TargetOptions
     @Flag(inversion: .prefixedNo, help: "Stream the answers.")
     var stream = true
     @Flag(name: .customLong("ignore-eos"), inversion: .prefixedNo, help: "Ask for answers of the planned length.")
@@ -18,12 +50,6 @@ struct RequestOptions: ParsableArguments {
     var method = "GET"
     @Option(help: ArgumentHelp("Body of a plain request.", valueName: "bytes"))
     var bodyBytes = 0
-    @Option(name: [.customShort("H"), .long], help: ArgumentHelp("Field for every request. Repeatable.", valueName: "name: value"))
-    var header: [String] = []
-    @Option(help: ArgumentHelp("PEM file of the authorities to trust. (default: the system's)", valueName: "file"))
-    var caFile: String?
-    @Flag(help: "Take any certificate.")
-    var insecure = false
     @Option(help: ArgumentHelp("Silence after which an answer is given up.", valueName: "seconds"))
     var timeout = 600.0
     @Option(

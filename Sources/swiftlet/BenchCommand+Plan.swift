@@ -12,7 +12,9 @@ extension LoadOptions {
         guard LoadTarget.API(rawValue: request.api) != nil else {
             throw ValidationError("--api: expected chat, text, plain or infer, found '\(request.api)'")
         }
-        guard request.api != "infer" || !request.model.isEmpty else { throw ValidationError("--model: expected a name, for --api infer") }
+        guard request.api != "infer" || !request.target.model.isEmpty else {
+            throw ValidationError("--model: expected a name, for --api infer")
+        }
         guard content.trace != nil || LoadPlan.names.contains(workload) else {
             throw ValidationError(
                 "--workload: expected one of \(LoadPlan.names.joined(separator: ", ")), found '\(workload)'")
@@ -37,14 +39,7 @@ extension LoadOptions {
         try checkClosedLoop()
         try checkRanges()
         try checkWarmUp()
-        guard !request.header.contains(where: { !$0.contains(":") || $0.contains("\n") || $0.contains("\r") }) else {
-            throw ValidationError("--header: expected 'name: value'")
-        }
-        let names = request.header.map { $0.prefix { $0 != ":" }.trimmingCharacters(in: .whitespaces) }
-        for name in names where name.isEmpty || !name.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7f && !"\"(),/;<=>?@[\\]{}".utf8.contains($0) })
-        {
-            throw ValidationError("--header: '\(name)' is no name of a field")
-        }
+        try request.target.check()
     }
 
     private func checkRanges() throws {
@@ -202,15 +197,11 @@ extension LoadOptions {
         var settings = LoadSettings()
         settings.api = LoadTarget.API(rawValue: request.api) ?? .chat
         guard settings.api != .infer || target.speaksHTTP2 else { throw ValidationError("--api infer: expected a grpc:// or grpcs:// URL") }
-        settings.model = request.model
+        request.target.write(to: &settings)
         settings.streams = request.stream
         settings.ignoresEnd = request.ignoreEnd
         settings.method = request.bodyBytes > 0 && request.method == "GET" ? "POST" : request.method
         settings.body = [UInt8](repeating: UInt8(ascii: "x"), count: request.bodyBytes)
-        settings.headers = request.header.map { line in
-            let parts = line.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
-            return (String(parts[0]).trimmingCharacters(in: .whitespaces), String(parts[1]).trimmingCharacters(in: .whitespaces))
-        }
         settings.mode = traffic.closedLoop.map { .closed(concurrency: $0) } ?? .open(limit: maxConcurrency)
         settings.loops = generator.loops
         settings.realTime = generator.realtime
@@ -219,8 +210,6 @@ extension LoadOptions {
         settings.timeoutNanoseconds = UInt64(request.timeout * 1e9)
         settings.drainNanoseconds = UInt64(traffic.drain * 1e9)
         settings.warmUpNanoseconds = UInt64(traffic.warmUp * 1e9)
-        settings.caFile = request.caFile
-        settings.skipsVerification = request.insecure
         return settings
     }
 }

@@ -36,7 +36,7 @@ struct PeerOptions: ParsableArguments {
         var settings = RouterBed.Settings(swiftlet: swiftlet, peersFolder: peersFolder)
         settings.groups = groups
         settings.stubFlags = stubFlags.split(separator: " ").map(String.init)
-        if !load.request.model.isEmpty { settings.model = load.request.model }
+        if !load.request.target.model.isEmpty { settings.model = load.request.target.model }
         settings.realTime = load.generator.realtime
         return settings
     }

@@ -12,9 +12,8 @@ struct Swiftlet: ParsableCommand {
             "Sends each request to the tensor-parallel group that will answer it soonest: KV-cache affinity and queue depth, in microseconds.",
         version: release,
         subcommands: [
-            ServeCommand.self, CheckCommand.self, StubCommand.self, StubMemberCommand.self, BenchCommand.self, SimulateCommand.self,
-            DemoCommand.self,
-            VersionCommand.self,
+            ServeCommand.self, CheckCommand.self, StubCommand.self, StubMemberCommand.self, BenchCommand.self,
+            CalibrateCommand.self, SimulateCommand.self, DemoCommand.self, VersionCommand.self,
         ])
 }
 
