@@ -1,3 +1,4 @@
+import Routing
 import Workload
 
 /// Why there are no figures, in a sentence for people.
@@ -31,7 +32,10 @@ public struct Calibration: Codable, Sendable {
             self.seconds = seconds
         }
 
-        var point: PrefillLine.Point { .init(tokens: Double(promptTokens - cachedTokens), seconds: seconds) }
+        var computedTokens: Double { Double(promptTokens - cachedTokens) }
+        var point: PrefillLine.Point {
+            .init(work: CostRule().prefillWork(uncached: computedTokens, promptTokens: Double(promptTokens)), seconds: seconds)
+        }
     }
 
     public struct Samples: Sendable {
@@ -62,6 +66,7 @@ public struct Calibration: Codable, Sendable {
         public var offTheLine: Double
     }
 
+    /// Of tokens behind no context, as `CostRule.prefillWork` counts.
     public var prefillTokensPerSecond: Estimate
     /// What a first token takes beside the prompt's tokens.
     public var fixedSeconds: Estimate
@@ -112,8 +117,8 @@ public struct Calibration: Codable, Sendable {
         lengths = zip(byLength, medians).map { samples, median in
             let seconds = Quantiles(samples.map(\.seconds))
             return Length(
-                tokens: median.tokens, samples: samples.count, medianSeconds: median.seconds, lowerQuartileSeconds: seconds.at(0.25),
-                upperQuartileSeconds: seconds.at(0.75), offTheLine: median.seconds / line.seconds(tokens: median.tokens) - 1)
+                tokens: Quantiles(samples.map(\.computedTokens)).median, samples: samples.count, medianSeconds: median.seconds, lowerQuartileSeconds: seconds.at(0.25),
+                upperQuartileSeconds: seconds.at(0.75), offTheLine: median.seconds / line.seconds(work: median.work) - 1)
         }
     }
 
@@ -139,7 +144,7 @@ public struct Calibration: Codable, Sendable {
 
     private static func median(_ samples: [FirstToken]) -> PrefillLine.Point {
         let points = samples.map(\.point)
-        return .init(tokens: Quantiles(points.map(\.tokens)).median, seconds: Quantiles(points.map(\.seconds)).median)
+        return .init(work: Quantiles(points.map(\.work)).median, seconds: Quantiles(points.map(\.seconds)).median)
     }
 
     private static func redrawn<Value>(_ values: [Value], _ generator: inout SeededGenerator) -> [Value] {

@@ -4,13 +4,13 @@ import Workload
 
 @testable import LatencyBench
 
-/// An engine of so many tokens a second, whose samples are what a test makes of its line.
+/// An engine of so many tokens a second behind no context, whose samples are what a test makes of its line.
 private struct Engine {
     var rate = 20_000.0
     var fixed = 0.03
     var step = 0.02
 
-    func seconds(_ tokens: Int) -> Double { fixed + Double(tokens) / rate }
+    func seconds(_ tokens: Int) -> Double { fixed + CostRule().prefillWork(uncached: Double(tokens), promptTokens: Double(tokens)) / rate }
 
     /// - Parameter change: of a first token's seconds, by the length's number and the repetition's.
     func samples(
@@ -81,7 +81,8 @@ private func isClose(_ value: Double, _ expected: Double, within share: Double) 
             samples.firstTokens[index].cachedTokens = 100
         }
         let found = try Calibration(samples)
-        #expect(isClose(found.prefillTokensPerSecond.value, 20_000, within: 1e-9) && isClose(found.fixedSeconds.value, 0.03, within: 1e-9))
+        // Attention to a hundred more makes a token 0.3 % dearer, which this engine does not take.
+        #expect(isClose(found.prefillTokensPerSecond.value, 20_000, within: 0.004) && isClose(found.fixedSeconds.value, 0.03, within: 1e-9))
     }
 
     /// Attention grows with the square of a prompt: no router presumes less than nothing for an empty one.

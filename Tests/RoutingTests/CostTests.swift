@@ -201,7 +201,7 @@ import Testing
         #expect(rate.perSecond(nowMicroseconds: wrap) > 0.1 && rate.perSecond(nowMicroseconds: wrap + 30_000_000) == 0)
     }
 
-    /// Twenty requests in flight with 80 chunks that another group holds take four fifths of what a copy costs, and none of what only this request
+    /// Twenty requests in flight with 80 chunks that another group holds take ten elevenths of what a copy costs, and none of what only this request
     /// brings: 5,120 of its 6,400 tokens are copied.
     @Test func aCopyIsSharedByThoseInFlightWithThePrefix() {
         var load = load()
@@ -214,7 +214,7 @@ import Testing
         inputs.sharers = 20
         let terms = inputs.terms(on: load, depth: 0)
         let whole = terms.prefill + terms.stall + terms.queueBehind
-        #expect(abs(terms.copy + 0.8 * whole * 4 / 5) < 1e-9)
+        #expect(abs(terms.copy + 0.8 * whole * 10 / 11) < 1e-9)
         #expect(inputs.terms(on: load, depth: 80).copy == 0, "nothing is copied")
         inputs.rule.copySharing = 0
         #expect(inputs.terms(on: load, depth: 0).copy == 0)
