@@ -83,7 +83,9 @@ let package = Package(
             swiftSettings: hot),
         .target(
             name: "LatencyBench",
-            dependencies: ["CLinux", "EventLoop", "HTTPTransport", "Protos", "Reporting", "Routing", "Wire", "Workload", deque, heap, histogram],
+            dependencies: [
+                "CLinux", "EventLoop", "HTTPTransport", "Protos", "Reporting", "Routing", "Wire", "Workload", deque, heap, histogram,
+            ],
             swiftSettings: swift),
 
         // Programs.

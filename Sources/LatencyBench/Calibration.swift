@@ -117,7 +117,8 @@ public struct Calibration: Codable, Sendable {
         lengths = zip(byLength, medians).map { samples, median in
             let seconds = Quantiles(samples.map(\.seconds))
             return Length(
-                tokens: Quantiles(samples.map(\.computedTokens)).median, samples: samples.count, medianSeconds: median.seconds, lowerQuartileSeconds: seconds.at(0.25),
+                tokens: Quantiles(samples.map(\.computedTokens)).median, samples: samples.count, medianSeconds: median.seconds,
+                lowerQuartileSeconds: seconds.at(0.25),
                 upperQuartileSeconds: seconds.at(0.75), offTheLine: median.seconds / line.seconds(work: median.work) - 1)
         }
     }

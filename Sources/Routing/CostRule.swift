@@ -122,7 +122,9 @@ public struct CostRule: Sendable, Equatable {
     /// What it takes to prefill the last `uncached` of so many tokens of a prompt, as so many tokens behind no context: each is computed with half of
     /// those in the mean, and with all that are cached.
     @inline(__always)
-    public func prefillWork(uncached: Double, promptTokens: Double) -> Double { uncached * (1 + attention * 1e-6 * (promptTokens - 0.5 * uncached)) }
+    public func prefillWork(uncached: Double, promptTokens: Double) -> Double {
+        uncached * (1 + attention * 1e-6 * (promptTokens - 0.5 * uncached))
+    }
 
     /// Seconds that others lose by a request that adds `share` of a KV cache to one that is so full when half of it is there, where a mean
     /// answer takes `answerSeconds`: the price rises with fullness, and each token pays what it is when it comes.

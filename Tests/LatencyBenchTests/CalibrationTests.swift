@@ -82,7 +82,7 @@ private func isClose(_ value: Double, _ expected: Double, within share: Double) 
         }
         let found = try Calibration(samples)
         // Attention to a hundred more makes a token 0.3 % dearer, which this engine does not take.
-        #expect(isClose(found.prefillTokensPerSecond.value, 20_000, within: 0.004) && isClose(found.fixedSeconds.value, 0.03, within: 1e-9))
+        #expect(isClose(found.prefillTokensPerSecond.value, 20_000, within: 0.004) && isClose(found.fixedSeconds.value, 0.03, within: 1e-3))
     }
 
     /// Attention grows with the square of a prompt: no router presumes less than nothing for an empty one.
