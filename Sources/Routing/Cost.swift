@@ -113,18 +113,6 @@ struct CostInputs {
     @inline(__always)
     func prefillWork(uncached: Double) -> Double { rule.prefillWork(uncached: uncached, promptTokens: promptTokens) }
 
-    /// See `CostTerms.stepWait`.
-    @inline(__always)
-    func stepWait(on group: borrowing GroupLoad) -> Double {
-        let step = group.decodeStepSeconds * stepScale * (1 + rule.growthAtFullCache * group.tokenShare * group.tokensInUse)
-        let since = Double(group.sinceStep)
-        guard group.decodingSequences >= 0.5, Double(group.awaitingFirstToken) + group.othersWaiting < 0.5 else {
-            return -0.5 * rule.stepWait * step
-        }
-        guard since < 2 * step else { return 0 }
-        return rule.stepWait * (max(step - since, 0) - 0.5 * step)
-    }
-
     /// The part of it that we know of.
     @inline(__always)
     func ownCachedTokens(on group: borrowing GroupLoad, depth: Int) -> Double {
@@ -143,12 +131,13 @@ struct CostInputs {
 
         var terms = CostTerms()
         terms.overhead = overheadSeconds
+        terms.stepWait = Double(group.stepWait)
         terms.queueWait = group.workAhead * perToken
         terms.prefill = prefillWork(uncached: uncached) * perToken
         terms.warmUp = Double(group.warmUpSlowness) * (terms.queueWait + terms.prefill)
         if adapter != 0 { terms.adapter = adapter == group.adapterOf ? group.adapterSeconds : 0 }
         terms.distance = group.distanceSeconds
-        terms.stepWait = stepWait(on: group)
+        terms.stepWait = Double(group.stepWait)
         let growth = rule.growthAtFullCache * group.tokenShare * (group.tokensInUse + promptTokens)
         let demand = uncached + outputTokens * sequences
         let present =

@@ -126,6 +126,19 @@ public struct CostRule: Sendable, Equatable {
         uncached * (1 + attention * 1e-6 * (promptTokens - 0.5 * uncached))
     }
 
+    /// See `CostTerms.stepWait`.
+    /// - Parameters:
+    ///   - stepScale: see `CostInputs.stepScale`.
+    ///   - seconds: since the last step ended there; years when none was seen.
+    @inline(__always)
+    func stepWait(on group: borrowing GroupLoad, stepScale: Double, since seconds: Double) -> Double {
+        let step = stepWait * stepScale * group.decodeStepSeconds * (1 + growthAtFullCache * group.tokenShare * group.tokensInUse)
+        // One at least decodes, and none is prefilled.
+        guard group.decodingSequences >= 0.5, Double(group.awaitingFirstToken) + group.othersWaiting < 0.5 else { return -0.5 * step }
+        let left = step - stepWait * seconds
+        return left < -step ? 0 : max(left, 0) - 0.5 * step
+    }
+
     /// Seconds that others lose by a request that adds `share` of a KV cache to one that is so full when half of it is there, where a mean
     /// answer takes `answerSeconds`: the price rises with fullness, and each token pays what it is when it comes.
     @inline(__always)

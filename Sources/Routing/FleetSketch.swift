@@ -69,7 +69,7 @@ struct FleetSketch: ~Copyable {
     }
 
     /// Groups among the roughly cheapest that are scored.
-    static var mostCheap: Int { 32 }
+    static var mostCheap: Int { 24 }
 
     private var numbers: UnsafePointer<Float> { estimates.bytes.assumingMemoryBound(to: Float.self) }
 
@@ -99,7 +99,7 @@ extension RoutingState {
     /// Pools of up to so many groups are scored group by group.
     static var closeLook: Int { 64 }
     /// Groups that hold part of the prompt and are scored.
-    private static var mostHolders: Int { 24 }
+    private static var mostHolders: Int { 20 }
     /// How often a cold group's slowness is looked at.
     private static var warmUpStepNanoseconds: UInt64 { 100_000_000 }
     /// Groups whose reports are aged with each decision.

@@ -138,21 +138,36 @@ extension RoutingState {
             let mayFill = depth > 0 && inputs.mayFill(loads[slot])
             loads[slot].idleMatchTokens =
                 mayFill ? Double(depth - index.depthInUse(of: loads[slot].holder, hashes)) * inputs.tokensPerChunk : 0
-            loads[slot].sinceStep = stepEnds.seconds(since: slot, nowMicroseconds: inputs.nowMicroseconds)
-            let terms = inputs.terms(on: loads[slot], depth: depth)
-            costs[position] = terms.total - terms.stepWait
+            loads[slot].stepWait = 0
+            costs[position] = inputs.terms(on: loads[slot], depth: depth).total
             if costs[position] < costs[best] { best = position }
         }
         // A band below the cost of one such request: a tie may go either way, an imbalance of one request may not.
         let group = candidates[best]
         let prefill = inputs.terms(on: loads[group], depth: index.depth(of: loads[group].holder)).prefill
         levelEquallyLoaded(count, with: best, within: Self.learnedNoiseShare * prefill + Self.learnedNoiseSeconds, adapter: inputs.adapter)
-        // What is seen of this moment is no noise.
-        for position in 0..<count { costs[position] += inputs.stepWait(on: loads[candidates[position]]) }
-        let limit = leastCostValue(count) + cost.band * prefill
+        let limit = addStepWaits(count, stepScale: inputs.stepScale, nowMicroseconds: inputs.nowMicroseconds) + cost.band * prefill
         let first = followsOrder ? firstInOrder(count, limit: limit + uncertainty(of: group, now: inputs.nowMicroseconds) * prefill) : nil
         let slot = first ?? tieBreak(count, limit: limit, hashes: hashes)
         return (slot, reason(of: slot, deepest: deepest, hashes: hashes))
+    }
+
+    /// Adds what is seen of this moment, which is no noise that learned rates have.
+    /// - Returns: the least cost.
+    @inline(never)
+    private mutating func addStepWaits(_ count: Int, stepScale: Double, nowMicroseconds: UInt64) -> Double {
+        let rule = cost
+        let ends = stepEnds
+        var least = Double.infinity
+        for position in 0..<count {
+            let slot = candidates[position]
+            let sinceStep = ends.seconds(since: slot, nowMicroseconds: nowMicroseconds)
+            let wait = rule.stepWait(on: loads[slot], stepScale: stepScale, since: sinceStep)
+            loads[slot].stepWait = Float(wait)
+            costs[position] += wait
+            if costs[position] < least { least = costs[position] }
+        }
+        return least
     }
 
     /// What learned rates of like groups may differ by from noise alone.

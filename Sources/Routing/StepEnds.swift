@@ -28,11 +28,11 @@ final class StepEnds: @unchecked Sendable {
 
     func forget(slot: UInt32) { microseconds[Int(slot)].store(0, ordering: .relaxed) }
 
-    /// Seconds since then; infinite when none was seen.
+    /// Seconds since then; years when none was seen.
     @inline(__always)
-    func seconds(since slot: UInt32, nowMicroseconds: UInt64) -> Float {
+    func seconds(since slot: UInt32, nowMicroseconds: UInt64) -> Double {
         let last = microseconds[Int(slot)].load(ordering: .relaxed)
-        if last == 0 { return .infinity }
-        return nowMicroseconds > last ? Float(nowMicroseconds &- last) * 1e-6 : 0
+        // Signed: another loop's clock may be a little ahead of this one's.
+        return last == 0 ? 1e9 : max(Double(Int64(bitPattern: nowMicroseconds &- last)), 0) * 1e-6
     }
 }

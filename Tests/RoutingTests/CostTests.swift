@@ -272,27 +272,36 @@ import Testing
 
     /// Steps of 20 ms, which 100,000 tokens in use make 26 ms: half of one is in `overhead`.
     @Test(
-        arguments: [(0, 13), (0.006, 7), (0.013, 0), (0.02, -7), (0.026, -13), (0.05, -13), (0.052_1, 0), (60, 0), (.infinity, 0)]
-            as [(Float, Double)])
-    func theStepUnderWayIsSeenToEnd(since: Float, milliseconds: Double) {
+        arguments: [(0, 13), (0.006, 7), (0.013, 0), (0.02, -7), (0.026, -13), (0.05, -13), (0.052_1, 0), (60, 0), (1e9, 0)]
+            as [(Double, Double)])
+    func theStepUnderWayIsSeenToEnd(since: Double, milliseconds: Double) {
         var load = load()
         load.inFlight = 10
         load.activeTokens = 100_000
-        load.sinceStep = since
-        var inputs = inputs()
-        #expect(inputs.terms(on: load, depth: 0).stepWait == 0)
-        inputs.rule.stepWait = 1
-        let terms = inputs.terms(on: load, depth: 0)
-        #expect(abs(terms.stepWait - milliseconds * 1e-3) < 1e-6)
-        #expect(abs(terms.timeToFirstToken - inputs.terms(on: load, depth: 0).overhead - terms.prefill - terms.stepWait) < 1e-9)
+        var rule = CostRule()
+        rule.stepWait = 0
+        #expect(rule.stepWait(on: load, stepScale: 1, since: since) == 0)
+        rule.stepWait = 1
+        func isClose(_ milliseconds: Double) -> Bool {
+            abs(rule.stepWait(on: load, stepScale: 1, since: since) - milliseconds * 1e-3) < 1e-6
+        }
+        #expect(isClose(milliseconds))
         load.awaitingFirstToken = 1
-        #expect(abs(inputs.terms(on: load, depth: 0).stepWait + 0.013) < 1e-9, "a step with prefill is in the queue's wait")
+        #expect(isClose(-13), "a step with prefill is in the queue's wait")
         load.awaitingFirstToken = 0
         load.othersWaiting = 1
-        #expect(abs(inputs.terms(on: load, depth: 0).stepWait + 0.013) < 1e-9)
+        #expect(isClose(-13))
         load = self.load()
-        load.sinceStep = since
-        #expect(abs(inputs.terms(on: load, depth: 0).stepWait + 0.01) < 1e-9, "nothing is under way")
+        #expect(isClose(-10), "nothing is under way")
+    }
+
+    @Test func aStepsWaitIsPartOfTheTimeToFirstToken() {
+        var load = load()
+        let without = inputs().terms(on: load, depth: 0)
+        load.stepWait = -0.25
+        let terms = inputs().terms(on: load, depth: 0)
+        #expect(terms.stepWait == -0.25 && abs(terms.timeToFirstToken - without.timeToFirstToken + 0.25) < 1e-9)
+        #expect(abs(terms.total - without.total + 0.25) < 1e-9)
     }
 
     @Test func theLastBlockIsNeverFree() {
