@@ -69,7 +69,7 @@ struct FleetSketch: ~Copyable {
     }
 
     /// Groups among the roughly cheapest that are scored.
-    static var mostCheap: Int { 24 }
+    static var mostCheap: Int { 20 }
 
     private var numbers: UnsafePointer<Float> { estimates.bytes.assumingMemoryBound(to: Float.self) }
 
