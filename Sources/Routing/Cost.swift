@@ -137,7 +137,6 @@ struct CostInputs {
         terms.warmUp = Double(group.warmUpSlowness) * (terms.queueWait + terms.prefill)
         if adapter != 0 { terms.adapter = adapter == group.adapterOf ? group.adapterSeconds : 0 }
         terms.distance = group.distanceSeconds
-        terms.stepWait = Double(group.stepWait)
         let growth = rule.growthAtFullCache * group.tokenShare * (group.tokensInUse + promptTokens)
         let demand = uncached + outputTokens * sequences
         let present =
