@@ -97,6 +97,8 @@ struct CostInputs {
     /// Leading chunks of the prompt that some group holds, and the requests in flight with all of them on each such group.
     var deepest = 0
     var sharers = 0.0
+    /// Whether the groups that hold those are still prefilling them.
+    var isAwaited = false
     /// Whether `GroupLoad.othersShare` counts, see `OthersHits`.
     var followsOrder = false
     /// Turns of the same conversation that will follow this one to its group, times `CostRule.laterTurns`.

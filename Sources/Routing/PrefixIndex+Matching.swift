@@ -67,19 +67,23 @@ extension PrefixIndex {
 
     /// Paths in flight that lead on from the deepest chunk that anybody holds, on each of those who hold it. Where the end of that
     /// chunk's run is still being prefilled they do not count: they came at once, and what comes at once tells nothing of what will come.
-    mutating func sharers() -> Double {
+    /// - Returns: nil when it is still being prefilled on each of them.
+    mutating func sharers() -> Double? {
         var sum: UInt32 = 0
         var count = 0
+        var prefilled = 0
         while count < min(visitedCount, Self.mostSharing) {
             let holder = holders[Int(visited[count])]
             if Int(holder.matchDepth) < matchDeepest { break }
             let run = blocks[holder.matchBlock].run
             count += 1
             guard isPrefilled(runs[run].bornAt, on: visited[count - 1]) else { continue }
+            prefilled += 1
             // Amid a run those that use it are one block's paths.
             sum &+= runs[run].bottom == holder.matchBlock ? runs[run].users : min(runs[run].users, 1)
         }
-        return count > 0 ? Double(sum) / Double(count) : 0
+        if count == 0 { return 0 }
+        return prefilled > 0 ? Double(sum) / Double(count) : nil
     }
 
     /// So many holders tell of all.

@@ -114,6 +114,7 @@ extension RoutingState {
         // What clients claim may only lower the expectation: a claim that is too high would charge others for nothing.
         let expected = request.promptBytes > 0 ? outputTokensExpected : leastRequestTokens
         let tokensPerByte = tokensPerByte(of: request)
+        let sharers = index.sharers()
         return CostInputs(
             promptTokens: max(Double(request.promptBytes) * tokensPerByte, leastRequestTokens),
             tokensPerChunk: Double(max(request.chunkBytes, 0)) * tokensPerByte,
@@ -122,7 +123,7 @@ extension RoutingState {
             prefillScale: prefillFit.slope,
             overheadSeconds: prefillFit.intercept, rule: cost, stepScale: exp(stepLogScale),
             nowMicroseconds: now / 1_000, meanOutputTokens: outputTokensExpected, deepest: index.matchDeepest,
-            sharers: index.sharers() * sharing.scale(ofOwn: leases.openSequences),
+            sharers: (sharers ?? 0) * sharing.scale(ofOwn: leases.openSequences), isAwaited: sharers == nil,
             followsOrder: followsOrder, laterTurns: cost.laterTurns * laterTurns(of: request))
     }
 
@@ -146,15 +147,33 @@ extension RoutingState {
         let group = candidates[best]
         let prefill = inputs.terms(on: loads[group], depth: index.depth(of: loads[group].holder)).prefill
         levelEquallyLoaded(count, with: best, within: Self.learnedNoiseShare * prefill + Self.learnedNoiseSeconds, adapter: inputs.adapter)
-        let limit = addStepWaits(count, stepScale: inputs.stepScale, nowMicroseconds: inputs.nowMicroseconds) + cost.band * prefill
-        let first = followsOrder ? firstInOrder(count, limit: limit + uncertainty(of: group, now: inputs.nowMicroseconds) * prefill) : nil
-        let slot = first ?? tieBreak(count, limit: limit, hashes: hashes)
+        let slot = cheapestOfNearEquals(
+            count, group, prefill: prefill, isAwaited: inputs.isAwaited, stepScale: inputs.stepScale, hashes: hashes,
+            nowMicroseconds: inputs.nowMicroseconds)
         return (slot, reason(of: slot, deepest: deepest, hashes: hashes))
+    }
+
+    /// Out of line, or the loop above would call what it scores groups with.
+    /// - Parameters:
+    ///   - best: the cheapest so far.
+    ///   - prefill: what the prompt's takes there, in seconds.
+    @inline(never)
+    private mutating func cheapestOfNearEquals(
+        _ count: Int, _ best: UInt32, prefill: Double, isAwaited: Bool, stepScale: Double, hashes: UnsafeBufferPointer<UInt64>,
+        nowMicroseconds: UInt64
+    ) -> UInt32 {
+        let limit = addStepWaits(count, stepScale: stepScale, nowMicroseconds: nowMicroseconds) + cost.band * prefill
+        if followsOrder,
+            let first = firstInOrder(count, limit: limit + uncertainty(of: best, now: nowMicroseconds) * prefill)
+        {
+            return first
+        }
+        let wider = isAwaited ? awaitedLimit(count, limit: limit, prefill: prefill) : limit
+        return tieBreak(count, limit: wider, hashes: hashes)
     }
 
     /// Adds what is seen of this moment, which is no noise that learned rates have.
     /// - Returns: the least cost.
-    @inline(never)
     private mutating func addStepWaits(_ count: Int, stepScale: Double, nowMicroseconds: UInt64) -> Double {
         let rule = cost
         let ends = stepEnds
@@ -168,6 +187,18 @@ extension RoutingState {
             if costs[position] < least { least = costs[position] }
         }
         return least
+    }
+
+    /// The limit for ties where more of the prompt is being prefilled not much beyond `limit` than is held within it.
+    private mutating func awaitedLimit(_ count: Int, limit: Double, prefill: Double) -> Double {
+        let wider = limit + cost.awaitedBand * prefill
+        var (within, beyond) = (0, 0)
+        for position in 0..<count where costs[position] <= wider {
+            let depth = index.depth(of: loads[candidates[position]].holder)
+            beyond = max(beyond, depth)
+            if costs[position] <= limit { within = max(within, depth) }
+        }
+        return beyond > within ? wider : limit
     }
 
     /// What learned rates of like groups may differ by from noise alone.

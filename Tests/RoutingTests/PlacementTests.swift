@@ -84,4 +84,21 @@ import Testing
         #expect(try picks(seed: 5) == picks(seed: 5))
         #expect(try picks(seed: 5) != picks(seed: 6))
     }
+
+    /// 40 chunks are being prefilled, and 2 to 8 others behind them are in the way: a sibling waits there as long as a copy elsewhere would be
+    /// sooner by little, and no longer than that.
+    @Test(arguments: [(2, 0.0, "g0"), (4, 0, "g1"), (4, 0.1, "g0"), (8, 0.1, "g1"), (8, 0.3, "g0")] as [(Int, Double, String)])
+    func aPrefixThatIsBeingPrefilledIsWaitedFor(others: Int, band: Double, group: String) throws {
+        var cost = CostRule()
+        cost.awaitedBand = band
+        let table = RoutingTable(equalGroups(2), cost: cost)
+        let chunks = Array(0..<40)
+        let first = try table.pick(Prompt(chunks), pinnedTo: "g0").get()
+        _ = try table.pick(.distinct(9, chunkCount: others), pinnedTo: "g0").get()
+        let sibling = try table.pick(Prompt(chunks + [1_000])).get()
+        #expect(table.name(of: sibling.group) == group)
+        table.cancel(sibling.lease, now: 0)
+        table.firstToken(first.lease, now: second)
+        #expect(table.name(of: try table.pick(Prompt(chunks + [2_000]), now: second).get().group) == "g0", "a hit")
+    }
 }
