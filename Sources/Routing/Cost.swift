@@ -5,9 +5,9 @@
 public struct CostTerms: Sendable, Equatable {
     /// The engine's fixed time to a first token: learned intercept of TTFT over queued tokens.
     public var overhead = 0.0
-    /// How much later than half a decode step from now, which `overhead` has in it, the step under way there ends; less than nothing where it is
-    /// sooner. Engines let requests in between steps, and when steps end is seen from the tokens of the streams that pass; half a step until
-    /// some have. Nothing is under way where nobody decodes, and where prompts are being prefilled `queueWait` counts that.
+    /// Until the decode step under way there ends, for engines let requests in between steps. When steps end is seen from the tokens of the streams that
+    /// pass; half a step where it was not seen of late. Nothing is under way where nobody decodes, and where prompts are being prefilled `queueWait`
+    /// counts that. It tells groups apart and is no part of the expected time to first token, whose `overhead` was learned with such waits.
     public var stepWait = 0.0
     /// Prefill work ahead in the group's queue × seconds per token, see `CostRule.prefillWork`.
     public var queueWait = 0.0
@@ -50,10 +50,10 @@ public struct CostTerms: Sendable, Equatable {
 
     /// Expected time to first token.
     @inline(__always)
-    public var timeToFirstToken: Double { overhead + stepWait + queueWait + prefill + roomWait + warmUp + adapter + distance }
+    public var timeToFirstToken: Double { overhead + queueWait + prefill + roomWait + warmUp + adapter + distance }
 
     @inline(__always)
-    public var total: Double { timeToFirstToken + memory + memoryWait + decode + stall + queueBehind + copy + lateness }
+    public var total: Double { timeToFirstToken + stepWait + memory + memoryWait + decode + stall + queueBehind + copy + lateness }
 }
 
 extension CostTerms {

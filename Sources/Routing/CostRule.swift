@@ -138,9 +138,9 @@ public struct CostRule: Sendable, Equatable {
     func stepWait(on group: borrowing GroupLoad, stepScale: Double, since seconds: Double) -> Double {
         let step = stepWait * stepScale * group.decodeStepSeconds * (1 + growthAtFullCache * group.tokenShare * group.tokensInUse)
         // One at least decodes, and none is prefilled.
-        guard group.decodingSequences >= 0.5, Double(group.awaitingFirstToken) + group.othersWaiting < 0.5 else { return -0.5 * step }
+        guard group.decodingSequences >= 0.5, Double(group.awaitingFirstToken) + group.othersWaiting < 0.5 else { return 0 }
         let left = step - stepWait * seconds
-        return left < -step ? 0 : max(left, 0) - 0.5 * step
+        return left < -step ? 0.5 * step : max(left, 0)
     }
 
     /// Seconds that others lose by a request that adds `share` of a KV cache to one that is so full when half of it is there, where a mean

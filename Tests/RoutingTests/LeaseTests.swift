@@ -127,10 +127,10 @@ import Testing
         let table = RoutingTable(equalGroups(1))
         let lease = try table.pick(.distinct(0, chunkCount: 100), isStreamed: false).get().lease
         #expect(table.state("g0")?.queuedUncachedTokens == 6_400)
-        // 6,400 tokens at 20,000 a second: presumed over after 0.64 s, seen by the next decision.
-        let early = try table.pick(nil, now: 600 * millisecond).get().lease
+        // The work of 7,014 tokens at 20,000 a second: presumed over after 0.70 s, seen by the next decision.
+        let early = try table.pick(nil, now: 690 * millisecond).get().lease
         #expect(table.state("g0")?.awaitingFirstToken == 2)
-        let late = try table.pick(nil, now: 700 * millisecond).get().lease
+        let late = try table.pick(nil, now: 710 * millisecond).get().lease
         #expect(table.state("g0")?.queuedUncachedTokens == 32)
         for lease in [lease, early, late] { table.settle(lease, usage: nil, now: second) }
         expectIdle(table.state("g0", now: second))
