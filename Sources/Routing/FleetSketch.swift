@@ -210,7 +210,10 @@ extension RoutingState {
         var count = 0
         admit(cheapest.slot, filter, to: &count)
         // What `least-cost` levels, and what the sketch leaves out.
-        let prefill = fleet.perToken(of: cheapest.slot) * Float(prefillFit.slope * cheapest.promptTokens)
+        let prefill =
+            fleet.perToken(of: cheapest.slot)
+            * Float(
+                prefillFit.slope * cost.prefillWork(uncached: cheapest.promptTokens, promptTokens: cheapest.promptTokens))
         let limit = cheapest.estimate + Float(Self.learnedNoiseShare) * prefill + Float(Self.learnedNoiseSeconds)
         let followsOrder = othersHits.areExpected && !hashes.isEmpty
         let depth = followsOrder ? index.commonDepth(hashes) : Int(index.matchFloor)
@@ -302,7 +305,8 @@ extension RoutingState {
 
     /// Estimates the cost on each group of the pool, and finds the least.
     private mutating func estimateAll(_ slots: ContiguousArray<UInt32>, promptTokens: Double) -> (slot: UInt32, estimate: Float) {
-        let tokens = Float(max(promptTokens, leastRequestTokens))
+        let prompt = max(promptTokens, leastRequestTokens)
+        let tokens = Float(cost.prefillWork(uncached: prompt, promptTokens: prompt))
         let weights = FleetSketch.Weights(tokens: tokens, scale: Float(prefillFit.slope))
         if slots.count * 2 >= records.count {
             for group in 0..<(sketchedSlots / 4) { fleet.estimates[group] = weights.estimates(fleet.sketches[group]) }

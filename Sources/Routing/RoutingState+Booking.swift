@@ -38,8 +38,9 @@ extension RoutingState {
         self.index.retain(insertion)
         let cached = inputs.cachedTokens(on: loads[slot], depth: depth).rounded()
         // Of what no engine will take no more than it has room for.
-        let uncached = min(inputs.promptTokens - cached, max(loads[slot].kvCapacityTokens, leastRequestTokens)).rounded()
-        let work = inputs.prefillWork(uncached: uncached).rounded()
+        let room = max(loads[slot].kvCapacityTokens, leastRequestTokens)
+        let uncached = min(inputs.promptTokens - cached, room).rounded()
+        let work = cost.prefillWork(uncached: uncached, promptTokens: min(inputs.promptTokens, room)).rounded()
         let presumed = cached - inputs.ownCachedTokens(on: loads[slot], depth: depth)
         let sequences = Int32(min(max(request.sequences, 1), RoutingRequest.mostSequences))
         let output = max(min(inputs.outputTokens * Double(sequences), loads[slot].kvCapacityTokens), inputs.outputTokens).rounded()

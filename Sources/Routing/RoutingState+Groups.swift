@@ -106,6 +106,7 @@ extension RoutingState {
         var name = group.name
         let identity = name.withUTF8 { ModelCatalog.hash(UnsafeRawBufferPointer($0)) }
         loads[slot] = GroupLoad(generation: loads[slot].generation &+ 1, holder: index.addHolder(), identity: identity)
+        stepEnds.begin(slot: slot, generation: loads[slot].generation)
         let rank = nextRank(slot)
         records[Int(slot)] = GroupRecord(description: group, models: boundedModels(group.models), rank: rank)
         slotOfHolder[Int(loads[slot].holder)] = slot
@@ -123,7 +124,6 @@ extension RoutingState {
     /// The group's index entries go at once. Its open bookings stay open until they are ended, and touch nothing any more.
     private mutating func remove(_ slot: UInt32) {
         index.removeHolder(loads[slot].holder)
-        stepEnds.forget(slot: slot)
         loads[slot].isUsed = false
         fleet.clear(slot)
         if let record = records[Int(slot)] { slotOfName[record.description.name] = nil }

@@ -150,7 +150,7 @@ public final class RoutingTable: Sendable {
     }
 
     /// Something of an answer has come from the group, and its client takes it as it comes: a step of the engine has ended.
-    public func stepEnded(on group: GroupID, now: UInt64) { stepEnds.note(slot: group.slot, now: now) }
+    public func stepEnded(on group: GroupID, now: UInt64) { stepEnds.note(slot: group.slot, generation: group.generation, now: now) }
 
     /// The answer has ended well: everything booked is released, and `usage` teaches.
     /// - Parameters:

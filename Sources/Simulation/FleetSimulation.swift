@@ -25,6 +25,8 @@ struct FleetSimulation {
         var incarnation = 0
         /// Answers there that have their first token, by router.
         var decoding: [Int] = []
+        /// When the routers see the end of its last step; nil: they have.
+        var stepSeenAt: UInt64?
         /// Requests there that have not ended.
         var active: Set<Int> = []
     }
@@ -107,7 +109,7 @@ struct FleetSimulation {
                 apply(changes.removeFirst().change, now: now)
             } else if step == now {
                 events.removeAll(keepingCapacity: true)
-                tellStep(group: stepping, now: now)
+                stepEnds(group: stepping, now: now)
                 groups[stepping].engine.step(now: now, events: &events)
                 handle(group: stepping)
             } else if let due = arrivals.popMin() {
@@ -128,6 +130,7 @@ struct FleetSimulation {
     // MARK: Requests
 
     mutating func place(_ index: Int, now: UInt64) {
+        for group in groups.indices where groups[group].stepSeenAt.map({ $0 <= now }) ?? false { tellStep(group: group) }
         let router = Int(progress[index].router)
         if reports.areFresh { reports.deliverNow(now: now, groups: groups, to: routers[router], number: router) }
         let request = workload.requests[index]
@@ -167,12 +170,23 @@ struct FleetSimulation {
         if workload.requests[index].isMeasured { measured.failed += 1 }
     }
 
-    /// Each router sees the tokens of its own streams.
-    private func tellStep(group: Int, now: UInt64) {
+    /// A step's tokens are seen by the routers whose streams they are, some milliseconds late.
+    private mutating func stepEnds(group: Int, now: UInt64) {
+        tellStep(group: group)
+        groups[group].stepSeenAt = now + Self.leastLag + HashChain.mix(now ^ UInt64(group)) % Self.lagSpread
+    }
+
+    private mutating func tellStep(group: Int) {
+        guard let seenAt = groups[group].stepSeenAt else { return }
+        groups[group].stepSeenAt = nil
         for (router, id) in groups[group].ids.enumerated() where groups[group].decoding[router] > 0 {
-            if let id { routers[router].table.stepEnded(on: id, now: now) }
+            if let id { routers[router].table.stepEnded(on: id, now: seenAt) }
         }
     }
+
+    /// Nanoseconds: what an engine's detokeniser and server and the wire take, and on the request's way its tokeniser, together.
+    private static let leastLag: UInt64 = 1_000_000
+    private static let lagSpread: UInt64 = 4_000_000
 
     private mutating func handle(group: Int) {
         for event in events {
