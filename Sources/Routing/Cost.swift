@@ -3,7 +3,7 @@
 ///
 /// The terms are marginal costs: own time to first token, own decode, what the others there lose, and what the KV cache loses.
 public struct CostTerms: Sendable, Equatable {
-    /// The engine's fixed time to a first token: learned intercept of TTFT over queued tokens.
+    /// The engine's fixed time to a first token: learned intercept of TTFT over prefill work.
     public var overhead = 0.0
     /// Until the decode step under way there ends, for engines let requests in between steps. When steps end is seen from the tokens of the streams that
     /// pass; half a step where it was not seen of late. Nothing is under way where nobody decodes, and where prompts are being prefilled `queueWait`

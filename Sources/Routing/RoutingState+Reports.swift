@@ -3,7 +3,7 @@ import Glibc
 extension RoutingState {
     // MARK: Learning from answers
 
-    /// Learns the prefill rate from one time to first token, with `tokens` uncached ahead and own.
+    /// Learns the prefill rate from one time to first token, with so much prefill work ahead and own.
     ///
     /// The fleet learns one factor and one overhead, so that a group without traffic is judged by what the others showed: were
     /// each to learn alone, a prior that is too slow would keep all traffic where it first fell. A group learns only by how much
