@@ -549,8 +549,8 @@ def test_what_a_message_only_claims_is_not_booked(configured, by_frames, sent, i
         while not client.responses[stream].status:
             client.pump()
         told = dict(part.split("=", 1) for part in client.responses[stream].value(b"x-swiftlet-explain").decode().split(";"))
-    # Of the first MiB at the presumed 20,000 tokens a second.
-    assert int(told["prefill_us"]) < 60_000_000
+    # Of the first MiB at the presumed 20,000 tokens a second, each of which attends to all before it: 17 times 52 s. Of all it would be weeks.
+    assert int(told["prefill_us"]) < 900_000_000
 
 
 def test_a_message_that_stays_away_holds_nothing_up(serve, by_frames):
