@@ -108,13 +108,11 @@ extension Exchange {
     /// engine may have computed nothing.
     private var isAnswer: Bool { responseStatus < 400 && !(scanner.errorSeen && scanner.dataEvents <= 1) }
 
-    private var isTokenStream: Bool { isEventStream || call != nil && isStreamRequested }
-
     private func noteFirstToken() {
         guard firstTokenAt == 0, isAnswer else { return }
         firstTokenAt = worker.loop.now
         if let series { uncounted(worker.metrics).use { $0.firstToken(series, afterNanoseconds: firstTokenAt &- startedAt) } }
-        guard isTokenStream, let decision else { return }
+        guard isEventStream || call != nil && isStreamRequested, let decision else { return }
         worker.table.firstToken(decision.lease, now: firstTokenAt)
     }
 
@@ -128,10 +126,6 @@ extension Exchange {
         guard bytes.count > 0 else { return }
         if call != nil { noteConversation() }
         if isEventStream || call != nil, firstTokenAt == 0, scanner.firstEventSeen { noteFirstToken() }
-        if firstTokenAt != 0, isTokenStream, !isHeldBack, let group = decision?.group {
-            let now = worker.loop.now
-            uncounted(worker.table).use { $0.stepEnded(on: group, now: now) }
-        }
         if scanner.dataEvents >= nextProgress { noteProgress() }
         responseBytes &+= bytes.count
         lastByte = bytes[bytes.count &- 1]

@@ -5,10 +5,6 @@
 public struct CostTerms: Sendable, Equatable {
     /// The engine's fixed time to a first token: learned intercept of TTFT over prefill work.
     public var overhead = 0.0
-    /// Until the decode step under way there ends, for engines let requests in between steps. When steps end is seen from the tokens of the streams that
-    /// pass; half a step where it was not seen of late. Nothing is under way where nobody decodes, and where prompts are being prefilled `queueWait`
-    /// counts that. It tells groups apart and is no part of the expected time to first token, whose `overhead` was learned with such waits.
-    public var stepWait = 0.0
     /// Prefill work ahead in the group's queue × seconds per token, see `CostRule.prefillWork`.
     public var queueWait = 0.0
     /// This request's prefill work × seconds per token.
@@ -53,14 +49,14 @@ public struct CostTerms: Sendable, Equatable {
     public var timeToFirstToken: Double { overhead + queueWait + prefill + roomWait + warmUp + adapter + distance }
 
     @inline(__always)
-    public var total: Double { timeToFirstToken + stepWait + memory + memoryWait + decode + stall + queueBehind + copy + lateness }
+    public var total: Double { timeToFirstToken + memory + memoryWait + decode + stall + queueBehind + copy + lateness }
 }
 
 extension CostTerms {
     /// Every term under its name, in seconds, and their sum.
     public var named: [(name: String, seconds: Double)] {
         [
-            ("overhead", overhead), ("step_wait", stepWait), ("queue_wait", queueWait), ("prefill", prefill), ("memory", memory),
+            ("overhead", overhead), ("queue_wait", queueWait), ("prefill", prefill), ("memory", memory),
             ("memory_wait", memoryWait), ("room_wait", roomWait), ("decode", decode), ("stall", stall),
             ("queue_behind", queueBehind), ("copy", copy),
             ("warm_up", warmUp), ("adapter", adapter), ("distance", distance), ("lateness", lateness), ("total", total),
@@ -133,10 +129,9 @@ struct CostInputs {
 
         var terms = CostTerms()
         terms.overhead = overheadSeconds
-        terms.stepWait = Double(group.stepWait)
         terms.queueWait = group.workAhead * perToken
         terms.prefill = prefillWork(uncached: uncached) * perToken
-        terms.warmUp = Double(group.warmUpSlowness) * (terms.queueWait + terms.prefill)
+        terms.warmUp = group.warmUpSlowness * (terms.queueWait + terms.prefill)
         if adapter != 0 { terms.adapter = adapter == group.adapterOf ? group.adapterSeconds : 0 }
         terms.distance = group.distanceSeconds
         let growth = rule.growthAtFullCache * group.tokenShare * (group.tokensInUse + promptTokens)

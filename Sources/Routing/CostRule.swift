@@ -5,8 +5,6 @@ public struct CostRule: Sendable, Equatable {
     /// them. By the shapes of the models, floating-point operations for each pair of tokens over those for each token: Llama-70B 19, Llama-8B
     /// and Qwen3-32B 33, DeepSeek-V3 67. Without it agents, whose contexts are long, wait 2 to 12 % longer; with half of it 1 to 5 %.
     public var attention = 30.0
-    /// How much a second counts until the step under way ends: it is one like any other until the first token.
-    public var stepWait = 1.0
     /// A second of decode counts as so much of a second until the first token: decode is a matter of the whole answer, first token one of
     /// its start, and routers are judged by the start. With half of this slow groups take too much, with twice as much one that is slow for
     /// a while is avoided for too long.
@@ -84,7 +82,6 @@ public struct CostRule: Sendable, Equatable {
 
     private static let constants: [Constant] = [
         Constant(name: "attention", path: \.attention, range: weights),
-        Constant(name: "stepWait", path: \.stepWait, range: weights),
         Constant(name: "decode", path: \.decode, range: weights),
         Constant(name: "memory", path: \.memory, range: weights),
         Constant(name: "laterTurns", path: \.laterTurns, range: weights),
@@ -128,27 +125,6 @@ public struct CostRule: Sendable, Equatable {
     public func prefillWork(uncached: Double, promptTokens: Double) -> Double {
         uncached * (1 + attention * 1e-6 * (promptTokens - 0.5 * uncached))
     }
-
-    /// See `CostTerms.stepWait`.
-    /// - Parameters:
-    ///   - stepScale: see `CostInputs.stepScale`.
-    ///   - seconds: since the last step was seen to end there; years when none was.
-    @inline(__always)
-    func stepWait(on group: borrowing GroupLoad, stepScale: Double, since seconds: Double) -> Double {
-        // Where none of ours has its first token yet, or prompts wait, the step under way is no decode step.
-        guard group.decodingSequences >= 0.5, Double(group.awaitingFirstToken) + group.othersWaiting < 0.5 else { return 0 }
-        let step = stepScale * group.decodeStepSeconds * (1 + growthAtFullCache * group.tokenShare * group.tokensInUse)
-        guard seconds < 1.5 * step, step > 2 * Self.greatestLag else { return 0.5 * stepWait * step }
-        // Who comes in just after a step's end waits for a whole one.
-        let missed = (seconds + Self.greatestLag - step) / (Self.greatestLag - Self.leastLag)
-        let left = step - seconds - 0.5 * (Self.leastLag + Self.greatestLag)
-        return stepWait * max(left + step * min(max(missed, 0), 1), 0)
-    }
-
-    /// Seconds from a step's end until it is seen here, and from a decision until the engine's scheduler sees the request: tokens pass a detokeniser and
-    /// a server, prompts a tokeniser. Presumed, and spread evenly between these.
-    private static var leastLag: Double { 0.001 }
-    private static var greatestLag: Double { 0.006 }
 
     /// Seconds that others lose by a request that adds `share` of a KV cache to one that is so full when half of it is there, where a mean
     /// answer takes `answerSeconds`: the price rises with fullness, and each token pays what it is when it comes.

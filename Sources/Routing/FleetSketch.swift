@@ -143,7 +143,7 @@ extension RoutingState {
             + cost.memoryWaitPrice(fullness: present * loads[slot].tokenShare, answerSeconds: answer)
         let (group, lane) = (slot >> 2, Int(slot & 3))
         fleet.sketches[group].fixed[lane] = Float(loads[slot].distanceSeconds + memory)
-        fleet.sketches[group].perToken[lane] = isOut ? .infinity : Float(loads[slot].secondsPerToken) * (1 + loads[slot].warmUpSlowness)
+        fleet.sketches[group].perToken[lane] = isOut ? .infinity : Float(loads[slot].secondsPerToken * (1 + loads[slot].warmUpSlowness))
         fleet.sketches[group].workAhead[lane] = Float(loads[slot].workAhead)
         fleet.sketches[group].heldUp[lane] = Float(cost.decodesHeldUp(loads[slot].decodingSequences, fullness: fullness))
         var transition = loads[slot].presumedPrefilledAt

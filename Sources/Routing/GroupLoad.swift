@@ -52,9 +52,7 @@ struct GroupLoad: BitwiseCopyable {
     /// The share of the capacity that one token takes.
     private(set) var tokenShare = 0.0
     /// How much longer prefill takes there while it is cold, as a share.
-    var warmUpSlowness: Float = 0
-    /// Of the request being decided, as last worked out: see `CostTerms.stepWait`.
-    var stepWait: Float = 0
+    var warmUpSlowness = 0.0
     /// What a request pays for the way there and back, see `Locality`.
     var distanceSeconds = 0.0
     var arrivals = ArrivalRate()

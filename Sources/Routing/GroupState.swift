@@ -81,7 +81,7 @@ extension RoutingState {
             othersActiveKVTokens: Int(load.othersActiveTokens), indexBlocks: index.count(of: load.holder),
             hitYield: Double(load.hitYield), decisions: load.decisions,
             node: record.description.node, zone: record.description.zone, distanceSeconds: load.distanceSeconds,
-            warmUpSlowness: load.warmUpEndsAt > now ? Double(load.warmUpSlowness) : 0)
+            warmUpSlowness: load.warmUpEndsAt > now ? load.warmUpSlowness : 0)
     }
 
     func obstacle(_ load: GroupLoad, isDescribedReady: Bool, now: UInt64) -> (GroupState.Obstacle?, Double) {

@@ -139,7 +139,6 @@ extension RoutingState {
             let mayFill = depth > 0 && inputs.mayFill(loads[slot])
             loads[slot].idleMatchTokens =
                 mayFill ? Double(depth - index.depthInUse(of: loads[slot].holder, hashes)) * inputs.tokensPerChunk : 0
-            loads[slot].stepWait = 0
             costs[position] = inputs.terms(on: loads[slot], depth: depth).total
             if costs[position] < costs[best] { best = position }
         }
@@ -148,45 +147,26 @@ extension RoutingState {
         let prefill = inputs.terms(on: loads[group], depth: index.depth(of: loads[group].holder)).prefill
         levelEquallyLoaded(count, with: best, within: Self.learnedNoiseShare * prefill + Self.learnedNoiseSeconds, adapter: inputs.adapter)
         let slot = cheapestOfNearEquals(
-            count, group, prefill: prefill, isAwaited: inputs.isAwaited, stepScale: inputs.stepScale, hashes: hashes,
-            nowMicroseconds: inputs.nowMicroseconds)
+            count, best, prefill: prefill, isAwaited: inputs.isAwaited, hashes: hashes, nowMicroseconds: inputs.nowMicroseconds)
         return (slot, reason(of: slot, deepest: deepest, hashes: hashes))
     }
 
     /// Out of line, or the loop above would call what it scores groups with.
     /// - Parameters:
-    ///   - best: the cheapest so far.
+    ///   - best: the position of the cheapest; to be levelled makes none cheaper.
     ///   - prefill: what the prompt's takes there, in seconds.
     @inline(never)
     private mutating func cheapestOfNearEquals(
-        _ count: Int, _ best: UInt32, prefill: Double, isAwaited: Bool, stepScale: Double, hashes: UnsafeBufferPointer<UInt64>,
-        nowMicroseconds: UInt64
+        _ count: Int, _ best: Int, prefill: Double, isAwaited: Bool, hashes: UnsafeBufferPointer<UInt64>, nowMicroseconds: UInt64
     ) -> UInt32 {
-        let limit = addStepWaits(count, stepScale: stepScale, nowMicroseconds: nowMicroseconds) + cost.band * prefill
+        let limit = costs[best] + cost.band * prefill
         if followsOrder,
-            let first = firstInOrder(count, limit: limit + uncertainty(of: best, now: nowMicroseconds) * prefill)
+            let first = firstInOrder(count, limit: limit + uncertainty(of: candidates[best], now: nowMicroseconds) * prefill)
         {
             return first
         }
         let wider = isAwaited ? awaitedLimit(count, limit: limit, prefill: prefill) : limit
         return tieBreak(count, limit: wider, hashes: hashes)
-    }
-
-    /// Adds what is seen of this moment, which is no noise that learned rates have.
-    /// - Returns: the least cost.
-    private mutating func addStepWaits(_ count: Int, stepScale: Double, nowMicroseconds: UInt64) -> Double {
-        let rule = cost
-        let ends = stepEnds
-        var least = Double.infinity
-        for position in 0..<count {
-            let slot = candidates[position]
-            let sinceStep = ends.seconds(since: slot, nowMicroseconds: nowMicroseconds)
-            let wait = rule.stepWait(on: loads[slot], stepScale: stepScale, since: sinceStep)
-            loads[slot].stepWait = Float(wait)
-            costs[position] += wait
-            if costs[position] < least { least = costs[position] }
-        }
-        return least
     }
 
     /// The limit for ties where more of the prompt is being prefilled not much beyond `limit` than is held within it.

@@ -30,7 +30,6 @@ extension RoutingState {
         for slot in order {
             loads[slot].othersShare = 0
             loads[slot].idleMatchTokens = 0
-            loads[slot].stepWait = 0
         }
         switch decide(request, tried: tried, now: now) {
         case .failure(let failure): return Explanation(policy: policy, outcome: .failure(failure))

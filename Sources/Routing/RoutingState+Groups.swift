@@ -76,14 +76,14 @@ extension RoutingState {
 
     mutating func startWarmUp(_ slot: UInt32, now: UInt64) {
         guard placement.warmUpNanoseconds > 0 else { return }
-        loads[slot].warmUpSlowness = Float(PlacementSettings.coldSlowness)
+        loads[slot].warmUpSlowness = PlacementSettings.coldSlowness
         loads[slot].warmUpEndsAt = now &+ placement.warmUpNanoseconds
     }
 
     /// Brings a cold group's slowness to what is left of it at `now`.
     mutating func continueWarmUp(_ slot: UInt32, now: UInt64) {
         let left = loads[slot].warmUpEndsAt.seconds(since: now) / (Double(placement.warmUpNanoseconds) * 1e-9)
-        loads[slot].warmUpSlowness = Float(PlacementSettings.coldSlowness * min(left, 1))
+        loads[slot].warmUpSlowness = PlacementSettings.coldSlowness * min(left, 1)
         if left == 0 { loads[slot].warmUpEndsAt = 0 }
     }
 
@@ -106,7 +106,6 @@ extension RoutingState {
         var name = group.name
         let identity = name.withUTF8 { ModelCatalog.hash(UnsafeRawBufferPointer($0)) }
         loads[slot] = GroupLoad(generation: loads[slot].generation &+ 1, holder: index.addHolder(), identity: identity)
-        stepEnds.begin(slot: slot, generation: loads[slot].generation)
         let rank = nextRank(slot)
         records[Int(slot)] = GroupRecord(description: group, models: boundedModels(group.models), rank: rank)
         slotOfHolder[Int(loads[slot].holder)] = slot

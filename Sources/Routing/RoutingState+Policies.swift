@@ -18,10 +18,7 @@ extension RoutingState {
             return (key == 0 ? longestUnchosen(candidateCount) : firstWithRoom(candidateCount, key: key), .consistentHash)
         case .session:
             if request.session == 0 { return leastCost(candidateCount, hashes, inputs) }
-            let slot = rendezvous(candidateCount, key: request.session, loadLimit: .infinity)
-            // What `least-cost` saw for a request without a session is no longer so.
-            loads[slot].stepWait = 0
-            return (slot, .session)
+            return (rendezvous(candidateCount, key: request.session, loadLimit: .infinity), .session)
         }
     }
 

@@ -68,8 +68,6 @@ struct RoutingState: ~Copyable {
     /// Uncached prompt tokens of a request, on average: what one of others' is taken to have.
     var meanUncachedTokens = 1_024.0
 
-    let stepEnds: StepEnds
-
     /// Scratch of one decision: eligible slots from the front, saturated ones from the back; and their costs.
     var candidates: LazyBuffer<UInt32>
     var costs: LazyBuffer<Double>
@@ -100,7 +98,6 @@ struct RoutingState: ~Copyable {
     var outputLearning = 0.2
 
     init(policy: Policy, seed: UInt64, limits: RoutingLimits, placement: PlacementSettings, cost: CostRule) {
-        stepEnds = StepEnds(groups: limits.groups)
         self.cost = cost
         self.placement = placement
         catalog = ModelCatalog(loadsAdaptersOnDemand: placement.loadsAdaptersOnDemand)

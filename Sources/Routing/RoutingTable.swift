@@ -7,7 +7,6 @@ import Synchronization
 /// All times are monotonic nanoseconds from one clock.
 public final class RoutingTable: Sendable {
     private let state: Mutex<RoutingState>
-    private let stepEnds: StepEnds
     public let policy: Policy
 
     /// - Parameters:
@@ -20,9 +19,7 @@ public final class RoutingTable: Sendable {
         policy: Policy, seed: UInt64, limits: RoutingLimits = .init(), placement: PlacementSettings = .init(), cost: CostRule = .init()
     ) {
         self.policy = policy
-        let state = RoutingState(policy: policy, seed: seed, limits: limits, placement: placement, cost: cost)
-        stepEnds = state.stepEnds
-        self.state = Mutex(state)
+        state = Mutex(RoutingState(policy: policy, seed: seed, limits: limits, placement: placement, cost: cost))
     }
 
     // MARK: Groups
@@ -148,9 +145,6 @@ public final class RoutingTable: Sendable {
     public func streamed(_ lease: Lease, events: Int, isHeldBack: Bool = false, now: UInt64) {
         state.withLock { $0.streamed(lease, events: events, isHeldBack: isHeldBack, now: now) }
     }
-
-    /// Something of an answer has come from the group, and its client takes it as it comes: a step of the engine has ended.
-    public func stepEnded(on group: GroupID, now: UInt64) { stepEnds.note(slot: group.slot, generation: group.generation, now: now) }
 
     /// The answer has ended well: everything booked is released, and `usage` teaches.
     /// - Parameters:

@@ -23,10 +23,6 @@ struct FleetSimulation {
         /// Its ids in the routers' tables.
         var ids: [GroupID?] = []
         var incarnation = 0
-        /// Answers there that have their first token, by router.
-        var decoding: [Int] = []
-        /// When the routers see the end of its last step; nil: they have.
-        var stepSeenAt: UInt64?
         /// Requests there that have not ended.
         var active: Set<Int> = []
     }
@@ -109,7 +105,6 @@ struct FleetSimulation {
                 apply(changes.removeFirst().change, now: now)
             } else if step == now {
                 events.removeAll(keepingCapacity: true)
-                stepEnds(group: stepping, now: now)
                 groups[stepping].engine.step(now: now, events: &events)
                 handle(group: stepping)
             } else if let due = arrivals.popMin() {
@@ -130,7 +125,6 @@ struct FleetSimulation {
     // MARK: Requests
 
     mutating func place(_ index: Int, now: UInt64) {
-        for group in groups.indices where groups[group].stepSeenAt.map({ $0 <= now }) ?? false { tellStep(group: group) }
         let router = Int(progress[index].router)
         if reports.areFresh { reports.deliverNow(now: now, groups: groups, to: routers[router], number: router) }
         let request = workload.requests[index]
@@ -170,24 +164,6 @@ struct FleetSimulation {
         if workload.requests[index].isMeasured { measured.failed += 1 }
     }
 
-    /// A step's tokens are seen by the routers whose streams they are, some milliseconds late.
-    private mutating func stepEnds(group: Int, now: UInt64) {
-        tellStep(group: group)
-        groups[group].stepSeenAt = now + Self.leastLag + HashChain.mix(now ^ UInt64(group)) % Self.lagSpread
-    }
-
-    private mutating func tellStep(group: Int) {
-        guard let seenAt = groups[group].stepSeenAt else { return }
-        groups[group].stepSeenAt = nil
-        for (router, id) in groups[group].ids.enumerated() where groups[group].decoding[router] > 0 {
-            if let id { routers[router].table.stepEnded(on: id, now: seenAt) }
-        }
-    }
-
-    /// Nanoseconds: what an engine's detokeniser and server and the wire take, and on the request's way its tokeniser, together.
-    private static let leastLag: UInt64 = 1_000_000
-    private static let lagSpread: UInt64 = 4_000_000
-
     private mutating func handle(group: Int) {
         for event in events {
             switch event {
@@ -202,7 +178,6 @@ struct FleetSimulation {
                 guard progress[index].firstToken == 0 else { continue }
                 progress[index].firstToken = time
                 let router = Int(progress[index].router)
-                groups[group].decoding[router] += 1
                 if let lease = progress[index].lease { routers[router].table.firstToken(lease, now: time) }
                 if let id = groups[group].ids[router] {
                     routers[router].saw(seconds: Double(time - progress[index].arrival) / 1e9, slot: id.slot)
@@ -225,7 +200,6 @@ struct FleetSimulation {
             promptTokens: summary.promptTokens, cachedTokens: summary.cachedTokens, completionTokens: summary.outputTokens)
         if let lease = progress[index].lease { routers[Int(progress[index].router)].table.settle(lease, usage: usage, now: end) }
         groups[group].active.remove(index)
-        groups[group].decoding[Int(progress[index].router)] -= 1
         progress[index].isDone = true
         let request = workload.requests[index]
         if request.isMeasured {
@@ -268,10 +242,7 @@ struct FleetSimulation {
             let present = groups.indices.filter { groups[$0].isMember }
             let ids = routers[router].announce(present.map { ($0, groups[$0].incarnation) }, fleet: fleet, now: now)
             for group in groups.indices {
-                if groups[group].ids.count <= router {
-                    groups[group].ids.append(nil)
-                    groups[group].decoding.append(0)
-                }
+                if groups[group].ids.count <= router { groups[group].ids.append(nil) }
                 groups[group].ids[router] = ids[group]
             }
         }
@@ -290,7 +261,6 @@ struct FleetSimulation {
         case .restart(let group, let seconds):
             let lost = groups[group].active.sorted()
             groups[group].active = []
-            groups[group].decoding = groups[group].decoding.map { _ in 0 }
             groups[group].engine = Engine(configuration: fleet.groups[group])
             groups[group].isMember = false
             groups[group].incarnation += 1

@@ -2,16 +2,13 @@
 
 import itertools
 import json
-import re
 import socket
-import threading
 
 import httpx
 import pytest
 
 import admin
 import processes
-from raw_backend import RawBackend
 from scripted_backend import answer_ok, events
 from test_faults import close_before_head, reset_before_head
 from test_websocket import AGREED, opened
@@ -228,46 +225,6 @@ def test_several_answers_are_several_sequences(start, configured):
         assert state["in_flight"] == 8
         assert state["load"]["others_running"] < 0.5 and state["load"]["others_waiting"] < 0.5
     assert_nothing_is_booked(program)
-
-
-@pytest.mark.parametrize("is_stream", [True, False])
-def test_steps_are_seen_to_end(serve, is_stream):
-    """What an engine streams tells when its decode steps end; that a body comes in pieces tells nothing."""
-    written = threading.Semaphore(0)
-    kind = b"text/event-stream" if is_stream else b"application/json"
-
-    def script(connection, head):
-        connection.read(int(re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)[1]))
-        connection.send(b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ntransfer-encoding: chunked\r\n\r\n" % kind)
-        while written.acquire(timeout=20):
-            event = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
-            connection.send(b"%x\r\n%s\r\n" % (len(event), event))
-
-    backend = RawBackend(script)
-    program = serve(backend, admin=True)
-
-    def step_wait():
-        return explain(program, fresh())["groups"][0]["seconds"]["step_wait"]
-
-    def waits(count):
-        found = set()
-        for _ in range(count):
-            written.release()
-            found.add(round(step_wait(), 3))
-        return found
-
-    assert step_wait() == 0, "nothing decodes"
-    with HTTP1Client(program.port) as client:
-        client.request(body=fresh(stream=is_stream))
-        written.release()
-        if is_stream:
-            wait_until(lambda: groups(program)[0]["awaiting_first_token"] == 0, what="the first token")
-            # Half a step is what is presumed; right behind an event it is most of one.
-            wait_until(lambda: max(waits(8)) > 0.012, what="a step that has just ended")
-        else:
-            wait_until(lambda: groups(program)[0]["in_flight"] == 1, what="the booking")
-            assert waits(20) <= {0, 0.01}, "none, or half a step"
-    backend.stop()
 
 
 @pytest.mark.parametrize("is_slow", [False, True])

@@ -12,13 +12,12 @@ import Testing
         return load
     }
 
-    /// Without attention and waits for steps, so that the other terms are round.
+    /// Without attention, so that the other terms are round.
     private func inputs() -> CostInputs {
         var inputs = CostInputs(
             promptTokens: 6_400, tokensPerChunk: 64, outputTokens: 256, prefillScale: 2,
             overheadSeconds: 0.01)
         inputs.rule.attention = 0
-        inputs.rule.stepWait = 0
         return inputs
     }
 
@@ -268,44 +267,6 @@ import Testing
         let terms = inputs.terms(on: load(), depth: 80)
         #expect(abs(terms.prefill - (6_400 - 5_120) * (1 + 30e-6 * (6_400 - 640)) / 20_000) < 1e-12)
         #expect(terms.memory == self.inputs().terms(on: load(), depth: 80).memory, "memory is taken by tokens")
-    }
-
-    /// Steps of 20 ms, which 100,000 tokens in use make 26 ms. A request is 1 to 6 ms late, and then waits for a whole one: 20 to 25 ms after a step's end a part of
-    /// it is.
-    @Test(
-        arguments: [(0, 22.5), (0.01, 12.5), (0.02, 2.5), (0.022_5, 13), (0.025, 23.5), (0.03, 18.5), (0.039_1, 13), (60, 13), (1e9, 13)]
-            as [(Double, Double)])
-    func theStepUnderWayIsSeenToEnd(since: Double, milliseconds: Double) {
-        var load = load()
-        load.inFlight = 10
-        load.activeTokens = 100_000
-        var rule = CostRule()
-        rule.stepWait = 0
-        #expect(rule.stepWait(on: load, stepScale: 1, since: since) == 0)
-        rule.stepWait = 1
-        func isClose(_ milliseconds: Double) -> Bool {
-            abs(rule.stepWait(on: load, stepScale: 1, since: since) - milliseconds * 1e-3) < 1e-6
-        }
-        #expect(isClose(milliseconds))
-        load.awaitingFirstToken = 1
-        #expect(isClose(0), "a step with prefill is in the queue's wait")
-        load.awaitingFirstToken = 0
-        load.othersWaiting = 1
-        #expect(isClose(0))
-        load = self.load()
-        #expect(isClose(0), "nothing is under way")
-    }
-
-    @Test func aStepsWaitIsPartOfTheCost() {
-        var load = load()
-        var inputs = inputs()
-        inputs.wantedTTFTSeconds = 0.001
-        let without = inputs.terms(on: load, depth: 100)
-        load.stepWait = 0.25
-        let terms = inputs.terms(on: load, depth: 100)
-        #expect(terms.stepWait == 0.25 && terms.timeToFirstToken == without.timeToFirstToken)
-        #expect(terms.lateness == without.lateness && terms.lateness > 0)
-        #expect(abs(terms.total - without.total - 0.25) < 1e-9)
     }
 
     @Test func theLastBlockIsNeverFree() {

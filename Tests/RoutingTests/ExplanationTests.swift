@@ -83,7 +83,6 @@ import Testing
                 promptTokens: 1_000, tokensPerChunk: 64, outputTokens: 100, prefillScale: 1,
                 overheadSeconds: 0)
             inputs.rule.attention = 0
-            inputs.rule.stepWait = 0
             inputs.wantedTTFTSeconds = wanted
             return inputs.terms(on: load, depth: 0).lateness
         }
