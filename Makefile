@@ -96,15 +96,16 @@ simulate-suite: build ## The judgement, some 45 minutes on one core: all rules, 
 	@judge() {
 		name=$$1; shift; begin=$$SECONDS
 		echo "== $$name"
-		$(BINARY) simulate --seed $(SUITE_SEED) --threads $(SUITE_THREADS) "$$@" \
+		$(BINARY) simulate --threads $(SUITE_THREADS) "$$@" \
 			--json .build/suite-$$name.json --csv .build/suite-$$name.csv --html .build/suite-$$name.html >.build/suite-$$name.txt
 		# The tables of single rows stay in the file.
-		sed -nE '/( against the best of the others on each row|^Routers by the age of reports)$$/,$$p' .build/suite-$$name.txt
+		sed -nE '/( against the best of the others on each row: .*|^Routers by the age of reports)$$/,$$p' .build/suite-$$name.txt
 		echo "== $$name took $$((SECONDS - begin)) s"
 	}
-	judge rules --suite --seeds 3
-	judge ablation --suite --ablate --seeds 3
-	judge routers --grid --seeds 3 --policy least-cost
+	judge rules --suite --seed $(SUITE_SEED) --seeds 3
+	judge rivals --suite --seed $$(($(SUITE_SEED) + 1000)) --seeds 12 --rivals .build/suite-rules.json
+	judge ablation --suite --ablate --seed $(SUITE_SEED) --seeds 3
+	judge routers --grid --seed $(SUITE_SEED) --seeds 3 --policy least-cost
 
 test: ## Everything that must hold: build, lint, unit tests, end-to-end tests with real clients
 	@step=start

@@ -28,6 +28,12 @@ struct SimulateCommand: ParsableCommand {
     var policy: String?
     @Flag(help: "Instead of --policy: least-cost as it is, and without each of its constants, one at a time.")
     var ablate = false
+    @Option(
+        help: """
+            JSON of an earlier run of these rows with other seeds: to the rules of --policy (least-cost) come those that were best there, on each row in \
+            mean, in p99 and in output. Of many rules the best in the very run that judges them is partly the luckiest.
+            """)
+    var rivals: String?
     @Option(help: "Engines' preset, MODEL-DEVICE-tpN.")
     var preset = "qwen3-32b-h100-tp2"
     @Option(name: .customLong("cache-tokens"), help: "KV cache of a group in tokens; the preset's own when not given.")
@@ -97,12 +103,34 @@ struct SimulateCommand: ParsableCommand {
 
     private func rules() throws -> [RoutingRule] {
         if ablate { return try RoutingRule.ablations() }
-        let policy = policy ?? (suite ? RoutingRule.judged.joined(separator: ",") : "least-cost,round-robin")
+        let policy = policy ?? (rivals != nil ? RoutingRule.own : suite ? RoutingRule.judged.joined(separator: ",") : "least-cost,round-robin")
         let rules = try policy.split(separator: ",").map { part in
             do { return try RoutingRule(String(part)) } catch { throw ValidationError("--policy: \(error)") }
         }
         guard !rules.isEmpty else { throw ValidationError("--policy: expected at least one rule, found '\(policy)'") }
         return rules
+    }
+
+    /// Of each row the rules that stand against it, when `--rivals` names them.
+    private func chosenRivals(of rows: [SimulationRow], seeds: [UInt64], but own: [RoutingRule]) throws -> [[RoutingRule]] {
+        guard let rivals else { return rows.map { _ in [] } }
+        let earlier: SimulationReport
+        do {
+            earlier = try JSONDecoder().decode(SimulationReport.self, from: Data(contentsOf: URL(fileURLWithPath: rivals)))
+        } catch {
+            throw ValidationError("--rivals: expected what --json has written, found \(rivals): \(error)")
+        }
+        if let both = seeds.first(where: earlier.seeds.contains) {
+            throw ValidationError("--rivals: expected other seeds than those that chose, found \(both) in both")
+        }
+        return try rows.map { row in
+            guard let names = earlier.rivals(ofRow: row.name, but: own.map(\.text)) else {
+                throw ValidationError("--rivals: expected a run of all rows, found none of '\(row.name)' in \(rivals)")
+            }
+            return try names.map { name in
+                do { return try RoutingRule(name) } catch { throw ValidationError("--rivals: \(error)") }
+            }
+        }
     }
 
     private func chosenRows() throws -> [SimulationRow] {
@@ -135,8 +163,9 @@ struct SimulateCommand: ParsableCommand {
     func run() throws {
         let (rules, numbers) = (try rules(), (0..<UInt64(seeds)).map { seed &+ $0 })
         var report = SimulationReport(seeds: numbers)
-        for row in try chosenRows() {
-            let summaries = row.run(rules, seeds: numbers, threads: threads)
+        let rows = try chosenRows()
+        for (row, rivals) in zip(rows, try chosenRivals(of: rows, seeds: numbers, but: rules)) {
+            let summaries = row.run(rules + rivals, seeds: numbers, threads: threads)
             report.add(row, summaries)
             print("\(row.name), \(seeds) seeds, \(summaries.first.map { $0.requests / seeds } ?? 0) measured requests each")
             print(SimulationReport.table(summaries).text)
