@@ -14,7 +14,7 @@ public struct CostTerms: Sendable, Equatable {
     /// that is found in place saves room, a copy of it pays for its own, and among groups with room the price is little. A conversation's first turn
     /// pays for those that are expected to follow it there, too, see `LaterTurns`.
     public var memory = 0.0
-    /// The price of memory that is about to be short: a mean answer's seconds times what is in use at this moment beyond nine tenths. There
+    /// The price of memory that is about to be short: a mean answer's seconds times what is in use at this moment of the last tenth. There
     /// requests wait for answers to end, or lose their place to others and are computed anew.
     public var memoryWait = 0.0
     /// Until so many answers there have ended that the request fits, see `CostRule.secondsUntilRoom`. Where few sequences fill the cache, as

@@ -15,9 +15,9 @@ public struct CostRule: Sendable, Equatable {
     /// How much the turns count that will follow a conversation's first one to its group. Without them groups fill unequally, and prompts of
     /// agents wait 2 to 5 % longer; with twice as much nothing changes.
     public var laterTurns = 1.0
-    /// Mean answers' times that the whole of a KV cache beyond `memoryWaitFrom` costs. Who joins a full group waits himself, and makes all
-    /// wait that come after him. With two thirds of it little changes; with half as much again caches that are just about to fill up are
-    /// spared better, and prompts of agents above saturation wait an eighth longer.
+    /// Mean answers' times that the whole of a KV cache costs from `memoryWaitFrom` on, and none beyond, where `queueWait` and `roomWait` tell who
+    /// waits longer. Who joins a full group waits himself, and makes all wait that come after him. With two thirds of it little changes; with
+    /// half as much again caches that are just about to fill up are spared better, and prompts of agents above saturation wait an eighth longer.
     public var memoryWait = 3.0
     /// Share of the KV cache from which on `memoryWait` counts: above the share that the account may be wrong by.
     public var memoryWaitFrom = 0.9
@@ -86,7 +86,7 @@ public struct CostRule: Sendable, Equatable {
         Constant(name: "memory", path: \.memory, range: weights),
         Constant(name: "laterTurns", path: \.laterTurns, range: weights),
         Constant(name: "memoryWait", path: \.memoryWait, range: weights),
-        Constant(name: "memoryWaitFrom", path: \.memoryWaitFrom, range: 0...2),
+        Constant(name: "memoryWaitFrom", path: \.memoryWaitFrom, range: 0...1),
         Constant(name: "youngGrowth", path: \.youngGrowth, range: 0...1),
         Constant(name: "roomWait", path: \.roomWait, range: weights),
         Constant(name: "copySharing", path: \.copySharing, range: weights),
@@ -159,6 +159,6 @@ public struct CostRule: Sendable, Equatable {
 
     @inline(__always)
     func memoryWaitPrice(fullness: Double, answerSeconds: Double) -> Double {
-        memoryWait * max(fullness - memoryWaitFrom, 0) * answerSeconds
+        memoryWait * max(min(fullness, 1) - memoryWaitFrom, 0) * answerSeconds
     }
 }

@@ -88,6 +88,7 @@ struct SimulateCommand: ParsableCommand {
         guard SimulationSuite.workloads.contains(workload) else {
             throw ValidationError("--workload: expected one of \(SimulationSuite.workloads.joined(separator: ", ")), found '\(workload)'")
         }
+        guard rivals == nil || !ablate else { throw ValidationError("--rivals: expected --policy's rules, not --ablate's") }
         _ = try rates()
         _ = try rules()
     }
@@ -103,7 +104,8 @@ struct SimulateCommand: ParsableCommand {
 
     private func rules() throws -> [RoutingRule] {
         if ablate { return try RoutingRule.ablations() }
-        let policy = policy ?? (rivals != nil ? RoutingRule.own : suite ? RoutingRule.judged.joined(separator: ",") : "least-cost,round-robin")
+        let policy =
+            policy ?? (rivals != nil ? RoutingRule.own : suite ? RoutingRule.judged.joined(separator: ",") : "least-cost,round-robin")
         let rules = try policy.split(separator: ",").map { part in
             do { return try RoutingRule(String(part)) } catch { throw ValidationError("--policy: \(error)") }
         }

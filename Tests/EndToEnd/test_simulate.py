@@ -221,6 +221,31 @@ def test_routers_that_tell_one_another_are_as_good_as_one(tmp_path):
             assert many["p99TTFT"] < 1.1 * one["p99TTFT"], (one, many)
 
 
+def test_rivals_are_chosen_by_an_earlier_run(tmp_path):
+    earlier, judged = tmp_path / "earlier.json", tmp_path / "judged.json"
+    suite = ("simulate", "--suite", "--traces", "nowhere", "--rows", "sibling-bursts @0.1")
+    assert simulate(*suite, "--policy", "least-cost,random,power-of-two", "--seeds", "2", "--json", earlier).returncode == 0
+    result = simulate(*suite, "--rivals", earlier, "--seed", "11", "--seeds", "2", "--json", judged)
+    assert result.returncode == 0, result.stderr
+    others = {rule["rule"]: rule for rule in json.loads(earlier.read_text())["rows"][0]["rules"][1:]}
+    best = {min(others, key=lambda name: others[name][figure]["mean"]) for figure in ("meanTTFT", "p99TTFT")}
+    best.add(max(others, key=lambda name: others[name]["outputTokensPerSecond"]["mean"]))
+    rules = [rule["rule"] for rule in json.loads(judged.read_text())["rows"][0]["rules"]]
+    assert rules[0] == "least-cost" and set(rules[1:]) == best, (rules, best)
+
+    broken = tmp_path / "broken.json"
+    broken.write_text("{}")
+    for arguments, text in [
+        ((*suite, "--rivals", earlier, "--seed", "2"), "--rivals: expected other seeds than those that chose, found 2 in both"),
+        (("simulate", "--suite", "--traces", "nowhere", "--rivals", earlier, "--seed", "11"), "--rivals: expected a run of all rows, found none of 'b2b-saas @3'"),
+        ((*suite, "--rivals", broken), "--rivals: expected what --json has written"),
+        ((*suite, "--rivals", tmp_path / "none.json"), "--rivals: expected what --json has written"),
+        ((*suite, "--rivals", earlier, "--ablate"), "--rivals"),
+    ]:
+        result = simulate(*arguments)
+        assert result.returncode != 0 and text in result.stderr, result.stderr
+
+
 def test_mistakes_are_named():
     for arguments, text in [
         (["--policy", "fastest"], "--policy: expected one of least-cost"),

@@ -79,6 +79,21 @@ import Testing
         #expect(inputs.terms(on: load, depth: 0).memoryWait == 0, "the clock of the loop that saw the first tokens was ahead")
     }
 
+    /// Twice full is no worse than full: who fits nowhere goes where the wait is short.
+    @Test func memoryThatIsNotThereIsNotPriced() {
+        var load = load()
+        load.inFlight = 100
+        let inputs = inputs()
+        func price(_ tokens: Double) -> Double {
+            load.activeTokens = tokens
+            return inputs.terms(on: load, depth: 0).memoryWait
+        }
+        // The time of a mean answer, which the price is a multiple of, grows with what is in use.
+        func answer(_ tokens: Double) -> Double { 256 * 0.02 * (1 + 1.5 * (tokens + 6_400) / 500_000) }
+        #expect(abs(price(493_599) - 3 * (499_999 / 500_000 - 0.9) * answer(493_599)) < 1e-6)
+        for tokens in [493_600.0, 493_601, 600_000, 1_000_000] { #expect(abs(price(tokens) - 3 * 0.1 * answer(tokens)) < 1e-9) }
+    }
+
     /// Two contexts of 200,000 tokens leave 100,000 free, of which the request needs 120,000: one of the two must end, half a mean answer from now.
     /// With five of 80,000 tokens one in five does. And with three that overfill the cache it takes two.
     @Test(

@@ -62,6 +62,31 @@ private func row(_ name: String, fleet: SimulatedFleet = .published(groups: 1), 
         #expect(report.conclusions().isEmpty)
     }
 
+    /// In mean, in p99 and in output, each once; the product's rule and other forms of it are no rivals of theirs.
+    @Test func rivalsAreThoseThatWereBestOnTheRow() {
+        var report = SimulationReport(seeds: [1, 2])
+        var made = summaries("a", [("ours", [1, 1]), ("steady", [3, 3]), ("mostly", [2, 2]), ("never", [9, 9])])
+        (made[1].p99TTFT, made[2].p99TTFT) = (Estimate([4]), Estimate([8]))
+        made[3].outputTokensPerSecond = Estimate([1e6])
+        report.add(row("a"), made)
+        #expect(report.rivals(ofRow: "a", but: ["ours"]) == ["mostly", "steady", "never"])
+        #expect(report.rivals(ofRow: "a", but: ["ours", "never", "steady"]) == ["mostly"])
+        #expect(report.rivals(ofRow: "b", but: []) == nil)
+    }
+
+    /// With rivals of its own on each row the first rule is judged by row alone, and a family's charts have the rules that all its rows have.
+    @Test func rowsOfDifferentRulesAreNoSum() throws {
+        var report = SimulationReport(seeds: [1, 2])
+        report.add(row("a", load: 1), summaries("a", [("ours", [1, 1]), ("x", [2, 2]), ("y", [3, 3])]))
+        report.add(row("b", load: 2), summaries("b", [("ours", [4, 4]), ("y", [2, 2])]))
+        #expect(
+            report.conclusions().map(\.heading) == [
+                "ours against the best of the others on each row: holds on 1 of 2 in mean, 1 in p99"
+            ])
+        let page = report.html(title: "t")
+        #expect(page.contains(">y</text>") && !page.contains(">x</text>"))
+    }
+
     @Test func theGridIsMeasuredAgainstOneRouterWithFreshReports() throws {
         var report = SimulationReport(seeds: [1])
         for (routers, age, seconds) in [(1, 0.0, 0.1), (1, 100, 0.1), (16, 0, 0.105), (16, 100, 0.12)] {
