@@ -31,9 +31,9 @@ public struct CostRule: Sendable, Equatable {
     /// groups of unequal speed are told apart less well; more of both keeps requests out of large batches where a queue is what makes them wait.
     public var stall = 0.3
     public var stallSequences = 10.0
-    /// How much it counts of each decode when the KV cache is full, by which it keeps its memory so much longer. With a third less, overloaded
-    /// fleets wait longer; with a third more, the worst of a hundred does.
-    public var stallWhenFull = 0.3
+    /// How much it counts of each decode when the KV cache is full, by which it keeps its memory so much longer. With half of it overloaded fleets
+    /// wait a fifth to a third longer, and the worst of a hundred less; with twice as much the worst waits a fifth longer.
+    public var stallWhenFull = 0.6
     /// How much a second counts that those lose who come to the group while this one waits. They come because it looks cheap, as a group does
     /// that has just joined. With a quarter of this p99 rises a little, with twice as much prompts of agents above saturation wait a
     /// quarter longer.

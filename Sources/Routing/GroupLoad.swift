@@ -27,8 +27,9 @@ struct GroupLoad: BitwiseCopyable {
     var queuedWork = 0.0
     /// KV tokens of all requests in flight: their expected outputs, and prompts of which the index knows nothing.
     var activeTokens: Double
-    /// Tokens of the indexed prompts in flight, those that several share counted once.
-    var pinnedTokens = 0.0
+    /// Tokens of the indexed prompts in flight: those that several share counted once, and never less than what they have brought, for the
+    /// shadow of a cache has no room for those who wait for room.
+    var promptTokensInUse = 0.0
     /// Output tokens of our decoding sequences there, as last counted, and the sum of the times when they were, in microseconds, modulo 2⁶⁴.
     var generatedTokens = 0.0
     var decodesSince: UInt64 = 0
@@ -87,8 +88,11 @@ struct GroupLoad: BitwiseCopyable {
     var lastUnstreamed: UInt32
     /// When the oldest of them is presumed to be prefilled.
     var presumedPrefilledAt: UInt64
-    /// Prompt tokens in the shadow of the engine's cache.
+    /// Prompt tokens in the shadow of the engine's cache, and those of them that are in use.
     var heldTokens: Double
+    var pinnedTokens = 0.0
+    /// Uncached tokens of the indexed prompts in flight, as predicted when each was placed.
+    var broughtTokens = 0.0
     /// Share of the engine's capacity that the shadow may fill; shrinks when predictions prove too high.
     var shadowScale: Double
     /// Seconds per prefill token by the description.
@@ -99,7 +103,7 @@ struct GroupLoad: BitwiseCopyable {
     /// Natural logarithm of how much longer decode steps take here than on the fleet.
     var stepDeviation = 0.0
     // Whole cache lines, so that each group begins with one.
-    private let padding = (UInt64(0), UInt64(0), UInt64(0), UInt64(0))
+    private let padding = (UInt64(0), UInt64(0))
 
     /// Bytes that scoring reads, from the start.
     static var decisiveBytes: Int { 192 }
@@ -136,7 +140,7 @@ extension GroupLoad {
     @inline(__always)
     var tokensInUse: Double { ownTokensInUse + Double(othersActiveTokens + othersExpectedTokens) }
     @inline(__always)
-    var ownTokensInUse: Double { activeTokens + pinnedTokens }
+    var ownTokensInUse: Double { activeTokens + promptTokensInUse }
 
     /// KV tokens that are there, as last counted: what an answer is taken to become, by its claim or by the others' lengths, is not.
     var tokensPresent: Double { tokensInUse - Double(othersExpectedTokens) - activeOutputTokens + generatedTokens }

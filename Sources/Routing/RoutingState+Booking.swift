@@ -85,7 +85,10 @@ extension RoutingState {
         // Anybody may send megabytes that no engine will take.
         let telling = min(uncached, min(16 * (meanUncachedTokens + 1_024), Self.mostTellingTokens))
         meanUncachedTokens += 0.02 * (telling - meanUncachedTokens)
-        if !hashes.isEmpty { refreshShadow(slot, tokensPerChunk: inputs.tokensPerChunk) }
+        if !hashes.isEmpty {
+            loads[slot].broughtTokens += uncached
+            refreshShadow(slot, tokensPerChunk: inputs.tokensPerChunk)
+        }
         if sharing.isOn { tellPlacement(hashes, chunkBytes: request.chunkBytes, slot: slot) }
         tellLoad(slot)
         if tracksOwnLoad { history.changed(slot, from: before, to: ownLoad(slot), now: now) }
@@ -110,6 +113,7 @@ extension RoutingState {
     private mutating func refreshPinned(_ slot: UInt32) {
         let holder = loads[slot].holder
         loads[slot].pinnedTokens = loads[slot].heldTokens * Double(index.countInUse(of: holder)) / Double(max(index.count(of: holder), 1))
+        loads[slot].promptTokensInUse = max(loads[slot].pinnedTokens, loads[slot].broughtTokens)
     }
 
     // MARK: The life of a lease
@@ -240,8 +244,9 @@ extension RoutingState {
             if !booking.awaitsFirstToken { loads[slot].decodesSince &-= booking.decodesSince &* UInt64(booking.sequences) }
             loads[slot].generatedTokens -= booking.generatedTokens
             loads[slot].activeTokens -= booking.activeTokens
-            if booking.insertion.deepest != 0 {
-                self.index.release(booking.insertion)
+            if booking.chunks > 0 {
+                loads[slot].broughtTokens -= booking.uncachedTokens
+                if booking.insertion.deepest != 0 { self.index.release(booking.insertion) }
                 refreshPinned(slot)
             }
             loads[slot].activeOutputTokens -= booking.outputTokens

@@ -155,6 +155,7 @@ extension RoutingState {
         return OwnLoad(
             requests: loads[slot].requests &+ replicas.inFlight, inFlight: loads[slot].inFlight &+ replicas.inFlight,
             awaitingFirstToken: loads[slot].awaitingFirstToken &+ replicas.awaitingFirstToken,
-            activeTokens: Float(loads[slot].ownTokensInUse), queuedTokens: Float(loads[slot].queuedTokens + replicas.queuedTokens))
+            activeTokens: Float(loads[slot].activeTokens + loads[slot].pinnedTokens),
+            queuedTokens: Float(loads[slot].queuedTokens + replicas.queuedTokens))
     }
 }

@@ -170,8 +170,8 @@ import Testing
         #expect(abs(rule.decodesHeldUp(100, fullness: 0) - 0.3 * 1_000 / 110) < 1e-9)
         let first = rule.decodesHeldUp(1, fullness: 0)
         #expect(rule.decodesHeldUp(101, fullness: 0) - rule.decodesHeldUp(100, fullness: 0) < 0.02 * first)
-        #expect(abs(rule.decodesHeldUp(100, fullness: 1) - rule.decodesHeldUp(100, fullness: 0) - 30) < 1e-9)
-        #expect(abs(rule.decodesHeldUp(100, fullness: 0.5) - rule.decodesHeldUp(100, fullness: 0) - 1.875) < 1e-9)
+        #expect(abs(rule.decodesHeldUp(100, fullness: 1) - rule.decodesHeldUp(100, fullness: 0) - 60) < 1e-9)
+        #expect(abs(rule.decodesHeldUp(100, fullness: 0.5) - rule.decodesHeldUp(100, fullness: 0) - 3.75) < 1e-9)
         #expect(rule.decodesHeldUp(100, fullness: 7) == rule.decodesHeldUp(100, fullness: 1))
         for sequences in [0, 0.2, 1, 1e6] {
             let isSet = rule.set("stallSequences", to: 0)

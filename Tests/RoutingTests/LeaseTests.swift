@@ -21,6 +21,35 @@ import Testing
         }
     }
 
+    /// Of ten prompts the cache has room for one, and so has its shadow. The others wait, and will take their room all the same.
+    @Test func whatWaitsForRoomIsChargedThoughTheShadowHasNone() throws {
+        var groups = equalGroups(1)
+        groups[0].kvCapacityTokens = 1_000
+        let table = RoutingTable(groups)
+        let decisions = try (0..<10).map { try table.pick(.distinct($0, chunkCount: 10), maxOutputTokens: 100).get() }
+        #expect(table.state("g0")?.activeKVTokens == 10 * (640 + 100))
+        for (left, decision) in zip((0..<10).reversed(), decisions) {
+            table.settle(decision.lease, usage: nil, now: second)
+            #expect(table.state("g0")?.activeKVTokens == left * (640 + 100))
+        }
+    }
+
+    /// An engine that evicts sooner than we think has a smaller shadow, and as much to compute.
+    @Test func predictionsThatProveTooHighTakeNothingFromWhatIsCharged() throws {
+        var groups = equalGroups(1)
+        groups[0].kvCapacityTokens = 20_000
+        let table = RoutingTable(groups)
+        for round in 0..<200 {
+            let decision = try table.pick(.distinct(0, chunkCount: 10), now: UInt64(round) * second).get()
+            table.firstToken(decision.lease, now: UInt64(round) * second + 1)
+            table.settle(
+                decision.lease, usage: Usage(promptTokens: 640, cachedTokens: 0, completionTokens: 100), now: UInt64(round) * second + 2)
+        }
+        let now = 200 * second
+        for number in 1...20 { _ = try table.pick(.distinct(number, chunkCount: 10), maxOutputTokens: 100, now: now).get() }
+        #expect(table.state("g0")?.activeKVTokens == 20 * (640 + 100))
+    }
+
     @Test func aBookingIsChargedAndReleasedExactly() throws {
         let table = RoutingTable(equalGroups(1))
         let decision = try table.pick(.distinct(0, chunkCount: 10), maxOutputTokens: 100).get()
