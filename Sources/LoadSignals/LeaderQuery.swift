@@ -6,11 +6,14 @@ import Wire
 final class LeaderQuery: UpstreamExchange {
     enum Kind {
         case metrics, serverLoad
+        /// SGLang's `/v1/loads`.
+        case loads
     }
 
     enum Answer {
         case metrics(EngineReading)
         case serverLoad(Int)
+        case loads(EngineReading)
         case failure(ScrapeOutcome)
     }
 
@@ -41,7 +44,7 @@ final class LeaderQuery: UpstreamExchange {
         }
         guard response.status == 200 else { return }
         switch kind {
-        case .metrics: scanner.consume(piece, into: &reading)
+        case .metrics, .loads: scanner.consume(piece, into: &reading)
         case .serverLoad: if body.count + piece.count <= 4 << 10 { body.append(contentsOf: piece) }
         }
     }
@@ -61,6 +64,9 @@ final class LeaderQuery: UpstreamExchange {
         case .metrics:
             scanner.finish()
             return reading.engine == nil ? .failure(.unknown) : .metrics(reading)
+        case .loads:
+            scanner.finish()
+            return reading.waiting == nil ? .failure(.unknown) : .loads(reading)
         case .serverLoad: return serverLoad.map { .serverLoad($0) } ?? .failure(.unknown)
         }
     }

@@ -21,8 +21,11 @@ final class LeaderScrape: EventHandler {
     private var metricsDueAt: UInt64
     private var loadDueAt = UInt64.max
     private var failuresInRow: UInt64 = 0
-    /// Whether vLLM's `/load` counts, for which it needs a flag.
+    private var loadsFailuresInRow: UInt64 = 0
+    /// Whether vLLM's `/load` counts, for which it needs a flag; of SGLang, whether it has `/v1/loads`.
     private var counting = Counting.unknown(zeros: 0)
+    /// Whether an engine that says it is busy does nothing, as far as its last `/metrics` tell.
+    private var isFrozen = false
     /// Seconds that an answer takes, smoothed.
     private var answerSeconds = 0.0
     private var history = ReadingHistory()
@@ -55,7 +58,7 @@ final class LeaderScrape: EventHandler {
             query.cancel()
             return answered(query, .failure(.timeout))
         }
-        ask(metricsDueAt <= loop.now ? .metrics : .serverLoad)
+        ask(metricsDueAt <= loop.now ? .metrics : state.engine == .sglang ? .loads : .serverLoad)
     }
 
     private func ask(_ kind: LeaderQuery.Kind) {
@@ -64,9 +67,14 @@ final class LeaderScrape: EventHandler {
         setDeadline(loop.now &+ settings.timeoutNanoseconds)
         let head = RequestHead()
         head.setMethod("GET")
-        var target = kind == .metrics ? paths[pathIndex] : "/load"
+        var target =
+            switch kind {
+            case .metrics: paths[pathIndex]
+            case .serverLoad: "/load"
+            case .loads: LoadSignalSettings.loadsTarget
+            }
         target.withUTF8 { head.setTarget(UnsafeRawBufferPointer($0)) }
-        head.headers.append("accept", kind == .metrics ? "text/plain" : "application/json")
+        head.headers.append("accept", kind == .serverLoad ? "application/json" : "text/plain")
         pool.start(query, UpstreamRequest(head: head, bodyLength: nil, hasBody: false))
     }
 
@@ -83,6 +91,7 @@ final class LeaderScrape: EventHandler {
             answerSeconds += (answerSeconds == 0 ? 1 : 0.3) * (seconds - answerSeconds)
             take(reading, query)
         case .serverLoad(let inFlight): take(inFlight: inFlight, query)
+        case .loads(let reading): take(loads: reading, query)
         case .failure(let outcome): fail(outcome, query.kind)
         }
         setDeadline(max(min(metricsDueAt, loadDueAt), loop.now &+ 1_000_000))
@@ -92,6 +101,7 @@ final class LeaderScrape: EventHandler {
         failuresInRow = 0
         metricsDueAt = loop.now &+ metricsPause()
         let verdict = history.judge(reading)
+        isFrozen = verdict == .frozen
         state.take(reading, history)
         guard let id = table.group(named: group)?.id else { return }
         if let tokens = reading.capacityTokens { table.updateKVCapacity(tokens: tokens, of: id) }
@@ -107,7 +117,7 @@ final class LeaderScrape: EventHandler {
         if reading.isAsleep { table.reportSaturated(id, retryAfterSeconds: 10, now: loop.now) }
         guard verdict != .frozen else { return state.count(.stale) }
         state.count(.ok)
-        if reading.hasLoad {
+        if reading.hasLoad, !loadsAreTold {
             let prefill = history.isOfSeveral ? nil : reading.backlogCounts.map { backlog.observe($0, at: query.answeredAt) }
             report(
                 LoadReport(
@@ -135,29 +145,65 @@ final class LeaderScrape: EventHandler {
         report(LoadReport(inFlight: Double(inFlight), notBefore: query.askedAt, madeAt: query.answeredAt), id)
     }
 
+    // MARK: SGLang's loads
+
+    /// SGLang sets its gauges every 40 decode steps, and these figures with every step: what tells both is not believed twice.
+    private var loadsAreTold: Bool {
+        guard case .yes = counting, state.engine == .sglang else { return false }
+        return true
+    }
+
+    private func take(loads reading: EngineReading, _ query: LeaderQuery) {
+        loadsFailuresInRow = 0
+        loadDueAt = loop.now &+ pace.jittered(settings.loadIntervalNanoseconds)
+        counting = .yes
+        // Of a scheduler that hangs the server goes on telling what it told last.
+        guard !isFrozen else { return state.count(.stale) }
+        state.count(.ok)
+        guard let id = table.group(named: group)?.id else { return }
+        report(
+            LoadReport(
+                running: reading.running, waiting: reading.waiting, queuedTokens: reading.queuedTokens, kvUsage: reading.kvUsage,
+                notBefore: query.askedAt &- min(query.askedAt, LoadReport.gaugeLagNanoseconds), madeAt: query.answeredAt), id)
+    }
+
+    /// Until it tells them again, `/metrics` counts.
+    private func failLoads(_ outcome: ScrapeOutcome) {
+        counting = .no
+        if outcome == .timeout || outcome == .unreachable {
+            loadsFailuresInRow += 1
+            loadDueAt = loop.now &+ pauseAfterFailure(settings.loadIntervalNanoseconds, loadsFailuresInRow)
+        } else {
+            loadDueAt = loop.now &+ pace.jittered(LoadSignalSettings.longestPauseNanoseconds)
+        }
+    }
+
     private func report(_ report: LoadReport, _ id: GroupID) { table.reportLoad(report, of: id, now: loop.now) }
 
-    /// Busy vLLM whose `/load` says more than nothing counts its requests.
+    /// Busy vLLM whose `/load` says more than nothing counts its requests; SGLang has `/v1/loads` since January 2026.
     private func tryServerLoad(_ reading: EngineReading) {
-        guard case .unknown = counting, reading.engine == .vllm, reading.isBusy, settings.loadIntervalNanoseconds > 0 else { return }
+        guard case .unknown = counting, settings.loadIntervalNanoseconds > 0,
+            reading.engine == .sglang || reading.engine == .vllm && reading.isBusy
+        else { return }
         loadDueAt = loop.now
     }
 
     private func fail(_ outcome: ScrapeOutcome, _ kind: LeaderQuery.Kind) {
         state.count(outcome)
+        if kind == .loads { return failLoads(outcome) }
         if kind == .serverLoad {
             loadDueAt = .max
             // One that counted may be slow for once; one that is not there stays away.
             if case .yes = counting, outcome == .timeout || outcome == .unreachable {
                 failuresInRow += 1
-                loadDueAt = loop.now &+ pauseAfterFailure(settings.loadIntervalNanoseconds)
+                loadDueAt = loop.now &+ pauseAfterFailure(settings.loadIntervalNanoseconds, failuresInRow)
             } else {
                 counting = .no
             }
             return
         }
         failuresInRow += 1
-        metricsDueAt = loop.now &+ pauseAfterFailure(settings.intervalNanoseconds)
+        metricsDueAt = loop.now &+ pauseAfterFailure(settings.intervalNanoseconds, failuresInRow)
         guard outcome == .missing || outcome == .unknown || outcome == .refused else { return }
         // Each path has its turn before the engine counts as one that says nothing.
         pathIndex = (pathIndex + 1) % paths.count
@@ -175,8 +221,8 @@ final class LeaderScrape: EventHandler {
         return pace.jittered(min(max(pause, affordable), longest))
     }
 
-    private func pauseAfterFailure(_ interval: UInt64) -> UInt64 {
-        let pause = interval << min(failuresInRow, 8)
+    private func pauseAfterFailure(_ interval: UInt64, _ failures: UInt64) -> UInt64 {
+        let pause = interval << min(failures, 8)
         return pace.jittered(max(min(pause, LoadSignalSettings.longestPauseNanoseconds), interval))
     }
 }

@@ -182,6 +182,8 @@ for name, text in {
     b'vllm:cache_config_info{block_size="16",num_gpu_blocks="100",kv_cache_size_tokens="1600"} 1.0\n',
     "lora": b'vllm:lora_requests_info{max_lora="2",running_lora_adapters="a,\\"b\\\\",waiting_lora_adapters=""} 1.7e+09\n',
     "sglang": b'sglang:num_queue_reqs{priority="",tp_rank="0"} 4 1700000000\r\nsglang:token_usage 0.5 # {x="1"} 2\n',
+    "sglang-loads": b'# TYPE sglang_num_waiting_reqs gauge\nsglang_num_waiting_reqs{dp_rank="0"} 4\nsglang_num_waiting_uncached_tokens{dp_rank="0"} 6144\n'
+    b'sglang_num_prealloc_ready_tokens{dp_rank="0"} 0\n',
     "triton": b'nv_trt_llm_request_metrics{request_type="waiting"} 4\nnv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="max"} 9\n',
     "broken": b'vllm:num_requests_running{engine="0\nvllm:num_requests_waiting{} NaN\nvllm:num_requests_waiting 1e400\nvllm:num_req',
 }.items():

@@ -122,6 +122,10 @@ public struct EngineReading {
     /// Ranks have caches of one size, so the mean is the share of all.
     public var kvUsage: Double? { mean(.kvUsage) }
     var hasLoad: Bool { running != nil || waiting != nil || kvUsage != nil }
+    /// SGLang has told them since #27174, of 3 June 2026, and counted cached tokens in as well where its scheduler does not look for them, by
+    /// default. Since #35248, of 18 August, it takes off there what it has found in the cache of late; an answer that tells of `num_prealloc_ready_tokens`
+    /// (#38065, of 4 September) is of a later one.
+    public var queuedTokens: Double? { sum(.readyTokens) == nil ? nil : sum(.queuedTokens) }
     var isBusy: Bool { (running ?? 0) + (waiting ?? 0) > 0 }
 
     /// Tokens that the KV caches of all ranks hold.
