@@ -15,33 +15,44 @@ final class LeaderScrape: EventHandler {
     private let settings: LoadSignalSettings
     private let pace: ScrapePace
     private let pool: UpstreamPool
-    private let paths: [String]
-    private var pathIndex = 0
+    /// Where a reading may be had; those that say nothing take turns.
+    private let sources: [LeaderQuery.Kind]
+    private var sourceIndex = 0
     private var query: LeaderQuery?
-    private var metricsDueAt: UInt64
+    private var readingDueAt: UInt64
     private var loadDueAt = UInt64.max
     private var failuresInRow: UInt64 = 0
     /// Whether vLLM's `/load` counts, for which it needs a flag.
     private var counting = Counting.unknown(zeros: 0)
     /// Seconds that an answer takes, smoothed.
     private var answerSeconds = 0.0
+    private let tellers: LoadTellers
+    private var blankness = Blankness()
     private var history = ReadingHistory()
     private var backlog = FirstTokenBacklog()
     private(set) var state: LeaderState
 
-    init(loop: EventLoop, group: String, table: RoutingTable, pool: UpstreamPool, settings: LoadSignalSettings, pace: ScrapePace) {
+    init(
+        loop: EventLoop, group: String, table: RoutingTable, pool: UpstreamPool, settings: LoadSignalSettings, pace: ScrapePace,
+        tellers: LoadTellers
+    ) {
         self.group = group
         self.table = table
         self.pool = pool
         self.settings = settings
         self.pace = pace
-        paths = settings.path.isEmpty ? ["/metrics", "/prometheus/metrics"] : [settings.path]
+        self.tellers = tellers
+        if pool.speaksHTTP2 {
+            sources = LoadService.allCases.map { .loads($0) }
+        } else {
+            sources = (settings.path.isEmpty ? ["/metrics", "/prometheus/metrics"] : [settings.path]).map { .metrics(path: $0) }
+        }
         state = LeaderState(group: group)
         // Many groups are found at once; the first answer brings the size of the cache, so it should not be long in coming.
         let latest = max(min(settings.intervalNanoseconds, 1_000_000_000), pace.leastPauseNanoseconds)
-        metricsDueAt = loop.now &+ UInt64(Double.random(in: 0...1) * Double(latest))
+        readingDueAt = loop.now &+ UInt64(Double.random(in: 0...1) * Double(latest))
         super.init(loop: loop)
-        setDeadline(metricsDueAt)
+        setDeadline(readingDueAt)
     }
 
     func stop() {
@@ -55,19 +66,14 @@ final class LeaderScrape: EventHandler {
             query.cancel()
             return answered(query, .failure(.timeout))
         }
-        ask(metricsDueAt <= loop.now ? .metrics : .serverLoad)
+        ask(readingDueAt <= loop.now ? sources[sourceIndex] : .serverLoad)
     }
 
     private func ask(_ kind: LeaderQuery.Kind) {
         let query = LeaderQuery(kind, scrape: self)
         self.query = query
         setDeadline(loop.now &+ settings.timeoutNanoseconds)
-        let head = RequestHead()
-        head.setMethod("GET")
-        var target = kind == .metrics ? paths[pathIndex] : "/load"
-        target.withUTF8 { head.setTarget(UnsafeRawBufferPointer($0)) }
-        head.headers.append("accept", kind == .metrics ? "text/plain" : "application/json")
-        pool.start(query, UpstreamRequest(head: head, bodyLength: nil, hasBody: false))
+        query.start(on: pool, timeoutNanoseconds: settings.timeoutNanoseconds)
     }
 
     // MARK: Answers
@@ -79,21 +85,22 @@ final class LeaderScrape: EventHandler {
         state.scrapeSeconds += seconds
         state.scrapeBytes &+= UInt64(query.bytes)
         switch answer {
-        case .metrics(let reading):
+        case .reading(let reading):
             answerSeconds += (answerSeconds == 0 ? 1 : 0.3) * (seconds - answerSeconds)
             take(reading, query)
         case .serverLoad(let inFlight): take(inFlight: inFlight, query)
         case .failure(let outcome): fail(outcome, query.kind)
         }
-        setDeadline(max(min(metricsDueAt, loadDueAt), loop.now &+ 1_000_000))
+        setDeadline(max(min(readingDueAt, loadDueAt), loop.now &+ 1_000_000))
     }
 
     private func take(_ reading: EngineReading, _ query: LeaderQuery) {
         failuresInRow = 0
-        metricsDueAt = loop.now &+ metricsPause()
+        readingDueAt = loop.now &+ readingPause()
         let verdict = history.judge(reading)
         state.take(reading, history)
-        guard let id = table.group(named: group)?.id else { return }
+        guard let known = table.group(named: group) else { return }
+        let id = known.id
         if let tokens = reading.capacityTokens { table.updateKVCapacity(tokens: tokens, of: id) }
         if let adapters = reading.adapters, verdict != .frozen {
             table.reportAdapters(adapters.running + adapters.waiting, capacity: adapters.limit, of: id, now: loop.now)
@@ -107,7 +114,11 @@ final class LeaderScrape: EventHandler {
         if reading.isAsleep { table.reportSaturated(id, retryAfterSeconds: 10, now: loop.now) }
         guard verdict != .frozen else { return state.count(.stale) }
         state.count(.ok)
-        if reading.hasLoad {
+        var isBelieved = true
+        if case .loads(let service) = query.kind {
+            isBelieved = blankness.believes(reading, of: service, ownRequests: known.inFlight, tellers)
+        }
+        if reading.hasLoad, isBelieved {
             let prefill = history.isOfSeveral ? nil : reading.backlogCounts.map { backlog.observe($0, at: query.answeredAt) }
             report(
                 LoadReport(
@@ -139,13 +150,14 @@ final class LeaderScrape: EventHandler {
 
     /// Busy vLLM whose `/load` says more than nothing counts its requests.
     private func tryServerLoad(_ reading: EngineReading) {
-        guard case .unknown = counting, reading.engine == .vllm, reading.isBusy, settings.loadIntervalNanoseconds > 0 else { return }
+        guard case .unknown = counting, !pool.speaksHTTP2, reading.engine == .vllm, reading.isBusy, settings.loadIntervalNanoseconds > 0
+        else { return }
         loadDueAt = loop.now
     }
 
     private func fail(_ outcome: ScrapeOutcome, _ kind: LeaderQuery.Kind) {
         state.count(outcome)
-        if kind == .serverLoad {
+        if case .serverLoad = kind {
             loadDueAt = .max
             // One that counted may be slow for once; one that is not there stays away.
             if case .yes = counting, outcome == .timeout || outcome == .unreachable {
@@ -157,17 +169,17 @@ final class LeaderScrape: EventHandler {
             return
         }
         failuresInRow += 1
-        metricsDueAt = loop.now &+ pauseAfterFailure(settings.intervalNanoseconds)
+        readingDueAt = loop.now &+ pauseAfterFailure(settings.intervalNanoseconds)
         guard outcome == .missing || outcome == .unknown || outcome == .refused else { return }
-        // Each path has its turn before the engine counts as one that says nothing.
-        pathIndex = (pathIndex + 1) % paths.count
-        let hasTriedAll = pathIndex == 0
-        metricsDueAt = loop.now &+ (hasTriedAll ? pace.jittered(LoadSignalSettings.longestPauseNanoseconds) : pace.jittered(100_000_000))
+        // Each source has its turn before the engine counts as one that says nothing.
+        sourceIndex = (sourceIndex + 1) % sources.count
+        let hasTriedAll = sourceIndex == 0
+        readingDueAt = loop.now &+ (hasTriedAll ? pace.jittered(LoadSignalSettings.longestPauseNanoseconds) : pace.jittered(100_000_000))
     }
 
     // MARK: Pauses
 
-    private func metricsPause() -> UInt64 {
+    private func readingPause() -> UInt64 {
         var pause = settings.intervalNanoseconds
         if case .yes = counting { pause &*= LoadSignalSettings.metricsPauseWithLoad }
         let longest = max(LoadSignalSettings.longestIntervalNanoseconds, settings.intervalNanoseconds)
