@@ -220,6 +220,17 @@ for name, data in {
 }.items():  # fmt: skip
     seed("engine-backlog", name, data)
 
+# Ranks of a GetLoadsResponse: numbers, then the share of the cache.
+RANK = b"\x08%c\x10\x03\x18\x02\x20\x05\x28\x80\x01\x30\x80\x08\x39" + struct.pack("<d", 0.125)
+for name, message in {
+    "empty": b"",
+    "ranks": b"\x18\x02" + b"".join(b"\x22%c" % len(RANK % n) + RANK % n for n in range(2)) + b"\x2a\x02\x08\x06",
+    "idle": b"\x0a\x01z\x12\x010\x18\x01\x22\x00",
+    "extremes": b"\x22\x1e\x10" + b"\xff" * 9 + b"\x01\x30\xff\xff\xff\xff\x07\x39" + struct.pack("<d", float("nan")) + b"\x28\x01\x18\x07",
+}.items():
+    seed("engine-loads", name, b"\0" + struct.pack(">I", len(message)) + message)
+seed("engine-loads", "compressed", b"\x01\0\0\0\x02\x22\0")
+
 ENVELOPE = b"SWLR\x02%s\0\0" + struct.pack("<QQQ", 7, 1_700_000_000_000_000, 3)
 for name, data in {
     "heartbeat": b"\0" + ENVELOPE % b"\0",
