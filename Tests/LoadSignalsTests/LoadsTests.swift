@@ -105,7 +105,8 @@ private func reading(_ ranks: Rank..., rankCount: Int? = nil) throws -> EngineRe
     }
 
     @Test func aRankThatComesAgainCountsOnce() throws {
-        let sum = try reading(Rank(rank: 3, running: 2, capacity: 1_000, usage: 0.5), Rank(rank: 3, running: 4, capacity: 1_000, usage: 0.5))
+        let sum = try reading(
+            Rank(rank: 3, running: 2, capacity: 1_000, usage: 0.5), Rank(rank: 3, running: 4, capacity: 1_000, usage: 0.5))
         #expect(sum.running == 4 && sum.capacityTokens == 1_000)
     }
 
@@ -140,7 +141,8 @@ private func reading(_ ranks: Rank..., rankCount: Int? = nil) throws -> EngineRe
     }
 
     @Test(arguments: [
-        Rank(), Rank(rank: 7), Rank(capacity: 1_000), Rank(mostRunning: 64), Rank(running: -1, waiting: -1, total: .min, used: -9, usage: -1),
+        Rank(), Rank(rank: 7), Rank(capacity: 1_000), Rank(mostRunning: 64),
+        Rank(running: -1, waiting: -1, total: .min, used: -9, usage: -1),
         Rank(usage: .nan, throughput: .nan, hitRate: .nan), Rank(usage: -.infinity),
     ])
     fileprivate func whatHasNoFigureOfLoadIsBlank(rank: Rank) throws { #expect(try reading(rank).isBlank) }
@@ -221,11 +223,12 @@ private func reading(_ ranks: Rank..., rankCount: Int? = nil) throws -> EngineRe
 
     // MARK: How a call ends
 
-    @Test(arguments: [
-        ("0", nil), ("1", .error), ("2", .error), ("4", .timeout), ("7", .refused), ("8", .error), ("12", .missing), ("13", .error),
-        ("14", .error), ("16", .refused), ("17", .error), ("", .unknown), ("OK", .unknown), ("-1", .unknown),
-        ("99999999999999999999", .unknown),
-    ] as [(String, ScrapeOutcome?)])
+    @Test(
+        arguments: [
+            ("0", nil), ("1", .error), ("2", .error), ("4", .timeout), ("7", .refused), ("8", .error), ("12", .missing), ("13", .error),
+            ("14", .error), ("16", .refused), ("17", .error), ("", .unknown), ("OK", .unknown), ("-1", .unknown),
+            ("99999999999999999999", .unknown),
+        ] as [(String, ScrapeOutcome?)])
     func aStatusIsAnOutcome(status: String, outcome: ScrapeOutcome?) {
         let told = Array(status.utf8).withUnsafeBytes { LoadService.failure(status: $0) }
         #expect(told == outcome)
