@@ -2,7 +2,7 @@
 ///
 ///     offset  bytes
 ///     0       4      "SWLR"
-///     4       1      version, 1
+///     4       1      version, 2
 ///     5       1      1 when a tag follows the payload, and the purpose: 0, 2, 4 or 8, see `Purpose`
 ///     6       2      zero
 ///     8       8      sender, drawn at its start
@@ -12,7 +12,7 @@
 ///     end     16     with flag 1: the first 16 bytes of HMAC-SHA256 over all before it (RFC 2104, section 5)
 package struct Envelope: Equatable {
     package static let headerBytes = 32
-    static let version: UInt8 = 1
+    static let version: UInt8 = 2
     private static let magic: UInt32 = 0x524c_5753
 
     package var sender: UInt64

@@ -36,11 +36,11 @@ struct GroupLoad: BitwiseCopyable {
     var activeOutputTokens: Double
 
     /// What others have here, as the engine's reports tell it, aged until `othersDueAt`: sequences that wait and those that run,
-    /// prompt tokens of the former, KV tokens of the latter, and those that answers of replicas there are yet to take. All 0 until something
-    /// is reported or told.
+    /// what it takes to prefill the former's prompts, KV tokens of the latter, and those that answers of replicas there are yet to take. All 0
+    /// until something is reported or told.
     var othersWaiting: Double
     var othersRunning: Double
-    var othersQueuedTokens: Double
+    var othersQueuedWork = 0.0
     var othersActiveTokens: Float
     var othersExpectedTokens: Float = 0
 
@@ -63,8 +63,9 @@ struct GroupLoad: BitwiseCopyable {
     var continuationTokens = 0.0
 
     // What is read of few groups.
-    /// Uncached prompt tokens of those that have no first token yet.
+    /// Uncached prompt tokens of those that have no first token yet, and of others' who wait.
     var queuedTokens: Double
+    var othersQueuedTokens = 0.0
     /// Hash of the name, the same in every replica of the router.
     var identity: UInt64
     /// The decision counter when the group was last chosen; orders ties.
@@ -98,7 +99,7 @@ struct GroupLoad: BitwiseCopyable {
     /// Natural logarithm of how much longer decode steps take here than on the fleet.
     var stepDeviation = 0.0
     // Whole cache lines, so that each group begins with one.
-    private let padding = (UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0))
+    private let padding = (UInt64(0), UInt64(0), UInt64(0), UInt64(0))
 
     /// Bytes that scoring reads, from the start.
     static var decisiveBytes: Int { 192 }
@@ -111,7 +112,7 @@ extension GroupLoad {
             generation: generation, isUsed: true, isReady: false, speaksHTTP2: false, isProbing: false, holder: holder, failures: 0,
             hitYield: 1,
             inFlight: 0, awaitingFirstToken: 0, activeTokens: 0, activeOutputTokens: 0, othersWaiting: 0,
-            othersRunning: 0, othersQueuedTokens: 0, othersActiveTokens: 0, secondsPerToken: 0, decodeStepSeconds: 0,
+            othersRunning: 0, othersActiveTokens: 0, secondsPerToken: 0, decodeStepSeconds: 0,
             kvCapacityTokens: 0, queuedTokens: 0, identity: identity, lastChosen: 0, decisions: 0, othersDueAt: .max, saturatedUntil: 0,
             ejectedUntil: 0, firstUnstreamed: 0, lastUnstreamed: 0, presumedPrefilledAt: .max, heldTokens: 0,
             shadowScale: 1, describedSecondsPerToken: 0, prefillDeviation: 0, deviationFadedAt: 0)
@@ -126,11 +127,11 @@ extension GroupLoad {
     var sequences: Double { Double(inFlight) + othersWaiting + othersRunning }
     @inline(__always)
     var decodingSequences: Double { Double(inFlight - awaitingFirstToken) + othersRunning }
-    /// Prompt tokens that are prefilled before those of a new request, and what that takes: of others' contexts nothing is known.
+    /// Prompt tokens that are prefilled before those of a new request, and what that takes.
     @inline(__always)
     var tokensAhead: Double { queuedTokens + othersQueuedTokens }
     @inline(__always)
-    var workAhead: Double { queuedWork + othersQueuedTokens }
+    var workAhead: Double { queuedWork + othersQueuedWork }
     /// KV tokens in use.
     @inline(__always)
     var tokensInUse: Double { ownTokensInUse + Double(othersActiveTokens + othersExpectedTokens) }

@@ -3,8 +3,9 @@ struct ReplicaLoad: BitwiseCopyable, Equatable {
     /// Sequences without an end, and those of them without a first token.
     var inFlight: Int32 = 0
     var awaitingFirstToken: Int32 = 0
-    /// Uncached prompt tokens of the latter, a whole number.
+    /// Uncached prompt tokens of the latter, and what it takes to prefill them (`CostRule.prefillWork`): whole numbers.
     var queuedTokens = 0.0
+    var queuedWork = 0.0
 
     static let none = ReplicaLoad()
 
@@ -12,12 +13,14 @@ struct ReplicaLoad: BitwiseCopyable, Equatable {
         inFlight &+= other.inFlight
         awaitingFirstToken &+= other.awaitingFirstToken
         queuedTokens += other.queuedTokens
+        queuedWork += other.queuedWork
     }
 
     mutating func subtract(_ other: ReplicaLoad) {
         inFlight &-= other.inFlight
         awaitingFirstToken &-= other.awaitingFirstToken
         queuedTokens -= other.queuedTokens
+        queuedWork -= other.queuedWork
     }
 }
 
@@ -25,12 +28,17 @@ extension ReplicaLoad {
     private static var mostSequences: UInt64 { 1 << 20 }
     private static var mostTokens: Double { 1e12 }
 
-    /// As told; what nobody can have is cut to what may be.
-    init(counts: UInt64, tokens: UInt64) {
+    /// As told; what nobody can have is cut to what may be. No token is less work than one behind no context.
+    init(counts: UInt64, tokens: UInt64, work: UInt64) {
         inFlight = Int32(min(counts & 0xffff_ffff, Self.mostSequences))
         awaitingFirstToken = min(Int32(min(counts >> 32, Self.mostSequences)), inFlight)
-        let told = Double(bitPattern: tokens)
-        queuedTokens = told.isFinite ? min(max(told, 0), Self.mostTokens).rounded() : 0
+        queuedTokens = Self.wholeNumber(tokens, atLeast: 0)
+        queuedWork = Self.wholeNumber(work, atLeast: queuedTokens)
+    }
+
+    private static func wholeNumber(_ bits: UInt64, atLeast least: Double) -> Double {
+        let told = Double(bitPattern: bits)
+        return told.isFinite ? min(max(told, least), mostTokens).rounded() : least
     }
 
     var counts: UInt64 { UInt64(UInt32(bitPattern: inFlight)) | UInt64(UInt32(bitPattern: awaitingFirstToken)) << 32 }

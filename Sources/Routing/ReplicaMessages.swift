@@ -3,7 +3,8 @@
 ///
 /// Nothing in a record is a difference to an earlier one, so that one that is lost costs what it said and no more.
 enum ReplicaRecord {
-    /// What the sender has on a group by now: header, group, requests in flight and those of them without a first token, their uncached tokens.
+    /// What the sender has on a group by now: header, group, requests in flight and those of them without a first token,
+    /// the latter's uncached tokens, and the prefill work that these are.
     static var load: UInt8 { 1 }
     /// A prompt was placed on a group: header with the bytes of a chunk and the number of chunks, group, and the chunks' chained hashes.
     static var placement: UInt8 { 2 }
@@ -17,7 +18,7 @@ enum ReplicaRecord {
     /// A placement that the sender has told of came to nothing: header, group, and the hash of the last chunk that was told.
     static var takenBack: UInt8 { 6 }
 
-    static var loadWords: Int { 4 }
+    static var loadWords: Int { 5 }
     static var turnWords: Int { 3 }
     static var lessonWords: Int { 3 }
     static var takenBackWords: Int { 3 }

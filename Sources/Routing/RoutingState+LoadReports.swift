@@ -100,8 +100,10 @@ extension RoutingState {
         let waiting = others[slot].waiting.value(now: now, mean: fleetOthers.waiting * fleet)
         let replicas = sharing.loads[slot]
         loads[slot].othersWaiting = waiting + Double(replicas.awaitingFirstToken)
-        loads[slot].othersQueuedTokens =
-            others[slot].queuedTokens.value(now: now, mean: fleetOthers.queuedTokens * fleet) + replicas.queuedTokens
+        // Replicas say what theirs take. Of those whom only an engine tells of no length is known, and a token counts as behind no context.
+        let reportedTokens = others[slot].queuedTokens.value(now: now, mean: fleetOthers.queuedTokens * fleet)
+        loads[slot].othersQueuedTokens = reportedTokens + replicas.queuedTokens
+        loads[slot].othersQueuedWork = reportedTokens + replicas.queuedWork
         loads[slot].othersRunning =
             others[slot].running.value(now: now, mean: fleetOthers.running * fleet)
             + Double(replicas.inFlight - replicas.awaitingFirstToken)

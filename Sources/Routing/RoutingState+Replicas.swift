@@ -76,13 +76,15 @@ extension RoutingState {
             sharing.isChanged[slot] = false
             guard loads[slot].isUsed else { continue }
             let load = ReplicaLoad(
-                inFlight: loads[slot].inFlight, awaitingFirstToken: loads[slot].awaitingFirstToken, queuedTokens: loads[slot].queuedTokens)
+                inFlight: loads[slot].inFlight, awaitingFirstToken: loads[slot].awaitingFirstToken, queuedTokens: loads[slot].queuedTokens,
+                queuedWork: loads[slot].queuedWork)
             let tellings = sharing.tellings[slot]
             sharing.tellings[slot] = load == .none ? tellings - min(tellings, 1) : Self.tellingsOfNothing
             sharing.record[0] = ReplicaRecord.header(ReplicaRecord.load)
             sharing.record[1] = loads[slot].identity
             sharing.record[2] = load.counts
             sharing.record[3] = load.queuedTokens.bitPattern
+            sharing.record[4] = load.queuedWork.bitPattern
             sharing.record.withBase { messages.append(record: UnsafeBufferPointer(start: $0, count: ReplicaRecord.loadWords)) }
         }
         sharing.changedCount = 0
@@ -118,7 +120,8 @@ extension RoutingState {
         guard let slot = slotOfIdentity[record.group] else { return }
         switch ReplicaRecord.kind(record.header) {
         case ReplicaRecord.load:
-            let told = ReplicaLoad(counts: message.word(0, of: record), tokens: message.word(1, of: record))
+            let told = ReplicaLoad(
+                counts: message.word(0, of: record), tokens: message.word(1, of: record), work: message.word(2, of: record))
             guard let old = sharing.accounts.set(told, of: replica, slot: slot, generation: loads[slot].generation, now: now) else {
                 return
             }

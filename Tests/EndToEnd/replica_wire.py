@@ -10,6 +10,7 @@ import time
 
 HEADER = struct.Struct("<4sBBHQQQ")
 TAG = 16
+VERSION = 2
 SIGNED, FAREWELL, QUESTION, HANDOVER = 1, 2, 4, 8
 
 
@@ -17,7 +18,7 @@ def microseconds():
     return time.time_ns() // 1000
 
 
-def datagram(payload=b"", key=None, sender=None, clock=None, number=0, flags=0, version=1):
+def datagram(payload=b"", key=None, sender=None, clock=None, number=0, flags=0, version=VERSION):
     flags |= SIGNED if key else 0
     clock = microseconds() if clock is None else clock
     sender = random.getrandbits(64) if sender is None else sender
@@ -32,9 +33,9 @@ def identity(group):
     return library.XXH3_64bits(group.encode(), ctypes.c_size_t(len(group.encode())))
 
 
-def load(group, in_flight, awaiting_first_token, tokens):
-    """What the sender has on a group."""
-    return struct.pack("<QQIId", 1, identity(group), in_flight, awaiting_first_token, tokens)
+def load(group, in_flight, awaiting_first_token, tokens, work=None):
+    """What the sender has on a group; the work is no less than the tokens."""
+    return struct.pack("<QQIIdd", 1, identity(group), in_flight, awaiting_first_token, tokens, tokens if work is None else work)
 
 
 def placement(group, hashes, chunk_bytes=512):
@@ -52,7 +53,7 @@ class Read:
 
     def __init__(self, data, key=None):
         magic, version, flags, zero, self.sender, self.clock, self.number = HEADER.unpack_from(data)
-        assert (magic, version, zero) == (b"SWLR", 1, 0)
+        assert (magic, version, zero) == (b"SWLR", VERSION, 0)
         assert bool(flags & SIGNED) == bool(key)
         end = len(data) - (TAG if key else 0)
         if key:

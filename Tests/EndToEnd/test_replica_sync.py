@@ -260,7 +260,7 @@ def test_nonsense_is_counted_and_does_no_harm(fleet, stranger):
             peer.send(port, data)
         wait_until(lambda: received(first, outcome) == before + len(datagrams), what=f"{outcome} to be counted")
 
-    counted("malformed", b"", b"x", os.urandom(100), os.urandom(65_000), good[:31], datagram(key=key, version=2))
+    counted("malformed", b"", b"x", os.urandom(100), os.urandom(65_000), good[:31], datagram(key=key, version=1), datagram(key=key, version=3))
     # Longer than any is made, whole and signed.
     counted("malformed", datagram(bytes(60_001), key))
     counted("unauthenticated", datagram(b"12345678", key)[:-1], good[:40] + bytes(8), datagram(), datagram(key=b"a guess of this length"))
@@ -296,11 +296,12 @@ def test_a_replica_that_lies_cannot_stop_routing(fleet, stranger):
     first, _ = fleet.routers()
     port = int(replicas(first)["address"].rsplit(":", 1)[1])
     body = prompt_for(first, fleet.groups[0])
-    lies = itertools.product((0, 5, 2**31, 2**32 - 1), (0, 7, 2**32 - 1), (-1e300, 0, float("inf"), float("nan"), 1e12))
-    for number, (in_flight, awaiting, tokens) in enumerate(lies):
-        peer.send(port, datagram(load(fleet.groups[0], in_flight, awaiting, tokens), fleet.key, 5, number=number))
+    absurd = (-1e300, 0, float("inf"), float("nan"), 1e12)
+    lies = itertools.product((0, 5, 2**31, 2**32 - 1), (0, 7, 2**32 - 1), absurd, (None, *absurd))
+    for number, (in_flight, awaiting, tokens, work) in enumerate(lies):
+        peer.send(port, datagram(load(fleet.groups[0], in_flight, awaiting, tokens, work), fleet.key, 5, number=number))
         peer.send(port, datagram(load(fleet.groups[1], 2, 1, 100.0), fleet.key, 6, number=number))
-    wait_until(lambda: [r["loads"] for r in replicas(first)["replicas"] if r["id"].endswith(("05", "06"))] == [60, 60], what="the lies")
+    wait_until(lambda: [r["loads"] for r in replicas(first)["replicas"] if r["id"].endswith(("05", "06"))] == [360, 360], what="the lies")
     for group in admin.groups(first):
         assert group["in_flight"] == 0 and 0 <= others(first, group["name"]) <= 1 << 21
     told = explain(first, body)

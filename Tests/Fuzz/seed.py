@@ -229,7 +229,7 @@ for name, message in {
     seed("engine-loads", name, b"\0" + struct.pack(">I", len(message)) + message)
 seed("engine-loads", "compressed", b"\x01\0\0\0\x02\x22\0")
 
-ENVELOPE = b"SWLR\x01%s\0\0" + struct.pack("<QQQ", 7, 1_700_000_000_000_000, 3)
+ENVELOPE = b"SWLR\x02%s\0\0" + struct.pack("<QQQ", 7, 1_700_000_000_000_000, 3)
 for name, data in {
     "heartbeat": b"\0" + ENVELOPE % b"\0",
     "farewell": b"\0" + ENVELOPE % b"\2",
@@ -238,7 +238,7 @@ for name, data in {
     + hmac.digest(b"sixteen bytes ok", ENVELOPE % b"\1" + b"news", "sha256")[:16],
     "unknown-tag": b"\0" + ENVELOPE % b"\1" + b"news" + bytes(16),
     "flags": b"\0" + ENVELOPE % b"\4",
-    "version": b"\0" + (ENVELOPE % b"\0").replace(b"\x01", b"\x02", 1),
+    "version": b"\0" + (ENVELOPE % b"\0").replace(b"\x02", b"\x01", 1),
     "seal": b"\2some payload",
     "seal-signed": b"\x63some payload",
 }.items():
@@ -247,13 +247,14 @@ for name, data in {
 # Records of 64-bit words; a group is known by XXH3 of its name, "a".
 GROUP = 0xE6C632B61E964E1F
 for name, words in {
-    "load": [1, GROUP, 3 | 2 << 32, 0x4096_0000_0000_0000], "placement": [2 | 4 << 16 | 512 << 32, GROUP, 11, 12, 13, 14],
+    "load": [1, GROUP, 3 | 2 << 32, 0x4096_0000_0000_0000, 0x4099_0000_0000_0000], "placement": [2 | 4 << 16 | 512 << 32, GROUP, 11, 12, 13, 14],
     "turn": [3 | 4 << 16 | 100 << 32, GROUP, 99],
-    "all": [1, GROUP, 3, 0, 2 | 1 << 16 | 256 << 32, GROUP, 5, 3, GROUP, 1, 1, GROUP, 0, 0],
+    "all": [1, GROUP, 3, 0, 0, 2 | 1 << 16 | 256 << 32, GROUP, 5, 3, GROUP, 1, 1, GROUP, 0, 0, 0],
     "former": [5 | 3 << 16 | 512 << 32, GROUP, 11, 12, 13, 2 | 2 << 16 | 512 << 32, GROUP, 11, 12],
     "taken-back": [2 | 2 << 16 | 512 << 32, GROUP, 11, 12, 2 | 4 << 16 | 512 << 32, GROUP, 11, 12, 13, 14, 6, GROUP, 14, 6, GROUP, 12],
     "taken-back-twice": [2 | 1 << 16 | 1 << 32, GROUP, 7, 6, GROUP, 7, 6, GROUP, 7, 6, 12_345, 7, 6 | 1 << 16, GROUP, 7],
-    "nobody": [1, 12_345, 3, 0], "negative": [1, GROUP, 2**64 - 1, 0xFFF0_0000_0000_0000], "short": [2 | 9 << 16 | 1 << 32, GROUP, 1],
+    "nobody": [1, 12_345, 3, 0, 0], "negative": [1, GROUP, 2**64 - 1, 0xFFF0_0000_0000_0000, 0xBFF0_0000_0000_0000],
+    "version-1": [1, GROUP, 3, 0], "short": [2 | 9 << 16 | 1 << 32, GROUP, 1],
 }.items():  # fmt: skip
     seed("replica-message", name, struct.pack(f"<{len(words)}Q", *words))
 

@@ -165,7 +165,7 @@ import Testing
             }
             var name = "g0"
             let group = name.withUTF8 { ModelCatalog.hash(UnsafeRawBufferPointer($0)) }
-            let words = [ReplicaRecord.header(ReplicaRecord.load), group, replicaSequences, 0]
+            let words = [ReplicaRecord.header(ReplicaRecord.load), group, replicaSequences, 0, 0]
             _ = words.map(\.littleEndian).withUnsafeBytes { table.receiveReplicaMessage($0, from: 7, now: start) }
             return try #require(table.explain(.distinct(1, chunkCount: 4), now: start).groups.first).terms.memory
         }
@@ -183,7 +183,7 @@ import Testing
             }
             var name = "g0"
             let group = name.withUTF8 { ModelCatalog.hash(UnsafeRawBufferPointer($0)) }
-            let words = [ReplicaRecord.header(ReplicaRecord.load), group, replicaSequences, 0]
+            let words = [ReplicaRecord.header(ReplicaRecord.load), group, replicaSequences, 0, 0]
             _ = words.map(\.littleEndian).withUnsafeBytes { table.receiveReplicaMessage($0, from: 7, now: start) }
             return try #require(table.explain(prompt, now: start).groups.first { $0.name == "g1" }).terms.copy
         }

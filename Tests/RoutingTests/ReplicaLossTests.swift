@@ -7,8 +7,8 @@ import Testing
 @Suite struct ReplicaLossTests {
     private let start = 100 * second
 
-    private static func load(_ group: String, inFlight: UInt64, awaiting: UInt64 = 0, tokens: Double = 0) -> [UInt64] {
-        [ReplicaRecord.header(ReplicaRecord.load), identity(group), inFlight | awaiting << 32, tokens.bitPattern]
+    private static func load(_ group: String, inFlight: UInt64, awaiting: UInt64 = 0, tokens: Double = 0, work: Double = 0) -> [UInt64] {
+        [ReplicaRecord.header(ReplicaRecord.load), identity(group), inFlight | awaiting << 32, tokens.bitPattern, work.bitPattern]
     }
 
     private static func placement(_ group: String, chunkBytes: UInt32 = UInt32(Prompt.chunkBytes), _ hashes: [UInt64]) -> [UInt64] {
@@ -210,7 +210,7 @@ import Testing
             default:
                 let words = Self.load(
                     "g\(name)", inFlight: .random(in: 0...3, using: &generator), awaiting: .random(in: 0...3, using: &generator),
-                    tokens: Double(Int.random(in: 0...1_000, using: &generator)))
+                    tokens: Double(Int.random(in: 0...1_000, using: &generator)), work: .random(in: 0...3_000, using: &generator))
                 guard state.admitReplica(replica) else { continue }
                 words.map(\.littleEndian).withUnsafeBytes { bytes in
                     guard var message = ReplicaMessageReader(bytes), let record = message.nextRecord() else { return }
@@ -302,8 +302,8 @@ import Testing
                     if Bool.random(using: &generator) { words += Self.placement(name, hashes) }
                     words += [ReplicaRecord.header(ReplicaRecord.takenBack), identity(name), hashes.last ?? 0]
                 case 0:
-                    let tokens = Double(bitPattern: generator.next())
-                    words += Self.load(name, inFlight: generator.next(), awaiting: generator.next(), tokens: tokens)
+                    let (tokens, work) = (Double(bitPattern: generator.next()), Double(bitPattern: generator.next()))
+                    words += Self.load(name, inFlight: generator.next(), awaiting: generator.next(), tokens: tokens, work: work)
                 case 1:
                     let hashes = (0..<Int.random(in: 1...64, using: &generator)).map { _ in UInt64.random(in: 0..<200, using: &generator) }
                     words += Self.placement(name, hashes)

@@ -7,8 +7,12 @@ import Testing
 @Suite struct ReplicaTests {
     private let start = 100 * second
 
-    private func load(_ group: String, inFlight: UInt64, awaiting: UInt64 = 0, tokens: Double = 0) -> [UInt64] {
-        [ReplicaRecord.header(ReplicaRecord.load), identity(group), inFlight | awaiting << 32, tokens.bitPattern]
+    private func load(_ group: String, inFlight: UInt64, awaiting: UInt64 = 0, tokens: Double = 0, work: Double = 0) -> [UInt64] {
+        [ReplicaRecord.header(ReplicaRecord.load), identity(group), inFlight | awaiting << 32, tokens.bitPattern, work.bitPattern]
+    }
+
+    private func queueWait(_ table: RoutingTable, _ group: String, now: UInt64) throws -> Double {
+        try #require(table.explain(.distinct(999, chunkCount: 4), now: now).groups.first { $0.name == group }).terms.queueWait
     }
 
     // MARK: Placements
@@ -51,7 +55,7 @@ import Testing
         var pair = ReplicaPair(4, now: start)
         for name in 0..<50 { _ = try pair.teller.pick(.distinct(name, chunkCount: 12), now: start).get() }
         let outcomes = pair.tell(now: start)
-        #expect(outcomes.count == 5, "4 loads of 4 words and 50 placements of 14 in messages of 160")
+        #expect(outcomes.count == 5, "4 loads of 5 words and 50 placements of 14 in messages of 160")
         for place in 0..<outcomes.count { #expect(pair.messages.withMessage(place) { $0.count } <= 1_280) }
         let placements = outcomes.reduce(0) { sum, outcome in
             guard case .applied(let placements, _) = outcome else { return -1_000 }
@@ -129,6 +133,51 @@ import Testing
             let decision = try pair.listener.pick(.distinct(name, chunkCount: 50), now: start).get()
             #expect(pair.listener.name(of: decision.group) == "g1")
         }
+    }
+
+    /// A token of a long prompt takes longer than one of a short one, whoever has queued it.
+    @Test func aLongPromptIsMoreWorkThanAsManyTokensOfShortOnes() throws {
+        var pair = ReplicaPair(2, now: start)
+        let tokens = 102_400
+        _ = try pair.teller.pick(.distinct(0, chunkCount: 1_600), pinnedTo: "g0", promptTokens: tokens, now: start).get()
+        for name in 1...50 {
+            _ = try pair.teller.pick(.distinct(name, chunkCount: 32), pinnedTo: "g1", promptTokens: tokens / 50, now: start).get()
+        }
+        #expect(pair.teller.state("g0", now: start)?.queuedUncachedTokens == tokens)
+        #expect(pair.teller.state("g1", now: start)?.queuedUncachedTokens == tokens)
+        pair.tell(now: start)
+        for group in ["g0", "g1"] {
+            let told = try queueWait(pair.listener, group, now: start)
+            #expect(try told == queueWait(pair.teller, group, now: start), "both count the same prompts alike")
+        }
+        let (long, short) = try (queueWait(pair.listener, "g0", now: start), queueWait(pair.listener, "g1", now: start))
+        let rule = CostRule()
+        let expected =
+            rule.prefillWork(uncached: Double(tokens), promptTokens: Double(tokens))
+            / (50 * rule.prefillWork(uncached: Double(tokens / 50), promptTokens: Double(tokens / 50)))
+        #expect(expected > 2 && abs(long / short / expected - 1) < 1e-3)
+    }
+
+    /// What an engine reports are tokens: those of replicas are subtracted from them, and not the work that they make.
+    @Test func anEngineReportIsComparedWithReplicasTokens() throws {
+        var pair = ReplicaPair(1, now: start)
+        let group = try #require(pair.listener.state("g0")?.id)
+        pair.listener.reportLoad(LoadReport(running: 0, waiting: 0, madeAt: start), of: group, now: start)
+        let tokens = 102_400
+        _ = try pair.teller.pick(.distinct(0, chunkCount: 1_600), promptTokens: tokens, now: start).get()
+        pair.tell(now: start)
+        let replicas = try queueWait(pair.listener, "g0", now: start)
+        let secondsPerToken = try replicas / CostRule().prefillWork(uncached: Double(tokens), promptTokens: Double(tokens))
+        func wait(reported: Int) throws -> Double {
+            let report = LoadReport(
+                running: 2, waiting: 0, awaitingFirstToken: 2, prefillTokens: Double(reported), kvUsage: 0.1, notBefore: start,
+                madeAt: start)
+            pair.listener.reportLoad(report, of: group, now: start)
+            return try queueWait(pair.listener, "g0", now: start)
+        }
+        #expect(try wait(reported: tokens) == replicas)
+        let more = try wait(reported: tokens + 50_000)
+        #expect(abs((more - replicas) / secondsPerToken - 50_000) < 1, "of others' contexts nothing is known")
     }
 
     /// Engines count replicas' requests, too.
@@ -284,6 +333,9 @@ import Testing
             [ReplicaRecord.header(ReplicaRecord.lesson, argument: 1), identity("g0"), 0],
             [ReplicaRecord.header(ReplicaRecord.lesson), identity("g0")],
             load("g0", inFlight: 5) + [0],
+            // Version 1's, without the work.
+            Array(load("g0", inFlight: 5, tokens: 7).prefix(4)),
+            [load("g0", inFlight: 5).prefix(4), load("g0", inFlight: 6).prefix(4)].flatMap { $0 },
         ]
         let table = RoutingTable(equalGroups(1))
         for words in wrong { #expect(receive(words, table, now: start) == .malformed) }
@@ -298,11 +350,12 @@ import Testing
         #expect(try #require(table.state("g0", now: start)).indexBlocks == 2)
     }
 
-    @Test(arguments: [Double.nan, .infinity, -.infinity, -1, 1e300, 5e-324])
-    func figuresThatNobodyCanHaveStayWithinBounds(tokens: Double) throws {
+    private static let impossible = [Double.nan, .infinity, -.infinity, -1, 1e300, 5e-324, 0.5, 0]
+
+    @Test(arguments: impossible, impossible) func figuresThatNobodyCanHaveStayWithinBounds(tokens: Double, work: Double) throws {
         let table = RoutingTable(equalGroups(2))
         for counts: UInt64 in [.max, 0x8000_0000_8000_0000, 1 << 32, 0xffff_ffff] {
-            let words = [ReplicaRecord.header(ReplicaRecord.load), identity("g0"), counts, tokens.bitPattern]
+            let words = [ReplicaRecord.header(ReplicaRecord.load), identity("g0"), counts, tokens.bitPattern, work.bitPattern]
             for replica in 0..<256 { _ = receive(words, table, from: UInt64(replica), now: start) }
             let state = try #require(table.state("g0", now: start))
             #expect((0...(256.0 * 1_048_576)).contains(state.othersRunning + state.othersWaiting))
