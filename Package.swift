@@ -65,7 +65,7 @@ let package = Package(
         .target(
             name: "Discovery", dependencies: ["CCares", "EventLoop", "HTTPTransport", "KubernetesAPI", "Routing", yams],
             swiftSettings: swift),
-        .target(name: "LoadSignals", dependencies: ["EventLoop", "HTTPTransport", "Routing", "Wire"], swiftSettings: swift),
+        .target(name: "LoadSignals", dependencies: ["EventLoop", "HTTPTransport", "Protos", "Routing", "Wire"], swiftSettings: swift),
         .target(
             name: "ReplicaSync", dependencies: ["CLinux", "COpenSSL", "Discovery", "EventLoop", "Routing"], swiftSettings: swift),
         .target(

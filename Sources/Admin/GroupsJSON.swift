@@ -77,6 +77,7 @@ private struct LoadJSON: Encodable {
     var waiting: Double?
     var awaitingFirstToken: Double?
     var prefillTokens: Double?
+    var queuedTokens: Double?
     var inFlight: Double?
     var kvUsage: Double?
     var othersRunning: Double
@@ -98,6 +99,7 @@ private struct LoadJSON: Encodable {
         waiting = group.reported?.waiting
         awaitingFirstToken = group.reported?.awaitingFirstToken
         prefillTokens = group.reported?.prefillTokens
+        queuedTokens = group.reported?.queuedTokens
         inFlight = group.reported?.inFlight
         kvUsage = group.reported?.kvUsage
         othersRunning = group.othersRunning

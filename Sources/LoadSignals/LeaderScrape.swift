@@ -15,33 +15,47 @@ final class LeaderScrape: EventHandler {
     private let settings: LoadSignalSettings
     private let pace: ScrapePace
     private let pool: UpstreamPool
-    private let paths: [String]
-    private var pathIndex = 0
+    /// Where a reading may be had; those that say nothing take turns.
+    private let sources: [LeaderQuery.Kind]
+    private var sourceIndex = 0
     private var query: LeaderQuery?
-    private var metricsDueAt: UInt64
+    private var readingDueAt: UInt64
     private var loadDueAt = UInt64.max
     private var failuresInRow: UInt64 = 0
-    /// Whether vLLM's `/load` counts, for which it needs a flag.
+    private var loadsFailuresInRow: UInt64 = 0
+    /// Whether vLLM's `/load` counts, for which it needs a flag; of SGLang, whether it has `/v1/loads`.
     private var counting = Counting.unknown(zeros: 0)
+    /// Whether an engine that says it is busy does nothing, as far as its last `/metrics` tell.
+    private var isFrozen = false
     /// Seconds that an answer takes, smoothed.
     private var answerSeconds = 0.0
+    private let tellers: LoadTellers
+    private var blankness = Blankness()
     private var history = ReadingHistory()
     private var backlog = FirstTokenBacklog()
     private(set) var state: LeaderState
 
-    init(loop: EventLoop, group: String, table: RoutingTable, pool: UpstreamPool, settings: LoadSignalSettings, pace: ScrapePace) {
+    init(
+        loop: EventLoop, group: String, table: RoutingTable, pool: UpstreamPool, settings: LoadSignalSettings, pace: ScrapePace,
+        tellers: LoadTellers
+    ) {
         self.group = group
         self.table = table
         self.pool = pool
         self.settings = settings
         self.pace = pace
-        paths = settings.path.isEmpty ? ["/metrics", "/prometheus/metrics"] : [settings.path]
+        self.tellers = tellers
+        if pool.speaksHTTP2 {
+            sources = LoadService.allCases.map { .loads($0) }
+        } else {
+            sources = (settings.path.isEmpty ? ["/metrics", "/prometheus/metrics"] : [settings.path]).map { .metrics(path: $0) }
+        }
         state = LeaderState(group: group)
         // Many groups are found at once; the first answer brings the size of the cache, so it should not be long in coming.
         let latest = max(min(settings.intervalNanoseconds, 1_000_000_000), pace.leastPauseNanoseconds)
-        metricsDueAt = loop.now &+ UInt64(Double.random(in: 0...1) * Double(latest))
+        readingDueAt = loop.now &+ UInt64(Double.random(in: 0...1) * Double(latest))
         super.init(loop: loop)
-        setDeadline(metricsDueAt)
+        setDeadline(readingDueAt)
     }
 
     func stop() {
@@ -55,19 +69,14 @@ final class LeaderScrape: EventHandler {
             query.cancel()
             return answered(query, .failure(.timeout))
         }
-        ask(metricsDueAt <= loop.now ? .metrics : .serverLoad)
+        ask(readingDueAt <= loop.now ? sources[sourceIndex] : state.engine == .sglang ? .sglangLoads : .serverLoad)
     }
 
     private func ask(_ kind: LeaderQuery.Kind) {
         let query = LeaderQuery(kind, scrape: self)
         self.query = query
         setDeadline(loop.now &+ settings.timeoutNanoseconds)
-        let head = RequestHead()
-        head.setMethod("GET")
-        var target = kind == .metrics ? paths[pathIndex] : "/load"
-        target.withUTF8 { head.setTarget(UnsafeRawBufferPointer($0)) }
-        head.headers.append("accept", kind == .metrics ? "text/plain" : "application/json")
-        pool.start(query, UpstreamRequest(head: head, bodyLength: nil, hasBody: false))
+        query.start(on: pool, timeoutNanoseconds: settings.timeoutNanoseconds)
     }
 
     // MARK: Answers
@@ -79,21 +88,24 @@ final class LeaderScrape: EventHandler {
         state.scrapeSeconds += seconds
         state.scrapeBytes &+= UInt64(query.bytes)
         switch answer {
-        case .metrics(let reading):
+        case .reading(let reading):
             answerSeconds += (answerSeconds == 0 ? 1 : 0.3) * (seconds - answerSeconds)
             take(reading, query)
         case .serverLoad(let inFlight): take(inFlight: inFlight, query)
+        case .sglangLoads(let reading): take(loads: reading, query)
         case .failure(let outcome): fail(outcome, query.kind)
         }
-        setDeadline(max(min(metricsDueAt, loadDueAt), loop.now &+ 1_000_000))
+        setDeadline(max(min(readingDueAt, loadDueAt), loop.now &+ 1_000_000))
     }
 
     private func take(_ reading: EngineReading, _ query: LeaderQuery) {
         failuresInRow = 0
-        metricsDueAt = loop.now &+ metricsPause()
+        readingDueAt = loop.now &+ readingPause()
         let verdict = history.judge(reading)
+        isFrozen = verdict == .frozen
         state.take(reading, history)
-        guard let id = table.group(named: group)?.id else { return }
+        guard let known = table.group(named: group) else { return }
+        let id = known.id
         if let tokens = reading.capacityTokens { table.updateKVCapacity(tokens: tokens, of: id) }
         if let adapters = reading.adapters, verdict != .frozen {
             table.reportAdapters(adapters.running + adapters.waiting, capacity: adapters.limit, of: id, now: loop.now)
@@ -107,7 +119,11 @@ final class LeaderScrape: EventHandler {
         if reading.isAsleep { table.reportSaturated(id, retryAfterSeconds: 10, now: loop.now) }
         guard verdict != .frozen else { return state.count(.stale) }
         state.count(.ok)
-        if reading.hasLoad {
+        var isBelieved = true
+        if case .loads(let service) = query.kind {
+            isBelieved = blankness.believes(reading, of: service, ownRequests: known.inFlight, tellers)
+        }
+        if reading.hasLoad, isBelieved, !loadsAreTold {
             let prefill = history.isOfSeveral ? nil : reading.backlogCounts.map { backlog.observe($0, at: query.answeredAt) }
             report(
                 LoadReport(
@@ -135,39 +151,75 @@ final class LeaderScrape: EventHandler {
         report(LoadReport(inFlight: Double(inFlight), notBefore: query.askedAt, madeAt: query.answeredAt), id)
     }
 
+    // MARK: SGLang's loads
+
+    /// SGLang sets its gauges every 40 decode steps, and these figures with every step: what tells both is not believed twice.
+    private var loadsAreTold: Bool {
+        guard case .yes = counting, state.engine == .sglang else { return false }
+        return true
+    }
+
+    private func take(loads reading: EngineReading, _ query: LeaderQuery) {
+        loadsFailuresInRow = 0
+        loadDueAt = loop.now &+ pace.jittered(settings.loadIntervalNanoseconds)
+        counting = .yes
+        // Of a scheduler that hangs the server goes on telling what it told last.
+        guard !isFrozen else { return state.count(.stale) }
+        state.count(.ok)
+        guard let id = table.group(named: group)?.id else { return }
+        report(
+            LoadReport(
+                running: reading.running, waiting: reading.waiting, queuedTokens: reading.queuedTokens, kvUsage: reading.kvUsage,
+                notBefore: query.askedAt &- min(query.askedAt, LoadReport.gaugeLagNanoseconds), madeAt: query.answeredAt), id)
+    }
+
+    /// Until it tells them again, `/metrics` counts.
+    private func failLoads(_ outcome: ScrapeOutcome) {
+        counting = .no
+        if outcome == .timeout || outcome == .unreachable {
+            loadsFailuresInRow += 1
+            loadDueAt = loop.now &+ pauseAfterFailure(settings.loadIntervalNanoseconds, loadsFailuresInRow)
+        } else {
+            loadDueAt = loop.now &+ pace.jittered(LoadSignalSettings.longestPauseNanoseconds)
+        }
+    }
+
     private func report(_ report: LoadReport, _ id: GroupID) { table.reportLoad(report, of: id, now: loop.now) }
 
-    /// Busy vLLM whose `/load` says more than nothing counts its requests.
+    /// Busy vLLM whose `/load` says more than nothing counts its requests; SGLang has `/v1/loads` since January 2026.
     private func tryServerLoad(_ reading: EngineReading) {
-        guard case .unknown = counting, reading.engine == .vllm, reading.isBusy, settings.loadIntervalNanoseconds > 0 else { return }
+        guard case .unknown = counting, !pool.speaksHTTP2, settings.loadIntervalNanoseconds > 0,
+            reading.engine == .sglang || reading.engine == .vllm && reading.isBusy
+        else { return }
         loadDueAt = loop.now
     }
 
     private func fail(_ outcome: ScrapeOutcome, _ kind: LeaderQuery.Kind) {
         state.count(outcome)
-        if kind == .serverLoad {
+        if case .sglangLoads = kind { return failLoads(outcome) }
+        if case .serverLoad = kind {
             loadDueAt = .max
             // One that counted may be slow for once; one that is not there stays away.
             if case .yes = counting, outcome == .timeout || outcome == .unreachable {
                 failuresInRow += 1
-                loadDueAt = loop.now &+ pauseAfterFailure(settings.loadIntervalNanoseconds)
+                loadDueAt = loop.now &+ pauseAfterFailure(settings.loadIntervalNanoseconds, failuresInRow)
             } else {
                 counting = .no
             }
             return
         }
         failuresInRow += 1
-        metricsDueAt = loop.now &+ pauseAfterFailure(settings.intervalNanoseconds)
+        readingDueAt = loop.now &+ pauseAfterFailure(settings.intervalNanoseconds, failuresInRow)
         guard outcome == .missing || outcome == .unknown || outcome == .refused else { return }
-        // Each path has its turn before the engine counts as one that says nothing.
-        pathIndex = (pathIndex + 1) % paths.count
-        let hasTriedAll = pathIndex == 0
-        metricsDueAt = loop.now &+ (hasTriedAll ? pace.jittered(LoadSignalSettings.longestPauseNanoseconds) : pace.jittered(100_000_000))
+        // Each source has its turn before the engine counts as one that says nothing.
+        sourceIndex = (sourceIndex + 1) % sources.count
+        let hasTriedAll = sourceIndex == 0
+        readingDueAt = loop.now &+ (hasTriedAll ? pace.jittered(LoadSignalSettings.longestPauseNanoseconds) : pace.jittered(100_000_000))
     }
 
     // MARK: Pauses
 
-    private func metricsPause() -> UInt64 {
+    private func readingPause() -> UInt64 {
         var pause = settings.intervalNanoseconds
         if case .yes = counting { pause &*= LoadSignalSettings.metricsPauseWithLoad }
         let longest = max(LoadSignalSettings.longestIntervalNanoseconds, settings.intervalNanoseconds)
@@ -175,8 +227,8 @@ final class LeaderScrape: EventHandler {
         return pace.jittered(min(max(pause, affordable), longest))
     }
 
-    private func pauseAfterFailure(_ interval: UInt64) -> UInt64 {
-        let pause = interval << min(failuresInRow, 8)
+    private func pauseAfterFailure(_ interval: UInt64, _ failures: UInt64) -> UInt64 {
+        let pause = interval << min(failures, 8)
         return pace.jittered(max(min(pause, LoadSignalSettings.longestPauseNanoseconds), interval))
     }
 }

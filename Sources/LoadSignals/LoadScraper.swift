@@ -3,8 +3,8 @@
 // Reading order:
 //   1. `LoadScraper`: every ready leader is asked, each by a `LeaderScrape` of its own, on the control loop.
 //   2. `LeaderScrape`: when it is asked what, at which `ScrapePace`; `LeaderQuery` is one question.
-//   3. `Metrics/`: from the bytes of `/metrics` to an `EngineReading`: scanner, labels, families.
-//   4. `ReadingHistory`: what is frozen, and what began anew; `FirstTokenBacklog`: who is being prefilled.
+//   3. `Metrics/`: from the bytes of `/metrics` to an `EngineReading`: scanner, labels, families; and from those of gRPC's `GetLoads`.
+//   4. `Blankness`: which zeros are no load; `ReadingHistory`: what is frozen, and what began anew; `FirstTokenBacklog`: who is being prefilled.
 //
 // What of it is others' load, and what that counts for, is the routing table's business (`RoutingTable.reportLoad`).
 
@@ -38,6 +38,7 @@ public final class LoadScraper {
     private var limits: TransportLimits
     private var targets: [String: Target] = [:]
     private let pace = ScrapePace()
+    private let tellers = LoadTellers()
 
     public init(loop: EventLoop, table: RoutingTable, reach: Reach, settings: LoadSignalSettings, limits: TransportLimits) {
         self.loop = loop
@@ -65,7 +66,8 @@ public final class LoadScraper {
             guard group.isReady, let pool = pool(for: group.leader) else { continue }
             targets[group.name] = Target(
                 endpoint: group.leader, incarnation: group.incarnation,
-                scrape: LeaderScrape(loop: loop, group: group.name, table: table, pool: pool, settings: settings, pace: pace))
+                scrape: LeaderScrape(
+                    loop: loop, group: group.name, table: table, pool: pool, settings: settings, pace: pace, tellers: tellers))
         }
     }
 
@@ -74,7 +76,7 @@ public final class LoadScraper {
 
     private func stop(_ name: String) { targets.removeValue(forKey: name)?.scrape.stop() }
 
-    /// Nil for an endpoint that cannot be asked: what speaks HTTP/2 alone is a gRPC server, and has no such paths.
+    /// Nil for an endpoint that cannot be asked: it is not known where it is. What speaks HTTP/2 alone is a gRPC server, and asked as one.
     private func pool(for leader: Endpoint) -> UpstreamPool? {
         guard let address = reach.address(leader) else { return nil }
         if settings.port != 0 {
@@ -82,8 +84,8 @@ public final class LoadScraper {
             return UpstreamPool(
                 loop: loop, address: address.with(port: settings.port), authority: endpoint.description, speaksHTTP2: false, limits: limits)
         }
-        guard leader.protocol == .http1 else { return nil }
         return UpstreamPool(
-            loop: loop, address: address, authority: leader.description, speaksHTTP2: false, tls: reach.tls(leader), limits: limits)
+            loop: loop, address: address, authority: leader.description, speaksHTTP2: leader.protocol == .http2, tls: reach.tls(leader),
+            limits: limits)
     }
 }

@@ -10,6 +10,8 @@ public struct LoadReport: Sendable {
     public var awaitingFirstToken: Double?
     /// Uncached prompt tokens of those of them that are in the batch.
     public var prefillTokens: Double?
+    /// Uncached prompt tokens of those that wait, and of those that are prefilled in chunks. What of them is cached may be an estimate.
+    public var queuedTokens: Double?
     /// Requests of either kind, from an engine that does not tell them apart (vLLM's `/load`).
     public var inFlight: Double?
     /// Share of the KV cache that running sequences hold, 0...1; blocks that are only cached count as free.
@@ -30,12 +32,13 @@ public struct LoadReport: Sendable {
     /// - Parameter notBefore: `madeAt` when it is not given.
     public init(
         running: Double? = nil, waiting: Double? = nil, awaitingFirstToken: Double? = nil, prefillTokens: Double? = nil,
-        inFlight: Double? = nil, kvUsage: Double? = nil, notBefore: UInt64? = nil, madeAt: UInt64
+        queuedTokens: Double? = nil, inFlight: Double? = nil, kvUsage: Double? = nil, notBefore: UInt64? = nil, madeAt: UInt64
     ) {
         self.running = running.flatMap(Self.sensible)
         self.waiting = waiting.flatMap(Self.sensible)
         self.awaitingFirstToken = awaitingFirstToken.flatMap(Self.sensible)
         self.prefillTokens = prefillTokens.flatMap { $0 >= 0 ? min($0, Self.mostTokens) : nil }
+        self.queuedTokens = queuedTokens.flatMap { $0 >= 0 ? min($0, Self.mostTokens) : nil }
         self.inFlight = inFlight.flatMap(Self.sensible)
         self.kvUsage = kvUsage.flatMap { $0 >= 0 && $0 <= 1 ? $0 : nil }
         self.notBefore = min(notBefore ?? madeAt, madeAt)
@@ -51,6 +54,7 @@ public struct ReportedLoad: Sendable {
     public var waiting: Double?
     public var awaitingFirstToken: Double?
     public var prefillTokens: Double?
+    public var queuedTokens: Double?
     public var inFlight: Double?
     public var kvUsage: Double?
     public var ageSeconds: Double

@@ -77,6 +77,12 @@ extension RoutingState {
             tokens = min(sequences * (meanUncachedTokens + outputTokensExpected), loads[slot].kvCapacityTokens)
         }
         let queuedTokens = waiting.map { waiting in
+            if let told = report.queuedTokens {
+                // No more than falls to others by their number, for of ours it may count what is cached as well. Who is prefilled in chunks is not
+                // among those that wait, and is surely not ours where none of ours is without a first token.
+                let share = own.awaitingFirstToken == 0 ? 1 : min(waiting / max(report.waiting ?? 0, 1), 1)
+                return min(max(told - Double(own.queuedTokens), 0), told * share)
+            }
             guard let inBatch = report.prefillTokens, waiting > 0 else { return waiting * meanUncachedTokens }
             return max(inBatch + (report.waiting ?? 0) * meanUncachedTokens - Double(own.queuedTokens), 0)
         }
@@ -88,6 +94,7 @@ extension RoutingState {
         if let waiting = report.waiting { others[slot].reportedWaiting = waiting }
         if let awaiting = report.awaitingFirstToken { others[slot].reportedAwaitingFirstToken = awaiting }
         if report.awaitingFirstToken != nil { others[slot].reportedPrefillTokens = report.prefillTokens ?? -1 }
+        others[slot].reportedQueuedTokens = report.queuedTokens ?? -1
         if let inFlight = report.inFlight { others[slot].reportedInFlight = inFlight }
         if let usage = report.kvUsage { others[slot].reportedKVUsage = usage }
         others[slot].reportedAt = max(others[slot].reportedAt, time, 1)
@@ -129,8 +136,8 @@ extension RoutingState {
             running: said(load.reportedRunning), waiting: said(load.reportedWaiting),
             awaitingFirstToken: tellsPrefill ? said(load.reportedAwaitingFirstToken) : nil,
             prefillTokens: tellsPrefill ? said(load.reportedPrefillTokens) : nil,
-            inFlight: said(load.reportedInFlight), kvUsage: said(load.reportedKVUsage), ageSeconds: now.seconds(since: load.reportedAt),
-            reports: load.reports)
+            queuedTokens: said(load.reportedQueuedTokens), inFlight: said(load.reportedInFlight), kvUsage: said(load.reportedKVUsage),
+            ageSeconds: now.seconds(since: load.reportedAt), reports: load.reports)
     }
 
     // MARK: Our own load

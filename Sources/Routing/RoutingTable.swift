@@ -78,11 +78,12 @@ public final class RoutingTable: Sendable {
         state.withLock { state in state.slot(of: group).flatMap { state.records[Int($0)]?.description.name } }
     }
 
-    /// The group of that name, with its leader.
-    public func group(named name: String) -> (id: GroupID, leader: Endpoint)? {
+    /// The group of that name, with its leader, and how many sequences of ours are under way there.
+    public func group(named name: String) -> (id: GroupID, leader: Endpoint, inFlight: Int)? {
         state.withLock { state in
             guard let slot = state.slotOfName[name], let record = state.records[Int(slot)] else { return nil }
-            return (GroupID(slot: slot, generation: state.loads[slot].generation), record.description.leader)
+            let load = state.loads[slot]
+            return (GroupID(slot: slot, generation: load.generation), record.description.leader, Int(load.inFlight))
         }
     }
 

@@ -36,6 +36,11 @@ class FrameLiar:
     def stop(self):
         self._listener.close()
 
+    @staticmethod
+    def is_background(path):
+        """Whether it is the router's own question."""
+        return path in BACKGROUND_PATHS or path.endswith(b"/GetLoads")
+
     def _accept(self):
         with contextlib.suppress(OSError):
             while True:
@@ -53,7 +58,7 @@ class FrameLiar:
                     data = data[size:]
                     if kind == SETTINGS and not flags & ACK:
                         accepted.sendall(frame(SETTINGS, ACK))
-                    elif kind == HEADERS and dict(decoder.decode(payload, raw=True))[b":path"] in BACKGROUND_PATHS:
+                    elif kind == HEADERS and self.is_background(dict(decoder.decode(payload, raw=True))[b":path"]):
                         accepted.sendall(frame(HEADERS, END_HEADERS | END_STREAM, stream, b"\x8d"))  # 404
                     elif kind == HEADERS:
                         self.asked += 1

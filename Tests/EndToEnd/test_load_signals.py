@@ -492,6 +492,114 @@ def test_a_cheap_count_is_preferred_where_there_is_one(scripted):
         assert load(router)["others_running"] > 5
 
 
+def sglang(scripted, loads):
+    """An engine that has SGLang's /metrics, 2 running and 6 waiting, and answers the question for its loads with `loads(exchange, count)`."""
+    targets = []
+
+    async def script(exchange):
+        targets.append(exchange.request.target)
+        if exchange.request.path == b"/metrics":
+            text = f"sglang:num_running_reqs 2\nsglang:num_queue_reqs 6\nsglang:token_usage 0.5\nsglang:generation_tokens_total {len(targets)}\n"
+            return await exchange.answer(200, text.encode(), fields=((b"content-type", b"text/plain"),))
+        if exchange.request.path == b"/v1/loads":
+            return await loads(exchange, sum(target.startswith(b"/v1/loads") for target in targets))
+        await exchange.answer(404, b"")
+
+    backend = scripted(script)
+    backend._is_background = lambda request: False
+    return backend, targets
+
+
+def loads_text(waiting, tokens, ready="sglang_num_prealloc_ready_tokens"):
+    """What SGLang says with format=prometheus, as of September 2026."""
+    figures = {"sglang_num_running_reqs": 5, "sglang_num_waiting_reqs": waiting, "sglang_num_waiting_uncached_tokens": tokens, ready: 0}
+    lines = [f'# TYPE {name} gauge\n{name}{{dp_rank="0"}} {value}\n' for name, value in (figures | {"sglang_token_usage": 0.25}).items()]
+    return "".join(lines).encode()
+
+
+def queue_wait(router):
+    return httpx.post(f"{router.admin_url}/explain", json=CHAT, timeout=10).json()["groups"][0]["seconds"]["queue_wait"]
+
+
+def test_sglang_tells_the_tokens_of_its_queue(scripted):
+    async def loads(exchange, count):
+        await exchange.answer(200, loads_text(1, 100_000), fields=((b"content-type", b"text/plain"),))
+
+    backend, targets = sglang(scripted, loads)
+    with running(processes.serve(backend.url, admin=True, arguments=FAST)) as router:
+        wait_until(lambda: sum(target.startswith(b"/v1/loads") for target in targets) >= 3, what="more than two answers")
+        assert {target for target in targets if b"load" in target} == {b"/v1/loads?include=core&format=prometheus"}
+        told = load(router)
+        assert (told["engine"], told["running"], told["waiting"], told["queued_tokens"]) == ("sglang", 5, 1, 100_000)
+        rate = admin.groups(router)[0]["raw"]["prefill_tokens_per_second"]
+        wait_until(lambda: queue_wait(router) > 90_000 / rate, what="a queue of so many tokens")
+
+
+def old(status, body=b""):
+    async def loads(exchange, count):
+        await exchange.answer(status, body, fields=((b"content-type", b"text/plain"),))
+
+    return loads
+
+
+async def never(exchange, count):
+    await asyncio.sleep(5)
+
+
+async def reset(exchange, count):
+    exchange.reset()
+
+
+async def endless(exchange, count):
+    await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n")
+    with contextlib.suppress(Exception):
+        while True:
+            await exchange.send(b"sglang_num_waiting_reqs 1\n" * 1_000)
+
+
+@pytest.mark.parametrize(
+    "loads",
+    [old(404), old(401), old(500), old(200), old(200, b"{}"), old(200, b"sglang_num_running_reqs NaN\n"), never, reset, endless],
+    ids=["missing", "refused", "error", "empty", "json", "nonsense", "silent", "reset", "endless"],
+)
+def test_sglang_without_loads_is_asked_for_its_metrics(scripted, loads):
+    backend, targets = sglang(scripted, loads)
+    with running(processes.serve(backend.url, admin=True, arguments=FAST)) as router:
+        wait_until(lambda: b"/v1/loads?include=core&format=prometheus" in targets, what="the question")
+        wait_until(lambda: targets.count(b"/metrics") >= 25, 20, "many readings")
+        told = load(router)
+        assert (told["running"], told["waiting"], told.get("queued_tokens")) == (2, 6, None)
+        asked = sum(target.startswith(b"/v1/loads") for target in targets)
+        # Once a minute where there is none, and ever more seldom where there may be one.
+        assert asked <= (3 if loads in (never, reset) else 1)
+
+
+def test_an_sglang_that_may_count_what_is_cached_is_believed_its_counts_alone(scripted):
+    async def loads(exchange, count):
+        await exchange.answer(200, loads_text(1, 1e300 if count > 2 else 100_000, ready="sglang_another"))
+
+    backend, targets = sglang(scripted, loads)
+    with running(processes.serve(backend.url, admin=True, arguments=FAST)) as router:
+        wait_until(lambda: sum(target.startswith(b"/v1/loads") for target in targets) >= 4, what="answers")
+        told = load(router)
+        assert (told["running"], told["waiting"], told.get("queued_tokens")) == (5, 1, None)
+        assert queue_wait(router) < 1
+
+
+def test_sglang_whose_loads_fail_for_once_is_asked_again(scripted):
+    async def loads(exchange, count):
+        if count == 2:
+            return exchange.reset()
+        await exchange.answer(200, loads_text(3, 1e300 if count > 3 else 700), fields=((b"content-type", b"text/plain"),))
+
+    backend, _ = sglang(scripted, loads)
+    with running(processes.serve(backend.url, admin=True, arguments=FAST)) as router:
+        wait_until(lambda: load(router).get("queued_tokens") == 700, what="its loads")
+        wait_until(lambda: scrapes(router, "unreachable"), what="the failure")
+        wait_until(lambda: load(router).get("queued_tokens") == 1e9, 20, "what is absurd, bounded")
+        assert load(router)["waiting"] == 3 and 0 < queue_wait(router) < 1e6
+
+
 def test_tensorrt_llm_tells_it_at_a_path_of_its_own(scripted):
     async def script(exchange):
         if exchange.request.path != b"/prometheus/metrics":

@@ -182,6 +182,8 @@ for name, text in {
     b'vllm:cache_config_info{block_size="16",num_gpu_blocks="100",kv_cache_size_tokens="1600"} 1.0\n',
     "lora": b'vllm:lora_requests_info{max_lora="2",running_lora_adapters="a,\\"b\\\\",waiting_lora_adapters=""} 1.7e+09\n',
     "sglang": b'sglang:num_queue_reqs{priority="",tp_rank="0"} 4 1700000000\r\nsglang:token_usage 0.5 # {x="1"} 2\n',
+    "sglang-loads": b'# TYPE sglang_num_waiting_reqs gauge\nsglang_num_waiting_reqs{dp_rank="0"} 4\nsglang_num_waiting_uncached_tokens{dp_rank="0"} 6144\n'
+    b'sglang_num_prealloc_ready_tokens{dp_rank="0"} 0\n',
     "triton": b'nv_trt_llm_request_metrics{request_type="waiting"} 4\nnv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="max"} 9\n',
     "broken": b'vllm:num_requests_running{engine="0\nvllm:num_requests_waiting{} NaN\nvllm:num_requests_waiting 1e400\nvllm:num_req',
 }.items():
@@ -217,6 +219,17 @@ for name, data in {
     "ranks": step(11, 3) + (BUSY + READ) * 3, "extremes": b"\x80\x80\x05" + READ + b"\x8a\x80\x0a\x85\x80\x05" + READ + b"\x80\x80\x0a" + READ,
 }.items():  # fmt: skip
     seed("engine-backlog", name, data)
+
+# Ranks of a GetLoadsResponse: numbers, then the share of the cache.
+RANK = b"\x08%c\x10\x03\x18\x02\x20\x05\x28\x80\x01\x30\x80\x08\x39" + struct.pack("<d", 0.125)
+for name, message in {
+    "empty": b"",
+    "ranks": b"\x18\x02" + b"".join(b"\x22%c" % len(RANK % n) + RANK % n for n in range(2)) + b"\x2a\x02\x08\x06",
+    "idle": b"\x0a\x01z\x12\x010\x18\x01\x22\x00",
+    "extremes": b"\x22\x1e\x10" + b"\xff" * 9 + b"\x01\x30\xff\xff\xff\xff\x07\x39" + struct.pack("<d", float("nan")) + b"\x28\x01\x18\x07",
+}.items():
+    seed("engine-loads", name, b"\0" + struct.pack(">I", len(message)) + message)
+seed("engine-loads", "compressed", b"\x01\0\0\0\x02\x22\0")
 
 ENVELOPE = b"SWLR\x02%s\0\0" + struct.pack("<QQQ", 7, 1_700_000_000_000_000, 3)
 for name, data in {

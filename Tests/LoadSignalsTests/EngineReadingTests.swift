@@ -111,6 +111,31 @@ import Testing
         #expect(sglang.capacityTokens == 800 && sglang.prefixQueries == 1_000 && sglang.prefixHits == 200)
         #expect(read("sglang:page_size 32\nsglang:num_pages 10\n").capacityTokens == 320)
 
+        // `/v1/loads?include=core&format=prometheus` of September 2026, with two data-parallel ranks.
+        let loads = """
+            # TYPE sglang_num_running_reqs gauge
+            sglang_num_running_reqs{dp_rank="0"} 24
+            sglang_num_running_reqs{dp_rank="1"} 19
+            # TYPE sglang_num_waiting_reqs gauge
+            sglang_num_waiting_reqs{dp_rank="0"} 3
+            sglang_num_waiting_reqs{dp_rank="1"} 1
+            # TYPE sglang_num_waiting_uncached_tokens gauge
+            sglang_num_waiting_uncached_tokens{dp_rank="0"} 6144
+            sglang_num_waiting_uncached_tokens{dp_rank="1"} 56
+            # TYPE sglang_num_prealloc_ready_tokens gauge
+            sglang_num_prealloc_ready_tokens{dp_rank="0"} 0
+            sglang_num_prealloc_ready_tokens{dp_rank="1"} 0
+            # TYPE sglang_token_usage gauge
+            sglang_token_usage{dp_rank="0"} 0.75
+            sglang_token_usage{dp_rank="1"} 0.25
+
+            """
+        let told = read(loads)
+        #expect(told.engine == .sglang && told.running == 43 && told.waiting == 4 && told.kvUsage == 0.5 && told.queuedTokens == 6_200)
+        let former = read(loads.replacing("sglang_num_prealloc_ready_tokens", with: "sglang_another"))
+        #expect(former.waiting == 4 && former.queuedTokens == nil, "one that may count what is cached")
+        #expect(read(loads.replacing("uncached_tokens", with: "other")).queuedTokens == nil)
+
         let tensorRT = read(
             """
             trtllm_num_requests_running{model_name="m"} 2

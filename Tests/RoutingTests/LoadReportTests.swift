@@ -63,6 +63,50 @@ import Testing
         #expect(try #require(table.state("g0", now: late)?.reported).awaitingFirstToken == nil)
     }
 
+    // MARK: Tokens of a queue
+
+    /// What waits on g0 by such a report, in prefill tokens, where we have so many prompts of 640 tokens.
+    private func othersTokens(own: Int, _ report: LoadReport) throws -> Double {
+        let table = RoutingTable(equalGroups(1))
+        func queueWait() throws -> Double {
+            try #require(table.explain(.distinct(999, chunkCount: 4), now: start).groups.first).terms.queueWait
+        }
+        let rate = try #require(table.state("g0")?.prefillTokensPerSecond)
+        try self.report(table, "g0", LoadReport(running: 0, waiting: 0, madeAt: start), now: start)
+        for name in 0..<own { _ = try table.pick(.distinct(name, chunkCount: 10), now: start).get() }
+        let before = try queueWait()
+        try self.report(table, "g0", report, now: start)
+        return (try queueWait() - before) * rate
+    }
+
+    @Test func tokensThatAnEngineTellsAreNoGuess() throws {
+        func told(_ tokens: Double?, waiting: Double, own: Int) throws -> Double {
+            try othersTokens(own: own, LoadReport(running: 8, waiting: waiting, queuedTokens: tokens, madeAt: start))
+        }
+        #expect(try abs(told(100_000, waiting: 1, own: 0) - 100_000) < 1)
+        #expect(try told(nil, waiting: 1, own: 0) < 2_000, "a mean prompt")
+        #expect(try abs(told(50, waiting: 20, own: 0) - 50) < 1, "what was found in the cache is not computed")
+        #expect(try abs(told(60_000, waiting: 0, own: 0) - 60_000) < 1, "one that is prefilled in chunks does not wait")
+        #expect(try abs(told(4 * 640 + 400, waiting: 5, own: 4) - 400) < 1, "what is ours is not others'")
+        #expect(try told(4 * 640, waiting: 4, own: 4) == 0)
+        #expect(try told(300, waiting: 5, own: 4) == 0)
+    }
+
+    /// An engine that counts of our prompts what is cached, too, brings nobody else's load upon the group that has them in its cache.
+    @Test func cachedTokensOfOursAreNotOthers() throws {
+        func told(_ tokens: Double, waiting: Double) throws -> Double {
+            try othersTokens(own: 4, LoadReport(running: 8, waiting: waiting, queuedTokens: tokens, madeAt: start))
+        }
+        #expect(try told(40_000, waiting: 4) == 0)
+        #expect(try told(40_000, waiting: 0) == 0)
+        #expect(try abs(told(50_000, waiting: 5) - 10_000) < 1, "one of five")
+    }
+
+    @Test(arguments: [Double.nan, .infinity, -.infinity, -1, 1e300]) func tokensThatNobodyCanHaveStayWithinBounds(tokens: Double) throws {
+        let others = try othersTokens(own: 1, LoadReport(running: 1, waiting: 3, queuedTokens: tokens, madeAt: start))
+        #expect(others >= 0 && others <= 1.001 * LoadReport.mostTokens)
+    }
+
     /// A report that was made in the moment of the bookings holds all of their prompts, the last one's too.
     @Test func whatWasBookedAtThatMomentIsOurs() throws {
         let table = RoutingTable(equalGroups(1))

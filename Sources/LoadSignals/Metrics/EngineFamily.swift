@@ -14,6 +14,8 @@ struct EngineFamily {
         case running, waiting, kvUsage, promptTokens, generationTokens, prefixQueries, prefixHits, preemptions
         /// vLLM: see `FirstTokenBacklog`. Of prompt tokens by source those that were found in the engine's own cache count.
         case firstTokens, ended, promptTokensBySource, foundPromptTokens
+        /// SGLang's `/v1/loads`: uncached tokens of prompts that wait, or whose prefill goes on in chunks; and what shows that it discounts hits.
+        case queuedTokens, readyTokens
         /// The KV cache in its labels: vLLM's and SGLang's `cache_config_info`.
         case cacheLabels
         /// The KV cache in gauges.
@@ -69,7 +71,10 @@ struct EngineFamily {
 
     private static func sglang(_ name: UnsafeRawBufferPointer) -> Signal? {
         if name.equals("num_running_reqs") { return .running }
-        if name.equals("num_queue_reqs") { return .waiting }
+        // The latter in `/v1/loads`.
+        if name.equals("num_queue_reqs") || name.equals("num_waiting_reqs") { return .waiting }
+        if name.equals("num_waiting_uncached_tokens") { return .queuedTokens }
+        if name.equals("num_prealloc_ready_tokens") { return .readyTokens }
         if name.equals("token_usage") { return .kvUsage }
         if name.equals("cache_config_info") { return .cacheLabels }
         if name.equals("max_total_num_tokens") { return .capacityTokens }

@@ -1,6 +1,6 @@
 import Wire
 
-/// What one `/metrics` said of an engine, added up over its data-parallel ranks.
+/// What one `/metrics`, or one `GetLoads`, said of an engine, added up over its data-parallel ranks.
 public struct EngineReading {
     /// LoRA adapters as vLLM names them.
     public struct Adapters: Equatable {
@@ -31,13 +31,15 @@ public struct EngineReading {
 
     public private(set) var engine: EngineKind?
     public private(set) var isAsleep = false
+    /// It has no figure of load but zeros, and says as much when it knows none: see `init(loads:engine:)`.
+    public internal(set) var isBlank = false
     public private(set) var adapters: Adapters?
     private var adaptersSeenAt = -Double.infinity
     /// A series that comes again counts once, as it was last: gauges of several ranks add up, and repetitions do not.
     private var series: [Series: Double] = [:]
     private var totals: [EngineFamily.Signal: (sum: Double, count: Double)] = [:]
 
-    public init() {}
+    public init(engine: EngineKind? = nil) { self.engine = engine }
 
     mutating func take(_ family: EngineFamily, _ labels: SampleLabels, _ value: Double) {
         guard !Self.isPart(labels) else { return }
@@ -64,8 +66,13 @@ public struct EngineReading {
     }
 
     private mutating func add(_ signal: EngineFamily.Signal, _ labels: SampleLabels, _ value: Double) {
+        add(signal, of: Array(labels.text), value)
+    }
+
+    /// - Parameter labels: tell the series of one signal apart.
+    mutating func add(_ signal: EngineFamily.Signal, of labels: [UInt8], _ value: Double) {
         guard value.isFinite, value >= 0 else { return }
-        let key = Series(signal: signal, labels: Array(labels.text))
+        let key = Series(signal: signal, labels: labels)
         let old = series[key]
         guard old != nil || series.count < Self.mostSeries else { return }
         series[key] = value
@@ -122,6 +129,10 @@ public struct EngineReading {
     /// Ranks have caches of one size, so the mean is the share of all.
     public var kvUsage: Double? { mean(.kvUsage) }
     var hasLoad: Bool { running != nil || waiting != nil || kvUsage != nil }
+    /// SGLang has told them since #27174, of 3 June 2026, and counted cached tokens in as well where its scheduler does not look for them, by
+    /// default. Since #35248, of 18 August, it takes off there what it has found in the cache of late; an answer that tells of `num_prealloc_ready_tokens`
+    /// (#38065, of 4 September) is of a later one.
+    public var queuedTokens: Double? { sum(.readyTokens) == nil ? nil : sum(.queuedTokens) }
     var isBusy: Bool { (running ?? 0) + (waiting ?? 0) > 0 }
 
     /// Tokens that the KV caches of all ranks hold.

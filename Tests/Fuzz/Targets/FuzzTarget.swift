@@ -20,7 +20,7 @@ public struct FuzzTarget: Sendable {
         FuzzTarget("configuration", fuzzConfiguration), FuzzTarget("downstream", fuzzDownstream),
         FuzzTarget("upstream-http1", fuzzUpstreamHTTP1), FuzzTarget("upstream-http2", fuzzUpstreamHTTP2),
         FuzzTarget("proxy", fuzzProxy), FuzzTarget("engine-metrics", fuzzEngineMetrics), FuzzTarget("load-header", fuzzLoadHeader),
-        FuzzTarget("engine-backlog", fuzzEngineBacklog),
+        FuzzTarget("engine-backlog", fuzzEngineBacklog), FuzzTarget("engine-loads", fuzzEngineLoads),
         FuzzTarget("grpc-call", fuzzCall), FuzzTarget("replica-envelope", fuzzReplicaEnvelope),
         FuzzTarget("replica-message", fuzzReplicaMessage),
     ]

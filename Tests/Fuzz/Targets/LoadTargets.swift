@@ -48,3 +48,14 @@ private func read(_ input: UnsafeRawBufferPointer, seed: UInt8) -> Read {
         if let value { try check(value >= 0, "a load is no debt: \(value)") }
     }
 }
+
+/// One answer to gRPC's `GetLoads`.
+@Sendable func fuzzEngineLoads(_ input: UnsafeRawBufferPointer) throws {
+    guard let reading = EngineReading(loads: input, engine: .vllm) else { return }
+    for value in [reading.running, reading.waiting] {
+        if let value { try check(value >= 0 && value.isFinite, "a load is no debt: \(value)") }
+    }
+    if let usage = reading.kvUsage { try check(usage >= 0 && usage <= 1, "a share of the cache: \(usage)") }
+    if let tokens = reading.capacityTokens { try check(tokens > 0, "a cache holds something") }
+    if reading.isBlank { try check((reading.running ?? 0) + (reading.waiting ?? 0) + (reading.kvUsage ?? 0) == 0, "blank, and a load") }
+}
