@@ -92,7 +92,7 @@ simulate: build ## Routing rules compared on a virtual clock: SIMULATE_ROWS, SIM
 	@$(BINARY) simulate --suite --seeds $(SIMULATE_SEEDS) --rows '$(SIMULATE_ROWS)' $(if $(SIMULATE_RULES),--policy '$(SIMULATE_RULES)') \
 		--json .build/simulate.json --csv .build/simulate.csv --html .build/simulate.html
 
-simulate-suite: build ## The judgement, some 45 minutes on one core: all rules, ablation, 1 to 64 routers; pages .build/suite-*.html, SUITE_SEED
+simulate-suite: build ## The judgement, some 50 minutes on one core: all rules, rivals, ablation, 1 to 64 routers; pages .build/suite-*.html, SUITE_SEED
 	@judge() {
 		name=$$1; shift; begin=$$SECONDS
 		echo "== $$name"
