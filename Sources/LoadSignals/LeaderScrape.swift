@@ -176,6 +176,7 @@ final class LeaderScrape: EventHandler {
     /// Until it tells them again, `/metrics` counts.
     private func failLoads(_ outcome: ScrapeOutcome) {
         counting = .no
+        readingDueAt = min(readingDueAt, loop.now &+ pace.jittered(settings.intervalNanoseconds))
         if outcome == .timeout || outcome == .unreachable {
             loadsFailuresInRow += 1
             loadDueAt = loop.now &+ pauseAfterFailure(settings.loadIntervalNanoseconds, loadsFailuresInRow)
@@ -208,6 +209,7 @@ final class LeaderScrape: EventHandler {
             }
             return
         }
+        isFrozen = false
         failuresInRow += 1
         readingDueAt = loop.now &+ pauseAfterFailure(settings.intervalNanoseconds, failuresInRow)
         guard outcome == .missing || outcome == .unknown || outcome == .refused else { return }

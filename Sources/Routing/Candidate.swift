@@ -59,7 +59,8 @@ extension RoutingState {
         return Candidate(
             slot: slot, identity: loads[slot].identity, cachedTokens: inputs.cachedTokens(on: loads[slot], depth: depth),
             tokensAhead: loads[slot].tokensAhead, waiting: Double(loads[slot].awaitingFirstToken) + loads[slot].othersWaiting,
-            running: loads[slot].decodingSequences, activeTokens: loads[slot].tokensInUse, heldTokens: loads[slot].heldTokens,
+            running: loads[slot].decodingSequences, activeTokens: min(loads[slot].tokensInUse, loads[slot].kvCapacityTokens),
+            heldTokens: loads[slot].heldTokens,
             capacityTokens: loads[slot].kvCapacityTokens)
     }
 }

@@ -141,6 +141,8 @@ extension GroupLoad {
     var tokensInUse: Double { ownTokensInUse + Double(othersActiveTokens + othersExpectedTokens) }
     @inline(__always)
     var ownTokensInUse: Double { activeTokens + promptTokensInUse }
+    /// Those that an engine's report counts, too: what waits has no room yet.
+    var ownTokensInBatch: Double { activeTokens + max(pinnedTokens, broughtTokens - queuedTokens) }
 
     /// KV tokens that are there, as last counted: what an answer is taken to become, by its claim or by the others' lengths, is not.
     var tokensPresent: Double { tokensInUse - Double(othersExpectedTokens) - activeOutputTokens + generatedTokens }

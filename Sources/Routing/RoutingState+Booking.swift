@@ -110,7 +110,7 @@ extension RoutingState {
         refreshPinned(slot)
     }
 
-    private mutating func refreshPinned(_ slot: UInt32) {
+    mutating func refreshPinned(_ slot: UInt32) {
         let holder = loads[slot].holder
         loads[slot].pinnedTokens = loads[slot].heldTokens * Double(index.countInUse(of: holder)) / Double(max(index.count(of: holder), 1))
         loads[slot].promptTokensInUse = max(loads[slot].pinnedTokens, loads[slot].broughtTokens)

@@ -162,7 +162,7 @@ extension RoutingState {
         return OwnLoad(
             requests: loads[slot].requests &+ replicas.inFlight, inFlight: loads[slot].inFlight &+ replicas.inFlight,
             awaitingFirstToken: loads[slot].awaitingFirstToken &+ replicas.awaitingFirstToken,
-            activeTokens: Float(loads[slot].activeTokens + loads[slot].pinnedTokens),
+            activeTokens: Float(loads[slot].ownTokensInBatch),
             queuedTokens: Float(loads[slot].queuedTokens + replicas.queuedTokens))
     }
 }

@@ -49,6 +49,12 @@ public struct RoutingRule: Sendable {
         return published.defaults[parameter] == nil ? nil : published.range(of: parameter)
     }
 
+    /// Whether a rule of that text is another's, and one that can be had.
+    static func isRival(_ text: String) -> Bool {
+        let name = text.split(separator: ":").first.map(String.init) ?? ""
+        return name != own && name != PublishedRule.Kind.oracle.rawValue
+    }
+
     var needsRollout: Bool { published == .oracle }
 
     /// Whom the suite compares with the product's rule, which comes first: every published rule as it is published, and those that have

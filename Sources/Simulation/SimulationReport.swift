@@ -28,10 +28,10 @@ public struct SimulationReport: Sendable, Codable {
 
     /// Who did best of a row's rules, in mean TTFT, p99 TTFT and output tokens per second: whom another run, with other seeds, is to beat there. The best
     /// of fifty in the very run that judges is partly the luckiest of fifty.
-    /// - Parameter own: rules that are no rivals.
-    /// - Returns: at most three rules; nil without such a row.
-    public func rivals(ofRow name: String, but own: [String]) -> [String]? {
-        guard let others = rows.first(where: { $0.name == name })?.rules.filter({ !own.contains($0.rule) }) else { return nil }
+    /// - Parameter own: rules that are no rivals. Forms of the product's rule are none either, nor is what sees the future.
+    /// - Returns: at most three rules; none without such a row.
+    public func rivals(ofRow name: String, but own: [String]) -> [String] {
+        let others = rows.first { $0.name == name }?.rules.filter { !own.contains($0.rule) && RoutingRule.isRival($0.rule) } ?? []
         let best = [
             others.min { $0.meanTTFT.mean < $1.meanTTFT.mean }, others.min { $0.p99TTFT.mean < $1.p99TTFT.mean },
             others.max { $0.outputTokensPerSecond.mean < $1.outputTokensPerSecond.mean },
@@ -97,12 +97,12 @@ public struct SimulationReport: Sendable, Codable {
         }
     }
 
-    /// Rules in order of the geometric mean over all rows of their mean TTFT: no row counts for more because its seconds are longer.
+    /// Rules that all rows have in order of the geometric mean of their mean TTFT: no row counts for more because its seconds are longer.
     public func ranking() -> [(rule: String, seconds: Double)] {
-        guard let first = rows.first else { return [] }
-        return first.rules.indices.map { index in
-            let logarithms = rows.map { log(max($0.rules[index].meanTTFT.mean, 1e-6)) }
-            return (first.rules[index].rule, exp(logarithms.reduce(0, +) / Double(rows.count)))
+        (rows.first?.rules.map(\.rule) ?? []).compactMap { name in
+            let logarithms = rows.compactMap { row in row.rules.first { $0.rule == name }.map { log(max($0.meanTTFT.mean, 1e-6)) } }
+            guard logarithms.count == rows.count else { return nil }
+            return (name, exp(logarithms.reduce(0, +) / Double(rows.count)))
         }.sorted { $0.seconds < $1.seconds }
     }
 

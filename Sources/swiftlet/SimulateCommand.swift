@@ -31,7 +31,7 @@ struct SimulateCommand: ParsableCommand {
     @Option(
         help: """
             JSON of an earlier run of these rows with other seeds: to the rules of --policy (least-cost) come those that were best there, on each row in \
-            mean, in p99 and in output. Of many rules the best in the very run that judges them is partly the luckiest.
+            mean, in p99 and in output. Of --suite and --grid. Of many rules the best in the very run that judges them is partly the luckiest.
             """)
     var rivals: String?
     @Option(help: "Engines' preset, MODEL-DEVICE-tpN.")
@@ -88,6 +88,9 @@ struct SimulateCommand: ParsableCommand {
         guard SimulationSuite.workloads.contains(workload) else {
             throw ValidationError("--workload: expected one of \(SimulationSuite.workloads.joined(separator: ", ")), found '\(workload)'")
         }
+        guard rivals == nil || suite || grid else {
+            throw ValidationError("--rivals: expected --suite or --grid, whose rows are always the same")
+        }
         guard rivals == nil || !ablate else { throw ValidationError("--rivals: expected --policy's rules, not --ablate's") }
         _ = try rates()
         _ = try rules()
@@ -126,8 +129,9 @@ struct SimulateCommand: ParsableCommand {
             throw ValidationError("--rivals: expected other seeds than those that chose, found \(both) in both")
         }
         return try rows.map { row in
-            guard let names = earlier.rivals(ofRow: row.name, but: own.map(\.text)) else {
-                throw ValidationError("--rivals: expected a run of all rows, found none of '\(row.name)' in \(rivals)")
+            let names = earlier.rivals(ofRow: row.name, but: own.map(\.text))
+            guard !names.isEmpty else {
+                throw ValidationError("--rivals: expected other rules on all rows, found none on '\(row.name)' in \(rivals)")
             }
             return try names.map { name in
                 do { return try RoutingRule(name) } catch { throw ValidationError("--rivals: \(error)") }

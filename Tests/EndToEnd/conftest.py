@@ -147,10 +147,13 @@ def serve(start):
 
 @pytest.fixture
 def configured(serve, tmp_path):
-    """Starts a router with some lines of configuration."""
+    """Starts a router with some lines of configuration. What it asks leaders over HTTP/2 of itself is a matter of those lines that say so."""
 
     def make(lines, *backends, arguments_after=(), **named):
         file = tmp_path / "swiftlet.yaml"
+        speaks_http2 = any(str(getattr(backend, "url", backend)).startswith("h2") for backend in backends)
+        if speaks_http2 and "load_signals" not in lines and "--scrape-interval" not in arguments_after:
+            lines = f"load_signals: {{interval: 0s}}\n{lines}"
         file.write_text(lines)
         return serve(*backends, arguments=("--config", file, *arguments_after), **named)
 

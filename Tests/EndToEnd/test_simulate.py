@@ -237,10 +237,11 @@ def test_rivals_are_chosen_by_an_earlier_run(tmp_path):
     broken.write_text("{}")
     for arguments, text in [
         ((*suite, "--rivals", earlier, "--seed", "2"), "--rivals: expected other seeds than those that chose, found 2 in both"),
-        (("simulate", "--suite", "--traces", "nowhere", "--rivals", earlier, "--seed", "11"), "--rivals: expected a run of all rows, found none of 'b2b-saas @3'"),
+        (("simulate", "--suite", "--traces", "nowhere", "--rivals", earlier, "--seed", "11"), "--rivals: expected other rules on all rows, found none on 'b2b-saas @3'"),
         ((*suite, "--rivals", broken), "--rivals: expected what --json has written"),
         ((*suite, "--rivals", tmp_path / "none.json"), "--rivals: expected what --json has written"),
-        ((*suite, "--rivals", earlier, "--ablate"), "--rivals"),
+        ((*suite, "--rivals", earlier, "--ablate"), "--rivals: expected --policy's rules"),
+        (("simulate", "--rivals", earlier, "--seed", "11"), "--rivals: expected --suite or --grid"),
     ]:
         result = simulate(*arguments)
         assert result.returncode != 0 and text in result.stderr, result.stderr

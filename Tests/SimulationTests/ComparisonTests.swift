@@ -71,7 +71,10 @@ private func row(_ name: String, fleet: SimulatedFleet = .published(groups: 1), 
         report.add(row("a"), made)
         #expect(report.rivals(ofRow: "a", but: ["ours"]) == ["mostly", "steady", "never"])
         #expect(report.rivals(ofRow: "a", but: ["ours", "never", "steady"]) == ["mostly"])
-        #expect(report.rivals(ofRow: "b", but: []) == nil)
+        #expect(report.rivals(ofRow: "b", but: []).isEmpty)
+        #expect(
+            RoutingRule.isRival("llm-d-legacy:kv=3") && !RoutingRule.isRival("least-cost:stall=0")
+                && !RoutingRule.isRival("oracle:explore=0.1"))
     }
 
     /// With rivals of its own on each row the first rule is judged by row alone, and a family's charts have the rules that all its rows have.
