@@ -16,11 +16,11 @@ public struct LoadSignalSettings: Sendable {
     static let answerBytes = 1 << 20
     /// Those of `GetLoads`: a thousand ranks with all that SGLang tells of each fit, and no answer of two-byte ranks takes more than 8 MiB to read.
     static let loadsAnswerBytes = 128 << 10
-    /// An engine may spend this share of its time on us: one that answers slowly is asked less often.
+    /// An engine may spend this share of its time on each of the two questions: one that answers slowly is asked less often.
     static let greatestShare = 0.005
     /// The longest pause between questions to an engine that answers, however slowly.
     static let longestIntervalNanoseconds: UInt64 = 30_000_000_000
-    /// The pause before one that does not answer, or has nothing to say, is asked again.
+    /// The pause before one that does not answer is asked again; before one that has nothing to say, the first (`Muteness`).
     static let longestPauseNanoseconds: UInt64 = 60_000_000_000
     /// With `/load` telling the load, `/metrics` is asked for the rest this much less often.
     static let metricsPauseWithLoad: UInt64 = 3
