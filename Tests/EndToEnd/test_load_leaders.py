@@ -5,16 +5,17 @@ import contextlib
 import functools
 import json
 import socket
+import time
 
 import grpc
 
 import admin
 import processes
 from test_load_signals import CHAT, FAST, ask, load, loads_text, running, scrapes
-from test_load_signals_grpc import CALL, Engine, answers, channel_to, framed, generate, loads_of
+from test_load_signals_grpc import CALL, Engine, answers, channel_to, framed, loads_of
 from waiting import wait_until
 
-IMPATIENT = "load_signals: {timeout: 100ms}\n"
+IMPATIENT = "load_signals: {timeout: 200ms}\n"
 
 
 def tells(sequences):
@@ -29,20 +30,17 @@ def asked_for_load(engine, tmp_path, lines=IMPATIENT, arguments=()):
 
 
 def test_a_connection_that_answers_nothing_is_replaced(by_frames, tmp_path):
-    """It has died without a word, as behind a gateway that has forgotten it."""
+    """It is open and leads nowhere, as behind a gateway that has forgotten it."""
     questions = []
 
     def script(connection, stream):
         questions.append(connection)
         if connection is not questions[0]:
             tells(7)(connection, stream)
-        elif len(questions) == 1:
-            tells(3)(connection, stream)
 
     with asked_for_load(Engine(by_frames, script), tmp_path) as router:
-        wait_until(lambda: load(router).get("running") == 3, what="the first answer")
         wait_until(lambda: load(router).get("running") == 7, what="an answer on another connection")
-        assert questions[0].ended.is_set(), "the dead one is closed"
+        assert questions[0].ended.wait(1), "the dead one is closed"
 
 
 def test_a_connection_that_answers_late_is_kept(by_frames, tmp_path):
@@ -54,7 +52,7 @@ def test_a_connection_that_answers_late_is_kept(by_frames, tmp_path):
         connection.h2.send_headers(stream, CALL)
 
     with asked_for_load(Engine(by_frames, script), tmp_path):
-        wait_until(lambda: len(questions) == 4, what="questions")
+        wait_until(lambda: len(questions) == 3, what="questions")
         assert len({id(connection) for connection in questions}) == 1
 
 
@@ -63,26 +61,26 @@ def test_a_leader_that_comes_back_is_asked_at_once(by_frames, tmp_path):
     silent = Engine(by_frames, answers(b"none", [(b":status", b"404")], None))
     with asked_for_load(silent, tmp_path) as router, channel_to(router.port) as channel:
 
-        def serves(number=iter(range(1_000))):
+        def serves():
             with contextlib.suppress(grpc.RpcError):
-                return list(generate(channel, "a prompt", request_id=f"r-{next(number)}"))
+                return channel.unary_unary("/any.Service/Call")(b"", timeout=5) is not None
 
         wait_until(lambda: scrapes(router, "missing") == 2, what="both questions")
+        asked = silent.asked
         assert serves()
         silent.backend.stop()
         for connection in silent.backend.connections:
             with contextlib.suppress(OSError):
                 connection.socket.shutdown(socket.SHUT_RDWR)
         wait_until(lambda: not serves() and admin.groups(router)[0]["blamed"], what="nobody there")
-        assert silent.asked == 2
+        assert silent.asked == asked
         Engine(functools.partial(by_frames, port=silent.backend.port), tells(5))
-        wait_until(serves, 10, "an answer of the new one")
-        wait_until(lambda: load(router).get("running") == 5, what="its load")
+        wait_until(lambda: serves() and load(router).get("running") == 5, what="an answer of the new one, and its load")
 
 
 def sglang(scripted, loads_seconds=0.0, report=b"TEXT num_requests_waiting=3"):
-    """An SGLang that takes so long for `/v1/loads`; and what it was asked."""
-    paths = []
+    """An SGLang that takes so long for `/v1/loads`; and when it was asked for them."""
+    paths, loads_asked_at = [], []
 
     async def script(exchange):
         paths.append(exchange.request.path)
@@ -90,6 +88,7 @@ def sglang(scripted, loads_seconds=0.0, report=b"TEXT num_requests_waiting=3"):
             text = f"sglang:num_running_reqs 2\nsglang:num_queue_reqs 6\nsglang:generation_tokens_total {len(paths)}\n"
             return await exchange.answer(200, text.encode(), fields=((b"content-type", b"text/plain"),))
         if exchange.request.path == b"/v1/loads":
+            loads_asked_at.append(time.monotonic())
             await asyncio.sleep(loads_seconds)
             return await exchange.answer(200, loads_text(1, 700), fields=((b"content-type", b"text/plain"),))
         fields = ((b"content-type", b"application/json"), (b"endpoint-load-metrics", report))
@@ -97,16 +96,15 @@ def sglang(scripted, loads_seconds=0.0, report=b"TEXT num_requests_waiting=3"):
 
     backend = scripted(script)
     backend._is_background = lambda request: False
-    return backend, paths
+    return backend, loads_asked_at
 
 
 def test_loads_that_cost_an_engine_much_are_asked_for_less_often(scripted, tmp_path):
-    backend, paths = sglang(scripted, loads_seconds=0.1)
+    """Fifty milliseconds at least, of which a tenth is believed at first: 0.5 % of a second, of which the jitter takes a fifth."""
+    backend, asked_at = sglang(scripted, loads_seconds=0.05)
     with asked_for_load(backend, tmp_path, "load_signals: {load_interval: 50ms}\n"):
-        wait_until(lambda: paths.count(b"/v1/loads") == 1, what="the question")
-        readings = paths.count(b"/metrics")
-        wait_until(lambda: paths.count(b"/metrics") >= readings + 4, 20, "more than a second of readings")
-        assert paths.count(b"/v1/loads") <= 2
+        wait_until(lambda: len(asked_at) >= 2, 20, "two questions")
+        assert asked_at[1] - asked_at[0] > 0.8
 
 
 def test_what_was_told_of_a_queue_stays_when_answers_tell_less(scripted, tmp_path):
@@ -117,7 +115,7 @@ def test_what_was_told_of_a_queue_stays_when_answers_tell_less(scripted, tmp_pat
         for _ in range(10):
             assert ask(router.url).status_code == 200
             told = load(router)
-            assert told["queued_tokens"] == 700 and 0 <= told["queued_tokens_age_seconds"] < 5
+            assert told["queued_tokens"] == 700 and told["queued_tokens_age_seconds"] >= 0
 
 
 def test_what_waits_for_room_is_shown_beside_what_fills_the_cache(configured, scripted):
@@ -138,8 +136,7 @@ def test_what_waits_for_room_is_shown_beside_what_fills_the_cache(configured, sc
         for _ in range(4):
             client = clients.enter_context(socket.create_connection(("127.0.0.1", router.port)))
             client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\n%b\r\n\r\n%b" % (fields, body))
-        active, waiting, capacity = wait_until(lambda: (t := tokens())[1] > 0 and t, what="more than there is room for")
-        assert active == capacity == 1_000
         wait_until(lambda: admin.in_flight(router) == [4], what="all of them")
-        assert tokens()[1] > 4 * 400 - 1_000
+        active, waiting, capacity = tokens()
+        assert active == capacity == 1_000 and waiting > 0
     wait_until(lambda: tokens() == [0, 0, 1_000], what="their end")
