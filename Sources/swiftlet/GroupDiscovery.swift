@@ -113,6 +113,7 @@ extension LoadSignalSettings {
         intervalNanoseconds = configuration.intervalNanoseconds
         loadIntervalNanoseconds = configuration.loadIntervalNanoseconds
         timeoutNanoseconds = configuration.timeoutNanoseconds
+        greatestShare = configuration.greatestShare
         path = configuration.path ?? ""
         port = configuration.port
     }
