@@ -58,7 +58,7 @@ final class GroupDiscovery {
         }
         let names = configuration.discovery.dns.map(DNSName.init)
         guard !names.isEmpty else { return }
-        dns = DNSDiscovery(loop: loop, names: names, servers: configuration.discovery.dnsServers, directory: directory, log: log)
+        dns = DNSDiscovery(loop: loop, names: names, servers: NameServers(configuration.discovery), directory: directory, log: log)
         if dns == nil { log.warning("discovery.dns_servers: not all of them are addresses, no name is resolved") }
     }
 
@@ -104,6 +104,12 @@ extension ProbeConfiguration {
         settings.failures = failures
         settings.asksLeaders = asksLeaders
         return settings
+    }
+}
+
+extension NameServers {
+    init(_ configuration: DiscoveryConfiguration) {
+        self.init(addresses: configuration.dnsServers, timeoutMilliseconds: Int(configuration.dnsTimeoutNanoseconds / 1_000_000))
     }
 }
 
