@@ -250,12 +250,17 @@ final class LeaderScrape: EventHandler {
     private func readingPause() -> UInt64 {
         var pause = settings.intervalNanoseconds
         if case .yes = counting { pause &*= LoadSignalSettings.metricsPauseWithLoad }
-        return pace.jittered(ScrapePace.affordable(pause, answerSeconds: answerSeconds, configured: settings.intervalNanoseconds))
+        return affordable(pause, answerSeconds: answerSeconds, configured: settings.intervalNanoseconds)
     }
 
     private func loadPause() -> UInt64 {
         let interval = settings.loadIntervalNanoseconds
-        return pace.jittered(ScrapePace.affordable(interval, answerSeconds: loadCost.seconds, configured: interval))
+        return affordable(interval, answerSeconds: loadCost.seconds, configured: interval)
+    }
+
+    private func affordable(_ pause: UInt64, answerSeconds: Double, configured: UInt64) -> UInt64 {
+        pace.jittered(
+            ScrapePace.affordable(pause, answerSeconds: answerSeconds, share: settings.greatestShare, configured: configured))
     }
 
     private func pauseAfterFailure(_ interval: UInt64, _ failures: UInt64) -> UInt64 {

@@ -186,7 +186,7 @@ def test_an_option_without_effect_is_a_mistake(engine, arguments, named):
 
 def test_a_number_under_way_counts_the_warm_up_once(engine):
     """Far more is over than under way: what the warm-up sent has ended."""
-    program = Program("bench", "run", engine.url, "--rate", 50, "--duration", 60, "--warm-up", 3, "--input-tokens", 4,
+    program = Program("bench", "run", engine.url, "--rate", 200, "--duration", 60, "--warm-up", 0.7, "--input-tokens", 4,
                       "--output-tokens", 2)  # fmt: skip
     try:
         wait_until(lambda: any("under way" in line for line in program.stderr_lines), 30, "a line of progress")
@@ -231,7 +231,7 @@ def test_a_schedule_without_requests_is_a_mistake(engine):
 
 def test_a_generator_that_cannot_follow_still_ends(engine):
     """More requests due than it can send, and not all of them before it first tells how far it is: whoever stops it is heard."""
-    program = Program("bench", "run", f"{engine.url}/health", "--api", "plain", "--rate", 100_000, "--duration", 9, "--realtime", "off")
+    program = Program("bench", "run", f"{engine.url}/health", "--api", "plain", "--rate", 100_000, "--duration", 3, "--realtime", "off")
     wait_until(lambda: any(re.search(r" [1-9]\d*/\d+ ", line) for line in program.stdout_lines + program.stderr_lines), 30, "answers")
     program.process.send_signal(signal.SIGINT)
     assert program.process.wait(30) == 130

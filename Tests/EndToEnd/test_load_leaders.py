@@ -11,25 +11,20 @@ import grpc
 
 import admin
 import processes
-from test_load_signals import CHAT, FAST, ask, load, loads_text, running, scrapes
+from test_load_signals import CHAT, ask, load, loads_text, running, scrapes
 from test_load_signals_grpc import CALL, Engine, answers, channel_to, framed, loads_of
 from waiting import wait_until
-
-IMPATIENT = "load_signals: {timeout: 200ms}\n"
 
 
 def tells(sequences):
     return answers(framed(loads_of({"num_running_reqs": sequences}).SerializeToString()))
 
 
-def asked_for_load(engine, tmp_path, lines=IMPATIENT, arguments=()):
-    """A router that asks the engine ten times a second."""
-    config = tmp_path / "swiftlet.yaml"
-    config.write_text(lines)
-    return running(processes.serve(engine.url, admin=True, arguments=("--config", config, *FAST, *arguments)))
+def asked_for_load(engine, arguments):
+    return running(processes.serve(engine.url, admin=True, arguments=arguments))
 
 
-def test_a_connection_that_answers_nothing_is_replaced(by_frames, tmp_path):
+def test_a_connection_that_answers_nothing_is_replaced(by_frames, eager):
     """It is open and leads nowhere, as behind a gateway that has forgotten it."""
     questions = []
 
@@ -38,12 +33,12 @@ def test_a_connection_that_answers_nothing_is_replaced(by_frames, tmp_path):
         if connection is not questions[0]:
             tells(7)(connection, stream)
 
-    with asked_for_load(Engine(by_frames, script), tmp_path) as router:
+    with asked_for_load(Engine(by_frames, script), eager(timeout="200ms")) as router:
         wait_until(lambda: load(router).get("running") == 7, what="an answer on another connection")
         assert questions[0].ended.wait(1), "the dead one is closed"
 
 
-def test_a_connection_that_answers_late_is_kept(by_frames, tmp_path):
+def test_a_connection_that_answers_late_is_kept(by_frames, eager):
     """The head of an answer is a sign of life."""
     questions = []
 
@@ -51,15 +46,15 @@ def test_a_connection_that_answers_late_is_kept(by_frames, tmp_path):
         questions.append(connection)
         connection.h2.send_headers(stream, CALL)
 
-    with asked_for_load(Engine(by_frames, script), tmp_path):
+    with asked_for_load(Engine(by_frames, script), eager(timeout="200ms")):
         wait_until(lambda: len(questions) == 3, what="questions")
         assert len({id(connection) for connection in questions}) == 1
 
 
-def test_a_leader_that_comes_back_is_asked_at_once(by_frames, tmp_path):
+def test_a_leader_that_comes_back_is_asked_at_once(by_frames, eager):
     """One without the call is let alone for minutes; the process that takes its place may have it."""
     silent = Engine(by_frames, answers(b"none", [(b":status", b"404")], None))
-    with asked_for_load(silent, tmp_path) as router, channel_to(router.port) as channel:
+    with asked_for_load(silent, eager(timeout="200ms")) as router, channel_to(router.port) as channel:
 
         def serves():
             with contextlib.suppress(grpc.RpcError):
@@ -99,18 +94,18 @@ def sglang(scripted, loads_seconds=0.0, report=b"TEXT num_requests_waiting=3"):
     return backend, loads_asked_at
 
 
-def test_loads_that_cost_an_engine_much_are_asked_for_less_often(scripted, tmp_path):
+def test_loads_that_cost_an_engine_much_are_asked_for_less_often(scripted, eager):
     """Fifty milliseconds at least, of which a tenth is believed at first: 0.5 % of a second, of which the jitter takes a fifth."""
     backend, asked_at = sglang(scripted, loads_seconds=0.05)
-    with asked_for_load(backend, tmp_path, "load_signals: {load_interval: 50ms}\n"):
+    with asked_for_load(backend, eager(greatest_share=0.005)):
         wait_until(lambda: len(asked_at) >= 2, 20, "two questions")
         assert asked_at[1] - asked_at[0] > 0.8
 
 
-def test_what_was_told_of_a_queue_stays_when_answers_tell_less(scripted, tmp_path):
+def test_what_was_told_of_a_queue_stays_when_answers_tell_less(scripted, eager):
     """Reports in answers know how many wait, not how long their prompts are."""
     backend, _ = sglang(scripted)
-    with asked_for_load(backend, tmp_path, arguments=("--orca", "text")) as router:
+    with asked_for_load(backend, (*eager(), "--orca", "text")) as router:
         wait_until(lambda: load(router).get("queued_tokens") == 700, what="its loads")
         for _ in range(10):
             assert ask(router.url).status_code == 200

@@ -9,7 +9,7 @@ import Testing
     private func pause(after answers: [Double]) -> Double {
         var cost = AnswerCost()
         for answer in answers { cost.observe(seconds: answer) }
-        return seconds(ScrapePace.affordable(1_000_000_000, answerSeconds: cost.seconds, configured: 1_000_000_000))
+        return seconds(ScrapePace.affordable(1_000_000_000, answerSeconds: cost.seconds, share: 0.005, configured: 1_000_000_000))
     }
 
     @Test func anAnswerOfAMillisecondIsAffordable() { #expect(pause(after: [0.001, 0.001]) == 1) }
@@ -30,6 +30,6 @@ import Testing
         let pause = pause(after: .init(repeating: 1e9, count: 50))
         #expect(abs(pause - 30) < 1e-6)
         let configured: UInt64 = 60_000_000_000
-        #expect(ScrapePace.affordable(configured, answerSeconds: 1, configured: configured) == configured)
+        #expect(ScrapePace.affordable(configured, answerSeconds: 1, share: 0.005, configured: configured) == configured)
     }
 }
