@@ -37,7 +37,7 @@ SUITE_THREADS ?= 1
 APT_SWIFT := libncurses6 libsqlite3-0 libcurl4 libxml2 binutils libc6-dev libstdc++-12-dev pkg-config git ca-certificates tzdata
 APT_BUILD := libnghttp2-dev libssl-dev libsimdjson-dev libxxhash-dev libc-ares-dev libprotobuf-c-dev protobuf-c-compiler
 # Clients and tools of the tests.
-APT_TESTS := chromium libhttp-parser-dev python3 python3-venv curl openssl nghttp2-client nghttp2-proxy nghttp2-server strace valgrind
+APT_TESTS := chromium gcc libhttp-parser-dev python3 python3-venv curl openssl nghttp2-client nghttp2-proxy nghttp2-server strace valgrind
 # Whom `make compare-strictness` asks besides.
 APT_COMPARED := nginx-light haproxy
 
@@ -111,7 +111,7 @@ simulate-suite: build ## The judgement, some 50 minutes on one core: all rules, 
 
 test: ## Everything that must hold: build, lint, unit tests, end-to-end tests with real clients
 	@step=start; others=""
-	trap '[[ $$? == 0 ]] || echo "make test: FAILED in step: $$step"; [[ -z $$others ]] || kill -- -$$others 2>/dev/null || true' EXIT
+	trap '[[ $$? == 0 ]] || echo "make test: FAILED in step: $$step"; [[ -z $$others ]] || { kill -INT -- -$$others 2>/dev/null; wait $$others; } || true' EXIT
 	step="deps"; $(MAKE) --no-print-directory deps
 	step="lint"; $(MAKE) --no-print-directory lint
 	mkdir -p .build/logs

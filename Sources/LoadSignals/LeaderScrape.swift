@@ -82,8 +82,10 @@ final class LeaderScrape: EventHandler {
 
     /// Requests learn first that the process is gone, and that there is one again.
     private func lookForReturn() {
-        lookDueAt = loop.now &+ pace.jittered(settings.intervalNanoseconds)
-        if muteness.hasComeBack(failures: table.group(named: group)?.failures ?? 0) { readingDueAt = loop.now }
+        lookDueAt = loop.now &+ lookPause()
+        guard let known = table.group(named: group) else { return }
+        if known.inFlight > 0 { readingDueAt = min(readingDueAt, muteness.dueAtWithRequests) }
+        if muteness.hasComeBack(failures: known.failures) { readingDueAt = loop.now }
     }
 
     private func ask(_ kind: LeaderQuery.Kind) {
@@ -241,8 +243,8 @@ final class LeaderScrape: EventHandler {
         // Each source has its turn before the engine counts as one that says nothing.
         sourceIndex = (sourceIndex + 1) % sources.count
         guard sourceIndex == 0 else { return readingDueAt = loop.now &+ pace.jittered(100_000_000) }
-        readingDueAt = loop.now &+ pace.jittered(muteness.nextPause())
-        lookDueAt = loop.now &+ pace.jittered(settings.intervalNanoseconds)
+        readingDueAt = loop.now &+ pace.jittered(muteness.nextPause(now: loop.now, interval: settings.intervalNanoseconds))
+        lookDueAt = loop.now &+ lookPause()
     }
 
     // MARK: Pauses
@@ -250,18 +252,20 @@ final class LeaderScrape: EventHandler {
     private func readingPause() -> UInt64 {
         var pause = settings.intervalNanoseconds
         if case .yes = counting { pause &*= LoadSignalSettings.metricsPauseWithLoad }
-        return affordable(pause, answerSeconds: answerSeconds, configured: settings.intervalNanoseconds)
+        return pace.jittered(
+            ScrapePace.affordable(
+                pause, answerSeconds: answerSeconds, share: settings.greatestShare, configured: settings.intervalNanoseconds))
     }
 
+    /// What tells more than `/metrics` is asked for no more seldom.
     private func loadPause() -> UInt64 {
         let interval = settings.loadIntervalNanoseconds
-        return affordable(interval, answerSeconds: loadCost.seconds, configured: interval)
+        let affordable = ScrapePace.affordable(
+            interval, answerSeconds: loadCost.seconds, share: settings.greatestShare, configured: interval)
+        return pace.jittered(min(affordable, max(interval, settings.intervalNanoseconds)))
     }
 
-    private func affordable(_ pause: UInt64, answerSeconds: Double, configured: UInt64) -> UInt64 {
-        pace.jittered(
-            ScrapePace.affordable(pause, answerSeconds: answerSeconds, share: settings.greatestShare, configured: configured))
-    }
+    private func lookPause() -> UInt64 { pace.jittered(min(settings.intervalNanoseconds, 1_000_000_000)) }
 
     private func pauseAfterFailure(_ interval: UInt64, _ failures: UInt64) -> UInt64 {
         let pause = interval << min(failures, 8)

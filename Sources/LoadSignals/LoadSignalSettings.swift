@@ -6,7 +6,7 @@ public struct LoadSignalSettings: Sendable {
     public var loadIntervalNanoseconds: UInt64 = 1_000_000_000
     public var timeoutNanoseconds: UInt64 = 1_000_000_000
     /// An engine may spend this share of its time on `/metrics` or `GetLoads`, and as much on `/load` or `/v1/loads`: one that answers slowly is
-    /// asked less often.
+    /// asked less often, for the latter never more seldom than every `intervalNanoseconds`.
     public var greatestShare = 0.005
     /// Empty: `/metrics`, and `/prometheus/metrics` when that says nothing.
     public var path = ""

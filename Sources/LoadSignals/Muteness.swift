@@ -1,17 +1,20 @@
 /// How long a leader is let alone that has nothing to say of its load, wherever it is asked: a server of another kind stays one until
-/// another process takes its place.
+/// another process takes its place. TensorRT-LLM looks like one until its first request has ended, so work of ours makes the pauses short.
 struct Muteness {
     /// Rounds in a row of every question there is, none of them answered.
     private var rounds: UInt64 = 0
     private var hasFailed = false
+    /// When the next question is due at the latest, as long as it has requests of ours.
+    private(set) var dueAtWithRequests = UInt64.max
 
     /// Doublings of `LoadSignalSettings.longestPauseNanoseconds`, to eight minutes.
     private static let mostDoublings: UInt64 = 3
 
-    /// Nanoseconds from one more such round to the next.
-    mutating func nextPause() -> UInt64 {
+    /// Nanoseconds from one more such round, at `now`, to the next; no fewer than the `interval`.
+    mutating func nextPause(now: UInt64, interval: UInt64) -> UInt64 {
         defer { rounds = min(rounds + 1, Self.mostDoublings) }
-        return LoadSignalSettings.longestPauseNanoseconds << rounds
+        dueAtWithRequests = now &+ max(LoadSignalSettings.longestPauseNanoseconds, interval)
+        return max(LoadSignalSettings.longestPauseNanoseconds << rounds, interval)
     }
 
     /// It has told something, or is gone.

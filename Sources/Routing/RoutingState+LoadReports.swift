@@ -48,7 +48,7 @@ extension RoutingState {
 
     /// Three readings of an engine that is asked every five seconds.
     private static var prefillToldSeconds: Double { 15 }
-    /// Longer than any pause between two answers of an engine that tells them: other reports come in between.
+    /// Other reports come in between two answers that tell them, whose pauses are shorter unless longer ones are configured.
     private static var queuedTokensShownSeconds: Double { 60 }
 
     /// Sequences and tokens of others; nil is what the report says nothing of.
@@ -98,7 +98,7 @@ extension RoutingState {
         if report.awaitingFirstToken != nil { others[slot].reportedPrefillTokens = report.prefillTokens ?? -1 }
         if let tokens = report.queuedTokens {
             others[slot].reportedQueuedTokens = tokens
-            others[slot].toldQueuedTokensAt = time
+            others[slot].toldQueuedTokensAt = max(others[slot].toldQueuedTokensAt, time)
         }
         if let inFlight = report.inFlight { others[slot].reportedInFlight = inFlight }
         if let usage = report.kvUsage { others[slot].reportedKVUsage = usage }

@@ -285,7 +285,7 @@ def test_an_engine_that_answers_slowly_is_left_alone_the_longer(scripted, eager)
     backend = scripted(script)
     backend._is_background = lambda request: False
     with running(processes.serve(backend.url, admin=True, arguments=eager(greatest_share=0.1))):
-        wait_until(lambda: len(times) == 3, 20, "questions")
+        wait_until(lambda: len(times) >= 3, 20, "questions")
     for (_, answered), (asked, _) in itertools.pairwise(times):
         assert asked - answered > 0.75 * 10 * 0.04
 
@@ -579,7 +579,8 @@ def test_sglang_without_loads_is_asked_for_its_metrics(scripted, eager, loads):
         await loads(exchange, count)
 
     backend, targets = sglang(scripted, at_their_time)
-    with running(processes.serve(backend.url, admin=True, arguments=eager(timeout="100ms"))) as router:
+    arguments = eager(timeout="100ms" if loads is never else "1s")
+    with running(processes.serve(backend.url, admin=True, arguments=arguments)) as router:
         wait_until(lambda: b"/v1/loads?include=core&format=prometheus" in targets, what="the question")
         wait_until(lambda: targets.count(b"/metrics") >= 15, 20, "many readings")
         told = load(router)

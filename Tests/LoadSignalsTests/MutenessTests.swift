@@ -7,24 +7,24 @@ import Testing
 
     @Test func itIsAskedEverMoreSeldomAndNeverGivenUp() {
         var mute = Muteness()
-        let pauses = (0..<200).map { _ in mute.nextPause() / minute }
+        let pauses = (0..<200).map { _ in mute.nextPause(now: 0, interval: 0) / minute }
         #expect(pauses.prefix(6) == [1, 2, 4, 8, 8, 8] && pauses.last == 8)
     }
 
     @Test func oneThatHasToldOrWasGoneIsNew() {
         var mute = Muteness()
-        for _ in 0..<5 { _ = mute.nextPause() }
+        for _ in 0..<5 { _ = mute.nextPause(now: 0, interval: 0) }
         mute.end()
-        let pause = mute.nextPause()
+        let pause = mute.nextPause(now: 0, interval: 0)
         #expect(pause == minute)
     }
 
     @Test func oneThatFailedRequestsAndServesAgainHasComeBack() {
         var mute = Muteness()
-        for _ in 0..<5 { _ = mute.nextPause() }
+        for _ in 0..<5 { _ = mute.nextPause(now: 0, interval: 0) }
         let returns = [0, 0, 1, 4, 0, 0].map { mute.hasComeBack(failures: $0) }
         #expect(returns == [false, false, false, false, true, false])
-        let pause = mute.nextPause()
+        let pause = mute.nextPause(now: 0, interval: 0)
         #expect(pause == minute, "another process may say more")
     }
 
@@ -34,5 +34,20 @@ import Testing
         mute.end()
         let hasComeBack = mute.hasComeBack(failures: 0)
         #expect(!hasComeBack)
+    }
+
+    @Test func oneThatHasRequestsOfOursIsAskedEveryMinute() {
+        var mute = Muteness()
+        for round in 1...5 as ClosedRange<UInt64> {
+            _ = mute.nextPause(now: round * 10 * minute, interval: 0)
+            #expect(mute.dueAtWithRequests == (round * 10 + 1) * minute)
+        }
+    }
+
+    @Test func noneIsAskedMoreOftenThanIsSet() {
+        var mute = Muteness()
+        let pauses = (0..<4).map { _ in mute.nextPause(now: minute, interval: 3 * minute) / minute }
+        #expect(pauses == [3, 3, 4, 8])
+        #expect(mute.dueAtWithRequests == 4 * minute)
     }
 }

@@ -125,6 +125,15 @@ import Testing
         #expect(try reported(after: 61).queuedTokens == nil && reported(after: 61).queuedTokensAgeSeconds == nil)
     }
 
+    @Test func aLateReportDoesNotMakeWhatWasToldOlder() throws {
+        let table = RoutingTable(equalGroups(1))
+        let now = start + 5 * second
+        for madeAt in [now, start] {
+            try report(table, "g0", LoadReport(running: 1, waiting: 3, queuedTokens: 700, madeAt: madeAt), now: now)
+        }
+        #expect(try #require(table.state("g0", now: now)?.reported).queuedTokensAgeSeconds == 0)
+    }
+
     @Test(arguments: [Double.nan, .infinity, -.infinity, -1, 1e300]) func tokensThatNobodyCanHaveStayWithinBounds(tokens: Double) throws {
         let others = try othersTokens(own: 1, LoadReport(running: 1, waiting: 3, queuedTokens: tokens, madeAt: start))
         #expect(others >= 0 && others <= 1.001 * LoadReport.mostTokens)
