@@ -32,6 +32,9 @@ public struct CostTerms: Sendable, Equatable {
     /// Less than nothing: what of `prefill`, `stall` and `queueBehind` goes into a copy of a prefix that another group holds, and serves those
     /// that will come with it. As many as are in flight with it tell how many.
     public var copy = 0.0
+    /// What this request's context adds to the steps of all that decode there, where so many share its prefix that they will keep coming, see
+    /// `CostRule.crowding`: with them the batch at a hot prefix stays large, and a copy elsewhere makes everybody's steps shorter.
+    public var crowding = 0.0
     /// What a group that has just started takes longer for what is queued and for this prompt, see `PlacementSettings`.
     public var warmUp = 0.0
     /// Until the request's LoRA adapter is in a GPU slot there.
@@ -49,7 +52,7 @@ public struct CostTerms: Sendable, Equatable {
     public var timeToFirstToken: Double { overhead + queueWait + prefill + roomWait + warmUp + adapter + distance }
 
     @inline(__always)
-    public var total: Double { timeToFirstToken + memory + memoryWait + decode + stall + queueBehind + copy + lateness }
+    public var total: Double { timeToFirstToken + memory + memoryWait + decode + stall + queueBehind + copy + crowding + lateness }
 }
 
 extension CostTerms {
@@ -58,7 +61,7 @@ extension CostTerms {
         [
             ("overhead", overhead), ("queue_wait", queueWait), ("prefill", prefill), ("memory", memory),
             ("memory_wait", memoryWait), ("room_wait", roomWait), ("decode", decode), ("stall", stall),
-            ("queue_behind", queueBehind), ("copy", copy),
+            ("queue_behind", queueBehind), ("copy", copy), ("crowding", crowding),
             ("warm_up", warmUp), ("adapter", adapter), ("distance", distance), ("lateness", lateness), ("total", total),
         ]
     }
@@ -159,6 +162,10 @@ struct CostInputs {
             let copied = min(Double(deepest - depth) * tokensPerChunk / uncached, 1)
             let taken = rule.copySharing * sharers
             terms.copy = -copied * taken / (1 + taken) * (terms.prefill + terms.stall + terms.queueBehind)
+        }
+        if sharers > 0 {
+            let addedToStep = step * rule.growthAtFullCache * (promptTokens + 0.5 * outputTokens) * sequences * group.tokenShare
+            terms.crowding = rule.crowding(sharers: sharers) * group.decodingSequences * addedToStep * outputTokens
         }
         if wantedTTFTSeconds > 0 { terms.lateness = lateness(terms.timeToFirstToken, beyond: wantedTTFTSeconds) }
         if wantedTPOTSeconds > 0 {

@@ -47,6 +47,11 @@ public struct CostRule: Sendable, Equatable {
     /// What share of a copy each request in flight with the same prefix takes over: it will not be the last, and they divide among more groups.
     /// With none, hot prefixes stay where they were first; with two fifths of it the mean is half a per cent longer, with half as much again p99 rises.
     public var copySharing = 0.5
+    /// How much a second counts that others' decodes take longer for this context in their batch, and of how many in flight with its prefix on a group
+    /// that holds it a quarter of that, see `crowding(sharers:)`. Without it batches at hot prefixes are twice those elsewhere; with it for all prompts
+    /// alike the worst of a hundred wait up to half as long again, for prefixes are copied that few come with.
+    public var crowding = 0.1
+    public var crowdingSharers = 6.0
     /// Share of the prefill within which costs count as equal.
     public var band = 0.05
     /// Share of a copy's prefill by which it must be cheaper than to wait where its prefix is being prefilled at this moment: who comes at once with
@@ -96,6 +101,8 @@ public struct CostRule: Sendable, Equatable {
         Constant(name: "queueBehind", path: \.queueBehind, range: weights),
         Constant(name: "growthAtFullCache", path: \.growthAtFullCache, range: weights),
         Constant(name: "mostBehind", path: \.mostBehind, range: weights),
+        Constant(name: "crowding", path: \.crowding, range: weights),
+        Constant(name: "crowdingSharers", path: \.crowdingSharers, range: 0...1e6),
         Constant(name: "band", path: \.band, range: 0...10),
         Constant(name: "awaitedBand", path: \.awaitedBand, range: 0...10),
         Constant(name: "orderBand", path: \.orderBand, range: weights),
@@ -155,6 +162,13 @@ public struct CostRule: Sendable, Equatable {
         let full = min(fullness, 1)
         let squared = full * full
         return (stall * stallSequences / max(stallSequences + sequences, 1) + stallWhenFull * squared * squared) * sequences
+    }
+
+    /// Of few nothing, of many all of `crowding`: who moves away from a prefix computes it anew, and only others to come make that good.
+    @inline(__always)
+    func crowding(sharers: Double) -> Double {
+        let share = sharers / (crowdingSharers + sharers)
+        return crowding * share * share
     }
 
     @inline(__always)

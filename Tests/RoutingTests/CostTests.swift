@@ -139,7 +139,7 @@ import Testing
     @Test(arguments: [
         ("decode", "decode"), ("stall stallWhenFull", "stall"), ("memory", "memory"), ("memoryWait", "memory_wait"),
         ("roomWait", "room_wait"),
-        ("queueBehind", "queue_behind"), ("copySharing", "copy"), ("lateness", "lateness"),
+        ("queueBehind", "queue_behind"), ("copySharing", "copy"), ("crowding", "crowding"), ("lateness", "lateness"),
     ])
     func aFactorOfNothingTakesItsOwnTermAway(constant: String, term: String) {
         var load = load()
@@ -232,6 +232,38 @@ import Testing
         #expect(inputs.terms(on: load, depth: 80).copy == 0, "nothing is copied")
         inputs.rule.copySharing = 0
         #expect(inputs.terms(on: load, depth: 0).copy == 0)
+    }
+
+    /// 4,000 tokens and half of the 256 to come are 0.8 % of the cache, which make a step of 20 ms 0.25 ms longer; 100 decodes lose that 256 times.
+    @Test func aHotPrefixCrowdsItsBatch() {
+        var load = load()
+        load.inFlight = 103
+        load.awaitingFirstToken = 3
+        var inputs = inputs()
+        (inputs.promptTokens, inputs.deepest) = (4_000, 50)
+        #expect(inputs.terms(on: load, depth: 50).crowding == 0, "nobody shares it")
+        inputs.sharers = 6
+        let lost = 100 * 0.02 * 1.5 * 4_128 / 500_000 * 256
+        #expect(abs(inputs.terms(on: load, depth: 50).crowding - 0.1 * lost / 4) < 1e-9)
+        #expect(inputs.terms(on: load, depth: 0).crowding == inputs.terms(on: load, depth: 50).crowding, "a copy is read as often")
+        inputs.sequences = 2
+        #expect(abs(inputs.terms(on: load, depth: 50).crowding - 0.1 * lost / 2) < 1e-9)
+        inputs.rule.crowdingSharers = 0
+        #expect(abs(inputs.terms(on: load, depth: 50).crowding - 0.1 * lost * 2) < 1e-9)
+    }
+
+    /// Behind 100 decodes, or as a copy among 40: those that many will follow move, the third of a kind stays.
+    @Test(arguments: [(3.0, false), (30.0, true)])
+    func whatManyShareIsCopiedToSmallerBatches(sharers: Double, isCopied: Bool) {
+        var (crowded, other) = (load(), load())
+        (crowded.inFlight, other.inFlight) = (100, 40)
+        (crowded.activeTokens, other.activeTokens) = (60_000, 30_000)
+        var inputs = inputs()
+        (inputs.promptTokens, inputs.deepest, inputs.sharers) = (4_256, 50, sharers)
+        func copies() -> Bool { inputs.terms(on: other, depth: 0).total < inputs.terms(on: crowded, depth: 50).total }
+        #expect(copies() == isCopied)
+        inputs.rule.crowding = 0
+        #expect(!copies())
     }
 
     /// Of an answer that was counted only what came since is extrapolated: 2,000 tokens, and 2 s of 100 sequences at 51 ms.
