@@ -137,7 +137,7 @@ struct CostInputs {
         terms.warmUp = group.warmUpSlowness * (terms.queueWait + terms.prefill)
         if adapter != 0 { terms.adapter = adapter == group.adapterOf ? group.adapterSeconds : 0 }
         terms.distance = group.distanceSeconds
-        let growth = rule.growthAtFullCache * group.tokenShare * (group.tokensInUse + promptTokens)
+        let growth = rule.growth(fullness: group.tokenShare * (group.tokensInUse + promptTokens))
         let demand = uncached + outputTokens * sequences
         let present =
             group.tokensInUse(atMicroseconds: nowMicroseconds, tokenSeconds: step * (1 + growth), youngGrowth: rule.youngGrowth)

@@ -133,6 +133,10 @@ public struct CostRule: Sendable, Equatable {
         uncached * (1 + attention * 1e-6 * (promptTokens - 0.5 * uncached))
     }
 
+    /// How much longer a decode step takes where so much of the cache is in use, as a share: what waits for room is read by no step.
+    @inline(__always)
+    func growth(fullness: Double) -> Double { growthAtFullCache * min(fullness, 1) }
+
     /// Seconds that others lose by a request that adds `share` of a KV cache to one that is so full when half of it is there, where a mean
     /// answer takes `answerSeconds`: the price rises with fullness, and each token pays what it is when it comes.
     @inline(__always)
