@@ -32,8 +32,8 @@ public struct CostTerms: Sendable, Equatable {
     /// Less than nothing: what of `prefill`, `stall` and `queueBehind` goes into a copy of a prefix that another group holds, and serves those
     /// that will come with it. As many as are in flight with it tell how many.
     public var copy = 0.0
-    /// What this request's context adds to the steps of all that decode there, where so many share its prefix that they will keep coming, see
-    /// `CostRule.crowding`: with them the batch at a hot prefix stays large, and a copy elsewhere makes everybody's steps shorter.
+    /// What one more context with a prefix that many share adds to the steps of all that decode there, see `CostRule.crowding`: they will keep
+    /// coming, the batch at a hot prefix stays large with them, and a copy elsewhere makes everybody's steps shorter.
     public var crowding = 0.0
     /// What a group that has just started takes longer for what is queued and for this prompt, see `PlacementSettings`.
     public var warmUp = 0.0
@@ -164,7 +164,7 @@ struct CostInputs {
             terms.copy = -copied * taken / (1 + taken) * (terms.prefill + terms.stall + terms.queueBehind)
         }
         if sharers > 0 {
-            let addedToStep = step * rule.growthAtFullCache * (promptTokens + 0.5 * outputTokens) * sequences * group.tokenShare
+            let addedToStep = step * rule.growthAtFullCache * min(Double(deepest) * tokensPerChunk, promptTokens) * sequences * group.tokenShare
             terms.crowding = rule.crowding(sharers: sharers) * group.decodingSequences * addedToStep * outputTokens
         }
         if wantedTTFTSeconds > 0 { terms.lateness = lateness(terms.timeToFirstToken, beyond: wantedTTFTSeconds) }

@@ -47,9 +47,9 @@ public struct CostRule: Sendable, Equatable {
     /// What share of a copy each request in flight with the same prefix takes over: it will not be the last, and they divide among more groups.
     /// With none, hot prefixes stay where they were first; with two fifths of it the mean is half a per cent longer, with half as much again p99 rises.
     public var copySharing = 0.5
-    /// How much a second counts that others' decodes take longer for this context in their batch, and of how many in flight with its prefix on a group
-    /// that holds it a quarter of that, see `crowding(sharers:)`. Without it batches at hot prefixes are twice those elsewhere; with it for all prompts
-    /// alike the worst of a hundred wait up to half as long again, for prefixes are copied that few come with.
+    /// How much a second counts that others' decodes take longer for one more with this prefix in their batch, and of how many in flight with the
+    /// prefix on a group that holds it a quarter of that, see `crowding(sharers:)`. Without it batches at hot prefixes are twice those elsewhere; with
+    /// it for all prompts alike the worst of a hundred wait up to half as long again, for prefixes are copied that few come with.
     public var crowding = 0.1
     public var crowdingSharers = 6.0
     /// Share of the prefill within which costs count as equal.
