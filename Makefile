@@ -12,6 +12,8 @@ BINARY := .build/release/swiftlet
 BUILD_FLAGS := -c release --static-swift-stdlib --product swiftlet
 # What a routing decision costs: .build/release/swiftlet-benchmarks prints it, the end-to-end tests count it.
 BENCHMARK_FLAGS := -c release --static-swift-stdlib --product swiftlet-benchmarks
+# In a folder of its own, so that it may be built while the release is.
+UNIT_FLAGS := --scratch-path .build/unit
 LINTED := Package.swift Sources Tests
 # Passed to the demo: --exit ends it after its table.
 DEMO_FLAGS ?=
@@ -108,16 +110,22 @@ simulate-suite: build ## The judgement, some 50 minutes on one core: all rules, 
 	judge routers --grid --seed $(SUITE_SEED) --seeds 3 --policy least-cost
 
 test: ## Everything that must hold: build, lint, unit tests, end-to-end tests with real clients
-	@step=start
-	trap '[[ $$? == 0 ]] || echo "make test: FAILED in step: $$step"' EXIT
+	@step=start; others=""
+	trap '[[ $$? == 0 ]] || echo "make test: FAILED in step: $$step"; [[ -z $$others ]] || kill -- -$$others 2>/dev/null || true' EXIT
 	step="deps"; $(MAKE) --no-print-directory deps
-	step="build"; $(MAKE) --no-print-directory build
-	swift build $(BENCHMARK_FLAGS)
 	step="lint"; $(MAKE) --no-print-directory lint
 	mkdir -p .build/logs
+	# One build alone leaves half of the cores idle half of the time, and each has a folder of its own. Nothing that is measured runs meanwhile.
+	step="dependencies of the builds"; swift package resolve
+	echo "== test: builds of the unit tests and for the sanitizers begin beside the release build (.build/logs/builds.log)"
+	set -m; { swift build --build-tests $(UNIT_FLAGS) && Tests/Sanitize/sanitize builds; } </dev/null >.build/logs/builds.log 2>&1 & others=$$!; set +m
+	step="build"; $(MAKE) --no-print-directory build
+	swift build $(BENCHMARK_FLAGS)
+	step="builds of the unit tests and for the sanitizers"; echo "== test: waiting for the $$step"
+	wait $$others || { others=""; grep -E 'error:' .build/logs/builds.log >&2 || tail -20 .build/logs/builds.log >&2; exit 1; }
+	others=""; grep -E 'complete!' .build/logs/builds.log
 	step="unit tests"; echo "== test: unit tests"
-	swift build --build-tests
-	swift test --skip-build 2>&1 | tee .build/logs/unit.log | grep -vE '^◇|^[^✔✘↳]*started\.$$'
+	swift test --skip-build $(UNIT_FLAGS) 2>&1 | tee .build/logs/unit.log | grep -vE '^◇|^[^✔✘↳]*started\.$$'
 	step="end-to-end tests"; echo "== test: end to end, with real clients"
 	SWIFTLET="$(CURDIR)/$(BINARY)" $(VENV)/bin/python -m pytest -q Tests/EndToEnd $(PYTEST_FLAGS) 2>&1 | tee .build/logs/end-to-end.log
 	step="soak"; echo "== test: soak, in short"

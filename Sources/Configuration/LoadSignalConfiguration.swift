@@ -18,6 +18,8 @@ public struct LoadSignalConfiguration: Sendable, Equatable {
     /// Of vLLM's `/load`, where it counts; 0: never.
     public var loadIntervalNanoseconds: UInt64 = 1_000_000_000
     public var timeoutNanoseconds: UInt64 = 1_000_000_000
+    /// Of an engine's time, at most, that answers to `/metrics` and `GetLoads` may take.
+    public var greatestShare = 0.005
     /// nil: `/metrics`, then `/prometheus/metrics`.
     public var path: String?
     /// 0: the leader's.
@@ -34,6 +36,7 @@ extension LoadSignalConfiguration {
             .scalar("interval", \.intervalNanoseconds, .duration(0...3_600_000_000_000)),
             .scalar("load_interval", \.loadIntervalNanoseconds, .duration(0...3_600_000_000_000)),
             .scalar("timeout", \.timeoutNanoseconds, .duration(1_000_000...60_000_000_000)),
+            .scalar("greatest_share", \.greatestShare, .number(0.0001...1)),
             .optional("path", \.path, .text("a path that begins with /", atMost: 1_024)),
             .scalar("port", \.port, .count(0...65_535)),
             .scalar("orca", \.orca, .choice),

@@ -123,6 +123,7 @@ extension DiscoveryConfiguration {
             .optional("file", \.file, .file),
             .sections("dns", \.dns, empty: DNSConfiguration(), required: ["endpoint"], DNSConfiguration.fields),
             .list("dns_servers", \.dnsServers, .text("an address, with a port or without")),
+            .scalar("dns_timeout", \.dnsTimeoutNanoseconds, .duration(10_000_000...60_000_000_000)),
             .section("kubernetes", \.kubernetes, KubernetesConfiguration.fields),
             .optional("snapshot_file", \.snapshotFile, .file),
         ]

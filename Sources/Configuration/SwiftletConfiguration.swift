@@ -88,6 +88,8 @@ public struct DiscoveryConfiguration: Sendable, Equatable {
     public var dns: [DNSConfiguration] = []
     /// `ADDRESS[:PORT]` of the name servers; none: those of /etc/resolv.conf.
     public var dnsServers: [String] = []
+    /// How long a first question to one of them may take.
+    public var dnsTimeoutNanoseconds: UInt64 = 1_000_000_000
 
     public var kubernetes = KubernetesConfiguration()
     /// Where groups that discovery has found are kept for the next start, should it find nobody to ask.

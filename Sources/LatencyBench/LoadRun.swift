@@ -64,8 +64,10 @@ public final class LoadRun: Sendable {
     }
 
     /// Runs to the end, or to `stop()`. Throws when a loop or TLS cannot be set up.
-    /// - Parameter progress: called about every `interval` seconds, on the caller's thread, with what came so far (without records).
-    public func run(progressEvery interval: Double = 0.5, progress: (Progress) -> Void = { _ in }) throws -> RunMeasurements {
+    /// - Parameter progress: called after about `first` seconds and then every `interval`, on the caller's thread, with what came so far (without records).
+    public func run(
+        progressAfter first: Double = 0.5, every interval: Double = 0.5, progress: (Progress) -> Void = { _ in }
+    ) throws -> RunMeasurements {
         let tls = target.isTLS ? try TLSClientSource(tlsSettings) : nil
         let shares = shares()
         let wakeful = realTime(shares.count) == .off ? nil : WakefulCores()
@@ -105,7 +107,9 @@ public final class LoadRun: Sendable {
         }
         // Stopped before it began.
         if isPartial { stop() }
-        while done.wait(timeout: .now() + interval) == .timedOut {
+        var pause = first
+        while done.wait(timeout: .now() + pause) == .timedOut {
+            pause = interval
             progress(Progress(elapsedSeconds: seconds(since: start), measurements: sample(), total: plan.requests.count))
         }
         let threads = state.withLock { $0.threads }

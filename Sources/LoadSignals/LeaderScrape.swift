@@ -225,7 +225,7 @@ final class LeaderScrape: EventHandler {
         var pause = settings.intervalNanoseconds
         if case .yes = counting { pause &*= LoadSignalSettings.metricsPauseWithLoad }
         let longest = max(LoadSignalSettings.longestIntervalNanoseconds, settings.intervalNanoseconds)
-        let affordable = UInt64(min(answerSeconds, 60) / LoadSignalSettings.greatestShare * 1e9)
+        let affordable = UInt64(min(answerSeconds, 60) / settings.greatestShare * 1e9)
         return pace.jittered(min(max(pause, affordable), longest))
     }
 

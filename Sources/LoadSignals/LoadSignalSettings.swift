@@ -5,6 +5,8 @@ public struct LoadSignalSettings: Sendable {
     /// Between two questions for vLLM's `/load`, where it counts, or for SGLang's `/v1/loads`, where it is; 0: never. They cost a millisecond.
     public var loadIntervalNanoseconds: UInt64 = 1_000_000_000
     public var timeoutNanoseconds: UInt64 = 1_000_000_000
+    /// An engine may spend this share of its time on `/metrics` and `GetLoads`: one that answers slowly is asked less often.
+    public var greatestShare = 0.005
     /// Empty: `/metrics`, and `/prometheus/metrics` when that says nothing.
     public var path = ""
     /// 0: the leader's own. Another one is spoken to in cleartext HTTP/1.1.
@@ -16,8 +18,6 @@ public struct LoadSignalSettings: Sendable {
     static let answerBytes = 1 << 20
     /// Those of `GetLoads`: a thousand ranks with all that SGLang tells of each fit, and no answer of two-byte ranks takes more than 8 MiB to read.
     static let loadsAnswerBytes = 128 << 10
-    /// An engine may spend this share of its time on us: one that answers slowly is asked less often.
-    static let greatestShare = 0.005
     /// The longest pause between questions to an engine that answers, however slowly.
     static let longestIntervalNanoseconds: UInt64 = 30_000_000_000
     /// The pause before one that does not answer, or has nothing to say, is asked again.

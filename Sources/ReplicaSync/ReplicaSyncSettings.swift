@@ -1,3 +1,4 @@
+public import Discovery
 public import EventLoop
 
 /// Whom to tell, how often, and where to listen.
@@ -23,8 +24,7 @@ public struct ReplicaSyncSettings: Sendable {
     public var intervalNanoseconds: UInt64 = 20_000_000
     /// What all replicas know and nobody else does; empty: everybody is believed.
     public var secret: [UInt8] = []
-    /// `ADDRESS[:PORT]`; empty: those of /etc/resolv.conf.
-    public var nameServers: [String] = []
+    public var nameServers = NameServers()
 
     public init(listen: SocketAddress) { self.listen = listen }
 }

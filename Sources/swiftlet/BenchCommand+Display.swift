@@ -29,6 +29,9 @@ final class RunDisplay {
     /// Of `show`; a run without figures is over before.
     var intervalSeconds: Double { style == .announcement ? 1_000_000 : isTerminal ? 0.25 : 5 }
 
+    /// Before the first `show`: who follows a log wants to know soon that it runs.
+    var firstIntervalSeconds: Double { style == .announcement ? intervalSeconds : min(intervalSeconds, 1) }
+
     /// Tells which run begins: in place on a terminal, elsewhere as a line.
     func begin() {
         guard style != .figures else { return }

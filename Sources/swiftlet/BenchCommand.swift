@@ -89,7 +89,7 @@ func play(
     let startedAt = Date()
     let display = RunDisplay(label: label, style: style)
     display.begin()
-    let measured = try run.run(progressEvery: display.intervalSeconds) { display.show($0) }
+    let measured = try run.run(progressAfter: display.firstIntervalSeconds, every: display.intervalSeconds) { display.show($0) }
     display.finish()
     let report = RunReport(
         run, measured, environment: RunEnvironment(since: watch, generator: run.schedule),

@@ -58,7 +58,7 @@ final class GroupDiscovery {
         }
         let names = configuration.discovery.dns.map(DNSName.init)
         guard !names.isEmpty else { return }
-        dns = DNSDiscovery(loop: loop, names: names, servers: configuration.discovery.dnsServers, directory: directory, log: log)
+        dns = DNSDiscovery(loop: loop, names: names, servers: NameServers(configuration.discovery), directory: directory, log: log)
         if dns == nil { log.warning("discovery.dns_servers: not all of them are addresses, no name is resolved") }
     }
 
@@ -107,12 +107,19 @@ extension ProbeConfiguration {
     }
 }
 
+extension NameServers {
+    init(_ configuration: DiscoveryConfiguration) {
+        self.init(addresses: configuration.dnsServers, timeoutMilliseconds: Int(configuration.dnsTimeoutNanoseconds / 1_000_000))
+    }
+}
+
 extension LoadSignalSettings {
     fileprivate init(_ configuration: LoadSignalConfiguration) {
         self.init()
         intervalNanoseconds = configuration.intervalNanoseconds
         loadIntervalNanoseconds = configuration.loadIntervalNanoseconds
         timeoutNanoseconds = configuration.timeoutNanoseconds
+        greatestShare = configuration.greatestShare
         path = configuration.path ?? ""
         port = configuration.port
     }

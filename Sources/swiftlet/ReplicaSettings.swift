@@ -1,4 +1,5 @@
 import Configuration
+import Discovery
 import EventLoop
 import ReplicaSync
 
@@ -11,6 +12,6 @@ extension ReplicaSyncSettings {
         peers = replicas.peers.map { Peer(host: $0.host, port: $0.port) }
         intervalNanoseconds = replicas.intervalNanoseconds
         secret = try swiftlet.secret(in: replicas.keyFile, of: "replicas.key_file", called: "a secret")
-        nameServers = configuration.discovery.dnsServers
+        nameServers = NameServers(configuration.discovery)
     }
 }

@@ -161,6 +161,20 @@ def configured(serve, tmp_path):
 
 
 @pytest.fixture
+def eager(tmp_path):
+    """Arguments of a router that asks its engines for their load as often as may be set, however long they take to answer; and what more
+    `load_signals` and the file shall hold."""
+
+    def make(more="", **settings):
+        settings = {"interval": "50ms", "load_interval": "50ms", "greatest_share": 1} | settings
+        file = tmp_path / "eager.yaml"
+        file.write_text(f"load_signals: {{{', '.join(f'{key}: {value}' for key, value in settings.items())}}}\n{more}")
+        return ("--config", file, "--log-level", "warning")
+
+    return make
+
+
+@pytest.fixture
 def client(stub):
     """OpenAI's SDK at the module's own `stub`."""
     with openai.OpenAI(base_url=f"{stub.url}/v1", api_key="none", max_retries=0) as client:

@@ -91,9 +91,9 @@ def test_a_constant_server_is_measured_as_configured(engine, tmp_path):
             "--arrival",
             "constant",
             "--rate",
-            4,
+            8,
             "--duration",
-            3,
+            1.5,
             "--input-tokens",
             40,
             "--output-tokens",
@@ -332,7 +332,7 @@ def test_search_finds_where_a_target_breaks():
             "--rate",
             8,
             "--duration",
-            1,
+            0.5,
             "--input-tokens",
             4,
             "--output-tokens",
@@ -354,7 +354,7 @@ def test_search_finds_where_a_target_breaks():
 
 def test_overhead_claims_nothing_of_a_null_test(engine, tmp_path):
     direct = f"http://127.0.0.1:{engine.ports[0]}"
-    arguments = ["overhead", "--via", direct, "--direct", direct, "--arrival", "constant", "--rate", 200, "--duration", 0.25,
+    arguments = ["overhead", "--via", direct, "--direct", direct, "--arrival", "constant", "--rate", 500, "--duration", 0.1,
                  "--input-tokens", 8, "--output-tokens", 1, "--repeats", 4, "--seed", 7, "--json", tmp_path / "json"]  # fmt: skip
     out = bench(*arguments)
     result = json.loads((tmp_path / "json").read_text())
@@ -377,7 +377,7 @@ def test_overhead_claims_nothing_of_a_null_test(engine, tmp_path):
     # All that it takes to do it again.
     assert result["workload"]["contentHash"] in out and result["workload"]["scheduleHash"] in out
     assert result["workload"]["parameters"]["seed"] == result["parameters"]["seed"] == "7"
-    assert result["parameters"]["rate"] == "200" and "overhead" in result["command"]
+    assert result["parameters"]["rate"] == "500" and "overhead" in result["command"]
     # Each run has its line, and no more.
     assert [line for line in out.splitlines() if line.startswith("run ")][:3] == [
         "run 1 of 18: through, warm-up",
@@ -390,7 +390,7 @@ def test_overhead_claims_nothing_of_a_null_test(engine, tmp_path):
 def test_an_interrupted_overhead_shows_what_came_so_far(engine, seen, tmp_path):
     direct = f"http://127.0.0.1:{engine.ports[0]}"
     program = Program(
-        "bench", "overhead", "--via", direct, "--direct", direct, "--arrival", "constant", "--rate", 200, "--duration", 0.2,
+        "bench", "overhead", "--via", direct, "--direct", direct, "--arrival", "constant", "--rate", 400, "--duration", 0.1,
         "--input-tokens", 8, "--output-tokens", 1, "--repeats", 100, "--json", tmp_path / "json",
     )  # fmt: skip
     wait_until(lambda: seen in program.stderr_lines, 30, seen)

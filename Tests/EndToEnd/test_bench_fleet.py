@@ -20,9 +20,9 @@ def test_overhead_of_several_routers_is_one_table(tmp_path):
         "--prompt-bytes",
         "1024,65536",
         "--rate",
-        "50,20",
+        "150,60",
         "--duration",
-        0.3,
+        0.1,
         "--repeats",
         2,
         "--stub-flags",
@@ -47,8 +47,8 @@ def test_overhead_of_several_routers_is_one_table(tmp_path):
 
 def test_an_interrupted_table_shows_what_came_so_far(tmp_path):
     program = Program(
-        "bench", "overhead", "--peers", "swiftlet", "--prompt-bytes", "1024,2048", "--arrival", "constant", "--rate", 100,
-        "--duration", 0.2, "--repeats", 90, "--json", tmp_path / "json",
+        "bench", "overhead", "--peers", "swiftlet", "--prompt-bytes", "1024,2048", "--arrival", "constant", "--rate", 200,
+        "--duration", 0.1, "--repeats", 90, "--json", tmp_path / "json",
     )  # fmt: skip
     wait_until(lambda: any(line.startswith("run 14 of 546") for line in program.stderr_lines), 60, "the fifth turn")
     program.signal(signal.SIGINT)
@@ -81,7 +81,7 @@ def fleet(tmp_path_factory):
         "--rates",
         "40,80",
         "--duration",
-        0.5,
+        0.3,
         "--repeats",
         1,
         "--goodput",

@@ -186,7 +186,7 @@ def test_an_option_without_effect_is_a_mistake(engine, arguments, named):
 
 def test_a_number_under_way_counts_the_warm_up_once(engine):
     """Far more is over than under way: what the warm-up sent has ended."""
-    program = Program("bench", "run", engine.url, "--rate", 50, "--duration", 60, "--warm-up", 3, "--input-tokens", 4,
+    program = Program("bench", "run", engine.url, "--rate", 200, "--duration", 60, "--warm-up", 0.7, "--input-tokens", 4,
                       "--output-tokens", 2)  # fmt: skip
     try:
         wait_until(lambda: any("under way" in line for line in program.stderr_lines), 30, "a line of progress")

@@ -107,10 +107,10 @@ def addresses(*hosts, name=NAME, ttl=1):
 
 @pytest.fixture
 def resolving(configured, zone, engine):
-    def make(entry=None, servers=None):
+    def make(entry=None, servers=None, timeout="1s"):
         entry = entry or f"{{endpoint: 'http://{NAME[:-1]}:{engine.port}'}}"
         servers = servers or [f"127.0.0.1:{zone.port}"]
-        return configured(f"discovery:\n  dns: [{entry}]\n  dns_servers: {servers}\n", admin=True)
+        return configured(f"discovery:\n  dns: [{entry}]\n  dns_servers: {servers}\n  dns_timeout: {timeout}\n", admin=True)
 
     return make
 
@@ -141,7 +141,8 @@ def test_addresses_come_and_go_with_their_ttl(resolving, zone):
 
 def test_a_name_server_that_fails_changes_nothing(resolving, zone):
     zone.records = addresses("127.0.1.1")
-    program = resolving()
+    # Short, since a silence is told when all questions have gone unanswered.
+    program = resolving(timeout="200ms")
     wait_until(lambda: leaders(program) == {"127.0.1.1"}, what="the address")
     for rcode in (RCODE.SERVFAIL, RCODE.REFUSED):
         zone.rcode = rcode
@@ -203,8 +204,9 @@ def test_srv_records_bring_ports_and_groups(resolving, zone, engine):
 
 def test_nonsense_from_a_name_server(resolving, zone):
     zone.answer = lambda data, truncates=False: data[:2] + b"\xff" * 9  # noqa: ARG005
-    program = resolving()
-    wait_until(lambda: source(program).get("fault"), timeout=15, what="the fault")
+    # Three questions, each with twice as long as the one before: 0.7 s, where it would be 7 s by default.
+    program = resolving(timeout="100ms")
+    wait_until(lambda: source(program).get("fault"), timeout=5, what="the fault")
     with contextlib.suppress(httpx.HTTPError):
         assert answers(program) == 503
     assert program.process.poll() is None

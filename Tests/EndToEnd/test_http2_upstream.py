@@ -78,9 +78,9 @@ def test_requests_beyond_all_connections_wait_their_turn(serve, by_frames):
     assert len(backend.connections) <= 9
 
 
-def test_backend_that_allows_no_stream(serve, by_frames):
+def test_backend_that_allows_no_stream(configured, by_frames):
     backend = by_frames(0, kind=LimitedBackend)
-    program = serve(backend, arguments=("--loops", "1"))
+    program = configured("timeouts: {stream_queue: 500ms}\n", backend, arguments_after=("--loops", "1"))
     with HTTP2Client(program.port) as client:
         streams = [client.request(body={}) for _ in range(20)]
         responses = [client.response(stream) for stream in streams]

@@ -86,10 +86,14 @@ def counted(tmp_path_factory):
 
 
 def compare(what, count):
-    """The least of three: how many events one wake finds is chance."""
-    instructions = min(count() for _ in range(3))
-    print(f"{what}: {instructions:.0f} instructions, recorded {RECORDED[what]}")
-    assert instructions <= RECORDED[what] * (1 + TOLERANCE), what
+    """The least of three is meant: how many events one wake finds is chance. The first that is low enough tells it."""
+    counted = []
+    for _ in range(3):
+        counted.append(count())
+        print(f"{what}: {counted[-1]:.0f} instructions, recorded {RECORDED[what]}")
+        if counted[-1] <= RECORDED[what] * (1 + TOLERANCE):
+            return
+    pytest.fail(f"{what}: {min(counted):.0f} instructions, recorded {RECORDED[what]}")
 
 
 def test_a_request_of_http1(counted):

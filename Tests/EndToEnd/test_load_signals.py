@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gzip
+import itertools
 import json
 import os
 import socket
@@ -18,7 +19,6 @@ import recordings
 from scripted_backend import answer_ok
 from waiting import wait_until
 
-FAST = ("--scrape-interval", "100ms", "--log-level", "warning")
 QUIET = ("--scrape-interval", "0s", "--log-level", "warning")
 CHAT = {"model": "stub-model", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
 
@@ -86,8 +86,8 @@ def busy(url, count):
             asker.join(10)
 
 
-def test_capacity_and_load_come_from_metrics():
-    with running(processes.stub()) as stub, running(processes.serve(stub.url, admin=True, arguments=FAST)) as router:
+def test_capacity_and_load_come_from_metrics(eager):
+    with running(processes.stub()) as stub, running(processes.serve(stub.url, admin=True, arguments=eager())) as router:
         wait_until(lambda: load(router).get("outcome") == "ok", what="a scrape")
         state = admin.groups(router)[0]["raw"]
         assert state["load"]["engine"] == "vllm"
@@ -98,9 +98,9 @@ def test_capacity_and_load_come_from_metrics():
             assert metrics[name].samples, name
 
 
-def test_two_routers_see_each_others_load():
+def test_two_routers_see_each_others_load(eager):
     with running(processes.stub(decode_ms=10)) as stub:
-        routers = [processes.serve(stub.url, admin=True, arguments=FAST) for _ in range(2)]
+        routers = [processes.serve(stub.url, admin=True, arguments=eager()) for _ in range(2)]
         with running(*routers), busy(routers[0].url, 4):
             seen = wait_until(lambda: (r := load(routers[1])).get("others_running", 0) > 2.5 and r, 10, "others' load")
             assert admin.in_flight(routers[1]) == [0]
@@ -158,11 +158,11 @@ def test_the_stub_counts_when_vllm_does():
         assert gauge(stub, "vllm:prompt_tokens_total") == gauge(stub, "vllm:prompt_tokens_by_source_total") > prompt
 
 
-def test_what_others_have_prefilled_is_seen_though_no_queue_tells_it():
+def test_what_others_have_prefilled_is_seen_though_no_queue_tells_it(eager):
     """vLLM takes a prompt from its queue as soon as it computes the first chunk of it: seconds of work that no gauge shows."""
     with running(processes.stub(prefill_us=400, decode_ms=20), processes.stub()) as (loaded, free):
         backends = [loaded.url, free.url]
-        with running(processes.serve(*backends, admin=True, arguments=FAST)) as router:
+        with running(processes.serve(*backends, admin=True, arguments=eager())) as router:
 
             def seen():
                 return next(g for g in admin.groups(router) if g["raw"]["leader"] in loaded.url)["raw"].get("load") or {}
@@ -190,22 +190,21 @@ def test_what_others_have_prefilled_is_seen_though_no_queue_tells_it():
             wait_until(lambda: (r := seen())["others_running"] < 0.1 and r["prefill_tokens"] == 0, 20, "nobody")
 
 
-def test_no_storm_of_scrapes():
+def test_no_storm_of_scrapes(eager):
     """One question at a time, no more often than told, whatever the traffic."""
     with running(processes.stub()) as stub:
-        arguments = ("--scrape-interval", "500ms", "--log-level", "warning")
-        with running(processes.serve(stub.url, admin=True, arguments=arguments)) as router:
+        with running(processes.serve(stub.url, admin=True, arguments=eager(interval="200ms"))) as router:
             began = time.monotonic()
-            while time.monotonic() - began < 2:
+            while time.monotonic() - began < 1:
                 assert ask(router.url).status_code == 200
-            elapsed = time.monotonic() - began + 0.5
+            elapsed = time.monotonic() - began + 0.2
             counted = sum(
                 sample.value
                 for family in text_families(httpx.get(f"{stub.url}/metrics").text)
                 for sample in family.samples
                 if sample.name == "http_requests_total" and sample.labels.get("handler") == "/metrics"
             )
-            assert 1 <= counted <= 2 + elapsed / 0.4
+            assert 1 <= counted <= 2 + elapsed / 0.16
 
 
 class SlowLookUps:
@@ -262,22 +261,39 @@ SLOW, SILENT, DRIPPED = 0.5, 60, None
     ],
     ids=["slow-metrics", "silent-metrics", "dripped-metrics", "slow-load", "silent-load", "dripped-load"],
 )
-def test_an_engine_is_never_asked_twice_at_once(scripted, tmp_path, path, seconds, count):
+def test_an_engine_is_never_asked_twice_at_once(scripted, eager, path, seconds, count):
     """Its answers take longer than the interval, or never come: a look-up begins when the last is answered or given up."""
-    config = tmp_path / "swiftlet.yaml"
-    timeout = "5s" if seconds == SLOW else "300ms"
-    config.write_text(f"load_signals: {{timeout: {timeout}, load_interval: 100ms}}\n")
     engine = SlowLookUps(scripted, path, seconds)
-    with running(processes.serve(engine.backend.url, admin=True, arguments=("--config", config, *FAST))):
+    arguments = eager(timeout="5s" if seconds == SLOW else "150ms")
+    with running(processes.serve(engine.backend.url, admin=True, arguments=arguments)):
         wait_until(lambda: engine.ended > count, 20, what="look-ups one after the other")
         assert engine.most == 1
 
 
-def test_a_group_that_comes_again_is_not_asked_twice_at_once(scripted, tmp_path):
+def test_an_engine_that_answers_slowly_is_left_alone_the_longer(scripted, eager):
+    """No more of its time than the share that is set goes into answers: ten times as long as one takes passes before the next question."""
+    times = []
+
+    async def script(exchange):
+        if exchange.request.path != b"/metrics":
+            return await exchange.answer(404, b"")
+        began = time.monotonic()
+        await asyncio.sleep(0.04)
+        times.append((began, time.monotonic()))
+        await exchange.answer(200, b"vllm:num_requests_running 0\n", fields=((b"content-type", b"text/plain"),))
+
+    backend = scripted(script)
+    backend._is_background = lambda request: False
+    with running(processes.serve(backend.url, admin=True, arguments=eager(greatest_share=0.1))):
+        wait_until(lambda: len(times) == 3, 20, "questions")
+    for (_, answered), (asked, _) in itertools.pairwise(times):
+        assert asked - answered > 0.75 * 10 * 0.04
+
+
+def test_a_group_that_comes_again_is_not_asked_twice_at_once(scripted, eager, tmp_path):
     """What was being asked of the group that went is given up with it."""
     engine, other = SlowLookUps(scripted, b"/metrics", SILENT), scripted(answer_ok)
-    config, file = tmp_path / "swiftlet.yaml", tmp_path / "groups.json"
-    config.write_text("load_signals: {timeout: 20s}\n")
+    file = tmp_path / "groups.json"
 
     def write(*backends):
         beside = file.with_suffix(".new")
@@ -286,7 +302,7 @@ def test_a_group_that_comes_again_is_not_asked_twice_at_once(scripted, tmp_path)
         os.replace(beside, file)
 
     write(engine.backend, other)
-    with running(processes.serve(admin=True, arguments=("--groups-file", file, "--config", config, *FAST))) as router:
+    with running(processes.serve(admin=True, arguments=("--groups-file", file, *eager(timeout="20s")))) as router:
         for turn in range(1, 4):
             wait_until(lambda turn=turn: engine.begun == turn, what="a look-up that is not answered")
             write(other)
@@ -312,13 +328,10 @@ def text_families(text):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_metrics_that_fail_do_not_fail_requests(fault, outcome, tmp_path):
-    config = tmp_path / "swiftlet.yaml"
-    config.write_text("load_signals: {timeout: 100ms}\n")
+def test_metrics_that_fail_do_not_fail_requests(eager, fault, outcome):
     with running(processes.stub()) as stub:
         configure(stub, {"faults": fault})
-        arguments = ("--config", config, *FAST)
-        with running(processes.serve(stub.url, admin=True, arguments=arguments)) as router:
+        with running(processes.serve(stub.url, admin=True, arguments=eager(timeout="100ms"))) as router:
             wait_until(lambda: scrapes(router, outcome), what=outcome)
             assert ask(router.url).status_code == 200
             assert not admin.groups(router)[0]["blamed"]
@@ -345,7 +358,7 @@ vllm:lora_requests_info{max_lora="-3",running_lora_adapters="a"} NaN
     ],
     ids=["nonsense", "gzip", "html", "json", "10MB", "dripped"],
 )
-def test_metrics_that_say_nothing_change_nothing(scripted, tmp_path, body, fields, outcome):
+def test_metrics_that_say_nothing_change_nothing(scripted, eager, body, fields, outcome):
     async def script(exchange):
         if exchange.request.path != b"/metrics":
             return await (answer_ok(exchange) if exchange.request.method == b"POST" else exchange.answer(404, b""))
@@ -358,9 +371,7 @@ def test_metrics_that_say_nothing_change_nothing(scripted, tmp_path, body, field
 
     backend = scripted(script)
     backend._is_background = lambda request: False
-    config = tmp_path / "swiftlet.yaml"
-    config.write_text("load_signals: {timeout: 200ms}\n")
-    with running(processes.serve(backend.url, admin=True, arguments=("--config", config, *FAST))) as router:
+    with running(processes.serve(backend.url, admin=True, arguments=eager(timeout="200ms"))) as router:
         before = admin.groups(router)[0]["raw"]
         wait_until(lambda: scrapes(router, outcome), what=outcome)
         assert ask(router.url).status_code == 200
@@ -394,10 +405,8 @@ def test_reports_of_nonsense_change_nothing(scripted, report):
         assert not any((after.get("load") or {}).get(f"others_{name}") for name in ("running", "waiting", "active_kv_tokens"))
 
 
-def test_frozen_metrics_of_a_busy_engine_are_stale(tmp_path):
-    config = tmp_path / "swiftlet.yaml"
-    config.write_text("load_signals: {load_interval: 0s}\n")
-    arguments = ("--config", config, *FAST)
+def test_frozen_metrics_of_a_busy_engine_are_stale(eager):
+    arguments = eager(load_interval="0s")
     with running(processes.stub(decode_ms=10)) as stub:
         with running(processes.serve(stub.url, admin=True, arguments=arguments)) as router, busy(router.url, 2):
             wait_until(lambda: load(router).get("running", 0) >= 2, what="a busy engine")
@@ -409,8 +418,8 @@ def test_frozen_metrics_of_a_busy_engine_are_stale(tmp_path):
             wait_until(lambda: load(router)["age_seconds"] < 0.3, what="fresh again")
 
 
-def test_counters_that_go_back_empty_the_index():
-    with running(processes.stub()) as stub, running(processes.serve(stub.url, admin=True, arguments=FAST)) as router:
+def test_counters_that_go_back_empty_the_index(eager):
+    with running(processes.stub()) as stub, running(processes.serve(stub.url, admin=True, arguments=eager())) as router:
         assert ask(router.url, messages=[{"role": "user", "content": "x" * 4_000}]).status_code == 200
         assert admin.groups(router)[0]["raw"]["prefix_index_blocks"] > 0
         # Both of the next two readings count more than none.
@@ -452,7 +461,7 @@ METRICS = {
 
 @pytest.mark.skipif(not recordings.FOLDER.is_dir(), reason="no recordings")
 @pytest.mark.parametrize("name", METRICS)
-def test_recorded_engines_are_understood(scripted, name):
+def test_recorded_engines_are_understood(scripted, eager, name):
     engine, count, capacity = METRICS[name]
     answer = (recordings.FOLDER / name).read_bytes()
 
@@ -461,7 +470,7 @@ def test_recorded_engines_are_understood(scripted, name):
 
     backend = scripted(script)
     backend._is_background = lambda request: False
-    with running(processes.serve(backend.url, admin=True, arguments=FAST)) as router:
+    with running(processes.serve(backend.url, admin=True, arguments=eager())) as router:
         wait_until(lambda: load(router).get("engine") == engine, what=engine)
         state = admin.groups(router)[0]["raw"]
         assert count is None or state["load"]["running"] == count
@@ -471,7 +480,7 @@ def test_recorded_engines_are_understood(scripted, name):
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 
-def test_a_cheap_count_is_preferred_where_there_is_one(scripted):
+def test_a_cheap_count_is_preferred_where_there_is_one(scripted, eager):
     """vLLM with --enable-server-load-tracking: /load tells the load, and /metrics is asked for less often."""
     paths = []
 
@@ -486,7 +495,7 @@ def test_a_cheap_count_is_preferred_where_there_is_one(scripted):
 
     backend = scripted(script)
     backend._is_background = lambda request: False
-    with running(processes.serve(backend.url, admin=True, arguments=FAST)) as router:
+    with running(processes.serve(backend.url, admin=True, arguments=eager())) as router:
         wait_until(lambda: paths.count(b"/load") >= 2, what="more than one /load")
         assert load(router)["in_flight"] == 7
         assert load(router)["others_running"] > 5
@@ -521,12 +530,12 @@ def queue_wait(router):
     return httpx.post(f"{router.admin_url}/explain", json=CHAT, timeout=10).json()["groups"][0]["seconds"]["queue_wait"]
 
 
-def test_sglang_tells_the_tokens_of_its_queue(scripted):
+def test_sglang_tells_the_tokens_of_its_queue(scripted, eager):
     async def loads(exchange, count):
         await exchange.answer(200, loads_text(1, 100_000), fields=((b"content-type", b"text/plain"),))
 
     backend, targets = sglang(scripted, loads)
-    with running(processes.serve(backend.url, admin=True, arguments=FAST)) as router:
+    with running(processes.serve(backend.url, admin=True, arguments=eager())) as router:
         wait_until(lambda: sum(target.startswith(b"/v1/loads") for target in targets) >= 3, what="more than two answers")
         assert {target for target in targets if b"load" in target} == {b"/v1/loads?include=core&format=prometheus"}
         told = load(router)
@@ -562,45 +571,53 @@ async def endless(exchange, count):
     [old(404), old(401), old(500), old(200), old(200, b"{}"), old(200, b"sglang_num_running_reqs NaN\n"), never, reset, endless],
     ids=["missing", "refused", "error", "empty", "json", "nonsense", "silent", "reset", "endless"],
 )
-def test_sglang_without_loads_is_asked_for_its_metrics(scripted, loads):
-    backend, targets = sglang(scripted, loads)
-    with running(processes.serve(backend.url, admin=True, arguments=FAST)) as router:
+def test_sglang_without_loads_is_asked_for_its_metrics(scripted, eager, loads):
+    asked = []
+
+    async def at_their_time(exchange, count):
+        asked.append(time.monotonic())
+        await loads(exchange, count)
+
+    backend, targets = sglang(scripted, at_their_time)
+    with running(processes.serve(backend.url, admin=True, arguments=eager(timeout="100ms"))) as router:
         wait_until(lambda: b"/v1/loads?include=core&format=prometheus" in targets, what="the question")
-        wait_until(lambda: targets.count(b"/metrics") >= 25, 20, "many readings")
+        wait_until(lambda: targets.count(b"/metrics") >= 15, 20, "many readings")
         told = load(router)
         assert (told["running"], told["waiting"], told.get("queued_tokens")) == (2, 6, None)
-        asked = sum(target.startswith(b"/v1/loads") for target in targets)
         # Once a minute where there is none, and ever more seldom where there may be one.
-        assert asked <= (3 if loads in (never, reset) else 1)
+        if loads not in (never, reset):
+            assert len(asked) == 1
+        pauses = [later - earlier for earlier, later in itertools.pairwise(asked)]
+        assert all(pause > 0.7 * 0.05 * 2**number for number, pause in enumerate(pauses, 1)), pauses
 
 
-def test_an_sglang_that_may_count_what_is_cached_is_believed_its_counts_alone(scripted):
+def test_an_sglang_that_may_count_what_is_cached_is_believed_its_counts_alone(scripted, eager):
     async def loads(exchange, count):
         await exchange.answer(200, loads_text(1, 1e300 if count > 2 else 100_000, ready="sglang_another"))
 
     backend, targets = sglang(scripted, loads)
-    with running(processes.serve(backend.url, admin=True, arguments=FAST)) as router:
+    with running(processes.serve(backend.url, admin=True, arguments=eager())) as router:
         wait_until(lambda: sum(target.startswith(b"/v1/loads") for target in targets) >= 4, what="answers")
         told = load(router)
         assert (told["running"], told["waiting"], told.get("queued_tokens")) == (5, 1, None)
         assert queue_wait(router) < 1
 
 
-def test_sglang_whose_loads_fail_for_once_is_asked_again(scripted):
+def test_sglang_whose_loads_fail_for_once_is_asked_again(scripted, eager):
     async def loads(exchange, count):
         if count == 2:
             return exchange.reset()
         await exchange.answer(200, loads_text(3, 1e300 if count > 3 else 700), fields=((b"content-type", b"text/plain"),))
 
     backend, _ = sglang(scripted, loads)
-    with running(processes.serve(backend.url, admin=True, arguments=FAST)) as router:
+    with running(processes.serve(backend.url, admin=True, arguments=eager())) as router:
         wait_until(lambda: load(router).get("queued_tokens") == 700, what="its loads")
         wait_until(lambda: scrapes(router, "unreachable"), what="the failure")
         wait_until(lambda: load(router).get("queued_tokens") == 1e9, 20, "what is absurd, bounded")
         assert load(router)["waiting"] == 3 and 0 < queue_wait(router) < 1e6
 
 
-def test_tensorrt_llm_tells_it_at_a_path_of_its_own(scripted):
+def test_tensorrt_llm_tells_it_at_a_path_of_its_own(scripted, eager):
     async def script(exchange):
         if exchange.request.path != b"/prometheus/metrics":
             return await exchange.answer(404, b"")
@@ -614,13 +631,13 @@ trtllm_kv_cache_max_blocks 1000
 
     backend = scripted(script)
     backend._is_background = lambda request: False
-    with running(processes.serve(backend.url, admin=True, arguments=FAST)) as router:
+    with running(processes.serve(backend.url, admin=True, arguments=eager())) as router:
         wait_until(lambda: load(router).get("engine") == "tensorrt-llm", what="its load")
         assert (load(router)["running"], load(router)["waiting"]) == (4, 2)
         assert admin.groups(router)[0]["raw"]["kv_capacity_tokens"] == 32_000
 
 
-def test_an_endless_answer_is_given_up(scripted):
+def test_an_endless_answer_is_given_up(scripted, eager):
     async def script(exchange):
         if exchange.request.path != b"/metrics":
             return await exchange.answer(404, b"")
@@ -631,7 +648,7 @@ def test_an_endless_answer_is_given_up(scripted):
 
     backend = scripted(script)
     backend._is_background = lambda request: False
-    with running(processes.serve(backend.url, admin=True, arguments=FAST)) as router:
+    with running(processes.serve(backend.url, admin=True, arguments=eager())) as router:
         wait_until(lambda: scrapes(router, "too_large"), what="the end of it")
         assert load(router).get("running") is None
 

@@ -160,7 +160,7 @@ public final class DNSDiscovery {
     private let names: [DNSGroups]
 
     /// Nil when a server's address makes no sense.
-    public init?(loop: EventLoop, names: [DNSName], servers: [String], directory: GroupDirectory, log: OperatorLog) {
+    public init?(loop: EventLoop, names: [DNSName], servers: NameServers, directory: GroupDirectory, log: OperatorLog) {
         guard let resolver = Resolver(loop: loop, servers: servers) else { return nil }
         self.names = names.map { DNSGroups(loop: loop, name: $0, resolver: resolver, directory: directory, log: log) }
     }

@@ -19,14 +19,26 @@ struct ServiceRecord: Equatable {
     var weight: UInt16
 }
 
+/// Whom names are asked of.
+public struct NameServers: Sendable, Equatable {
+    /// `address[:port]`, or `[IPv6]:port`; none: those of /etc/resolv.conf.
+    public var addresses: [String]
+    /// How long a first question to one of them may take; each after it has longer.
+    public var timeoutMilliseconds: Int
+
+    public init(addresses: [String] = [], timeoutMilliseconds: Int = 1_000) {
+        self.addresses = addresses
+        self.timeoutMilliseconds = timeoutMilliseconds
+    }
+}
+
 /// c-ares on an event loop: it brings /etc/resolv.conf, retries over servers, search domains and TCP for long answers.
 public final class Resolver: EventHandler {
     private var channel: ares_channel?
     private var sockets: [CInt: ResolverSocket] = [:]
 
-    /// - Parameter servers: `address[:port]`, or `[IPv6]:port`; empty: those of /etc/resolv.conf.
     /// - Returns: nil when there is no memory, or a server's address is none.
-    public init?(loop: EventLoop, servers: [String], timeoutMilliseconds: Int = 1_000, tries: Int = 3) {
+    public init?(loop: EventLoop, servers: NameServers, tries: Int = 3) {
         super.init(loop: loop)
         // Unretained: the channel goes with this object, and calls back from within our own calls only.
         let me = Unmanaged.passUnretained(self).toOpaque()
@@ -35,9 +47,9 @@ public final class Resolver: EventHandler {
             let resolver = Unmanaged<Resolver>.fromOpaque(data).takeUnretainedValue()
             resolver.socketChanged(descriptor, isWatched: isReadable != 0 || isWritable != 0)
         }
-        let list = servers.isEmpty ? nil : servers.joined(separator: ",")
-        guard swl_ares_open(&channel, state, me, list, CInt(clamping: timeoutMilliseconds), CInt(clamping: tries)) == ARES_SUCCESS.rawStatus
-        else { return nil }
+        let list = servers.addresses.isEmpty ? nil : servers.addresses.joined(separator: ",")
+        let status = swl_ares_open(&channel, state, me, list, CInt(clamping: servers.timeoutMilliseconds), CInt(clamping: tries))
+        guard status == ARES_SUCCESS.rawStatus else { return nil }
     }
 
     deinit { if let channel { ares_destroy(channel) } }
