@@ -20,6 +20,7 @@ private struct GroupJSON: Encodable {
     var awaitingFirstToken: Int
     var queuedUncachedTokens: Int
     var activeKVTokens: Int
+    var waitingKVTokens: Int
     var kvCapacityTokens: Int
     var prefillTokensPerSecond: Double
     var overheadSeconds: Double
@@ -52,6 +53,7 @@ private struct GroupJSON: Encodable {
         awaitingFirstToken = state.awaitingFirstToken
         queuedUncachedTokens = state.queuedUncachedTokens
         activeKVTokens = state.activeKVTokens
+        waitingKVTokens = state.waitingKVTokens
         kvCapacityTokens = state.kvCapacityTokens
         prefillTokensPerSecond = state.prefillTokensPerSecond
         overheadSeconds = state.overheadSeconds
@@ -78,6 +80,7 @@ private struct LoadJSON: Encodable {
     var awaitingFirstToken: Double?
     var prefillTokens: Double?
     var queuedTokens: Double?
+    var queuedTokensAgeSeconds: Double?
     var inFlight: Double?
     var kvUsage: Double?
     var othersRunning: Double
@@ -100,6 +103,7 @@ private struct LoadJSON: Encodable {
         awaitingFirstToken = group.reported?.awaitingFirstToken
         prefillTokens = group.reported?.prefillTokens
         queuedTokens = group.reported?.queuedTokens
+        queuedTokensAgeSeconds = group.reported?.queuedTokensAgeSeconds
         inFlight = group.reported?.inFlight
         kvUsage = group.reported?.kvUsage
         othersRunning = group.othersRunning

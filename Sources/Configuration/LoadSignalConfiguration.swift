@@ -18,7 +18,7 @@ public struct LoadSignalConfiguration: Sendable, Equatable {
     /// Of vLLM's `/load`, where it counts; 0: never.
     public var loadIntervalNanoseconds: UInt64 = 1_000_000_000
     public var timeoutNanoseconds: UInt64 = 1_000_000_000
-    /// Of an engine's time, at most, that answers to `/metrics` and `GetLoads` may take.
+    /// Of an engine's time, at most, that answers to `/metrics` or `GetLoads` may take, and as much those to `/load` or `/v1/loads`.
     public var greatestShare = 0.005
     /// nil: `/metrics`, then `/prometheus/metrics`.
     public var path: String?

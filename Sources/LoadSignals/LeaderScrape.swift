@@ -21,6 +21,8 @@ final class LeaderScrape: EventHandler {
     private var query: LeaderQuery?
     private var readingDueAt: UInt64
     private var loadDueAt = UInt64.max
+    /// When it is to be seen whether a mute leader has come back.
+    private var lookDueAt = UInt64.max
     private var failuresInRow: UInt64 = 0
     private var loadsFailuresInRow: UInt64 = 0
     /// Whether vLLM's `/load` counts, for which it needs a flag; of SGLang, whether it has `/v1/loads`.
@@ -29,6 +31,8 @@ final class LeaderScrape: EventHandler {
     private var isFrozen = false
     /// Seconds that an answer takes, smoothed.
     private var answerSeconds = 0.0
+    private var loadCost = AnswerCost()
+    private var muteness = Muteness()
     private let tellers: LoadTellers
     private var blankness = Blankness()
     private var history = ReadingHistory()
@@ -69,7 +73,17 @@ final class LeaderScrape: EventHandler {
             query.cancel()
             return answered(query, .failure(.timeout))
         }
+        if lookDueAt <= loop.now { lookForReturn() }
+        guard min(readingDueAt, loadDueAt) <= loop.now else { return waitUntilDue() }
         ask(readingDueAt <= loop.now ? sources[sourceIndex] : state.engine == .sglang ? .sglangLoads : .serverLoad)
+    }
+
+    private func waitUntilDue() { setDeadline(max(min(readingDueAt, loadDueAt, lookDueAt), loop.now &+ 1_000_000)) }
+
+    /// Requests learn first that the process is gone, and that there is one again.
+    private func lookForReturn() {
+        lookDueAt = loop.now &+ pace.jittered(settings.intervalNanoseconds)
+        if muteness.hasComeBack(failures: table.group(named: group)?.failures ?? 0) { readingDueAt = loop.now }
     }
 
     private func ask(_ kind: LeaderQuery.Kind) {
@@ -91,15 +105,24 @@ final class LeaderScrape: EventHandler {
         case .reading(let reading):
             answerSeconds += (answerSeconds == 0 ? 1 : 0.3) * (seconds - answerSeconds)
             take(reading, query)
-        case .serverLoad(let inFlight): take(inFlight: inFlight, query)
-        case .sglangLoads(let reading): take(loads: reading, query)
-        case .failure(let outcome): fail(outcome, query.kind)
+        case .serverLoad(let inFlight):
+            loadCost.observe(seconds: seconds)
+            take(inFlight: inFlight, query)
+        case .sglangLoads(let reading):
+            loadCost.observe(seconds: seconds)
+            take(loads: reading, query)
+        case .failure(let outcome):
+            // Over HTTP/2 a question that is given up leaves its connection, which may lead nowhere any more.
+            if outcome == .timeout, query.answeredAt == 0 { pool.closeAll() }
+            fail(outcome, query.kind)
         }
-        setDeadline(max(min(readingDueAt, loadDueAt), loop.now &+ 1_000_000))
+        waitUntilDue()
     }
 
     private func take(_ reading: EngineReading, _ query: LeaderQuery) {
         failuresInRow = 0
+        muteness.end()
+        lookDueAt = .max
         readingDueAt = loop.now &+ readingPause()
         let verdict = history.judge(reading)
         isFrozen = verdict == .frozen
@@ -136,7 +159,7 @@ final class LeaderScrape: EventHandler {
 
     private func take(inFlight: Int, _ query: LeaderQuery) {
         failuresInRow = 0
-        loadDueAt = loop.now &+ pace.jittered(settings.loadIntervalNanoseconds)
+        loadDueAt = loop.now &+ loadPause()
         switch counting {
         case .unknown(let zeros) where inFlight == 0:
             counting = zeros + 1 >= LoadSignalSettings.zerosOfADeadCounter ? .no : .unknown(zeros: zeros + 1)
@@ -161,7 +184,7 @@ final class LeaderScrape: EventHandler {
 
     private func take(loads reading: EngineReading, _ query: LeaderQuery) {
         loadsFailuresInRow = 0
-        loadDueAt = loop.now &+ pace.jittered(settings.loadIntervalNanoseconds)
+        loadDueAt = loop.now &+ loadPause()
         counting = .yes
         // Of a scheduler that hangs the server goes on telling what it told last.
         guard !isFrozen else { return state.count(.stale) }
@@ -210,13 +233,16 @@ final class LeaderScrape: EventHandler {
             return
         }
         isFrozen = false
+        lookDueAt = .max
+        if outcome == .unreachable { muteness.end() }
         failuresInRow += 1
         readingDueAt = loop.now &+ pauseAfterFailure(settings.intervalNanoseconds, failuresInRow)
         guard outcome == .missing || outcome == .unknown || outcome == .refused else { return }
         // Each source has its turn before the engine counts as one that says nothing.
         sourceIndex = (sourceIndex + 1) % sources.count
-        let hasTriedAll = sourceIndex == 0
-        readingDueAt = loop.now &+ (hasTriedAll ? pace.jittered(LoadSignalSettings.longestPauseNanoseconds) : pace.jittered(100_000_000))
+        guard sourceIndex == 0 else { return readingDueAt = loop.now &+ pace.jittered(100_000_000) }
+        readingDueAt = loop.now &+ pace.jittered(muteness.nextPause())
+        lookDueAt = loop.now &+ pace.jittered(settings.intervalNanoseconds)
     }
 
     // MARK: Pauses
@@ -224,9 +250,17 @@ final class LeaderScrape: EventHandler {
     private func readingPause() -> UInt64 {
         var pause = settings.intervalNanoseconds
         if case .yes = counting { pause &*= LoadSignalSettings.metricsPauseWithLoad }
-        let longest = max(LoadSignalSettings.longestIntervalNanoseconds, settings.intervalNanoseconds)
-        let affordable = UInt64(min(answerSeconds, 60) / settings.greatestShare * 1e9)
-        return pace.jittered(min(max(pause, affordable), longest))
+        return affordable(pause, answerSeconds: answerSeconds, configured: settings.intervalNanoseconds)
+    }
+
+    private func loadPause() -> UInt64 {
+        let interval = settings.loadIntervalNanoseconds
+        return affordable(interval, answerSeconds: loadCost.seconds, configured: interval)
+    }
+
+    private func affordable(_ pause: UInt64, answerSeconds: Double, configured: UInt64) -> UInt64 {
+        pace.jittered(
+            ScrapePace.affordable(pause, answerSeconds: answerSeconds, share: settings.greatestShare, configured: configured))
     }
 
     private func pauseAfterFailure(_ interval: UInt64, _ failures: UInt64) -> UInt64 {

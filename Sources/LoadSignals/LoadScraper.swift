@@ -2,7 +2,7 @@
 //
 // Reading order:
 //   1. `LoadScraper`: every ready leader is asked, each by a `LeaderScrape` of its own, on the control loop.
-//   2. `LeaderScrape`: when it is asked what, at which `ScrapePace`; `LeaderQuery` is one question.
+//   2. `LeaderScrape`: when it is asked what, at which `ScrapePace` and `AnswerCost`; `Muteness`: when it says nothing; `LeaderQuery` is one question.
 //   3. `Metrics/`: from the bytes of `/metrics` to an `EngineReading`: scanner, labels, families; and from those of gRPC's `GetLoads`.
 //   4. `Blankness`: which zeros are no load; `ReadingHistory`: what is frozen, and what began anew; `FirstTokenBacklog`: who is being prefilled.
 //

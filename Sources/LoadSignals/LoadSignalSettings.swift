@@ -5,7 +5,8 @@ public struct LoadSignalSettings: Sendable {
     /// Between two questions for vLLM's `/load`, where it counts, or for SGLang's `/v1/loads`, where it is; 0: never. They cost a millisecond.
     public var loadIntervalNanoseconds: UInt64 = 1_000_000_000
     public var timeoutNanoseconds: UInt64 = 1_000_000_000
-    /// An engine may spend this share of its time on `/metrics` and `GetLoads`: one that answers slowly is asked less often.
+    /// An engine may spend this share of its time on `/metrics` or `GetLoads`, and as much on `/load` or `/v1/loads`: one that answers slowly is
+    /// asked less often.
     public var greatestShare = 0.005
     /// Empty: `/metrics`, and `/prometheus/metrics` when that says nothing.
     public var path = ""
@@ -20,7 +21,7 @@ public struct LoadSignalSettings: Sendable {
     static let loadsAnswerBytes = 128 << 10
     /// The longest pause between questions to an engine that answers, however slowly.
     static let longestIntervalNanoseconds: UInt64 = 30_000_000_000
-    /// The pause before one that does not answer, or has nothing to say, is asked again.
+    /// The pause before one that does not answer is asked again; before one that has nothing to say, the first (`Muteness`).
     static let longestPauseNanoseconds: UInt64 = 60_000_000_000
     /// With `/load` telling the load, `/metrics` is asked for the rest this much less often.
     static let metricsPauseWithLoad: UInt64 = 3

@@ -13,4 +13,11 @@ final class ScrapePace {
     func jittered(_ nanoseconds: UInt64) -> UInt64 {
         UInt64(Double(max(nanoseconds, leastPauseNanoseconds)) * Double.random(in: 0.8...1.2))
     }
+
+    /// A pause of `pause` or, where an engine takes so long for an answer that it would spend more than `share` of its time on it, a longer
+    /// one; of no more than the longest that there is, or the `configured`. All in nanoseconds.
+    static func affordable(_ pause: UInt64, answerSeconds: Double, share: Double, configured: UInt64) -> UInt64 {
+        let affordable = UInt64(min(answerSeconds, 60) / share * 1e9)
+        return min(max(pause, affordable), max(LoadSignalSettings.longestIntervalNanoseconds, configured))
+    }
 }

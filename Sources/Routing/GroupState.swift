@@ -31,7 +31,10 @@ public struct GroupState: Sendable {
     /// Those of them that have no first token yet.
     public var awaitingFirstToken: Int
     public var queuedUncachedTokens: Int
+    /// KV tokens that our requests in flight there need, what is expected of their answers included: those for which the cache has room, and the
+    /// rest, which waits for it.
     public var activeKVTokens: Int
+    public var waitingKVTokens: Int
     public var kvCapacityTokens: Int
     public var prefillTokensPerSecond: Double
     /// Learned fixed part of the time to first token.
@@ -68,13 +71,14 @@ extension RoutingState {
     private mutating func state(of slot: UInt32, record: GroupRecord, now: UInt64) -> GroupState {
         if loads[slot].othersDueAt <= now { ageOthers(slot, now: now) }
         let load = loads[slot]
+        let (tokens, capacity) = (Int(load.ownTokensInUse), Int(load.kvCapacityTokens))
         let obstacle = obstacle(load, isDescribedReady: record.description.isReady, now: now)
         return GroupState(
             id: GroupID(slot: slot, generation: load.generation), name: record.description.name, leader: record.description.leader,
             members: record.description.members, size: record.description.size, models: record.models, isReady: record.description.isReady,
             obstacle: obstacle.0, obstacleSeconds: obstacle.1, consecutiveFailures: Int(load.failures), inFlight: Int(load.inFlight),
             awaitingFirstToken: Int(load.awaitingFirstToken), queuedUncachedTokens: Int(load.queuedTokens),
-            activeKVTokens: Int(load.ownTokensInUse), kvCapacityTokens: Int(load.kvCapacityTokens),
+            activeKVTokens: min(tokens, capacity), waitingKVTokens: max(tokens - capacity, 0), kvCapacityTokens: capacity,
             prefillTokensPerSecond: 1 / (load.secondsPerToken * prefillFit.slope), overheadSeconds: prefillFit.intercept,
             decodeStepSeconds: load.decodeStepSeconds, tokensPerByte: tokensPerByte, reported: reportedLoad(slot, now: now),
             othersWaiting: load.othersWaiting, othersRunning: load.othersRunning,

@@ -54,7 +54,9 @@ public struct ReportedLoad: Sendable {
     public var waiting: Double?
     public var awaitingFirstToken: Double?
     public var prefillTokens: Double?
+    /// As told last, and how long ago; nil when that is more than a minute. Not every report knows them.
     public var queuedTokens: Double?
+    public var queuedTokensAgeSeconds: Double?
     public var inFlight: Double?
     public var kvUsage: Double?
     public var ageSeconds: Double

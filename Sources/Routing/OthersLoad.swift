@@ -41,6 +41,7 @@ struct OthersLoad: BitwiseCopyable {
     var reportedAwaitingFirstToken = -1.0
     var reportedPrefillTokens = -1.0
     var reportedQueuedTokens = -1.0
+    var toldQueuedTokensAt: UInt64 = 0
     var reportedInFlight = -1.0
     var reportedKVUsage = -1.0
     var reportedAt: UInt64 = 0

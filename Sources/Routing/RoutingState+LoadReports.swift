@@ -48,6 +48,8 @@ extension RoutingState {
 
     /// Three readings of an engine that is asked every five seconds.
     private static var prefillToldSeconds: Double { 15 }
+    /// Longer than any pause between two answers of an engine that tells them: other reports come in between.
+    private static var queuedTokensShownSeconds: Double { 60 }
 
     /// Sequences and tokens of others; nil is what the report says nothing of.
     private mutating func inferOthers(
@@ -94,7 +96,10 @@ extension RoutingState {
         if let waiting = report.waiting { others[slot].reportedWaiting = waiting }
         if let awaiting = report.awaitingFirstToken { others[slot].reportedAwaitingFirstToken = awaiting }
         if report.awaitingFirstToken != nil { others[slot].reportedPrefillTokens = report.prefillTokens ?? -1 }
-        others[slot].reportedQueuedTokens = report.queuedTokens ?? -1
+        if let tokens = report.queuedTokens {
+            others[slot].reportedQueuedTokens = tokens
+            others[slot].toldQueuedTokensAt = time
+        }
         if let inFlight = report.inFlight { others[slot].reportedInFlight = inFlight }
         if let usage = report.kvUsage { others[slot].reportedKVUsage = usage }
         others[slot].reportedAt = max(others[slot].reportedAt, time, 1)
@@ -132,11 +137,15 @@ extension RoutingState {
         guard load.reports > 0 else { return nil }
         func said(_ value: Double) -> Double? { value < 0 ? nil : value }
         let tellsPrefill = tellsPrefill(slot, now: now)
+        let queuedTokensAge = now.seconds(since: load.toldQueuedTokensAt)
+        let tellsQueuedTokens = load.reportedQueuedTokens >= 0 && queuedTokensAge <= Self.queuedTokensShownSeconds
         return ReportedLoad(
             running: said(load.reportedRunning), waiting: said(load.reportedWaiting),
             awaitingFirstToken: tellsPrefill ? said(load.reportedAwaitingFirstToken) : nil,
             prefillTokens: tellsPrefill ? said(load.reportedPrefillTokens) : nil,
-            queuedTokens: said(load.reportedQueuedTokens), inFlight: said(load.reportedInFlight), kvUsage: said(load.reportedKVUsage),
+            queuedTokens: tellsQueuedTokens ? load.reportedQueuedTokens : nil,
+            queuedTokensAgeSeconds: tellsQueuedTokens ? queuedTokensAge : nil, inFlight: said(load.reportedInFlight),
+            kvUsage: said(load.reportedKVUsage),
             ageSeconds: now.seconds(since: load.reportedAt), reports: load.reports)
     }
 

@@ -79,11 +79,11 @@ public final class RoutingTable: Sendable {
     }
 
     /// The group of that name, with its leader, and how many sequences of ours are under way there.
-    public func group(named name: String) -> (id: GroupID, leader: Endpoint, inFlight: Int)? {
+    public func group(named name: String) -> (id: GroupID, leader: Endpoint, inFlight: Int, failures: Int)? {
         state.withLock { state in
             guard let slot = state.slotOfName[name], let record = state.records[Int(slot)] else { return nil }
             let load = state.loads[slot]
-            return (GroupID(slot: slot, generation: load.generation), record.description.leader, Int(load.inFlight))
+            return (GroupID(slot: slot, generation: load.generation), record.description.leader, Int(load.inFlight), Int(load.failures))
         }
     }
 

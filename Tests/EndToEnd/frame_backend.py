@@ -16,19 +16,21 @@ from scripted_backend import BACKGROUND_PATHS
 class FrameBackend:
     """Calls `answer(connection, event)` for every event of a request that is not the router's own probing."""
 
-    def __init__(self, answer, stream_limit=100, tls=None):
+    def __init__(self, answer, stream_limit=100, tls=None, port=0):
         self.answer = answer
         self.stream_limit = stream_limit
         #: A server's `ssl.SSLContext`. OpenSSL wants one thread for a connection: then nothing may be sent but from `answer`.
         self.tls = tls
         self.connections = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"{'h2' if tls else 'h2c'}://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self.port = self._listener.getsockname()[1]
+        self.url = f"{'h2' if tls else 'h2c'}://127.0.0.1:{self.port}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def stop(self):
-        # A close alone would leave the thread's accept() going.
-        self._listener.shutdown(socket.SHUT_RDWR)
+        # A close alone would leave the thread's accept() going. A test may have stopped it already.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def _accept(self):

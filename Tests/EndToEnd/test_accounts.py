@@ -261,7 +261,7 @@ def test_who_reads_slowly_does_not_make_an_engine_slow(configured, scripted, is_
 
 
 def assert_nothing_is_booked(program):
-    names = ("in_flight", "awaiting_first_token", "queued_uncached_tokens", "active_kv_tokens")
+    names = ("in_flight", "awaiting_first_token", "queued_uncached_tokens", "active_kv_tokens", "waiting_kv_tokens")
     wait_until(lambda: not any(state[name] for state in groups(program) for name in names), what="every booking's end")
 
 

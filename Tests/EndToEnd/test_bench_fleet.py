@@ -10,6 +10,9 @@ from chromium import Chromium
 from processes import IS_SANITIZED, Program, bench, stub
 from waiting import wait_until
 
+#: Groups that answer at once.
+INSTANT = ["--stub-flags", "--prefill-us-per-token 0 --decode-ms-per-token 0"]
+
 
 @pytest.mark.skipif(IS_SANITIZED, reason="the peers' time is not under test")
 def test_overhead_of_several_routers_is_one_table(tmp_path):
@@ -25,8 +28,7 @@ def test_overhead_of_several_routers_is_one_table(tmp_path):
         0.1,
         "--repeats",
         2,
-        "--stub-flags",
-        "--prefill-us-per-token 0 --decode-ms-per-token 0",
+        *INSTANT,
         "--json",
         tmp_path / "json",
         timeout=90,
@@ -48,7 +50,7 @@ def test_overhead_of_several_routers_is_one_table(tmp_path):
 def test_an_interrupted_table_shows_what_came_so_far(tmp_path):
     program = Program(
         "bench", "overhead", "--peers", "swiftlet", "--prompt-bytes", "1024,2048", "--arrival", "constant", "--rate", 200,
-        "--duration", 0.1, "--repeats", 90, "--json", tmp_path / "json",
+        "--duration", 0.1, "--repeats", 90, *INSTANT, "--json", tmp_path / "json",
     )  # fmt: skip
     wait_until(lambda: any(line.startswith("run 14 of 546") for line in program.stderr_lines), 60, "the fifth turn")
     program.signal(signal.SIGINT)
@@ -153,7 +155,8 @@ def test_a_router_that_does_not_start_costs_only_its_own_row(tmp_path):
     broken.chmod(0o755)
     out = bench(
         "fleet", "--peers", "smg,swiftlet", "--peers-folder", tmp_path, "--groups", 1, "--rate", 20, "--duration", 0.3,
-        "--system-tokens", 16, "--input-tokens", 8, "--output-tokens", 2, "--repeats", 2, "--json", tmp_path / "json", expect=1,
+        "--system-tokens", 16, "--input-tokens", 8, "--output-tokens", 2, "--repeats", 2, *INSTANT, "--json", tmp_path / "json",
+        expect=1,
     )  # fmt: skip
     report = json.loads((tmp_path / "json").read_text())
     assert [(cell["router"], len(cell["runs"]), cell["failed"]) for cell in report["cells"]] == [("swiftlet", 2, 0)]
@@ -169,8 +172,8 @@ def test_a_router_that_is_missing_is_said_and_left_out(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     out = bench(
         "fleet", "--peers", "vllm-router,swiftlet", "--peers-folder", tmp_path, "--groups", 1, "--rate", 20, "--duration", 0.3,
-        "--system-tokens", 16, "--input-tokens", 8, "--output-tokens", 2, "--repeats", 1, "--json", tmp_path / "json", "--html",
-        tmp_path / "html", expect=1,
+        "--system-tokens", 16, "--input-tokens", 8, "--output-tokens", 2, "--repeats", 1, *INSTANT, "--json", tmp_path / "json",
+        "--html", tmp_path / "html", expect=1,
     )  # fmt: skip
     report = json.loads((tmp_path / "json").read_text())
     assert [(cell["router"], cell["failed"]) for cell in report["cells"]] == [("swiftlet", 0)]
@@ -178,7 +181,7 @@ def test_a_router_that_is_missing_is_said_and_left_out(tmp_path, monkeypatch):
     assert "NO ANSWER: vllm-router did not start" in out and "vllm-router did not start" in (tmp_path / "html").read_text()
     out = bench(
         "overhead", "--peers", "vllm-router,swiftlet", "--peers-folder", tmp_path, "--prompt-bytes", 1024, "--rate", 40, "--duration",
-        0.2, "--repeats", 2, "--json", tmp_path / "json", "--html", tmp_path / "html", expect=1,
+        0.2, "--repeats", 2, *INSTANT, "--json", tmp_path / "json", "--html", tmp_path / "html", expect=1,
     )  # fmt: skip
     report = json.loads((tmp_path / "json").read_text())
     assert [row["router"] for row in report["rows"]] == ["null test", "swiftlet"] and "run 9 of 9: direct, 1024 bytes" in out

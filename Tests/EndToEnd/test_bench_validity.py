@@ -231,7 +231,7 @@ def test_a_schedule_without_requests_is_a_mistake(engine):
 
 def test_a_generator_that_cannot_follow_still_ends(engine):
     """More requests due than it can send, and not all of them before it first tells how far it is: whoever stops it is heard."""
-    program = Program("bench", "run", f"{engine.url}/health", "--api", "plain", "--rate", 100_000, "--duration", 9, "--realtime", "off")
+    program = Program("bench", "run", f"{engine.url}/health", "--api", "plain", "--rate", 100_000, "--duration", 3, "--realtime", "off")
     wait_until(lambda: any(re.search(r" [1-9]\d*/\d+ ", line) for line in program.stdout_lines + program.stderr_lines), 30, "answers")
     program.process.send_signal(signal.SIGINT)
     assert program.process.wait(30) == 130

@@ -40,10 +40,8 @@ async def stay_silent(exchange):
 
 def assert_nothing_is_booked(program):
     def booked():
-        return [
-            [group["raw"][name] for name in ("in_flight", "awaiting_first_token", "queued_uncached_tokens", "active_kv_tokens")]
-            for group in admin.groups(program)
-        ]
+        names = ("in_flight", "awaiting_first_token", "queued_uncached_tokens", "active_kv_tokens", "waiting_kv_tokens")
+        return [[group["raw"][name] for name in names] for group in admin.groups(program)]
 
     wait_until(lambda: not any(map(any, booked())), what=f"every booking's end, there is {booked()}")
 

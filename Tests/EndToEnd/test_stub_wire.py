@@ -217,7 +217,7 @@ def test_http2_connections_can_be_limited_to_one_stream(start):
 
 REQUEST_FAULTS = [
     "black-hole", "close", "close;after_head", "close;after_events=2", "reset", "reset;after_bytes=100", "truncate", "stall;ms=30",
-    "stall;after_events=1;ms=30", "stall;after_head", "stall;at_end", "garbage", "trickle;bytes_per_second=900", "error;status=503",
+    "stall;after_events=1;ms=30", "stall;after_head", "stall;at_end", "garbage", "trickle;bytes_per_second=3000", "error;status=503",
     "error;status=429;retry_after=3", "error;status=404", "error-body", "error-event;after_events=2", "close-on-reuse",
     "close-on-reuse;reset", "huge-header;bytes=60000", "goaway", "goaway;abrupt", "refuse-stream",
 ]  # fmt: skip

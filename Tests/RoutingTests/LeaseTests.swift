@@ -27,10 +27,12 @@ import Testing
         groups[0].kvCapacityTokens = 1_000
         let table = RoutingTable(groups)
         let decisions = try (0..<10).map { try table.pick(.distinct($0, chunkCount: 10), maxOutputTokens: 100).get() }
-        #expect(table.state("g0")?.activeKVTokens == 10 * (640 + 100))
+        func charged() -> [Int?] { [table.state("g0")?.activeKVTokens, table.state("g0")?.waitingKVTokens] }
+        #expect(charged() == [1_000, 10 * (640 + 100) - 1_000], "a cache holds no more than its capacity")
         for (left, decision) in zip((0..<10).reversed(), decisions) {
             table.settle(decision.lease, usage: nil, now: second)
-            #expect(table.state("g0")?.activeKVTokens == left * (640 + 100))
+            let tokens = left * (640 + 100)
+            #expect(charged() == [min(tokens, 1_000), max(tokens - 1_000, 0)])
         }
     }
 

@@ -102,6 +102,29 @@ import Testing
         #expect(try abs(told(50_000, waiting: 5) - 10_000) < 1, "one of five")
     }
 
+    /// Reports in answers do not know of tokens: those that a reading told stay on the page, with their age.
+    @Test func whatWasToldOfAQueueIsShownForAMinute() throws {
+        let table = RoutingTable(equalGroups(1))
+        func reported(after seconds: UInt64) throws -> ReportedLoad {
+            try #require(table.state("g0", now: start + seconds * second)?.reported)
+        }
+        func answer(after seconds: UInt64) throws {
+            let now = start + seconds * second
+            try report(table, "g0", LoadReport(waiting: 2, madeAt: now), now: now)
+        }
+        try answer(after: 0)
+        #expect(try reported(after: 0).queuedTokens == nil && reported(after: 0).queuedTokensAgeSeconds == nil)
+        try report(table, "g0", LoadReport(running: 1, waiting: 3, queuedTokens: 700, madeAt: start), now: start)
+        for seconds in [0, 1, 20, 59] as [UInt64] {
+            try answer(after: seconds)
+            let reported = try reported(after: seconds)
+            #expect(reported.queuedTokens == 700 && reported.ageSeconds == 0)
+            #expect(try abs(#require(reported.queuedTokensAgeSeconds) - Double(seconds)) < 1e-6)
+        }
+        try answer(after: 61)
+        #expect(try reported(after: 61).queuedTokens == nil && reported(after: 61).queuedTokensAgeSeconds == nil)
+    }
+
     @Test(arguments: [Double.nan, .infinity, -.infinity, -1, 1e300]) func tokensThatNobodyCanHaveStayWithinBounds(tokens: Double) throws {
         let others = try othersTokens(own: 1, LoadReport(running: 1, waiting: 3, queuedTokens: tokens, madeAt: start))
         #expect(others >= 0 && others <= 1.001 * LoadReport.mostTokens)
