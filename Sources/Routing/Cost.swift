@@ -32,8 +32,8 @@ public struct CostTerms: Sendable, Equatable {
     /// Less than nothing: what of `prefill`, `stall` and `queueBehind` goes into a copy of a prefix that another group holds, and serves those
     /// that will come with it. As many as are in flight with it tell how many.
     public var copy = 0.0
-    /// What one more context with a prefix that many share adds to the steps of all that decode there, see `CostRule.crowding`: they will keep
-    /// coming, the batch at a hot prefix stays large with them, and a copy elsewhere makes everybody's steps shorter.
+    /// What one more context with a prefix that many share adds to the steps of all that decode there, see `CostRule.crowding`: more of them will
+    /// come, the batch at a hot prefix stays large with them, and where fewer decode a copy of it costs less. Several answers to one prompt count once.
     public var crowding = 0.0
     /// What a group that has just started takes longer for what is queued and for this prompt, see `PlacementSettings`.
     public var warmUp = 0.0
@@ -93,7 +93,8 @@ struct CostInputs {
     var nowMicroseconds: UInt64 = 0
     /// Output tokens of a mean answer.
     var meanOutputTokens = 256.0
-    /// Leading chunks of the prompt that some group holds, and the requests in flight with all of them on each such group.
+    /// Leading chunks of the prompt that some group holds, and the requests in flight that lead on from there on each such group, see
+    /// `PrefixIndex.sharers`; where replicas tell what they place, as many times as the fleet has requests.
     var deepest = 0
     var sharers = 0.0
     /// Whether the groups that hold those are still prefilling them.
@@ -164,7 +165,7 @@ struct CostInputs {
             terms.copy = -copied * taken / (1 + taken) * (terms.prefill + terms.stall + terms.queueBehind)
         }
         if sharers > 0 {
-            let addedToStep = step * rule.growthAtFullCache * min(Double(deepest) * tokensPerChunk, promptTokens) * sequences * group.tokenShare
+            let addedToStep = step * rule.growthAtFullCache * min(Double(deepest) * tokensPerChunk, promptTokens) * group.tokenShare
             terms.crowding = rule.crowding(sharers: sharers) * group.decodingSequences * addedToStep * outputTokens
         }
         if wantedTTFTSeconds > 0 { terms.lateness = lateness(terms.timeToFirstToken, beyond: wantedTTFTSeconds) }
