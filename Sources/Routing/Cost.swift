@@ -32,6 +32,9 @@ public struct CostTerms: Sendable, Equatable {
     /// Less than nothing: what of `prefill`, `stall` and `queueBehind` goes into a copy of a prefix that another group holds, and serves those
     /// that will come with it. As many as are in flight with it tell how many.
     public var copy = 0.0
+    /// What one more context with a prefix that many share adds to the steps of all that decode there, see `CostRule.crowding`: more of them will
+    /// come, the batch at a hot prefix stays large with them, and where fewer decode a copy of it costs less. Several answers to one prompt count once.
+    public var crowding = 0.0
     /// What a group that has just started takes longer for what is queued and for this prompt, see `PlacementSettings`.
     public var warmUp = 0.0
     /// Until the request's LoRA adapter is in a GPU slot there.
@@ -49,7 +52,7 @@ public struct CostTerms: Sendable, Equatable {
     public var timeToFirstToken: Double { overhead + queueWait + prefill + roomWait + warmUp + adapter + distance }
 
     @inline(__always)
-    public var total: Double { timeToFirstToken + memory + memoryWait + decode + stall + queueBehind + copy + lateness }
+    public var total: Double { timeToFirstToken + memory + memoryWait + decode + stall + queueBehind + copy + crowding + lateness }
 }
 
 extension CostTerms {
@@ -58,7 +61,7 @@ extension CostTerms {
         [
             ("overhead", overhead), ("queue_wait", queueWait), ("prefill", prefill), ("memory", memory),
             ("memory_wait", memoryWait), ("room_wait", roomWait), ("decode", decode), ("stall", stall),
-            ("queue_behind", queueBehind), ("copy", copy),
+            ("queue_behind", queueBehind), ("copy", copy), ("crowding", crowding),
             ("warm_up", warmUp), ("adapter", adapter), ("distance", distance), ("lateness", lateness), ("total", total),
         ]
     }
@@ -90,7 +93,8 @@ struct CostInputs {
     var nowMicroseconds: UInt64 = 0
     /// Output tokens of a mean answer.
     var meanOutputTokens = 256.0
-    /// Leading chunks of the prompt that some group holds, and the requests in flight with all of them on each such group.
+    /// Leading chunks of the prompt that some group holds, and the requests in flight that lead on from there on each such group, see
+    /// `PrefixIndex.sharers`; where replicas tell what they place, as many times as the fleet has requests.
     var deepest = 0
     var sharers = 0.0
     /// Whether the groups that hold those are still prefilling them.
@@ -134,7 +138,7 @@ struct CostInputs {
         terms.warmUp = group.warmUpSlowness * (terms.queueWait + terms.prefill)
         if adapter != 0 { terms.adapter = adapter == group.adapterOf ? group.adapterSeconds : 0 }
         terms.distance = group.distanceSeconds
-        let growth = rule.growthAtFullCache * group.tokenShare * (group.tokensInUse + promptTokens)
+        let growth = rule.growth(fullness: group.tokenShare * (group.tokensInUse + promptTokens))
         let demand = uncached + outputTokens * sequences
         let present =
             group.tokensInUse(atMicroseconds: nowMicroseconds, tokenSeconds: step * (1 + growth), youngGrowth: rule.youngGrowth)
@@ -159,6 +163,10 @@ struct CostInputs {
             let copied = min(Double(deepest - depth) * tokensPerChunk / uncached, 1)
             let taken = rule.copySharing * sharers
             terms.copy = -copied * taken / (1 + taken) * (terms.prefill + terms.stall + terms.queueBehind)
+        }
+        if sharers > 0 {
+            let addedToStep = step * rule.growthAtFullCache * min(Double(deepest) * tokensPerChunk, promptTokens) * group.tokenShare
+            terms.crowding = rule.crowding(sharers: sharers) * group.decodingSequences * addedToStep * outputTokens
         }
         if wantedTTFTSeconds > 0 { terms.lateness = lateness(terms.timeToFirstToken, beyond: wantedTTFTSeconds) }
         if wantedTPOTSeconds > 0 {

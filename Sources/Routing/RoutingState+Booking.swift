@@ -45,6 +45,9 @@ extension RoutingState {
         let sequences = Int32(min(max(request.sequences, 1), RoutingRequest.mostSequences))
         let output = max(min(inputs.outputTokens * Double(sequences), loads[slot].kvCapacityTokens), inputs.outputTokens).rounded()
         let terms = inputs.terms(on: loads[slot], depth: depth)
+        // `roomWait` ends with one mean answer; of what waits beside a full cache each cacheful takes one more.
+        let backlog = max(loads[slot].tokensInUse * loads[slot].tokenShare - 1, 0) * terms.roomWait
+        let presumedSeconds = 2 * (terms.timeToFirstToken + terms.memoryWait) + backlog
 
         let active = output + (hashes.isEmpty ? inputs.promptTokens.rounded() : 0)
 
@@ -55,7 +58,7 @@ extension RoutingState {
             sequences: sequences, matchIsPrefilled: matchIsPrefilled, hasKnownTokens: request.promptTokens != nil, olderUnstreamed: 0,
             newerUnstreamed: 0, sequence: sequence,
             bookedAt: now,
-            presumedPrefilledAt: now &+ UInt64(min(max(2 * (terms.timeToFirstToken + terms.memoryWait), 0), 3_600) * 1e9),
+            presumedPrefilledAt: now &+ UInt64(min(max(presumedSeconds, 0), 3_600) * 1e9),
             isQuiet: loads[slot].tokensInUse + uncached + output <= Self.quietShare * loads[slot].kvCapacityTokens,
             rank: inputs.followsOrder ? loads[slot].orderRank : othersHits.areExpected ? OthersHits.orderless : OthersHits.unranked,
             awaitsUsage: presumed > Self.presumedShare * uncached,

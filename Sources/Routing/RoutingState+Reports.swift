@@ -61,7 +61,7 @@ extension RoutingState {
         let first = leases.bookings[index].firstTokenAt
         guard tokens >= Self.fewestSteps, first > 0, now > first, leases.bookings[index].sequences == 1 else { return }
         let load = loads[slot]
-        let growth = cost.growthAtFullCache * min(load.tokensPresent / load.kvCapacityTokens, 1)
+        let growth = cost.growth(fullness: load.tokensPresent * load.tokenShare)
         let observed = now.seconds(since: first) / Double(tokens - 1)
         let ratio = log(observed / (load.describedStepSeconds * (1 + growth)))
         take(.step(logRatio: ratio), of: slot)

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.skipif("release" not in processes.BINARY, reason="count
 #: Instructions of one: a decision with its booking, first token and settlement, among so many groups; a 32 KiB body read and
 #: hashed, and one that the fast reader declines at its end, so that both read it. Reading took 8 % fewer when each escape waited for the one
 #: before it, and half as long again. To fetch ahead what is missed takes 6 % more instructions of a new prompt (`cold`) and half of its time.
-RECORDED = {"bare-8": 6_580, "turns-8": 14_230, "cold-8": 28_480, "bare-1000": 17_740, "turns-1000": 32_180, "cold-1000": 35_490,
-            "turns-8-shared": 15_940, "turns-1000-shared": 34_130,
+RECORDED = {"bare-8": 6_730, "turns-8": 14_390, "cold-8": 28_650, "bare-1000": 17_870, "turns-1000": 32_610, "cold-1000": 35_590,
+            "turns-8-shared": 16_110, "turns-1000-shared": 34_520,
             "probe": 117_310, "declined": 236_920}  # fmt: skip
 TOLERANCE = 0.10
 ROUNDS = 500

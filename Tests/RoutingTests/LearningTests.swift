@@ -265,6 +265,25 @@ import Testing
         #expect(copy() == 0)
     }
 
+    /// Sixty decode behind one prefix and ten of others beside: the next with the prefix goes where few decode, unless crowds count for nothing.
+    @Test(arguments: [(0.1, "g1"), (0, "g0")]) func aHotPrefixIsCopiedToTheSmallerBatch(weight: Double, group: String) throws {
+        var cost = CostRule()
+        cost.crowding = weight
+        let table = RoutingTable(equalGroups(2), cost: cost)
+        for number in 0..<60 {
+            let lease = try table.pick(Prompt(Array(0..<60) + [100 + number]), pinnedTo: "g0").get().lease
+            table.firstToken(lease, now: millisecond)
+        }
+        for number in 0..<10 {
+            let lease = try table.pick(.distinct(number + 1, chunkCount: 2), pinnedTo: "g1").get().lease
+            table.firstToken(lease, now: millisecond)
+        }
+        let next = Prompt(Array(0..<60) + [200])
+        let crowding = table.explain(next, now: second).groups.map(\.terms.crowding)
+        #expect(weight == 0 ? crowding == [0, 0] : crowding[0] > 5 * crowding[1] && crowding[1] > 0)
+        #expect(try table.name(of: table.pick(next, now: second).get().group) == group)
+    }
+
     @Test func tokensPerByteFollowUsage() throws {
         let table = RoutingTable(equalGroups(1))
         for number in 0..<100 {

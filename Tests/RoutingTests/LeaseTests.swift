@@ -167,6 +167,22 @@ import Testing
         expectIdle(table.state("g0", now: second))
     }
 
+    /// Prompts for five caches: the last of them waits until four mean answers have ended, each more than 10 s in a full batch.
+    @Test func whatWaitsForRoomIsNotPresumedPrefilled() throws {
+        var groups = equalGroups(1)
+        groups[0].prefillTokensPerSecond = 1_000_000
+        let table = RoutingTable(groups)
+        let capacity = try #require(table.state("g0")?.kvCapacityTokens)
+        for number in 0..<5 * capacity / 6_400 { _ = try table.pick(.distinct(number, chunkCount: 100), isStreamed: false).get() }
+        func awaiting(_ now: UInt64) throws -> Int {
+            let lease = try table.pick(nil, now: now).get().lease
+            defer { table.cancel(lease, now: now) }
+            return try #require(table.state("g0", now: now)?.awaitingFirstToken) - 1
+        }
+        #expect(try awaiting(50 * second) > 0)
+        #expect(try awaiting(600 * second) == 0)
+    }
+
     @Test func aFirstTokenProvesThatEarlierUnstreamedPromptsArePrefilled() throws {
         let table = RoutingTable(equalGroups(1))
         _ = try table.pick(.distinct(0, chunkCount: 100), isStreamed: false).get()
