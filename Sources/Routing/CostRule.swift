@@ -45,7 +45,7 @@ public struct CostRule: Sendable, Equatable {
     /// fleet would follow its prefixes into full groups.
     public var mostBehind = 8.0
     /// What share of a copy each request in flight with the same prefix takes over: it will not be the last, and they divide among more groups.
-    /// With none, prefixes that rotate wait 6 to 7 % longer, and p99 of long conversations rises by a third; with half as much again p99 rises.
+    /// With none, prefixes that rotate wait 6 to 7 % longer, and p99 of long conversations rises by two thirds; with half as much again p99 rises.
     public var copySharing = 0.5
     /// Weight of a second by which others' decodes take longer for one more context with a shared prefix among them, and how many in flight with the
     /// prefix, on each group that holds it, make it a quarter of that, see `crowding(sharers:)`. Without it batches at hot prefixes are twice those
