@@ -52,6 +52,13 @@ public struct CostRule: Sendable, Equatable {
     /// elsewhere; with it for all prompts alike the worst of a hundred wait up to half as long again, for prefixes are copied that few come with.
     public var crowding = 0.1
     public var crowdingSharers = 6.0
+    /// Uncached tokens of ours in a group's queue from which on requests wait in the router, see `AdmissionQueue`: three steps of 8,192, which is
+    /// what vLLM computes at a time, so that the next step is full before the router knows of the last one's first tokens. 0: nothing ever waits.
+    public var holdFrom = 24_576.0
+    /// By how much of what is ahead of a request in the router later ones may overtake it, when they are cheaper. 0: none, and nobody does.
+    public var overtaking = 0.25
+    /// How much more than to go on waiting it may cost to go to a group with room, as a share of what a request has waited.
+    public var patience = 2.0
     /// Share of the prefill within which costs count as equal.
     public var band = 0.05
     /// Share of a copy's prefill by which it must be cheaper than to wait where its prefix is being prefilled at this moment: who comes at once with
@@ -103,6 +110,9 @@ public struct CostRule: Sendable, Equatable {
         Constant(name: "mostBehind", path: \.mostBehind, range: weights),
         Constant(name: "crowding", path: \.crowding, range: weights),
         Constant(name: "crowdingSharers", path: \.crowdingSharers, range: 0...1e6),
+        Constant(name: "holdFrom", path: \.holdFrom, range: 0...1e9),
+        Constant(name: "overtaking", path: \.overtaking, range: weights),
+        Constant(name: "patience", path: \.patience, range: weights),
         Constant(name: "band", path: \.band, range: 0...10),
         Constant(name: "awaitedBand", path: \.awaitedBand, range: 0...10),
         Constant(name: "orderBand", path: \.orderBand, range: weights),

@@ -236,6 +236,7 @@ extension RoutingState {
         if !leases.bookings[index].isStreamed { removeUnstreamed(index, slot: slot) }
         if isPrefilled { self.index.notePrefilled(leases.bookings[index].insertion) }
         sketch(slot)
+        noteRoom(slot)
     }
 
     private mutating func release(_ index: UInt32, now: UInt64) {

@@ -24,7 +24,10 @@ extension RoutingState {
         var candidateCount: Int
     }
 
-    mutating func decide(_ request: borrowing RoutingRequest, tried: TriedGroups, now: UInt64) -> Result<Choice, RoutingFailure> {
+    /// - Parameter isHeld: it has been asked before.
+    mutating func decide(
+        _ request: borrowing RoutingRequest, tried: TriedGroups, now: UInt64, isHeld: Bool = false
+    ) -> Result<Choice, RoutingFailure> {
         let match = catalog.match(request.model)
         if match.slots.isEmpty { return .failure(order.isEmpty ? .noReadyGroup : .modelNotFound) }
         sequence &+= 1
@@ -53,7 +56,7 @@ extension RoutingState {
                 eligible.count, of: request, tokensPerChunk: Double(max(request.chunkBytes, 0)) * tokensPerByte(of: request))
         }
         if othersHits.areExpected { orderCandidates(eligible.count, isWide: isWide, hashes: hashes) }
-        fadeOneDeviation(now: now)
+        if !isHeld { fadeOneDeviation(now: now) }
         if match.adapter != 0 { priceAdapter(match.adapter, candidateCount: eligible.count) }
         var inputs = costInputs(of: request, now: now)
         inputs.adapter = match.adapter

@@ -1,6 +1,6 @@
 /// What is behind the table's lock: groups, bookings, the prefix index and what was learned.
 ///
-/// Aspects: `+Groups` who is there, `+Choice` which one, `+Policies` by which rule, `+Booking` the life of a lease, `+Reports` what
+/// Aspects: `+Groups` who is there, `+Choice` which one, `+Policies` by which rule, `+Admission` who waits, `+Booking` the life of a lease, `+Reports` what
 /// upstreams do and answers teach, `+LoadReports` what engines say of their load, `+Replicas` what other routers have,
 /// `+Handover` what one is told that begins late, `+Explanation` why a decision would be what it is.
 ///
@@ -47,6 +47,7 @@ struct RoutingState: ~Copyable {
     var adapters: LazyBuffer<AdapterSlots>
 
     var leases: LeaseArena
+    var admission: AdmissionQueue
     var index: PrefixIndex
 
     /// What others have, by slot, and on average; and what we had when they were counted. Touched from the first report on.
@@ -107,6 +108,7 @@ struct RoutingState: ~Copyable {
         self.limits = limits
         loads = LazyBuffer(count: limits.groups)
         leases = LeaseArena(limit: limits.leases)
+        admission = AdmissionQueue(limit: limits.heldRequests, groups: limits.groups)
         index = PrefixIndex(blockLimit: limits.indexBlocks, holderLimit: limits.groups, seed: seed)
         others = LazyBuffer(count: limits.groups)
         history = OwnLoadHistory(groups: limits.groups)

@@ -114,6 +114,32 @@ public final class RoutingTable: Sendable {
         return state.withLock { $0.pick(request, tried: tried, now: now) }
     }
 
+    /// As `pick`, but the request waits in the router while the group chosen has enough to do, see `AdmissionQueue`.
+    /// - Parameter ticket: under which it is told of in `releaseHeld`, and may be withdrawn.
+    public func admit(
+        _ request: borrowing RoutingRequest, excluding tried: TriedGroups = .init(), ticket: AdmissionTicket, now: UInt64
+    ) -> Admission {
+        let request = copy request
+        return state.withLock { $0.admit(request, tried: tried, ticket: ticket, now: now) }
+    }
+
+    /// From now on it is told when some of those that wait may go.
+    /// - Parameter wake: called within the critical section, with the loop of the one that has waited longest; once until `releaseHeld`. It must
+    ///   neither wait nor call the table.
+    public func startHolding(wake: @escaping @Sendable (_ loop: UInt32) -> Void) { state.withLock { $0.admission.wake = wake } }
+
+    /// Sends on those that need not wait any longer, whichever loops they came by. To be called when `startHolding`'s closure was, and from time to
+    /// time while any wait: groups come back without a word, and time passes.
+    public func releaseHeld(into released: inout [ReleasedRequest], now: UInt64) {
+        state.withLock { $0.releaseHeld(into: &released, now: now) }
+    }
+
+    /// The client does not wait any more. A request that has just been released is told of all the same.
+    public func withdraw(_ ticket: AdmissionTicket) { state.withLock { $0.withdraw(ticket) } }
+
+    /// How many wait.
+    public var heldCount: Int { state.withLock { $0.admission.entries.count } }
+
     /// The groups that `pick` would choose among, for comparing rules; books and learns nothing.
     package func candidates(
         for request: borrowing RoutingRequest, excluding tried: TriedGroups = .init(), now: UInt64

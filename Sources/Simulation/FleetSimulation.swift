@@ -107,6 +107,7 @@ struct FleetSimulation {
                 events.removeAll(keepingCapacity: true)
                 groups[stepping].engine.step(now: now, events: &events)
                 handle(group: stepping)
+                for router in routers.indices { releaseHeld(router, now: now) }
             } else if let due = arrivals.popMin() {
                 progress[due.index].arrival = due.time
                 progress[due.index].router = router(of: due.index)
@@ -129,14 +130,37 @@ struct FleetSimulation {
         if reports.areFresh { reports.deliverNow(now: now, groups: groups, to: routers[router], number: router) }
         let request = workload.requests[index]
         let estimates = rule.needsRollout ? rollouts(of: index, now: now) : [:]
-        let chosen = routers[router].choose(request, tried: progress[index].tried, now: now, rollouts: estimates)
-        guard case .success(let decision) = chosen,
-            let group = groups.firstIndex(where: { $0.isMember && $0.ids[router] == decision.group })
+        let admission = routers[router].admit(
+            request, ticket: index, tried: progress[index].tried, now: now, rollouts: estimates)
+        if case .held = admission { return releaseHeld(router, now: now) }
+        guard case .placed(let decision) = admission else { return comeAgain(index, now: now) }
+        submit(index, decision, now: now)
+    }
+
+    private mutating func comeAgain(_ index: Int, now: UInt64) {
+        if progress[index].tried.count > 0 { progress[index].tried = TriedGroups() }
+        arrivals.insert(Due(time: now + 100_000_000, index: index))
+    }
+
+    private mutating func releaseHeld(_ router: Int, now: UInt64) {
+        guard routers[router].table.heldCount > 0 else { return }
+        var released: [ReleasedRequest] = []
+        routers[router].table.releaseHeld(into: &released, now: now)
+        for one in released {
+            if case .success(let decision) = one.result {
+                submit(Int(one.ticket.number), decision, now: now)
+            } else {
+                comeAgain(Int(one.ticket.number), now: now)
+            }
+        }
+    }
+
+    private mutating func submit(_ index: Int, _ decision: Decision, now: UInt64) {
+        let router = Int(progress[index].router)
+        let request = workload.requests[index]
+        guard let group = groups.firstIndex(where: { $0.isMember && $0.ids[router] == decision.group })
         else {
-            // Nobody is there: the client comes again.
-            if progress[index].tried.count > 0 { progress[index].tried = TriedGroups() }
-            arrivals.insert(Due(time: now + 100_000_000, index: index))
-            return
+            return comeAgain(index, now: now)
         }
         fingerprint = HashChain.mix(fingerprint ^ UInt64(index) << 16 ^ UInt64(group))
         progress[index].lease = decision.lease

@@ -58,6 +58,31 @@ final class SimulatedRouter {
         }
     }
 
+    /// As `choose`; of the product's rule requests may wait.
+    func admit(
+        _ request: SimulatedWorkload.Request, ticket: Int, tried: TriedGroups, now: UInt64, rollouts: [UInt32: Double]
+    ) -> Admission {
+        guard published == nil else {
+            switch choose(request, tried: tried, now: now, rollouts: rollouts) {
+            case .success(let decision): return .placed(decision)
+            case .failure(let failure): return .refused(failure)
+            }
+        }
+        return withAsked(request) { asked in
+            table.admit(asked, excluding: tried, ticket: AdmissionTicket(loop: 0, number: UInt64(ticket)), now: now)
+        }
+    }
+
+    private func withAsked<Value>(_ request: SimulatedWorkload.Request, _ body: (RoutingRequest) -> Value) -> Value {
+        request.prompt.blockHashes.withUnsafeBufferPointer { hashes in
+            var asked = RoutingRequest(
+                prefixHashes: hashes, chunkBytes: simulatedBlockTokens * simulatedBytesPerToken,
+                promptBytes: request.prompt.tokenCount * simulatedBytesPerToken)
+            (asked.promptDigest, asked.formerTurnDigest) = (request.promptDigest, request.formerTurnDigest)
+            return body(asked)
+        }
+    }
+
     /// A first token came; some rules learn from it.
     func saw(seconds: Double, slot: UInt32) { published?.saw(seconds: seconds, slot: slot) }
 }
