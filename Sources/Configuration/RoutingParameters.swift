@@ -2,6 +2,7 @@
 public struct RoutingParameters: Sendable, Equatable {
     /// Blocks in the prefix index, shared by all groups. Memory is touched only as the index fills.
     public var indexBlocks = 1 << 18
+    public var heldRequests = 4_096
     /// Seeds prefix hashes and cold placement: replicas that share it agree without a word between them.
     public var hashSeed: UInt64 = 1
 
@@ -66,6 +67,7 @@ extension RoutingParameters {
         let upToAMinute: ClosedRange<UInt64> = 0...60_000_000_000
         return [
             .scalar("index_blocks", \.indexBlocks, .count(1_024...(1 << 26))),
+            .scalar("held_requests", \.heldRequests, .count(0...(1 << 16))),
             .scalar("hash_seed", \.hashSeed, .count(0...UInt64.max)),
             .optional("node", \.node, .text("a node's name")),
             .optional("zone", \.zone, .text("a zone's name")),

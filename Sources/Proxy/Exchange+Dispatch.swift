@@ -19,7 +19,12 @@ extension Exchange {
         }
         routing.needsHTTP1 = asksForWebSocket
         routing.needsHTTP2 = isGRPC
-        switch asksForWebSocket ? pickByQuery(routing) : call != nil ? pickForCall(routing) : pick(routing) {
+        if mayWait { return admit(routing) }
+        go(asksForWebSocket ? pickByQuery(routing) : call != nil ? pickForCall(routing) : pick(routing))
+    }
+
+    private func go(_ result: Result<Decision, RoutingFailure>) {
+        switch result {
         case .success(let decision):
             self.decision = decision
             record(decision)
@@ -38,6 +43,53 @@ extension Exchange {
             request.pinnedGroup = name
             return worker.table.pick(request, excluding: tried, now: worker.loop.now)
         }
+    }
+
+    // MARK: Waiting
+
+    /// Whoever has waited at a group, or been sent to one, waits no more.
+    private var mayWait: Bool { attemptsMade == 0 && heldNanoseconds == 0 && pinnedGroup.isEmpty && !asksForWebSocket }
+
+    private func admit(_ routing: RoutingRequest) {
+        let ticket = worker.held.makeTicket()
+        var admission = uncounted(worker.table).use { $0.admit(routing, ticket: ticket, now: worker.loop.now) }
+        // A model that nobody lists is for the engines to refuse, as in `pickForCall`.
+        if call != nil, case .refused(.modelNotFound) = admission {
+            worker.probe.forgetModel()
+            var routing = routing
+            routing.model = nil
+            admission = uncounted(worker.table).use { $0.admit(routing, ticket: ticket, now: worker.loop.now) }
+        }
+        switch admission {
+        case .placed(let decision): go(.success(decision))
+        case .refused(let failure): go(.failure(failure))
+        case .held:
+            heldSince = worker.loop.now
+            // The probe will have read others' requests by then.
+            modelLabel = worker.probe.model.map { worker.metrics.models.intern($0) } ?? LabelTable.other
+            worker.held.add(self, ticket)
+        }
+    }
+
+    /// It has waited long enough.
+    func released(_ result: Result<Decision, RoutingFailure>) {
+        ticket = nil
+        noteWait()
+        go(result)
+    }
+
+    private func noteWait() {
+        heldNanoseconds = max(worker.loop.now &- heldSince, 1)
+        worker.metrics.waited(nanoseconds: heldNanoseconds)
+    }
+
+    /// Goes now, wherever that is.
+    private func stopWaiting() {
+        guard let ticket else { return }
+        self.ticket = nil
+        worker.held.withdraw(ticket)
+        noteWait()
+        dispatch()
     }
 
     private func fail(after failure: RoutingFailure) {
@@ -100,6 +152,12 @@ extension Exchange {
     func forward(_ bytes: UnsafeRawBufferPointer) {
         if isMessageAwaited {
             guard !keepsForMessage(bytes), isOpen, !isSettled else { return }
+        }
+        if ticket != nil {
+            if mayKeep(bytes.count) { return collect(bytes) }
+            // Its client has more to say than is kept here.
+            stopWaiting()
+            guard isOpen, !isSettled else { return }
         }
         let waits = hasUnsentBody
         if isReplayable, !mayKeep(bytes.count) {

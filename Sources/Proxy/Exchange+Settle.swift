@@ -11,6 +11,10 @@ extension Exchange {
         isSettled = true
         isHeadHeld = false
         isMessageAwaited = false
+        if let ticket {
+            self.ticket = nil
+            worker.held.withdraw(ticket)
+        }
         if callDeadline.at != 0 { worker.callDeadlines.remove(self) }
         if mode == .health { worker.health.remove(self) }
         release(outcome)
@@ -121,6 +125,7 @@ extension Exchange {
             record.cachedTokens = usage.cachedTokens
             record.completionTokens = usage.completionTokens
         }
+        record.heldNanoseconds = heldNanoseconds
         if firstTokenAt != 0 { record.timeToFirstTokenNanoseconds = firstTokenAt &- startedAt }
         record.durationNanoseconds = duration
         record.outcome = outcome

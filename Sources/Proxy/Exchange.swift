@@ -62,6 +62,10 @@ final class Exchange: DownstreamExchange {
     private var spareAttempt: Attempt?
     var tried = TriedGroups()
     var attemptsMade = 0
+    /// While it waits in the router; nil: it does not.
+    var ticket: AdmissionTicket?
+    var heldSince: UInt64 = 0
+    var heldNanoseconds: UInt64 = 0
     /// Where its operator's word has sent it; empty: nowhere.
     var pinnedGroup: [UInt8] = []
     var wantsExplanation = false
@@ -145,6 +149,7 @@ final class Exchange: DownstreamExchange {
         decision = nil
         tried = TriedGroups()
         attemptsMade = 0
+        heldNanoseconds = 0
         isInspecting = false
         scanner = ResponseScanner(kind: .other)
         isEventStream = false
@@ -279,7 +284,7 @@ final class Exchange: DownstreamExchange {
             // A message that ends before its end is none.
             if isMessageAwaited { call = nil }
             isMessageAwaited = false
-            if attempt == nil, decision == nil { dispatch() }
+            if attempt == nil, decision == nil, ticket == nil { dispatch() }
             if !hasUnsentBody { attempt?.finishRequest(trailers: trailers) }
         case .health:
             worker.health.answer(self)

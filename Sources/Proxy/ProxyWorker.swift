@@ -22,6 +22,7 @@ public final class ProxyWorker: DownstreamApplication {
     let messageWaits: Graces
     let callDeadlines: CallDeadlines
     let health: HealthService
+    let held: HeldRequests
     let accessLog: AccessLog?
     var requestIDs: RequestIDGenerator
     private var pools: [Endpoint: UpstreamPool] = [:]
@@ -36,7 +37,7 @@ public final class ProxyWorker: DownstreamApplication {
 
     public init(
         loop: EventLoop, table: RoutingTable, settings: ProxySettings, addresses: EndpointAddresses, metrics: LoopMetrics,
-        accessLogDescriptor: Int32?, requestIDs: RequestIDGenerator
+        waiting: WaitingLoops, accessLogDescriptor: Int32?, requestIDs: RequestIDGenerator
     ) {
         self.loop = loop
         self.table = table
@@ -50,6 +51,7 @@ public final class ProxyWorker: DownstreamApplication {
         callDeadlines = CallDeadlines(loop: loop)
         health = HealthService(loop: loop, table: table)
         self.requestIDs = requestIDs
+        held = HeldRequests(loop: loop, table: table, loops: waiting)
         super.init()
     }
 
@@ -103,6 +105,7 @@ public final class ProxyWorker: DownstreamApplication {
     /// Numbers as of now, for the admin port.
     public func snapshot() -> MetricsSnapshot {
         metrics.counters.upstreamConnectionsOpen = Int64(pools.values.reduce(0) { $0 + $1.openConnections })
+        metrics.counters.requestsHeld = Int64(held.count)
         metrics.counters.accessLogLinesDropped = accessLog?.linesDropped ?? 0
         return metrics.snapshot()
     }

@@ -23,6 +23,8 @@ public struct AccessRecord {
     public var promptTokens: Int?
     public var cachedTokens: Int?
     public var completionTokens: Int?
+    /// How long it waited in the router.
+    public var heldNanoseconds: UInt64 = 0
     public var timeToFirstTokenNanoseconds: UInt64?
     public var durationNanoseconds: UInt64 = 0
     /// The peer's address.
@@ -55,6 +57,8 @@ extension LineBuffer {
         appendField(",\"prompt_tokens\":", record.promptTokens.map { UInt64(max(0, $0)) })
         appendField(",\"cached_tokens\":", record.cachedTokens.map { UInt64(max(0, $0)) })
         appendField(",\"completion_tokens\":", record.completionTokens.map { UInt64(max(0, $0)) })
+        append(",\"held_ms\":")
+        appendMilliseconds(record.heldNanoseconds)
         append(",\"ttft_ms\":")
         appendMilliseconds(record.timeToFirstTokenNanoseconds)
         append(",\"duration_ms\":")

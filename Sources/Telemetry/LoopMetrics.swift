@@ -22,6 +22,7 @@ public final class LoopMetrics {
     /// `UpstreamFailure.allCases.count` counts for each group label.
     private var failures: [UInt64] = []
     private var overhead = LatencyHistogram(scale: .overhead)
+    private var hold = LatencyHistogram(scale: .request)
 
     /// - Parameters:
     ///   - decisionReasons: label of each reason; `decided` takes the index.
@@ -122,11 +123,17 @@ public final class LoopMetrics {
         overhead.record(nanoseconds: nanoseconds)
     }
 
+    /// How long one request waited in the router for a group with room.
+    public func waited(nanoseconds: UInt64) {
+        hold.record(nanoseconds: nanoseconds)
+    }
+
     /// Everything so far, by value. The arrays are built anew: sharing them would make the next hot call copy them.
     public func snapshot() -> MetricsSnapshot {
         var snapshot = MetricsSnapshot()
         snapshot.counters = counters
         snapshot.overhead = overhead
+        snapshot.hold = hold
         snapshot.decisions = decisionReasons.indices.map { MetricsSnapshot.Decision(reason: decisionReasons[$0], count: decisions[$0]) }
         snapshot.tlsHandshakeFailures = handshakeFailureReasons.indices.map {
             MetricsSnapshot.Reason(name: handshakeFailureReasons[$0], count: handshakeFailures[$0])
@@ -164,6 +171,8 @@ public struct SeriesIndex: Sendable {
 /// Counts of one loop that have no label. `…Open` are gauges.
 public struct LoopCounters: Sendable, Equatable {
     public var retries: UInt64 = 0
+    /// Requests that wait in the router.
+    public var requestsHeld: Int64 = 0
     public var downstreamBytesReceived: UInt64 = 0
     public var downstreamBytesSent: UInt64 = 0
     public var downstreamConnectionsAccepted: UInt64 = 0
@@ -180,6 +189,7 @@ public struct LoopCounters: Sendable, Equatable {
     static func + (left: LoopCounters, right: LoopCounters) -> LoopCounters {
         var sum = left
         sum.retries &+= right.retries
+        sum.requestsHeld &+= right.requestsHeld
         sum.downstreamBytesReceived &+= right.downstreamBytesReceived
         sum.downstreamBytesSent &+= right.downstreamBytesSent
         sum.downstreamConnectionsAccepted &+= right.downstreamConnectionsAccepted

@@ -55,6 +55,10 @@ extension MetricsSnapshot {
         text.family(
             "swiftlet_router_overhead_seconds", .histogram, "From a whole request received to its first byte sent upstream.")
         text.histogram([], overhead)
+
+        text.family(
+            "swiftlet_hold_seconds", .histogram, "How long requests waited in the router for a group with room: those that did.")
+        text.histogram([], hold)
     }
 
     private func writeTokens(_ series: NamedSeries, to text: inout PrometheusText) {
@@ -80,6 +84,9 @@ extension MetricsSnapshot {
         text.family("swiftlet_upstream_failures_total", .counter, "Failed attempts, repaired by a retry or not.")
         let failures = upstreamFailures.sorted { ($0.key.group, $0.key.kind.rawValue) < ($1.key.group, $1.key.kind.rawValue) }
         for (name, count) in failures { text.sample([("group", name.group), ("kind", "\(name.kind.label)")], count) }
+
+        text.family("swiftlet_requests_held", .gauge, "Requests that wait in the router for a group with room.")
+        text.sample([], counters.requestsHeld)
 
         text.family("swiftlet_retries_total", .counter, "Attempts beyond the first.")
         text.sample([], counters.retries)

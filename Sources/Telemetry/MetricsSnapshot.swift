@@ -148,6 +148,7 @@ public struct MetricsSnapshot: Sendable {
     public var loadSignals: LoadSignals?
     public var replicas: Replicas?
     public internal(set) var overhead = LatencyHistogram(scale: .overhead)
+    public internal(set) var hold = LatencyHistogram(scale: .request)
     public internal(set) var counters = LoopCounters()
 
     /// The sum of nothing.
@@ -181,6 +182,7 @@ public struct MetricsSnapshot: Sendable {
         replicas = replicas ?? other.replicas
         upstreamFailures.merge(other.upstreamFailures) { $0 &+ $1 }
         overhead.merge(other.overhead)
+        hold.merge(other.hold)
         counters = counters + other.counters
     }
 

@@ -36,11 +36,14 @@ final class Router: Sendable {
         let table = RoutingTable(
             policy: configuration.policy, seed: configuration.routing.hashSeed,
             limits: RoutingLimits(
-                groups: 16_384, indexBlocks: configuration.routing.indexBlocks, leases: configuration.limits.requests),
+                groups: 16_384, indexBlocks: configuration.routing.indexBlocks, leases: configuration.limits.requests,
+                heldRequests: configuration.routing.heldRequests),
             placement: PlacementSettings(configuration.routing))
         table.replaceGroups(configuration.groups, now: DispatchTime.now().uptimeNanoseconds)
         let count = configuration.loops > 0 ? configuration.loops : max(1, ProcessInfo.processInfo.activeProcessorCount)
         let idSeed = UInt64.random(in: 0 ... .max)
+        let waiting = WaitingLoops()
+        waiting.listen(to: table)
         var started: [LoopThread] = []
         for index in 0..<count {
             let bound = listeners
@@ -51,7 +54,7 @@ final class Router: Sendable {
                     metrics: LoopMetrics(
                         decisionReasons: DecisionReason.allCases.map(\.rawValue),
                         handshakeFailureReasons: TLSHandshakeFailure.allCases.map { "\($0.label)" }),
-                    accessLogDescriptor: accessLogDescriptor, requestIDs: RequestIDGenerator(seed: idSeed, loop: index))
+                    waiting: waiting, accessLogDescriptor: accessLogDescriptor, requestIDs: RequestIDGenerator(seed: idSeed, loop: index))
                 let service = ListenerService()
                 for listener in bound {
                     service.listeners.append(

@@ -68,7 +68,7 @@ private func proxy(_ request: UnsafeRawBufferPointer, _ answer: UnsafeRawBufferP
     let worker = ProxyWorker(
         loop: loop, table: table, settings: settings,
         addresses: EndpointAddresses([endpoints[0]: backends[0].address, endpoints[1]: backends[1].address]),
-        metrics: LoopMetrics(decisionReasons: DecisionReason.allCases.map(\.rawValue)), accessLogDescriptor: nil,
+        metrics: LoopMetrics(decisionReasons: DecisionReason.allCases.map(\.rawValue)), waiting: WaitingLoops(), accessLogDescriptor: nil,
         requestIDs: RequestIDGenerator(seed: 1, loop: 0))
     let address = LocalSocket.freshAddress()
     let listener = try Listener(loop: loop, address: address, tls: nil, application: worker, limits: settings.transport)
