@@ -7,7 +7,7 @@ import Wire
 /// The proxy on one loop: makes an `Exchange` of every request and holds what exchanges share, which is all confined to the loop
 /// but for the routing table.
 ///
-/// Reading order of this folder is the life of a request: `Exchange` (head, probe), `Exchange+Dispatch` (choice, forwarding, retry),
+/// Reading order of this folder is the life of a request: `Exchange` (head, probe), `Exchange+Dispatch` (choice, forwarding, retry), `HeldRequests` (waiting),
 /// `Attempt` (one try at one backend), `Exchange+Response` (streaming back), `Exchange+Settle` (release, learn, record).
 public final class ProxyWorker: DownstreamApplication {
     public let loop: EventLoop

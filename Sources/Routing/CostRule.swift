@@ -56,7 +56,7 @@ public struct CostRule: Sendable, Equatable {
     /// what vLLM computes at a time, so that the next step is full before the router knows of the last one's first tokens. 0: nothing ever waits.
     public var holdFrom = 24_576.0
     /// By how much of what is ahead of a request in the router later ones may overtake it, when they are cheaper. 0: none, and nobody does.
-    public var overtaking = 0.25
+    public var overtaking = 0.5
     /// How much more than to go on waiting it may cost to go to a group with room, as a share of what a request has waited.
     public var patience = 2.0
     /// Share of the prefill within which costs count as equal.

@@ -56,7 +56,7 @@ private func object(_ line: String) throws -> [String: Any] {
         let expected = """
             {"time":"2026-11-23T21:20:12.345Z","request_id":"x","method":"x","path":"x","protocol":"HTTP/2","status":200,\
             "model":"x","group":"x","endpoint":"x","reason":"prefix","attempts":2,"stream":true,"bytes_in":500,\
-            "bytes_out":18446744073709551615,"prompt_tokens":12,"cached_tokens":0,"completion_tokens":null,"ttft_ms":1.234,\
+            "bytes_out":18446744073709551615,"prompt_tokens":12,"cached_tokens":0,"completion_tokens":null,"held_ms":0.000,"ttft_ms":1.234,\
             "duration_ms":0.000,"client":"x","outcome":"client_gone"}
             """
         #expect(text == expected)
