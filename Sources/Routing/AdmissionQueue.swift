@@ -21,6 +21,11 @@ public enum Admission: Sendable {
 public struct ReleasedRequest: Sendable {
     public let ticket: AdmissionTicket
     public let result: Result<Decision, RoutingFailure>
+
+    public init(ticket: AdmissionTicket, result: Result<Decision, RoutingFailure>) {
+        self.ticket = ticket
+        self.result = result
+    }
 }
 
 /// Requests that wait in the router for a group, in the order of arrival: late binding. What waits in an engine's queue cannot go elsewhere any more, and is served

@@ -143,10 +143,8 @@ struct FleetSimulation {
     }
 
     private mutating func releaseHeld(_ router: Int, now: UInt64) {
-        guard routers[router].table.heldCount > 0 else { return }
-        var released: [ReleasedRequest] = []
-        routers[router].table.releaseHeld(into: &released, now: now)
-        for one in released {
+        guard routers[router].heldCount > 0 else { return }
+        for one in routers[router].releaseHeld(now: now, requests: workload.requests) {
             if case .success(let decision) = one.result {
                 submit(Int(one.ticket.number), decision, now: now)
             } else {

@@ -13,6 +13,10 @@ public struct RoutingRule: Sendable {
     /// The rule of `least-cost`, changed by the parameters.
     public private(set) var cost = CostRule()
 
+    /// What every published rule has beside its own: tokens in a group's queue from which on requests wait in the router, as the product's do
+    /// (`holdFrom`), but in the order of arrival.
+    static let hold = "hold"
+
     /// The product's own rule.
     public static let own = "least-cost"
     /// Every name.
@@ -41,11 +45,12 @@ public struct RoutingRule: Sendable {
         }
     }
 
-    var parameterNames: [String] { published.map { $0.defaults.keys.sorted() } ?? CostRule.names }
+    var parameterNames: [String] { published.map { $0.defaults.keys.sorted() + [Self.hold] } ?? CostRule.names }
 
     /// What the parameter may be; nil when the rule has none of that name.
     func range(of parameter: String) -> ClosedRange<Double>? {
         guard let published else { return CostRule.range(of: parameter) }
+        if parameter == Self.hold { return 0...1e9 }
         return published.defaults[parameter] == nil ? nil : published.range(of: parameter)
     }
 

@@ -6,6 +6,8 @@ final class SimulatedRouter {
     let table: RoutingTable
     private let rule: RoutingRule
     private var published: PublishedRule?
+    /// Of a published rule those that wait, in the order of arrival.
+    private var held: [Int] = []
 
     init(rule: RoutingRule, fleet: SimulatedFleet, seed: UInt64) {
         self.rule = rule
@@ -39,37 +41,65 @@ final class SimulatedRouter {
 
     private static func name(_ number: Int) -> String { "group-\(number)" }
 
-    func choose(
-        _ request: SimulatedWorkload.Request, tried: TriedGroups, now: UInt64, rollouts: [UInt32: Double]
-    ) -> Result<Decision, RoutingFailure> {
-        request.prompt.blockHashes.withUnsafeBufferPointer { hashes in
-            var asked = RoutingRequest(
-                prefixHashes: hashes, chunkBytes: simulatedBlockTokens * simulatedBytesPerToken,
-                promptBytes: request.prompt.tokenCount * simulatedBytesPerToken)
-            (asked.promptDigest, asked.formerTurnDigest) = (request.promptDigest, request.formerTurnDigest)
-            guard published != nil else { return table.pick(asked, excluding: tried, now: now) }
-            return table.candidates(for: asked, excluding: tried, now: now).flatMap { list in
-                let known = RuleRequest(
-                    promptTokens: list.promptTokens, outputTokens: list.outputTokens, hashes: hashes, session: request.session,
-                    rollouts: rollouts)
-                let position = published?.choose(list.candidates, known, now: now) ?? 0
-                return table.place(asked, on: list.candidates[position].slot, excluding: tried, now: now)
-            }
-        }
-    }
-
-    /// As `choose`; of the product's rule requests may wait.
+    /// Places a request, or has it wait: what each rule's choice says, and where that has enough to do.
     func admit(
         _ request: SimulatedWorkload.Request, ticket: Int, tried: TriedGroups, now: UInt64, rollouts: [UInt32: Double]
     ) -> Admission {
-        guard published == nil else {
-            switch choose(request, tried: tried, now: now, rollouts: rollouts) {
-            case .success(let decision): return .placed(decision)
-            case .failure(let failure): return .refused(failure)
+        guard published != nil else {
+            return withAsked(request) { asked in
+                table.admit(asked, excluding: tried, ticket: AdmissionTicket(loop: 0, number: UInt64(ticket)), now: now)
             }
         }
-        return withAsked(request) { asked in
-            table.admit(asked, excluding: tried, ticket: AdmissionTicket(loop: 0, number: UInt64(ticket)), now: now)
+        let admission = offer(request, tried: tried, now: now, rollouts: rollouts)
+        if case .held = admission { held.append(ticket) }
+        return admission
+    }
+
+    /// How many wait.
+    var heldCount: Int { published == nil ? table.heldCount : held.count }
+
+    /// Those that need not wait any longer. Of a published rule's the first ones in the order of arrival that it sends to a group with room.
+    func releaseHeld(now: UInt64, requests: [SimulatedWorkload.Request]) -> [ReleasedRequest] {
+        var released: [ReleasedRequest] = []
+        guard published != nil else {
+            table.releaseHeld(into: &released, now: now)
+            return released
+        }
+        for ticket in held.prefix(Self.askedAtOnce) {
+            let result: Result<Decision, RoutingFailure>
+            switch offer(requests[ticket], tried: .init(), now: now, rollouts: [:]) {
+            case .held: continue
+            case .placed(let decision): result = .success(decision)
+            case .refused(let failure): result = .failure(failure)
+            }
+            released.append(ReleasedRequest(ticket: AdmissionTicket(loop: 0, number: UInt64(ticket)), result: result))
+            held.removeAll { $0 == ticket }
+        }
+        return released
+    }
+
+    /// As many as the product asks.
+    private static let askedAtOnce = 32
+
+    /// The published rule's choice.
+    private func offer(
+        _ request: SimulatedWorkload.Request, tried: TriedGroups, now: UInt64, rollouts: [UInt32: Double]
+    ) -> Admission {
+        withAsked(request) { asked in
+            switch table.candidates(for: asked, excluding: tried, now: now) {
+            case .failure(let failure): return .refused(failure)
+            case .success(let list):
+                let known = RuleRequest(
+                    promptTokens: list.promptTokens, outputTokens: list.outputTokens, hashes: asked.prefixHashes, session: request.session,
+                    rollouts: rollouts)
+                let chosen = list.candidates[published?.choose(list.candidates, known, now: now) ?? 0]
+                let limit = rule.parameters[RoutingRule.hold] ?? 0
+                if limit > 0, chosen.tokensAhead >= limit { return .held }
+                switch table.place(asked, on: chosen.slot, excluding: tried, now: now) {
+                case .success(let decision): return .placed(decision)
+                case .failure(let failure): return .refused(failure)
+                }
+            }
         }
     }
 
