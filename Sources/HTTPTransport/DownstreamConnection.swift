@@ -345,14 +345,16 @@ public final class DownstreamConnection: TransportConnection {
     var keepsAliveAllowed: Bool { !isDraining }
 
     override func finishClosing() {
-        // Bytes unread at close would make it a reset, and the client would lose the answer it has not read yet.
+        // Bytes unread at close would make it a reset, and the client would lose the answer it has not read yet. It may have sent on: an
+        // empty line behind its last request, or another one that a drain came before.
+        if case .answering = phase, hasUnreadInput { phase = .lingering }
         if http2 != nil {
             http2?.invalidate()
             http2 = nil
             phase = .lingering
         }
         guard !isClosed else { return }
-        if case .lingering = phase, !peerHasClosed {
+        if case .lingering = phase, hasUnreadInput || !peerHasClosed {
             closesAfterFlush = false
             socket?.shutdownSending()
             lingerEnd = loop.now &+ (isRefused ? limits.lingerNanoseconds : TransportLimits.longestLingerNanoseconds)
