@@ -154,7 +154,7 @@ final class LeaderScrape: EventHandler {
             report(
                 LoadReport(
                     running: reading.running, waiting: reading.waiting, awaitingFirstToken: prefill?.awaiting,
-                    prefillTokens: prefill?.prefillTokens, kvUsage: reading.kvUsage,
+                    prefillTokens: prefill?.prefillTokens, queuedTokens: reading.queuedTokens, kvUsage: reading.kvUsage,
                     notBefore: query.askedAt &- min(query.askedAt, LoadReport.gaugeLagNanoseconds), madeAt: query.answeredAt), id)
         }
         tryServerLoad(reading)
