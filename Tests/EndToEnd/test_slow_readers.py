@@ -8,6 +8,7 @@ import h2.settings
 import pytest
 
 import pki
+from waiting import wait_until
 from wire_clients import HTTP1Client, HTTP2Client
 
 #: More than fits between the two: the greatest send buffer (4 MiB), the client's receive buffer, and what the router holds for a reader.
@@ -88,3 +89,34 @@ def test_connection_whose_last_answer_is_still_read_is_not_idle(slow):
         client.connection.ping(bytes(8))
         client.flush()
         assert len(client.response(stream).body) == size
+
+
+def test_stream_left_unread_is_given_up_beside_one_that_is_read(slow):
+    """All that was sent of it has arrived: it waits for a window, for which nothing that moves elsewhere is an excuse."""
+    program, _ = slow()
+    with HTTP2Client(program.port) as client:
+        client.connection.increment_flow_control_window(1 << 24)
+        unread, slowly_read = client.request(), client.request()
+        given_back = 0
+        while client.responses[unread].reset_code is None:
+            client.pump(acknowledge=False)
+            count = len(client.responses[slowly_read].body) - given_back
+            if count > 16_000:
+                client.connection.increment_flow_control_window(count, slowly_read)
+                client.flush()
+                given_back += count
+                time.sleep(0.04)
+        assert client.responses[slowly_read].reset_code is None
+        assert len(client.responses[unread].body) == 65_535
+
+
+@pytest.mark.parametrize("window", [65_535, 1 << 24], ids=["first window", "wide window"])
+def test_http2_reader_that_stops_is_given_up(slow, window):
+    """It reads nothing any more, be it that the answer waits for its window or in the kernel's buffers."""
+    program, _ = slow()
+    with HTTP2Client(program.port, receive_buffer=4096) as client:
+        client.connection.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window})
+        if window > 65_535:
+            client.connection.increment_flow_control_window(window - 65_535)
+        client.request()
+        wait_until(lambda: program.access_log(), 10, "the end of the exchange")
