@@ -345,9 +345,9 @@ public final class DownstreamConnection: TransportConnection {
     var keepsAliveAllowed: Bool { !isDraining }
 
     override func finishClosing() {
-        // Bytes unread at close would make it a reset, and the client would lose the answer it has not read yet. It may have sent on: an
-        // empty line behind its last request, or another one that a drain came before.
-        if case .answering = phase, hasUnreadInput { phase = .lingering }
+        // Bytes unread at close, or coming after it, would make it a reset, and the client would lose the answers it has not read yet. One
+        // that has sent on may send more: an empty line behind its last request, or another one that a drain or a cut answer came before.
+        if case .answering = phase, hasUnreadInput || !input.isEmpty { phase = .lingering }
         if http2 != nil {
             http2?.invalidate()
             http2 = nil
