@@ -1,5 +1,5 @@
 """Clients that take an answer slowly but steadily. The router's kernel takes megabytes for them and then nothing for long, so what
-counts is what their own has acknowledged. `test_hostile.py` has readers that stop."""
+counts is what their own has acknowledged. And clients that have stopped; `test_hostile.py` has more of them."""
 
 import socket
 import time
@@ -39,6 +39,13 @@ def read(client, size):
     return socket.socket.recv(client.socket, size)
 
 
+def widen(client, window):
+    """Allows so much for each stream, and for all together."""
+    client.connection.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window})
+    if window > 65_535:
+        client.connection.increment_flow_control_window(window - 65_535)
+
+
 def sip(client, take):
     """Some 37 KB/s for more than four times the limit. The client's kernel opens its window in steps of up to 6 KiB: two or more within the limit."""
     received = 0
@@ -68,9 +75,7 @@ def test_slow_but_steady_http2_reader_keeps_its_answer(slow, window):
     """With a wide window the answer fills the kernel's buffers, and a PING waits behind megabytes of it."""
     program, _ = slow()
     with HTTP2Client(program.port, receive_buffer=4096) as client:
-        client.connection.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window})
-        if window > 65_535:
-            client.connection.increment_flow_control_window(window - 65_535)
+        widen(client, window)
         stream = client.request()
         sip(client, client.take)
         assert len(client.response(stream).body) == SIZE
@@ -82,8 +87,7 @@ def test_connection_whose_last_answer_is_still_read_is_not_idle(slow):
     size = 1_500_000
     program, _ = slow(size=size)
     with HTTP2Client(program.port, receive_buffer=4096) as client:
-        client.connection.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1 << 24})
-        client.connection.increment_flow_control_window(1 << 24)
+        widen(client, 1 << 24)
         stream = client.request()
         sip(client, client.take)
         client.connection.ping(bytes(8))
@@ -115,8 +119,6 @@ def test_http2_reader_that_stops_is_given_up(slow, window):
     """It reads nothing any more, be it that the answer waits for its window or in the kernel's buffers."""
     program, _ = slow()
     with HTTP2Client(program.port, receive_buffer=4096) as client:
-        client.connection.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window})
-        if window > 65_535:
-            client.connection.increment_flow_control_window(window - 65_535)
+        widen(client, window)
         client.request()
         wait_until(lambda: program.access_log(), 10, "the end of the exchange")
