@@ -119,7 +119,9 @@ let package = Package(
         .testTarget(name: "ReportingTests", dependencies: ["Reporting", histogram], swiftSettings: swift),
         .testTarget(
             name: "LatencyBenchTests", dependencies: ["LatencyBench", "Reporting", "Routing", "Workload", histogram], swiftSettings: swift),
-        .testTarget(name: "LoadSignalsTests", dependencies: ["EngineModel", "LoadSignals"], swiftSettings: swift),
+        .testTarget(
+            name: "LoadSignalsTests", dependencies: ["EngineModel", "EventLoop", "HTTPTransport", "LoadSignals", "Routing", "Wire"],
+            swiftSettings: swift),
         .testTarget(name: "ReplicaSyncTests", dependencies: ["EventLoop", "ReplicaSync", "Routing"], swiftSettings: swift),
         .testTarget(name: "KubernetesAPITests", dependencies: ["KubernetesAPI"], swiftSettings: swift),
         .testTarget(name: "DiscoveryTests", dependencies: ["Discovery", "KubernetesAPI"], swiftSettings: swift),

@@ -3,12 +3,14 @@
 #include <elf.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <sched.h>
 #include <sys/auxv.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -40,6 +42,11 @@ static inline int swl_set_option(int fd, int level, int name, int value) {
     return setsockopt(fd, level, name, &value, sizeof value);
 }
 static inline int swl_no_delay(int fd) { return swl_set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1); }
+/// Bytes written to a TCP socket that the peer's kernel has not acknowledged.
+static inline int swl_unacknowledged(int fd) {
+    int bytes = 0;
+    return ioctl(fd, SIOCOUTQ, &bytes) == 0 && bytes > 0 ? bytes : 0;
+}
 static inline int swl_eventfd(void) { return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
 static inline int swl_inotify(void) { return inotify_init1(IN_NONBLOCK | IN_CLOEXEC); }
 /// Everything by which the contents of a file in `folder` may come to differ.

@@ -136,6 +136,9 @@ public struct ByteSocket: ~Copyable {
         }
     }
 
+    /// Bytes taken by `write` that the peer's kernel has not acknowledged; under TLS of ciphertext, those included that still wait here.
+    public var unacknowledgedBytes: Int { (tls?.pendingOutputBytes ?? 0) &+ Int(swl_unacknowledged(descriptor)) }
+
     /// Whether the peer has closed or spoken out of turn: either way an idle connection must not be used again.
     public func isStale() -> Bool {
         var byte: UInt8 = 0

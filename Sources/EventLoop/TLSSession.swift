@@ -56,6 +56,7 @@ final class TLSSession {
     }
 
     var hasPendingOutput: Bool { !pendingOutput.isEmpty }
+    var pendingOutputBytes: Int { pendingOutput.count }
 
     // MARK: Reading
 

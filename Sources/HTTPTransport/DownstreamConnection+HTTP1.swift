@@ -277,13 +277,21 @@ extension DownstreamConnection {
     }
 
     func abortHTTP1Response() {
+        let isRequestComplete = exchange?.isRequestComplete ?? true
         exchange?.connection = nil
         exchange = nil
+        guard response.isChunked || response.remaining != nil else {
+            flush()
+            guard !isClosed else { return }
+            // A body that ends by close would look whole: a reset says that it is not.
+            socket?.resetOnClose()
+            return close()
+        }
+        // Its framing tells that it is cut; what was written of it, and of the answers before it, still leaves.
+        phase = isRequestComplete ? .answering : .lingering
+        closesAfterFlush = true
+        setDeadline(loop.now &+ limits.downstreamIdleTimeoutNanoseconds)
         flush()
-        guard !isClosed else { return }
-        // A body that ends by close would look whole: a reset says that it is not.
-        if !response.isChunked, response.remaining == nil { socket?.resetOnClose() }
-        close()
     }
 
     private func nextRequest() {

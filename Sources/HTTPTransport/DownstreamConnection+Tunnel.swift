@@ -50,6 +50,6 @@ extension DownstreamConnection {
     func tunnelDeadlineReached() {
         // The client's bytes move the deadline; what it has taken of the backend's is looked at only here.
         let limit = limits.tunnelIdleTimeoutNanoseconds
-        if readerHasStopped(for: limit) { close() } else { setDeadline(loop.now &+ limit) }
+        if standstill() >= limit { close() } else { setDeadline(loop.now &+ limit) }
     }
 }

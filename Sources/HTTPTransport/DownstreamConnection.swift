@@ -35,9 +35,6 @@ public final class DownstreamConnection: TransportConnection {
     var bodyPace = BodyPace(now: 0)
     /// The deadline of a head that has begun stands.
     var isHeadTimed = false
-    private var bytesSentAtDeadline: UInt64?
-    /// When a deadline first found as many bytes sent.
-    private var sentNothingSince: UInt64 = 0
     /// When reading and throwing away ends at the latest; 0 while it has not begun.
     private var lingerEnd: UInt64 = 0
     /// What came was no request, or not in time: its sender gets one term to read that, and no more for sending on.
@@ -50,6 +47,9 @@ public final class DownstreamConnection: TransportConnection {
     /// HTTP/2: when the client was last heard of, and when it has been asked since for a sign of life.
     private var readAt: UInt64 = 0
     private var pingedAt: UInt64?
+    /// Where in our output that question is, and where the answers end that were given.
+    private var pingEnd = 0
+    private var answersEnd = 0
     /// Bytes that a dismissed client has sent since.
     private var discardedBytes = 0
     private var isDismissed = false
@@ -186,8 +186,10 @@ public final class DownstreamConnection: TransportConnection {
         return stream
     }
 
-    func streamFinished() {
+    /// - Parameter end: where its answer ends in our output.
+    func streamFinished(at end: Int) {
         guard !isClosed, let http2 else { return }
+        answersEnd = max(answersEnd, end)
         touchIdleDeadline()
         if isDraining, http2.streams.isEmpty { sayGoodbye(http2) }
     }
@@ -214,7 +216,7 @@ public final class DownstreamConnection: TransportConnection {
         if case .lingering = phase, http2 != nil { return close() }
         guard output.isEmpty else {
             let limit = limits.downstreamIdleTimeoutNanoseconds
-            if readerHasStopped(for: limit) { close() } else { setDeadline(loop.now &+ limit) }
+            if standstill() >= limit { close() } else { setDeadline(loop.now &+ limit) }
             return
         }
         switch phase {
@@ -251,16 +253,22 @@ public final class DownstreamConnection: TransportConnection {
         if closesAfterFlush { return waitForFarewell() }
         // Until its last CONTINUATION nothing else may come on the connection (RFC 9113, 4.3): resetting the stream would not help.
         let headEnd = http2.headerBlockBeganAt.map { $0 &+ limits.requestHeadTimeoutNanoseconds } ?? .max
-        if http2.streams.isEmpty || loop.now >= headEnd { return sayGoodbye(http2) }
-        if isDraining { return isShutdownAnnounced ? refuseNewStreams(of: http2) : announceShutdown(of: http2) }
         let limit = limits.downstreamIdleTimeoutNanoseconds
-        if !output.isEmpty, readerHasStopped(for: limit) { return close() }
-        let (nextSilent, _) = http2.endSilentStreams(after: limit)
+        let standstill = standstill()
+        // A client that takes what is sent to it, and has not come so far, is still at its answers, and has seen no PING behind them.
+        let arrived = standstill == 0 ? bytesAcknowledged : .max
+        if loop.now >= headEnd { return sayGoodbye(http2) }
+        if http2.streams.isEmpty { return arrived < answersEnd && !isDraining ? setDeadline(loop.now &+ limit) : sayGoodbye(http2) }
+        if isDraining { return isShutdownAnnounced ? refuseNewStreams(of: http2) : announceShutdown(of: http2) }
+        if !output.isEmpty, standstill >= limit { return close() }
+        let (nextSilent, _) = http2.endSilentStreams(after: limit, arrived: arrived)
+        if pingedAt != nil, arrived < pingEnd { pingedAt = loop.now }
         if loop.now &- (pingedAt ?? readAt) >= limit {
             // Gone without a word, perhaps: a backend may work for nobody for as long as its answer takes.
             if pingedAt != nil { return close() }
             pingedAt = loop.now
             http2.ping()
+            pingEnd = outputEnd
         }
         // No oftener than sixteen times in the limit, however many streams fall due one after the other.
         let pause = min(limit, limits.requestBodyTimeoutNanoseconds, limits.callIdleTimeoutNanoseconds) / 16
@@ -270,17 +278,7 @@ public final class DownstreamConnection: TransportConnection {
     /// All has been said; a client that does not read it is not waited for.
     private func waitForFarewell() {
         let limit = limits.downstreamIdleTimeoutNanoseconds
-        if readerHasStopped(for: limit) { close() } else { setDeadline(loop.now &+ limit) }
-    }
-
-    /// Whether output waits of which the client has taken nothing for so long, as far as deadlines have looked.
-    func readerHasStopped(for nanoseconds: UInt64) -> Bool {
-        guard bytesSentAtDeadline == bytesSent else {
-            bytesSentAtDeadline = bytesSent
-            sentNothingSince = loop.now
-            return false
-        }
-        return loop.now &- sentNothingSince >= nanoseconds
+        if standstill() >= limit { close() } else { setDeadline(loop.now &+ limit) }
     }
 
     // MARK: Closing
@@ -347,14 +345,16 @@ public final class DownstreamConnection: TransportConnection {
     var keepsAliveAllowed: Bool { !isDraining }
 
     override func finishClosing() {
-        // Bytes unread at close would make it a reset, and the client would lose the answer it has not read yet.
+        // Bytes unread at close, or coming after it, would make it a reset, and the client would lose the answers it has not read yet. One
+        // that has sent on may send more: an empty line behind its last request, or another one that a drain or a cut answer came before.
+        if case .answering = phase, hasUnreadInput || !input.isEmpty { phase = .lingering }
         if http2 != nil {
             http2?.invalidate()
             http2 = nil
             phase = .lingering
         }
         guard !isClosed else { return }
-        if case .lingering = phase, !peerHasClosed {
+        if case .lingering = phase, hasUnreadInput || !peerHasClosed {
             closesAfterFlush = false
             socket?.shutdownSending()
             lingerEnd = loop.now &+ (isRefused ? limits.lingerNanoseconds : TransportLimits.longestLingerNanoseconds)

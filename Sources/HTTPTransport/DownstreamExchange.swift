@@ -387,6 +387,6 @@ final class DownstreamStream: HTTP2Stream {
         exchange.connection = nil
         let wasComplete = exchange.isResponseFinished && errorCode == 0
         if !wasComplete && headComplete && !isRefused { exchange.cancelled() }
-        connection?.streamFinished()
+        connection?.streamFinished(at: sentEnd)
     }
 }

@@ -103,6 +103,7 @@ extension HTTP2Session {
         let count = min(capacity, stream.sendQueue.count)
         if count > 0 {
             stream.movedAt = connection.loop.now
+            stream.sentEnd = connection.outputEnd &+ count
             memcpy(buffer, stream.sendQueue.readable.baseAddress!, count)
             stream.sendQueue.consume(count)
             if stream.hasStalledSource, stream.sendQueue.count <= streamHighWaterBytes / 4 { stalled.append(stream) }

@@ -77,13 +77,16 @@ extension HTTP2Session {
 
     /// Gives up the streams whose peer has done nothing for so long though it was its turn, or too little, and those on which nothing has
     /// moved for too long: one timer and a look at all, instead of a timer for each.
+    /// - Parameter arrived: how far the peer has got in our output: until it has what was sent of a stream, this is not silent. `.max` for one
+    ///   that does not get on.
     /// - Returns: when the next stream is due unless it moves, and when one moved last.
-    func endSilentStreams(after nanoseconds: UInt64) -> (next: UInt64, lastMove: UInt64) {
+    func endSilentStreams(after nanoseconds: UInt64, arrived: Int) -> (next: UInt64, lastMove: UInt64) {
         let now = connection.loop.now
         announceIfUsedUp()
         var next = UInt64.max
         var lastMove: UInt64 = 0
         for stream in streams {
+            if arrived < stream.sentEnd, !stream.sendQueue.isEmpty { stream.movedAt = now }
             lastMove = max(lastMove, stream.movedAt)
             guard stream.waitsForPeer else {
                 let end = stream.idleEnd

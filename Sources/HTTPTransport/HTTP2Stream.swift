@@ -17,6 +17,8 @@ class HTTP2Stream {
     final var receivedEnd = false
     /// When the peer last did something for this stream, or its turn began.
     final var movedAt: UInt64
+    /// Where in the connection's output its last bytes end, but for the head of their frame.
+    final var sentEnd = 0
     /// Bytes received while the receiver was paused.
     final var uncredited = 0
     /// What a backend has to send before its window is widened.
@@ -52,6 +54,7 @@ class HTTP2Stream {
         hasStalledSource = false
         receivedEnd = false
         movedAt = uncounted(session.connection).use { uncounted($0.loop).use { $0.now } }
+        sentEnd = 0
         uncredited = 0
         bytesBeforeWiderWindow = uncounted(session).use { $0.bytesBeforeWiderWindow }
         isPaused = false

@@ -32,8 +32,11 @@ open class TransportConnection: EventHandler {
     /// What is read for this connection leaves before the next event of the wake is looked at: a token of a stream does not wait until those
     /// of all other streams are read.
     final var sendsEachEvent = false
-    /// Bytes that the kernel has taken: what a deadline looks at to tell a slow reader from one that has stopped.
-    final var bytesSent: UInt64 = 0
+    /// Bytes that the socket has taken.
+    final var bytesSent = 0
+    /// Of which the peer had acknowledged so many when a deadline looked last, and since when.
+    private(set) final var bytesAcknowledged = -1
+    private final var acknowledgedSince: UInt64 = 0
     /// Of the windows that backends have been given for answers to this connection's requests.
     final lazy var windowShare = WindowShare()
     /// Output went above the high-water mark; a source waits for the low-water mark.
@@ -185,7 +188,7 @@ open class TransportConnection: EventHandler {
             let bytes = isHandshaking ? UnsafeRawBufferPointer(start: nil, count: 0) : output.readable
             switch socket!.write(bytes) {
             case .moved(let count, let all):
-                bytesSent &+= UInt64(truncatingIfNeeded: count)
+                bytesSent &+= count
                 output.consume(count)
                 if !all { isWriteBlocked = true }
                 if output.count < limits.outputLowWaterBytes { http2?.pullOutput() }
@@ -218,7 +221,7 @@ open class TransportConnection: EventHandler {
         {
             if case .moved(let count, let all) = socket!.write(output.readable, bytes) {
                 if !all { isWriteBlocked = true }
-                bytesSent &+= UInt64(truncatingIfNeeded: count)
+                bytesSent &+= count
                 let ofOutput = min(count, output.count)
                 output.consume(ofOutput)
                 output.append(UnsafeRawBufferPointer(rebasing: bytes[(count &- ofOutput)...]))
@@ -229,6 +232,21 @@ open class TransportConnection: EventHandler {
         output.append(bytes)
         flushLater()
     }
+
+    /// For how many nanoseconds the peer has acknowledged nothing more, as far as deadlines have looked; 0 when it has since the last look, or
+    /// this is the first. Our own kernel tells nothing of a slow reader: it takes megabytes for it, and then nothing until a third of them
+    /// is gone. A system call: for deadlines. Under TLS the figure is of ciphertext, a little less than what has arrived.
+    final func standstill() -> UInt64 {
+        let acknowledged = bytesSent &- (socket?.unacknowledgedBytes ?? 0)
+        if bytesAcknowledged != acknowledged {
+            bytesAcknowledged = acknowledged
+            acknowledgedSince = loop.now
+        }
+        return loop.now &- acknowledgedSince
+    }
+
+    /// What has been sent and what waits, together.
+    final var outputEnd: Int { bytesSent &+ output.count }
 
     private final var isInsideHTTP2: Bool { http2?.isInsideLibrary ?? false }
 

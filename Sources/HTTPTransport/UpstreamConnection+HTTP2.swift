@@ -129,7 +129,8 @@ extension UpstreamConnection {
             return pool.hasWaitingRequests ? setDeadline(loop.now &+ limits.upstreamHTTP2IdleTimeoutNanoseconds) : close()
         }
         let now = loop.now
-        let (nextSilent, lastMove) = http2.endSilentStreams(after: limits.upstreamSilenceTimeoutNanoseconds)
+        let arrived = standstill() == 0 ? bytesAcknowledged : .max
+        let (nextSilent, lastMove) = http2.endSilentStreams(after: limits.upstreamSilenceTimeoutNanoseconds, arrived: arrived)
         guard !isClosed else { return }
         if keepAlive.isPingUnderway, now &- keepAlive.pingedAt >= limits.pingTimeoutNanoseconds {
             failure = .reset

@@ -29,7 +29,6 @@ final class UpstreamConnection: TransportConnection {
     /// A tunnel's end was passed on, or a write failed.
     private var isSendingShut = false
     private var trailers: HeaderBlock?
-    private var bytesSentAtDeadline: UInt64?
     private var isHeadRequest = false
     private var keepsAlive = true
     /// Exchanges carried before the present one.
@@ -408,9 +407,7 @@ final class UpstreamConnection: TransportConnection {
     private var waitsForClient: Bool {
         guard let exchange else { return false }
         if exchange.isResponsePaused { return true }
-        let moved = bytesSentAtDeadline != bytesSent
-        bytesSentAtDeadline = bytesSent
-        return !exchange.isRequestSent && (output.isEmpty || moved)
+        return !exchange.isRequestSent && (output.isEmpty || standstill() == 0)
     }
 
     override func peerClosed() {

@@ -32,7 +32,7 @@ final class LeaderScrape: EventHandler {
     /// Seconds that an answer takes, smoothed.
     private var answerSeconds = 0.0
     private var loadCost = AnswerCost()
-    private var muteness = Muteness()
+    private var muteness: Muteness
     private let tellers: LoadTellers
     private var blankness = Blankness()
     private var history = ReadingHistory()
@@ -55,6 +55,7 @@ final class LeaderScrape: EventHandler {
             sources = (settings.path.isEmpty ? ["/metrics", "/prometheus/metrics"] : [settings.path]).map { .metrics(path: $0) }
         }
         state = LeaderState(group: group)
+        muteness = Muteness(pause: settings.longestPauseNanoseconds)
         // Many groups are found at once; the first answer brings the size of the cache, so it should not be long in coming.
         let latest = max(min(settings.intervalNanoseconds, 1_000_000_000), pace.leastPauseNanoseconds)
         readingDueAt = loop.now &+ UInt64(Double.random(in: 0...1) * Double(latest))
@@ -153,7 +154,7 @@ final class LeaderScrape: EventHandler {
             report(
                 LoadReport(
                     running: reading.running, waiting: reading.waiting, awaitingFirstToken: prefill?.awaiting,
-                    prefillTokens: prefill?.prefillTokens, kvUsage: reading.kvUsage,
+                    prefillTokens: prefill?.prefillTokens, queuedTokens: reading.queuedTokens, kvUsage: reading.kvUsage,
                     notBefore: query.askedAt &- min(query.askedAt, LoadReport.gaugeLagNanoseconds), madeAt: query.answeredAt), id)
         }
         tryServerLoad(reading)
@@ -206,7 +207,7 @@ final class LeaderScrape: EventHandler {
             loadsFailuresInRow += 1
             loadDueAt = loop.now &+ pauseAfterFailure(settings.loadIntervalNanoseconds, loadsFailuresInRow)
         } else {
-            loadDueAt = loop.now &+ pace.jittered(LoadSignalSettings.longestPauseNanoseconds)
+            loadDueAt = loop.now &+ pace.jittered(settings.longestPauseNanoseconds)
         }
     }
 
@@ -269,6 +270,6 @@ final class LeaderScrape: EventHandler {
 
     private func pauseAfterFailure(_ interval: UInt64, _ failures: UInt64) -> UInt64 {
         let pause = interval << min(failures, 8)
-        return pace.jittered(max(min(pause, LoadSignalSettings.longestPauseNanoseconds), interval))
+        return pace.jittered(max(min(pause, settings.longestPauseNanoseconds), interval))
     }
 }

@@ -13,6 +13,9 @@ public struct LoadSignalSettings: Sendable {
     /// 0: the leader's own. Another one is spoken to in cleartext HTTP/1.1.
     public var port: UInt16 = 0
 
+    /// The pause before one that does not answer is asked again; before one that has nothing to say, the first (`Muteness`).
+    var longestPauseNanoseconds: UInt64 = 60_000_000_000
+
     public init() {}
 
     /// Bytes of an answer at most.
@@ -21,8 +24,6 @@ public struct LoadSignalSettings: Sendable {
     static let loadsAnswerBytes = 128 << 10
     /// The longest pause between questions to an engine that answers, however slowly.
     static let longestIntervalNanoseconds: UInt64 = 30_000_000_000
-    /// The pause before one that does not answer is asked again; before one that has nothing to say, the first (`Muteness`).
-    static let longestPauseNanoseconds: UInt64 = 60_000_000_000
     /// With `/load` telling the load, `/metrics` is asked for the rest this much less often.
     static let metricsPauseWithLoad: UInt64 = 3
     /// SGLang's answer in the format of `/metrics`, without what is no load.

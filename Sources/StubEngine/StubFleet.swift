@@ -18,9 +18,11 @@ public final class StubFleet {
     private let report: (StubEvent) -> Void
     private let configuration: StubConfiguration
     private var adminListener: Listener?
-    private var startup: Startup?
+    /// The time that a model takes to load.
+    private var startup: Wait?
     private var leader: GroupLeader?
-    private var collective: CollectiveTimeout?
+    /// How long a collective operation waits for a member that is gone.
+    private var collective: Wait?
 
     /// Binds `replicas` consecutive ports from that of `address` on, or as many free ones when it is 0. They open at once unless a
     /// start-up time is set or members are to join first. Throws when a port cannot be bound or the last one would lie beyond
@@ -58,7 +60,9 @@ public final class StubFleet {
             self.leader = leader
             report(.meeting(leader.address))
         }
-        if configuration.startupNanoseconds > 0 { startup = Startup(loop: loop, fleet: self, configuration.startupNanoseconds) }
+        if configuration.startupNanoseconds > 0 {
+            startup = Wait(loop: loop, fleet: self, configuration.startupNanoseconds) { $0.startupEnded() }
+        }
         openWhenReady()
     }
 
@@ -117,8 +121,7 @@ public final class StubFleet {
             stub.host.hang()
             collective =
                 collective
-                ?? CollectiveTimeout(
-                    loop: stub.host.loop, fleet: self, configuration.group.collectiveTimeoutNanoseconds)
+                ?? Wait(loop: stub.host.loop, fleet: self, configuration.group.collectiveTimeoutNanoseconds) { $0.collectiveTimedOut() }
         }
     }
 
@@ -171,34 +174,20 @@ public final class StubFleet {
     }
 }
 
-/// The time that a model takes to load.
-private final class Startup: EventHandler {
+/// Tells the fleet once that a time is over.
+private final class Wait: EventHandler {
     private unowned let fleet: StubFleet
+    private let isOver: (StubFleet) -> Void
 
-    init(loop: EventLoop, fleet: StubFleet, _ nanoseconds: UInt64) {
+    init(loop: EventLoop, fleet: StubFleet, _ nanoseconds: UInt64, then isOver: @escaping (StubFleet) -> Void) {
         self.fleet = fleet
+        self.isOver = isOver
         super.init(loop: loop)
         setDeadline(loop.now &+ nanoseconds)
     }
 
     override func deadlineReached() {
         detach()
-        fleet.startupEnded()
-    }
-}
-
-/// How long a collective operation waits for a member that is gone.
-private final class CollectiveTimeout: EventHandler {
-    private unowned let fleet: StubFleet
-
-    init(loop: EventLoop, fleet: StubFleet, _ nanoseconds: UInt64) {
-        self.fleet = fleet
-        super.init(loop: loop)
-        setDeadline(loop.now &+ nanoseconds)
-    }
-
-    override func deadlineReached() {
-        detach()
-        fleet.collectiveTimedOut()
+        isOver(fleet)
     }
 }

@@ -1,4 +1,4 @@
-"""Messages of vLLM's gRPC service, from proto/vllm_engine.proto: protoc-c, which makes our C code of it, describes them too."""
+"""Messages of vLLM's and SGLang's gRPC services, from proto/: protoc-c, which makes our C code of them, describes them too."""
 
 import pathlib
 import subprocess
@@ -16,21 +16,24 @@ def _build():
     with tempfile.TemporaryDirectory() as scratch:
         target = pathlib.Path(scratch) / "descriptors"
         subprocess.run(
-            ["protoc-c", f"--proto_path={folder}", f"--descriptor_set_out={target}", "vllm_engine.proto"], check=True
+            ["protoc-c", f"--proto_path={folder}", f"--descriptor_set_out={target}", "vllm_engine.proto", "sglang_scheduler.proto"],
+            check=True,
         )
         files = descriptor_pb2.FileDescriptorSet.FromString(target.read_bytes())
     pool = descriptor_pool.DescriptorPool()
     for file in files.file:
         pool.Add(file)
-    service = pool.FindServiceByName(SERVICE)
-    messages = {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"vllm.grpc.engine.{name}"))
-        for name in pool.FindFileByName("vllm_engine.proto").message_types_by_name
-    }
-    return service, messages
+
+    def messages_of(file):
+        return {
+            name: message_factory.GetMessageClass(descriptor)
+            for name, descriptor in pool.FindFileByName(file).message_types_by_name.items()
+        }
+
+    return pool.FindServiceByName(SERVICE), messages_of("vllm_engine.proto"), messages_of("sglang_scheduler.proto")
 
 
-SERVICE_DESCRIPTOR, MESSAGES = _build()
+SERVICE_DESCRIPTOR, MESSAGES, SGLANG_MESSAGES = _build()
 
 
 def call(channel, name):

@@ -394,6 +394,55 @@ def test_close_asked_by_either_side(serve, scripted):
     assert (fourth.connection, fourth.index) == (third.connection, third.index + 1)
 
 
+def test_a_cut_answer_takes_none_before_it_away(serve, raw):
+    """Three requests in a row: the answer to the first still lies in the kernel when that to the second is cut and the third is unread."""
+    third_is_sent = threading.Event()
+
+    def script(connection, head):
+        if head.startswith(b"GET /whole"):
+            return connection.answer(bytes(1_000_000))
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ncut")
+        third_is_sent.wait(5)
+        return connection.reset()
+
+    program = serve(raw(script))
+    with HTTP1Client(program.port, receive_buffer=4096) as client:
+        client.request("GET", "/whole").request("GET", "/cut")
+        wait_until(lambda: len(program.access_log()) == 1, what="the end of the first")
+        client.request("GET", "/third")
+        third_is_sent.set()
+        wait_until(lambda: len(program.access_log()) == 2, what="the end of the second")
+        whole, cut = client.response(), client.response()
+        assert (len(whole.body), whole.complete) == (1_000_000, True)
+        assert (cut.status, cut.complete) == (200, False)
+        assert b"cut".startswith(cut.body) and client.ended()
+
+
+@pytest.mark.parametrize("ender", ["client", "drain"])
+def test_what_comes_behind_the_last_request_costs_no_answer(serve, scripted, gate, ender):
+    """Bytes that are unread at a close make it a reset, and the client's kernel throws away what is still to be read. As RFC 9112, 9.6, has it."""
+
+    async def script(exchange):
+        await gate.wait()
+        await exchange.answer(body=bytes(3_000_000))
+
+    backend = scripted(script)
+    program = serve(backend)
+    with HTTP1Client(program.port, receive_buffer=4096) as client:
+        client.request(body=PLAIN, fields=[(b"Connection", b"close")] if ender == "client" else [])
+        wait_until(lambda: backend.requests, what="the request")
+        if ender == "client":
+            client.send(b"\r\n")
+        else:
+            client.request(body=PLAIN)
+            program.process.terminate()
+            wait_until(lambda: any("draining" in line for line in program.stderr_lines), what="the drain")
+        gate.open()
+        response = client.response()
+        assert (len(response.body), response.complete) == (3_000_000, True)
+        assert response.value(b"connection") == b"close" and client.ended()
+
+
 @pytest.mark.parametrize(
     ("status", "kept"),
     [(204, []), (304, [b"5"])],

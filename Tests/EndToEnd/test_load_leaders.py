@@ -12,7 +12,7 @@ import grpc
 
 import admin
 import processes
-from test_load_signals import CHAT, ask, load, loads_text, running, scrapes
+from test_load_signals import CHAT, ask, load, loads_text, running, scrapes, sglang
 from test_load_signals_grpc import CALL, Engine, answers, channel_to, framed, loads_of
 from waiting import wait_until
 
@@ -74,37 +74,32 @@ def test_a_leader_that_comes_back_is_asked_at_once(by_frames, eager):
         wait_until(lambda: serves() and load(router).get("running") == 5, what="an answer of the new one, and its load")
 
 
-def sglang(scripted, loads_seconds=0.0, report=b"TEXT num_requests_waiting=3"):
-    """An SGLang that takes so long for `/v1/loads`; and when it was asked for them."""
-    paths, loads_asked_at = [], []
+def sglang_at_work(scripted, loads_seconds=0.0):
+    """An SGLang that takes so long for `/v1/loads`, and reports in its answers; and when it was asked for its loads."""
+    asked_at = []
 
-    async def script(exchange):
-        paths.append(exchange.request.path)
-        if exchange.request.path == b"/metrics":
-            text = f"sglang:num_running_reqs 2\nsglang:num_queue_reqs 6\nsglang:generation_tokens_total {len(paths)}\n"
-            return await exchange.answer(200, text.encode(), fields=((b"content-type", b"text/plain"),))
-        if exchange.request.path == b"/v1/loads":
-            loads_asked_at.append(time.monotonic())
-            await asyncio.sleep(loads_seconds)
-            return await exchange.answer(200, loads_text(1, 700), fields=((b"content-type", b"text/plain"),))
-        fields = ((b"content-type", b"application/json"), (b"endpoint-load-metrics", report))
+    async def loads(exchange, count):
+        asked_at.append(time.monotonic())
+        await asyncio.sleep(loads_seconds)
+        await exchange.answer(200, loads_text(1, 700), fields=((b"content-type", b"text/plain"),))
+
+    async def other(exchange):
+        fields = ((b"content-type", b"application/json"), (b"endpoint-load-metrics", b"TEXT num_requests_waiting=3"))
         await exchange.answer(200, b"{}", fields=fields)
 
-    backend = scripted(script)
-    backend._is_background = lambda request: False
-    return backend, loads_asked_at
+    return sglang(scripted, loads, other)[0], asked_at
 
 
 def test_loads_that_cost_an_engine_much_are_asked_for_less_often(scripted, eager):
     """Fifty milliseconds at least, of which a tenth is believed at first: 0.5 % of a second, of which the jitter takes a fifth."""
-    backend, asked_at = sglang(scripted, loads_seconds=0.05)
+    backend, asked_at = sglang_at_work(scripted, loads_seconds=0.05)
     with asked_for_load(backend, eager(interval="2s", greatest_share=0.005)):
         wait_until(lambda: len(asked_at) >= 2, 20, "two questions")
         assert asked_at[1] - asked_at[0] > 0.8
 
 
 def test_loads_that_cost_an_engine_much_are_asked_for_as_often_as_its_metrics(scripted, eager):
-    backend, asked_at = sglang(scripted, loads_seconds=0.05)
+    backend, asked_at = sglang_at_work(scripted, loads_seconds=0.05)
     with asked_for_load(backend, eager(greatest_share=0.005)):
         wait_until(lambda: len(asked_at) >= 5, 20, "questions")
         assert min(later - earlier for earlier, later in itertools.pairwise(asked_at)) < 0.7, "not what 0.5 % allow"
@@ -112,7 +107,7 @@ def test_loads_that_cost_an_engine_much_are_asked_for_as_often_as_its_metrics(sc
 
 def test_what_was_told_of_a_queue_stays_when_answers_tell_less(scripted, eager):
     """Reports in answers know how many wait, not how long their prompts are."""
-    backend, _ = sglang(scripted)
+    backend, _ = sglang_at_work(scripted)
     with asked_for_load(backend, (*eager(), "--orca", "text")) as router:
         wait_until(lambda: load(router).get("queued_tokens") == 700, what="its loads")
         for _ in range(10):

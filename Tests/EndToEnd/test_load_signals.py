@@ -501,8 +501,13 @@ def test_a_cheap_count_is_preferred_where_there_is_one(scripted, eager):
         assert load(router)["others_running"] > 5
 
 
-def sglang(scripted, loads):
-    """An engine that has SGLang's /metrics, 2 running and 6 waiting, and answers the question for its loads with `loads(exchange, count)`."""
+async def missing(exchange):
+    await exchange.answer(404, b"")
+
+
+def sglang(scripted, loads, other=missing):
+    """An engine that has SGLang's /metrics, 2 running and 6 waiting, answers the question for its loads with `loads(exchange, count)`, and all
+    else with `other(exchange)`."""
     targets = []
 
     async def script(exchange):
@@ -512,7 +517,7 @@ def sglang(scripted, loads):
             return await exchange.answer(200, text.encode(), fields=((b"content-type", b"text/plain"),))
         if exchange.request.path == b"/v1/loads":
             return await loads(exchange, sum(target.startswith(b"/v1/loads") for target in targets))
-        await exchange.answer(404, b"")
+        await other(exchange)
 
     backend = scripted(script)
     backend._is_background = lambda request: False

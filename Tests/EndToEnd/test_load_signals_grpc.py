@@ -16,7 +16,7 @@ import admin
 import engine_proto
 import pki
 import processes
-from engine_proto import MESSAGES, generate_request
+from engine_proto import MESSAGES, SGLANG_MESSAGES, generate_request
 from test_load_signals import load, running, scrapes
 from waiting import wait_until
 
@@ -185,16 +185,23 @@ def test_smgs_servicer_of_vllm(eager):
         assert all(include == ["core"] and 0 < remaining <= 1 for include, remaining in calls)
 
 
-def test_sglang_and_its_ranks(eager):
+@pytest.mark.parametrize(("version", "queued"), [("0.5.18", None), ("0.5.19", 30_000)])
+def test_sglang_and_its_ranks(eager, version, queued):
+    """Older ones count in what is cached; newer ones send their memory (field 12) and more, whatever they are asked for."""
     ranks = [{"dp_rank": n, "num_running_reqs": 3 + n, "num_waiting_reqs": n, "max_total_num_tokens": 50_000,
-              "num_used_tokens": 10_000 * (1 + n), "token_usage": 0.2 * (1 + n)} for n in range(3)]  # fmt: skip
+              "num_used_tokens": 10_000 * (1 + n), "token_usage": 0.2 * (1 + n), "num_waiting_uncached_tokens": 10_000 * n}
+             for n in range(3)]  # fmt: skip
+    loads = [SGLANG_MESSAGES["SchedulerLoad"](**rank) for rank in ranks]
+    for rank in loads:
+        rank.MergeFromString(b"\x62\x04\x20\xd0\x86\x03")
+    answer = SGLANG_MESSAGES["GetLoadsResponse"](version=version, dp_rank_count=3, loads=loads).SerializeToString()
     with (
-        running(LoadServer({SGLANG: lambda request, context: loads_of(*ranks)})) as engine,
+        running(LoadServer({SGLANG: lambda request, context: answer})) as engine,
         running(processes.serve(engine.url, admin=True, arguments=eager())) as router,
     ):
         wait_until(lambda: scrapes(router, "ok") > 1, what="answers")
         told = load(router)
-        assert (told["engine"], told["running"], told["waiting"]) == ("sglang", 12, 3)
+        assert (told["engine"], told["running"], told["waiting"], told.get("queued_tokens")) == ("sglang", 12, 3, queued)
         assert told["kv_usage"] == pytest.approx(0.4)
         assert admin.groups(router)[0]["raw"]["kv_capacity_tokens"] == 150_000
         assert engine.asked[0] == VLLM and set(engine.asked[1:]) == {SGLANG}

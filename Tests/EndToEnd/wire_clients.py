@@ -271,6 +271,10 @@ class HTTP2Client:
         data = self.socket.recv(1 << 18)
         if not data:
             raise ConnectionEnded(b"")
+        self.take(data, acknowledge)
+
+    def take(self, data, acknowledge=True):
+        """Takes bytes that were read, and sends what is to be said to them."""
         for event in self.connection.receive_data(data):
             response = self.responses.get(getattr(event, "stream_id", None))
             if isinstance(event, h2.events.ConnectionTerminated):

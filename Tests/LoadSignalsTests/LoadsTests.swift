@@ -14,19 +14,25 @@ private struct Rank {
     var throughput = 0.0
     var hitRate = 0.0
     var mostRunning: Int32 = 0
+    /// SGLang's queued tokens; vLLM has its own in field 12.
+    var queued: Int32 = 0
+    /// What else a rank tells, as it is on the wire.
+    var extra: [UInt8] = []
 
     var bytes: [UInt8] {
-        let numbers: [(UInt8, Int32)] = [
-            (1, rank), (2, running), (3, waiting), (4, total), (5, used), (6, capacity), (11, mostRunning),
+        let numbers: [(Int, Int32)] = [
+            (1, rank), (2, running), (3, waiting), (4, total), (5, used), (6, capacity), (11, mostRunning), (17, queued),
         ]
         let fractions: [(UInt8, Double)] = [(7, usage), (8, throughput), (9, hitRate)]
         var bytes: [UInt8] = []
-        for (field, value) in numbers where value != 0 { bytes += [field << 3] + varint(UInt64(bitPattern: Int64(value))) }
+        for (field, value) in numbers where value != 0 {
+            bytes += varint(UInt64(field << 3)) + varint(UInt64(bitPattern: Int64(value)))
+        }
         for (field, value) in fractions where value != 0 {
             bytes.append(field << 3 | 1)
             withUnsafeBytes(of: value.bitPattern.littleEndian) { bytes += $0 }
         }
-        return bytes
+        return bytes + extra
     }
 }
 
@@ -39,8 +45,10 @@ private func varint(_ value: UInt64) -> [UInt8] {
     return bytes + [UInt8(rest)]
 }
 
-private func response(_ ranks: [Rank], rankCount: Int? = nil, extra: [UInt8] = []) -> [UInt8] {
-    var bytes: [UInt8] = [3 << 3] + varint(UInt64(bitPattern: Int64(rankCount ?? ranks.count)))
+private func response(_ ranks: [Rank], rankCount: Int? = nil, version: String = "", extra: [UInt8] = []) -> [UInt8] {
+    var bytes: [UInt8] =
+        [2 << 3 | 2, UInt8(version.utf8.count)] + Array(version.utf8) + [3 << 3]
+        + varint(UInt64(bitPattern: Int64(rankCount ?? ranks.count)))
     for rank in ranks { bytes += [4 << 3 | 2] + varint(UInt64(rank.bytes.count)) + rank.bytes }
     return bytes + extra
 }
@@ -184,6 +192,42 @@ private func reading(_ ranks: Rank..., rankCount: Int? = nil) throws -> EngineRe
         let ranks = (0..<10_000).map { Rank(rank: Int32($0), running: 1) }
         let sum = try #require(reading(framed(response(ranks))))
         #expect(try #require(sum.running) < 10_000)
+    }
+
+    // MARK: SGLang
+
+    private static func sglang(_ version: String, _ ranks: Rank...) throws -> EngineReading {
+        try #require(reading(framed(response(ranks, version: version)), engine: .sglang))
+    }
+
+    @Test(arguments: [
+        ("0.5.19", true), ("0.5.19.post1", true), ("0.5.19+cu130", true), ("0.5.20.dev7+g1a2b3c", true), ("0.5.100", true), ("0.6", true),
+        ("1.0.0rc1", true), ("0.5.18", false), ("0.5.18.post2", false), ("0.5.19.dev90+g1a2b3c", false), ("0.5.19rc2", false),
+        ("0.4.99", false), ("0.5", false), ("", false), ("...", false), ("main", false), ("-1.5.19", false),
+        ("0.5.99999999999999999999", false),
+    ])
+    func queuedTokensAreBelievedOfVersionsThatTakeOffWhatIsCached(version: String, isBelieved: Bool) throws {
+        let told = try Self.sglang(version, Rank(rank: 0, running: 1, queued: 700), Rank(rank: 1, waiting: 1, queued: 34))
+        #expect(told.queuedTokens == (isBelieved ? 734 : nil))
+        #expect(told.running == 1 && told.waiting == 1)
+    }
+
+    @Test func noQueuedTokensAreAFigureToo() throws {
+        #expect(try Self.sglang("0.5.19", Rank(running: 1)).queuedTokens == 0)
+        #expect(try Self.sglang("0.5.19", Rank(running: 1, queued: -5)).queuedTokens == nil)
+    }
+
+    @Test func vLLMsQueuedTokensAreAnEstimateThatIsNotRead() throws {
+        let told = try #require(reading(framed(response([Rank(running: 1, queued: 700, extra: [12 << 3, 99])], version: "0.5.19"))))
+        #expect(told.queuedTokens == nil && told.running == 1)
+    }
+
+    /// Since its scheduler keeps them in one snapshot (2026), SGLang's servicer sends all sections, whatever is asked for: memory in field 12,
+    /// where vLLM's message has a number, to queues in field 16.
+    @Test func itsSectionsArePassedOver() throws {
+        let sections = (12...16).flatMap { (field: UInt64) -> [UInt8] in varint(field << 3 | 2) + [2, 4 << 3, 1] }
+        let told = try Self.sglang("0.5.20", Rank(running: 2, waiting: 3, usage: 0.5, queued: 9, extra: sections))
+        #expect(told.running == 2 && told.waiting == 3 && told.kvUsage == 0.5 && told.queuedTokens == 9)
     }
 
     // MARK: What is no answer

@@ -33,6 +33,8 @@ public struct EngineReading {
     public private(set) var isAsleep = false
     /// It has no figure of load but zeros, and says as much when it knows none: see `init(loads:engine:)`.
     public internal(set) var isBlank = false
+    /// See `queuedTokens`.
+    var takesOffHits = false
     public private(set) var adapters: Adapters?
     private var adaptersSeenAt = -Double.infinity
     /// A series that comes again counts once, as it was last: gauges of several ranks add up, and repetitions do not.
@@ -131,8 +133,8 @@ public struct EngineReading {
     var hasLoad: Bool { running != nil || waiting != nil || kvUsage != nil }
     /// SGLang has told them since #27174, of 3 June 2026, and counted cached tokens in as well where its scheduler does not look for them, by
     /// default. Since #35248, of 18 August, it takes off there what it has found in the cache of late; an answer that tells of `num_prealloc_ready_tokens`
-    /// (#38065, of 4 September) is of a later one.
-    public var queuedTokens: Double? { sum(.readyTokens) == nil ? nil : sum(.queuedTokens) }
+    /// (#38065, of 4 September) is of a later one, and one over gRPC, which has no such figure, says its version.
+    public var queuedTokens: Double? { takesOffHits || sum(.readyTokens) != nil ? sum(.queuedTokens) : nil }
     var isBusy: Bool { (running ?? 0) + (waiting ?? 0) > 0 }
 
     /// Tokens that the KV caches of all ranks hold.

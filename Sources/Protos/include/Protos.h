@@ -2,4 +2,5 @@
 #pragma once
 #include "health.pb-c.h"
 #include "inference.pb-c.h"
+#include "sglang_scheduler.pb-c.h"
 #include "vllm_engine.pb-c.h"

@@ -49,10 +49,15 @@ private func read(_ input: UnsafeRawBufferPointer, seed: UInt8) -> Read {
     }
 }
 
-/// One answer to gRPC's `GetLoads`.
+/// One answer to gRPC's `GetLoads`, as either engine's.
 @Sendable func fuzzEngineLoads(_ input: UnsafeRawBufferPointer) throws {
-    guard let reading = EngineReading(loads: input, engine: .vllm) else { return }
-    for value in [reading.running, reading.waiting] {
+    for engine in [EngineKind.vllm, .sglang] {
+        if let reading = EngineReading(loads: input, engine: engine) { try checkLoads(reading) }
+    }
+}
+
+private func checkLoads(_ reading: EngineReading) throws {
+    for value in [reading.running, reading.waiting, reading.queuedTokens] {
         if let value { try check(value >= 0 && value.isFinite, "a load is no debt: \(value)") }
     }
     if let usage = reading.kvUsage { try check(usage >= 0 && usage <= 1, "a share of the cache: \(usage)") }
