@@ -68,7 +68,7 @@ struct AdmissionQueue: ~Copyable {
     private(set) var entries: ContiguousArray<Entry> = []
     private(set) var hashCount = 0
     /// Tokens of those that wait for each group, by slot: whole numbers, so that what is added and taken away cancels exactly.
-    private var tokens: LazyBuffer<Double>
+    private(set) var tokens: LazyBuffer<Double>
     /// Called when some of them may go; set while it has been called and they have not been looked at since.
     var wake: (@Sendable (_ loop: UInt32) -> Void)?
     var isWoken = false

@@ -1,6 +1,7 @@
 extension RoutingState {
-    /// How many of those that have waited longest are asked at a time where they would go now, and how many of the others.
+    /// How many of those that have waited longest are asked at a time where they would go now; as many others at most, and how many of these in turn.
     private static var askedAtOnce: Int { 32 }
+    private static var askedInTurn: Int { 8 }
 
     /// As `pick`, but a request whose group has enough to do waits.
     mutating func admit(_ request: borrowing RoutingRequest, tried: TriedGroups, ticket: AdmissionTicket, now: UInt64) -> Admission {
@@ -106,7 +107,7 @@ extension RoutingState {
             places.append(place)
             if places.count == 2 * Self.askedAtOnce { return places }
         }
-        for _ in 0..<min(count - first, 2 * Self.askedAtOnce - places.count) {
+        for _ in 0..<min(count - first, 2 * Self.askedAtOnce - places.count, Self.askedInTurn) {
             admission.cursor = (first..<count).contains(admission.cursor) ? admission.cursor : first
             if !mayHaveRoom(admission.entries[admission.cursor].slot) { places.append(admission.cursor) }
             admission.cursor += 1
