@@ -89,7 +89,8 @@ struct AdmissionQueue: ~Copyable {
     @inline(__always)
     func isAwaited(_ slot: UInt32) -> Bool { tokens[slot] > 0 }
 
-    mutating func append(_ content: Content, ticket: AdmissionTicket, slot: UInt32, tokens needed: Double, overtaking: Double, now: UInt64) {
+    mutating func append(_ content: Content, ticket: AdmissionTicket, slot: UInt32, tokens needed: Double, overtaking: Double, now: UInt64)
+    {
         tokens[slot] += needed
         hashCount += content.hashes.count
         entries.append(

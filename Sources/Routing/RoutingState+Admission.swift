@@ -1,5 +1,5 @@
 extension RoutingState {
-    /// How many of those that have waited longest are asked at a time where they would go now; as many others at most, and how many of these in turn.
+    /// How many of those that have waited longest are asked at a time where they would go now; of the others no more, and how many of these in turn.
     private static var askedAtOnce: Int { 32 }
     private static var askedInTurn: Int { 8 }
 
@@ -132,7 +132,8 @@ extension RoutingState {
                 let slot = found ?? choice.slot
                 state.admission.setSlot(slot, at: place)
                 guard found != nil else { return .waits }
-                return .mayGo(cost: choice.inputs.terms(on: state.loads[slot], depth: state.index.depth(of: state.loads[slot].holder)).total)
+                return .mayGo(
+                    cost: choice.inputs.terms(on: state.loads[slot], depth: state.index.depth(of: state.loads[slot].holder)).total)
             }
         }
     }

@@ -212,7 +212,8 @@ private final class Calls: Sendable {
         var random = SeededGenerator(seed: 21)
         let models = ["a", "b", "c"]
         var state = RoutingState(
-            policy: .leastCost, seed: 1, limits: .init(groups: 3, indexBlocks: 1 << 12), placement: .init(), cost: rule { $0.overtaking = share })
+            policy: .leastCost, seed: 1, limits: .init(groups: 3, indexBlocks: 1 << 12), placement: .init(),
+            cost: rule { $0.overtaking = share })
         state.replaceGroups(models.indices.map { group($0, models: [models[$0]]) }, now: 0)
         var waiting: [(number: UInt64, slot: UInt32, tokens: Double, bound: Double, overtaken: Double)] = []
         var open: [Lease] = []
@@ -600,7 +601,11 @@ private final class Calls: Sendable {
             let table = RoutingTable(equalGroups(2), cost: rule())
             _ = try table.makeBusy(["g0", "g1"])
             for number in 0..<UInt64(100) { #expect(table.admit(.distinct(Int(number), chunkCount: 10), number).isHeld) }
-            if isEmpty { table.replaceGroups([], now: 1) } else { for name in ["g0", "g1"] { #expect(table.setDrained(true, group: name)) } }
+            if isEmpty {
+                table.replaceGroups([], now: 1)
+            } else {
+                for name in ["g0", "g1"] { #expect(table.setDrained(true, group: name)) }
+            }
             let released = table.release(now: 1)
             #expect(released.numbers == Array(0..<100))
             #expect(released.failures == Array(repeating: .noReadyGroup, count: 100))
@@ -612,7 +617,8 @@ private final class Calls: Sendable {
     @Test(arguments: [1, 2, 3]) func everyTicketEndsOnce(seed: UInt64) throws {
         var random = SeededGenerator(seed: seed)
         var state = RoutingState(
-            policy: .leastCost, seed: seed, limits: .init(groups: 6, indexBlocks: 1 << 10, leases: 200, heldRequests: 150), placement: .init(),
+            policy: .leastCost, seed: seed, limits: .init(groups: 6, indexBlocks: 1 << 10, leases: 200, heldRequests: 150),
+            placement: .init(),
             cost: rule())
         let all = (0..<6).map { group($0, models: $0 % 3 == 0 ? ["a", "b"] : $0 % 3 == 1 ? ["a"] : []) }
         state.replaceGroups(all, now: 0)
@@ -651,7 +657,8 @@ private final class Calls: Sendable {
                     prompt.hashes.withUnsafeBufferPointer { hashes in
                         state.admit(
                             RoutingRequest(
-                                model: UnsafeRawBufferPointer(name), prefixHashes: hashes, promptBytes: prompt.bytes, isStreamed: isStreamed),
+                                model: UnsafeRawBufferPointer(name), prefixHashes: hashes, promptBytes: prompt.bytes, isStreamed: isStreamed
+                            ),
                             tried: .init(), ticket: AdmissionTicket(loop: 0, number: number), now: now)
                     }
                 }
