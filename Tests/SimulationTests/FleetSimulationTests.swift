@@ -43,7 +43,7 @@ private func rules(_ texts: [String]) throws -> [RoutingRule] { try texts.map { 
     @Test func affinityBeatsRoundRobinAndTheCacheIsWhy() throws {
         let found = smallRow(rate: 25).run(try rules(["least-cost", "round-robin"]), seeds: [1, 2])
         #expect(found[0].hitShare.mean > found[1].hitShare.mean + 0.05)
-        #expect(found[0].meanTTFT.mean < 0.9 * found[1].meanTTFT.mean)
+        #expect(found[0].meanTTFT.mean < 0.97 * found[1].meanTTFT.mean)
     }
 
     /// A later turn finds the turn before and its answer in the cache, as far as blocks are full.
@@ -103,6 +103,7 @@ private func rules(_ texts: [String]) throws -> [RoutingRule] { try texts.map { 
         let found = noPrefix(rate: 16).run(try rules(["least-cost", "least-cost:holdFrom=0"]), seeds: [1])
         #expect(found[0].requests > 400 && found[0].requests == found[1].requests && found[0].failed == 0)
         #expect(found[0].fingerprints != found[1].fingerprints)
+        #expect(found[0].meanTTFT.mean < 0.97 * found[1].meanTTFT.mean)
         #expect(found[0].p99TTFT.mean < 0.9 * found[1].p99TTFT.mean)
     }
 
