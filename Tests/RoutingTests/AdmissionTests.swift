@@ -127,15 +127,14 @@ private final class Calls: Sendable {
         }
     }
 
-    /// No more of a prompt is kept than is looked at: 32 times 256 are 8,192.
+    /// No more of a prompt is kept than is looked at: of 33 times 256 chunks 8,192 leave room for 256.
     @Test func aPromptCountsAsManyChunksAsAreLookedAt() throws {
-        let limits = RoutingLimits(indexBlocks: 1 << 12, heldRequests: 32)
-        let table = RoutingTable(equalGroups(1), limits: limits, cost: rule())
-        let busy = try table.hold([9_000])
-        #expect(table.admit(.distinct(1, chunkCount: 1), 1).decision != nil)
-        table.withdraw(AdmissionTicket(loop: 0, number: 0))
-        #expect(table.admit(.distinct(2, chunkCount: 1), 2).isHeld)
-        table.cancel(busy, now: 1)
+        let limits = RoutingLimits(indexBlocks: 1 << 12, heldRequests: 33)
+        for (chunkCount, isHeld) in [(256, true), (257, false)] {
+            let table = RoutingTable(equalGroups(1), limits: limits, cost: rule())
+            _ = try table.hold([9_000])
+            #expect(table.admit(.distinct(1, chunkCount: chunkCount), 1).isHeld == isHeld)
+        }
     }
 
     @Test func whoCannotBePlacedIsRefusedAtOnce() {
@@ -363,7 +362,7 @@ private final class Calls: Sendable {
         let table = RoutingTable(equalGroups(1), limits: RoutingLimits(indexBlocks: 1 << 12, leases: 2), cost: rule())
         let busy = try table.hold([1])
         let other = try table.pick(nil).get()
-        table.firstToken(busy, now: 1)
+        for lease in [busy, other.lease] { table.firstToken(lease, now: 1) }
         #expect(table.release(now: 1).isEmpty)
         let calls = Calls(of: table)
         table.settle(other.lease, usage: nil, now: 2)
