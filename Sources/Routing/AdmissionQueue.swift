@@ -28,23 +28,39 @@ public struct ReleasedRequest: Sendable {
     }
 }
 
-/// Requests that wait in the router for a group, in the order of arrival: late binding. What waits in an engine's queue cannot go elsewhere any more, and is served
-/// there in the order of arrival, whatever others have room or hold by then.
+/// Requests that wait in the router for a group, in the order of arrival: late binding. What waits in an engine's queue cannot go elsewhere any
+/// more, and is served there in the order of arrival, whatever others have room or hold by then.
 ///
-/// A request waits while the group that it would go to has `CostRule.holdFrom` uncached tokens of ours in its queue: more than an engine computes while
-/// a first token comes back, so that none is ever idle for it, and nothing can wait for ever. Then the cheapest goes first; but of those
-/// that want the same group later ones may overtake one by no more than `CostRule.overtaking` of what it found ahead of it, in tokens of the KV cache:
-/// nobody waits much longer than first come, first served would have it.
+/// A request waits while the group that it would go to has `CostRule.holdFrom` uncached tokens of ours in its queue: more than an engine computes
+/// while a first token comes back, so that none is ever idle for it, and nothing can wait for ever. Then the cheapest goes first; but of those
+/// that want the same group later ones may overtake one by no more than `CostRule.overtaking` of what it found ahead of it and its own, in tokens
+/// of the KV cache: nobody waits much longer than first come, first served would have it.
 struct AdmissionQueue: ~Copyable {
-    /// One that waits, with a copy of what its choice depends on.
+    /// What its choice depends on, copied.
+    final class Content: Sendable {
+        /// Its pointers are those of the two buffers while it is asked about.
+        let request: RoutingRequest
+        let tried: TriedGroups
+        let model: ContiguousArray<UInt8>
+        let hashes: ContiguousArray<UInt64>
+
+        init(_ request: borrowing RoutingRequest, hashes: UnsafeBufferPointer<UInt64>, tried: TriedGroups) {
+            var kept = copy request
+            kept.model = nil
+            kept.prefixHashes = UnsafeBufferPointer(start: nil, count: 0)
+            self.request = kept
+            self.tried = tried
+            model = request.model.map { ContiguousArray($0) } ?? []
+            self.hashes = ContiguousArray(hashes)
+        }
+    }
+
+    /// One that waits. They are moved when one before them goes, so what is large is elsewhere.
     struct Entry {
         let ticket: AdmissionTicket
         let since: UInt64
-        /// Its pointers are those of the two buffers when it is asked about.
-        var request: RoutingRequest
-        let model: ContiguousArray<UInt8>
-        let hashes: ContiguousArray<UInt64>
-        /// The group that it would rather go to, as last asked, and the tokens that it takes of a KV cache.
+        let content: Content
+        /// The group that it would rather go to, as last asked, and the tokens that it takes of a KV cache: a whole number.
         var slot: UInt32
         let tokens: Double
         /// By how many tokens later ones may still overtake it.
@@ -54,13 +70,15 @@ struct AdmissionQueue: ~Copyable {
     /// Beyond as many, or as many hashes of their prompts, requests wait in the engines' queues.
     let limit: Int
     let hashLimit: Int
-    var entries: ContiguousArray<Entry> = []
+    private(set) var entries: ContiguousArray<Entry> = []
     private(set) var hashCount = 0
-    /// Tokens of those that wait for each group, by slot.
-    private var tokens: LazyBuffer<Double>
+    /// Tokens of those that wait for each group, by slot: whole numbers, so that what is added and taken away cancels exactly.
+    private(set) var tokens: LazyBuffer<Double>
     /// Called when some of them may go; set while it has been called and they have not been looked at since.
     var wake: (@Sendable (_ loop: UInt32) -> Void)?
     var isWoken = false
+    /// Where those begin that are asked next although nothing tells that they may go.
+    var cursor = 0
 
     init(limit: Int, groups: Int) {
         self.limit = limit
@@ -76,39 +94,31 @@ struct AdmissionQueue: ~Copyable {
     @inline(__always)
     func isAwaited(_ slot: UInt32) -> Bool { tokens[slot] > 0 }
 
-    mutating func append(
-        _ request: borrowing RoutingRequest, ticket: AdmissionTicket, slot: UInt32, tokens needed: Double, overtaking: Double, now: UInt64
-    ) {
-        var kept = copy request
-        kept.model = nil
-        kept.prefixHashes = UnsafeBufferPointer(start: nil, count: 0)
+    mutating func append(_ content: Content, ticket: AdmissionTicket, slot: UInt32, tokens needed: Double, overtaking: Double, now: UInt64)
+    {
         tokens[slot] += needed
-        let entry = Entry(
-            ticket: ticket, since: now, request: kept, model: ContiguousArray(request.model.map { Array($0) } ?? []),
-            hashes: ContiguousArray(request.prefixHashes), slot: slot, tokens: needed, slack: overtaking * tokens[slot])
-        hashCount += entry.hashes.count
-        entries.append(entry)
+        hashCount += content.hashes.count
+        entries.append(
+            Entry(ticket: ticket, since: now, content: content, slot: slot, tokens: needed, slack: overtaking * tokens[slot]))
     }
 
     mutating func remove(at place: Int) {
         let entry = entries.remove(at: place)
-        hashCount -= entry.hashes.count
-        // Sums of what comes and goes drift; where nobody waits there is nothing.
-        tokens[entry.slot] = entries.contains { $0.slot == entry.slot } ? tokens[entry.slot] - entry.tokens : 0
+        hashCount -= entry.content.hashes.count
+        tokens[entry.slot] -= entry.tokens
+        if cursor > place { cursor -= 1 }
     }
 
     mutating func setSlot(_ slot: UInt32, at place: Int) {
-        let before = entries[place].slot
-        guard before != slot else { return }
-        entries[place].slot = slot
+        tokens[entries[place].slot] -= entries[place].tokens
         tokens[slot] += entries[place].tokens
-        tokens[before] = entries.contains { $0.slot == before } ? tokens[before] - entries[place].tokens : 0
+        entries[place].slot = slot
     }
 
     /// Whether the one at `place` may go before all that came earlier and want the same group.
     func mayOvertake(_ place: Int) -> Bool {
-        let entry = entries[place]
-        for earlier in 0..<place where entries[earlier].slot == entry.slot && entries[earlier].slack < entry.tokens { return false }
+        let (slot, tokens) = (entries[place].slot, entries[place].tokens)
+        for earlier in 0..<place where entries[earlier].slot == slot && entries[earlier].slack < tokens { return false }
         return true
     }
 
@@ -119,8 +129,8 @@ struct AdmissionQueue: ~Copyable {
 
     /// Tells whoever releases, once.
     mutating func call() {
-        guard !isWoken, let first = entries.first else { return }
+        guard !isWoken, let wake, let first = entries.first else { return }
         isWoken = true
-        wake?(first.ticket.loop)
+        wake(first.ticket.loop)
     }
 }

@@ -55,10 +55,13 @@ public struct CostRule: Sendable, Equatable {
     /// Uncached tokens of ours in a group's queue from which on requests wait in the router, see `AdmissionQueue`: three steps of 8,192, which is
     /// what vLLM computes at a time, so that the next step is full before the router knows of the last one's first tokens. 0: nothing ever waits.
     public var holdFrom = 24_576.0
-    /// By how much of what is ahead of a request in the router later ones may overtake it, when they are cheaper. 0: none, and nobody does.
+    /// By how much of what waits in the router for the same group, up to and with a request, later ones may overtake it when they are cheaper. 0: by
+    /// nothing.
     public var overtaking = 0.5
-    /// How much more than to go on waiting it may cost to go to a group with room, as a share of what a request has waited.
-    public var patience = 2.0
+    /// How much more than to go on waiting it may cost to go to a group with room, as a share of what a request has waited. With none, requests without
+    /// prefixes wait a quarter less in the mean above saturation, and the worst of a hundred longer than without waiting in the router; with
+    /// more than twice as much prefixes are copied all over a busy fleet, and all wait several times as long.
+    public var patience = 0.75
     /// Share of the prefill within which costs count as equal.
     public var band = 0.05
     /// Share of a copy's prefill by which it must be cheaper than to wait where its prefix is being prefilled at this moment: who comes at once with

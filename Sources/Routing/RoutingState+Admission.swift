@@ -1,6 +1,7 @@
 extension RoutingState {
-    /// How many of those that wait are asked at a time where they would go now.
+    /// How many of those that have waited longest are asked at a time where they would go now; of the others no more, and how many of these in turn.
     private static var askedAtOnce: Int { 32 }
+    private static var askedInTurn: Int { 8 }
 
     /// As `pick`, but a request whose group has enough to do waits.
     mutating func admit(_ request: borrowing RoutingRequest, tried: TriedGroups, ticket: AdmissionTicket, now: UInt64) -> Admission {
@@ -10,14 +11,21 @@ extension RoutingState {
         case .success(let choice):
             let hashes = usableHashes(of: request)
             let slot = choice.slot
-            if request.promptBytes > 0, request.pinnedGroup == nil, isBusy(slot) || !admission.isEmpty && admission.isAwaited(slot), admission.hasRoom(for: hashes.count) {
+            if mayWait(request), isBusy(slot) || admission.isAwaited(slot), admission.hasRoom(for: hashes.count) {
                 admission.append(
-                    request, ticket: ticket, slot: slot, tokens: tokensTaken(on: slot, choice.inputs), overtaking: cost.overtaking, now: now)
+                    AdmissionQueue.Content(request, hashes: hashes, tried: tried), ticket: ticket, slot: slot,
+                    tokens: tokensTaken(on: slot, choice.inputs), overtaking: cost.overtaking, now: now)
                 if !isBusy(slot) { admission.call() }
                 return .held
             }
             return .placed(book(request, hashes: hashes, inputs: choice.inputs, slot: slot, reason: choice.reason, now: now))
         }
+    }
+
+    /// Other policies do not go by what groups have to do: who waits for one would have to go there all the same.
+    private func mayWait(_ request: borrowing RoutingRequest) -> Bool {
+        guard policy == .leastCost, request.promptBytes > 0 else { return false }
+        return request.pinnedGroup == nil
     }
 
     /// Whether a group has so much in its queue that a request had better wait here. Of our own: what others have there, it would not wait for.
@@ -26,16 +34,11 @@ extension RoutingState {
         cost.holdFrom > 0 && loads[slot].queuedTokens * sharing.scale(ofOwn: leases.openSequences) >= cost.holdFrom
     }
 
-    /// Tokens of a group's KV cache that a request takes: what is not there of its prompt, and its answers.
+    /// Tokens of a group's KV cache that a request takes: what is not there of its prompt, and its answers; as in `book` no more than there are.
     private func tokensTaken(on slot: UInt32, _ inputs: CostInputs) -> Double {
         let depth = index.depth(of: loads[slot].holder)
-        return inputs.promptTokens - inputs.cachedTokens(on: loads[slot], depth: depth) + inputs.outputTokens * inputs.sequences
-    }
-
-    /// Called where a group's queue has become shorter, or where there may be another group.
-    @inline(__always)
-    mutating func noteRoom(_ slot: UInt32) {
-        if !admission.isEmpty, !isBusy(slot) { admission.call() }
+        let needed = inputs.promptTokens - inputs.cachedTokens(on: loads[slot], depth: depth) + inputs.outputTokens * inputs.sequences
+        return min(needed, max(loads[slot].kvCapacityTokens, leastRequestTokens)).rounded()
     }
 
     mutating func withdraw(_ ticket: AdmissionTicket) {
@@ -43,56 +46,109 @@ extension RoutingState {
         admission.remove(at: place)
     }
 
-    /// Sends on those that wait for groups with room now, the cheapest first as far as it may overtake.
-    mutating func releaseHeld(into released: inout [ReleasedRequest], now: UInt64) {
-        admission.isWoken = false
-        while !admission.isEmpty, releaseSome(into: &released, now: now) {}
-    }
+    // MARK: Release
 
-    /// - Returns: whether any went.
-    private mutating func releaseSome(into released: inout [ReleasedRequest], now: UInt64) -> Bool {
+    /// Sends on some of those that wait for groups with room now, the cheapest first as far as it may overtake.
+    /// - Returns: whether there may be more.
+    mutating func releaseSome(into released: inout [ReleasedRequest], now: UInt64) -> Bool {
+        guard !admission.isEmpty, !leases.isFull, anyMayGo(now: now) else { return false }
+        let before = released.count
         var ready: [(place: Int, cost: Double)] = []
-        for place in 0..<min(admission.entries.count, Self.askedAtOnce) {
-            let found = ask(place, now: now)
-            if found.isFree { ready.append((place, found.cost)) }
+        var refused = 0
+        var turnedAway = 0
+        for asked in placesToAsk() {
+            let place = asked - refused
+            let hadRoom = mayHaveRoom(admission.entries[place].slot)
+            switch ask(place, now: now) {
+            case .mayGo(let cost): ready.append((place, cost))
+            case .waits: turnedAway += hadRoom ? 1 : 0
+            case .refused(let failure):
+                released.append(ReleasedRequest(ticket: admission.entries[place].ticket, result: .failure(failure)))
+                admission.remove(at: place)
+                refused += 1
+            }
         }
         ready.sort { ($0.cost, $0.place) < ($1.cost, $1.place) }
-        let before = released.count
-        while let first = ready.firstIndex(where: { admission.mayOvertake($0.place) }) {
+        while !leases.isFull, let first = ready.firstIndex(where: { admission.mayOvertake($0.place) }) {
             let place = ready.remove(at: first).place
             // Another may have taken the room.
-            guard let result = send(place, now: now) else { continue }
-            released.append(ReleasedRequest(ticket: admission.entries[place].ticket, result: result))
+            guard !isBusy(admission.entries[place].slot), let decision = send(place, now: now) else { continue }
+            released.append(ReleasedRequest(ticket: admission.entries[place].ticket, result: .success(decision)))
             admission.overtake(place)
             admission.remove(at: place)
             for other in ready.indices where ready[other].place > place { ready[other].place -= 1 }
         }
-        return released.count > before
+        // Those want another group now, and may have kept from being asked who comes after them.
+        return released.count > before || turnedAway > 0
     }
 
-    /// Where one that waits would go now, what that costs, and whether there is room.
-    private mutating func ask(_ place: Int, now: UInt64) -> (isFree: Bool, cost: Double) {
-        withHeld(place, now: now) { state, request, waited in
-            guard case .success(let choice) = state.decide(request, tried: .init(), now: now, isHeld: true) else { return (true, 0) }
-            let slot = state.groupWithRoom(choice, waited: waited) ?? choice.slot
-            state.admission.setSlot(slot, at: place)
-            let depth = state.index.depth(of: state.loads[slot].holder)
-            return (!state.isBusy(slot), choice.inputs.terms(on: state.loads[slot], depth: depth).total)
+    /// Whether some group has room; or none is ready, and all are to be refused.
+    private mutating func anyMayGo(now: UInt64) -> Bool {
+        var someIsReady = false
+        for slot in order where loads[slot].isReady {
+            if loads[slot].presumedPrefilledAt <= now { presumePrefilled(slot, now: now) }
+            if !isBusy(slot) { return true }
+            someIsReady = true
+        }
+        return !someIsReady
+    }
+
+    /// Whether to ask who would rather go there: who wants a group that is not there any more goes elsewhere.
+    @inline(__always)
+    private func mayHaveRoom(_ slot: UInt32) -> Bool { !loads[slot].isUsed || !loads[slot].isReady || !isBusy(slot) }
+
+    /// In ascending order those that have waited longest; and of the others, which may all wait for another group than those, first such as want one
+    /// with room, and then all in turn.
+    private mutating func placesToAsk() -> [Int] {
+        let count = admission.entries.count
+        let first = min(count, Self.askedAtOnce)
+        var places = Array(0..<first)
+        for place in first..<count where mayHaveRoom(admission.entries[place].slot) {
+            places.append(place)
+            if places.count == 2 * Self.askedAtOnce { return places }
+        }
+        for _ in 0..<min(count - first, 2 * Self.askedAtOnce - places.count, Self.askedInTurn) {
+            admission.cursor = (first..<count).contains(admission.cursor) ? admission.cursor : first
+            if !mayHaveRoom(admission.entries[admission.cursor].slot) { places.append(admission.cursor) }
+            admission.cursor += 1
+        }
+        places.sort()
+        return places
+    }
+
+    private enum Reply {
+        case mayGo(cost: Double)
+        case waits
+        case refused(RoutingFailure)
+    }
+
+    /// Where one that waits would go now.
+    private mutating func ask(_ place: Int, now: UInt64) -> Reply {
+        withHeld(place, now: now) { state, request, tried, waited in
+            switch state.decide(request, tried: tried, now: now, isHeld: true) {
+            case .failure(let failure): return .refused(failure)
+            case .success(let choice):
+                let found = state.groupWithRoom(choice, waited: waited)
+                let slot = found ?? choice.slot
+                state.admission.setSlot(slot, at: place)
+                guard found != nil else { return .waits }
+                return .mayGo(
+                    cost: choice.inputs.terms(on: state.loads[slot], depth: state.index.depth(of: state.loads[slot].holder)).total)
+            }
         }
     }
 
-    /// Books one that waits, unless it finds no room any more.
-    private mutating func send(_ place: Int, now: UInt64) -> Result<Decision, RoutingFailure>? {
-        withHeld(place, now: now) { state, request, waited in
-            if state.leases.isFull { return .failure(.leasesExhausted) }
-            switch state.decide(request, tried: .init(), now: now, isHeld: true) {
-            case .failure(let failure): return .failure(failure)
-            case .success(let choice):
-                guard let slot = state.groupWithRoom(choice, waited: waited) else { return nil }
-                let hashes = state.usableHashes(of: request)
-                return .success(
-                    state.book(request, hashes: hashes, inputs: choice.inputs, slot: slot, reason: choice.reason, now: now))
-            }
+    /// Books one that waits, unless it finds no room any more, or would overtake too much where it does.
+    private mutating func send(_ place: Int, now: UInt64) -> Decision? {
+        withHeld(place, now: now) { state, request, tried, waited in
+            guard case .success(let choice) = state.decide(request, tried: tried, now: now, isHeld: true),
+                let slot = state.groupWithRoom(choice, waited: waited)
+            else { return nil }
+            state.admission.setSlot(slot, at: place)
+            guard state.admission.mayOvertake(place) else { return nil }
+            let reason = slot == choice.slot || choice.reason == .saturated ? choice.reason : .cost
+            let hashes = state.usableHashes(of: request)
+            return state.book(request, hashes: hashes, inputs: choice.inputs, slot: slot, reason: reason, now: now)
         }
     }
 
@@ -111,15 +167,16 @@ extension RoutingState {
     }
 
     private mutating func withHeld<Value>(
-        _ place: Int, now: UInt64, _ body: (inout RoutingState, RoutingRequest, Double) -> Value
+        _ place: Int, now: UInt64, _ body: (inout RoutingState, RoutingRequest, TriedGroups, Double) -> Value
     ) -> Value {
-        let entry = admission.entries[place]
-        return entry.hashes.withUnsafeBufferPointer { hashes in
-            entry.model.withUnsafeBytes { model in
-                var request = entry.request
+        let content = admission.entries[place].content
+        let waited = now.seconds(since: admission.entries[place].since)
+        return content.hashes.withUnsafeBufferPointer { hashes in
+            content.model.withUnsafeBytes { model in
+                var request = content.request
                 request.prefixHashes = hashes
                 request.model = model.isEmpty ? nil : model
-                return body(&self, request, now.seconds(since: entry.since))
+                return body(&self, request, content.tried, waited)
             }
         }
     }

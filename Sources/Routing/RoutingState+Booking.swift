@@ -210,7 +210,10 @@ extension RoutingState {
             }
             if booking.awaitsFirstToken { leaveQueue(index, slot: slot, isPrefilled: prefixHeld, now: now) }
             // The probe told nothing; the next request may be one.
-            if booking.isProbe { loads[slot].isProbing = false }
+            if booking.isProbe {
+                loads[slot].isProbing = false
+                admission.call()
+            }
             if isServerError, booking.promptBytes > 0 { reportServerError(slot, now: now) }
         }
         release(index, now: now)
@@ -223,6 +226,7 @@ extension RoutingState {
 
     private mutating func leaveQueue(_ index: UInt32, slot: UInt32, isPrefilled: Bool = true, now: UInt64) {
         guard leases.bookings[index].awaitsFirstToken else { return }
+        let mayMakeRoom = !admission.isEmpty && (admission.isAwaited(slot) || isBusy(slot))
         let before = tracksOwnLoad ? ownLoad(slot) : OwnLoad()
         leases.bookings[index].awaitsFirstToken = false
         leases.bookings[index].decodesSince = now / 1_000
@@ -236,7 +240,7 @@ extension RoutingState {
         if !leases.bookings[index].isStreamed { removeUnstreamed(index, slot: slot) }
         if isPrefilled { self.index.notePrefilled(leases.bookings[index].insertion) }
         sketch(slot)
-        noteRoom(slot)
+        if mayMakeRoom, !isBusy(slot) { admission.call() }
     }
 
     private mutating func release(_ index: UInt32, now: UInt64) {
@@ -259,6 +263,7 @@ extension RoutingState {
             sketch(slot)
         }
         leases.openSequences -= Int(leases.bookings[index].sequences)
+        if leases.isFull { admission.call() }
         leases.close(index)
         self.index.repay()
     }

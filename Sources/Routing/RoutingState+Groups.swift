@@ -181,8 +181,14 @@ extension RoutingState {
     }
 
     private mutating func setReady(_ slot: UInt32, _ isReady: Bool) {
-        if loads[slot].isReady != isReady { readinessChanges &+= 1 }
+        guard loads[slot].isReady != isReady else { return }
         loads[slot].isReady = isReady
+        noteReadinessChange()
+    }
+
+    private mutating func noteReadinessChange() {
+        readinessChanges &+= 1
+        admission.call()
     }
 
     /// Tokens that a KV cache may hold: what is more than any machine has is a mistake.
@@ -200,7 +206,7 @@ extension RoutingState {
     }
 
     private mutating func rebuildCatalog() {
-        readinessChanges &+= 1
+        noteReadinessChange()
         keepSketchIfWide()
         lastRank = 0
         for slot in order {
@@ -214,7 +220,7 @@ extension RoutingState {
     private mutating func updateCatalog(_ changes: CatalogChanges) {
         guard !changes.removed.isEmpty || !changes.served.isEmpty else { return }
         if isWide != fleet.isKept { return rebuildCatalog() }
-        readinessChanges &+= 1
+        noteReadinessChange()
         catalog.update(changes.served.map { listing($0) }, removing: changes.removed)
     }
 

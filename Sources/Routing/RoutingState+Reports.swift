@@ -165,6 +165,7 @@ extension RoutingState {
         // Several answers may come at once: a later one without a time does not shorten what an earlier one asked for.
         loads[slot].saturatedUntil = max(loads[slot].saturatedUntil, now &+ bounded)
         sketch(slot, now: now)
+        admission.call()
     }
 
     /// An error may be the fault of its prompt, which fails everywhere; that is why the group is spared and not taken out: were all
@@ -177,6 +178,7 @@ extension RoutingState {
         let pause = saturationNanoseconds << min(UInt64(loads[slot].errorsInRow - Self.toleratedErrors), 8)
         loads[slot].saturatedUntil = max(loads[slot].saturatedUntil, now &+ min(pause, longestSaturationNanoseconds))
         sketch(slot, now: now)
+        admission.call()
     }
 
     /// It has answered a prompt.
@@ -184,6 +186,7 @@ extension RoutingState {
         if loads[slot].errorsInRow >= Self.toleratedErrors { loads[slot].saturatedUntil = min(loads[slot].saturatedUntil, now) }
         loads[slot].errorsInRow = 0
         sketch(slot, now: now)
+        admission.call()
     }
 
     /// Errors in a row from which on they are the group's.
@@ -199,6 +202,7 @@ extension RoutingState {
         // One reset may be a connection that was closed while idle; an engine that is still away a second later has lost its cache.
         if loads[slot].failures >= 2 { forgetCache(slot) }
         sketch(slot, now: now)
+        admission.call()
     }
 
     mutating func reportReachable(_ slot: UInt32, now: UInt64) {
@@ -209,6 +213,7 @@ extension RoutingState {
         loads[slot].failures = 0
         loads[slot].isProbing = false
         sketch(slot, now: now)
+        admission.call()
     }
 
     mutating func forgetCache(_ slot: UInt32) {

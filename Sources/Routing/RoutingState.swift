@@ -1,7 +1,7 @@
 /// What is behind the table's lock: groups, bookings, the prefix index and what was learned.
 ///
-/// Aspects: `+Groups` who is there, `+Choice` which one, `+Policies` by which rule, `+Admission` who waits, `+Booking` the life of a lease, `+Reports` what
-/// upstreams do and answers teach, `+LoadReports` what engines say of their load, `+Replicas` what other routers have,
+/// Aspects: `+Groups` who is there, `+Choice` which one, `+Policies` by which rule, `+Admission` who waits, `+Booking` the life of a lease,
+/// `+Reports` what upstreams do and answers teach, `+LoadReports` what engines say of their load, `+Replicas` what other routers have,
 /// `+Handover` what one is told that begins late, `+Explanation` why a decision would be what it is.
 ///
 /// What a decision calls is `mutating` even where it changes nothing: the compiler (Swift 6.3) gives a borrowing method that a mutating one

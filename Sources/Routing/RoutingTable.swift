@@ -3,7 +3,7 @@ import Synchronization
 /// The groups, what is booked on them and what their caches hold: everything that a decision needs, shared by all loops.
 ///
 /// One mutex guards all of it. A decision takes about a microsecond, so the lock is nearly always free; every call is one short
-/// critical section that neither allocates (but for changes of the groups and reading them) nor waits for anything else.
+/// critical section that neither allocates (but for changes of the groups, reading them, and requests that wait) nor waits for anything else.
 /// All times are monotonic nanoseconds from one clock.
 public final class RoutingTable: Sendable {
     private let state: Mutex<RoutingState>
@@ -129,9 +129,11 @@ public final class RoutingTable: Sendable {
     public func startHolding(wake: @escaping @Sendable (_ loop: UInt32) -> Void) { state.withLock { $0.admission.wake = wake } }
 
     /// Sends on those that need not wait any longer, whichever loops they came by. To be called when `startHolding`'s closure was, and from time to
-    /// time while any wait: groups come back without a word, and time passes.
+    /// time while any wait: groups come back without a word, and who has waited longer goes to other groups.
     public func releaseHeld(into released: inout [ReleasedRequest], now: UInt64) {
-        state.withLock { $0.releaseHeld(into: &released, now: now) }
+        state.withLock { $0.admission.isWoken = false }
+        // Decisions do not wait for the whole of it.
+        while state.withLock({ $0.releaseSome(into: &released, now: now) }) {}
     }
 
     /// The client does not wait any more. A request that has just been released is told of all the same.

@@ -103,6 +103,7 @@ struct FleetSimulation {
                 replicaSync.pass(now: now, routers: routers)
             } else if change == now {
                 apply(changes.removeFirst().change, now: now)
+                for router in routers.indices { releaseHeld(router, now: now) }
             } else if step == now {
                 events.removeAll(keepingCapacity: true)
                 groups[stepping].engine.step(now: now, events: &events)
@@ -143,13 +144,17 @@ struct FleetSimulation {
     }
 
     private mutating func releaseHeld(_ router: Int, now: UInt64) {
-        guard routers[router].heldCount > 0 else { return }
-        for one in routers[router].releaseHeld(now: now, requests: workload.requests) {
-            if case .success(let decision) = one.result {
-                submit(Int(one.ticket.number), decision, now: now)
-            } else {
-                comeAgain(Int(one.ticket.number), now: now)
+        // What an engine does not take makes room for others.
+        while routers[router].heldCount > 0 {
+            let released = routers[router].releaseHeld(now: now, requests: workload.requests)
+            for one in released {
+                if case .success(let decision) = one.result {
+                    submit(Int(one.ticket.number), decision, now: now)
+                } else {
+                    comeAgain(Int(one.ticket.number), now: now)
+                }
             }
+            if released.isEmpty { return }
         }
     }
 

@@ -77,6 +77,29 @@ extension RoutingTable {
         }
     }
 
+    /// As `pick`; its ticket is that number of loop 0.
+    func admit(
+        _ prompt: Prompt?, _ number: UInt64, loop: UInt32 = 0, model: String = "", maxOutputTokens: Int? = nil, isStreamed: Bool = true,
+        excluding tried: TriedGroups = .init(), pinnedTo group: String? = nil, now: UInt64 = 0
+    ) -> Admission {
+        request(prompt, model: model) { request in
+            request.maxOutputTokens = maxOutputTokens
+            request.isStreamed = isStreamed
+            let ticket = AdmissionTicket(loop: loop, number: number)
+            guard var group else { return admit(request, excluding: tried, ticket: ticket, now: now) }
+            return group.withUTF8 { name in
+                request.pinnedGroup = UnsafeRawBufferPointer(name)
+                return admit(request, excluding: tried, ticket: ticket, now: now)
+            }
+        }
+    }
+
+    func release(now: UInt64 = 0) -> [ReleasedRequest] {
+        var released: [ReleasedRequest] = []
+        releaseHeld(into: &released, now: now)
+        return released
+    }
+
     func explain(
         _ prompt: Prompt? = nil, model: String = "", session: UInt64 = 0, wantedTTFT: Double = 0, now: UInt64 = 0
     ) -> Explanation {
