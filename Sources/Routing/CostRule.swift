@@ -55,13 +55,15 @@ public struct CostRule: Sendable, Equatable {
     /// Uncached tokens of ours in a group's queue from which on requests wait in the router, see `AdmissionQueue`: three steps of 8,192, which is
     /// what vLLM computes at a time, so that the next step is full before the router knows of the last one's first tokens. 0: nothing ever waits.
     public var holdFrom = 24_576.0
-    /// By how much of what waits in the router for the same group, up to and with a request, later ones may overtake it when they are cheaper. 0: by
-    /// nothing.
-    public var overtaking = 0.5
-    /// How much more than to go on waiting it may cost to go to a group with room, as a share of what a request has waited. With none, requests without
-    /// prefixes wait a quarter less in the mean above saturation, and the worst of a hundred longer than without waiting in the router; with
-    /// more than twice as much prefixes are copied all over a busy fleet, and all wait several times as long.
-    public var patience = 0.75
+    /// By how much of what waits in the router for the same group, up to and with a request, later ones may overtake it when they are cheaper. With
+    /// a quarter p99 above saturation is a tenth lower and the mean a twentieth higher, with all of it the other way round. 0: by nothing.
+    public var overtaking = 0.35
+    /// How much more than to go on waiting it may cost to go to a group with room, as a share of what a request has waited; and how many times as
+    /// much again what its prompt takes longer there counts. With no patience requests without prefixes wait a quarter less in the mean above
+    /// saturation, and the worst of a hundred longer than if nobody waited in the router. With two thirds of it, and all counted alike, prefixes are
+    /// copied all over a busy fleet, and all wait several times as long.
+    public var patience = 3.0
+    public var recomputing = 30.0
     /// Share of the prefill within which costs count as equal.
     public var band = 0.05
     /// Share of a copy's prefill by which it must be cheaper than to wait where its prefix is being prefilled at this moment: who comes at once with
@@ -115,6 +117,7 @@ public struct CostRule: Sendable, Equatable {
         Constant(name: "crowdingSharers", path: \.crowdingSharers, range: 0...1e6),
         Constant(name: "holdFrom", path: \.holdFrom, range: 0...1e9),
         Constant(name: "overtaking", path: \.overtaking, range: weights),
+        Constant(name: "recomputing", path: \.recomputing, range: weights),
         Constant(name: "patience", path: \.patience, range: weights),
         Constant(name: "band", path: \.band, range: 0...10),
         Constant(name: "awaitedBand", path: \.awaitedBand, range: 0...10),

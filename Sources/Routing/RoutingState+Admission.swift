@@ -132,8 +132,7 @@ extension RoutingState {
                 let slot = found ?? choice.slot
                 state.admission.setSlot(slot, at: place)
                 guard found != nil else { return .waits }
-                return .mayGo(
-                    cost: choice.inputs.terms(on: state.loads[slot], depth: state.index.depth(of: state.loads[slot].holder)).total)
+                return .mayGo(cost: state.terms(on: slot, choice.inputs).total)
             }
         }
     }
@@ -152,18 +151,24 @@ extension RoutingState {
         }
     }
 
-    /// The group that a request would go to, or where that has no room the cheapest one that has and costs more by no more than `CostRule.patience`
-    /// of what it has waited: to wait was thought to be cheaper, and was not.
+    /// The group that a request would go to; or where that has no room one that has, and costs more by no more than `CostRule.patience` of what it has
+    /// waited: to wait was thought to be cheaper, and was not. What it would compute anew of its prompt is lost to all, however long it has waited.
     private func groupWithRoom(_ choice: Choice, waited: Double) -> UInt32? {
         if !isBusy(choice.slot) { return choice.slot }
+        let preferred = terms(on: choice.slot, choice.inputs)
         var best: UInt32?
-        var least = Double.infinity
-        var preferred = Double.infinity
-        for position in 0..<choice.candidateCount {
-            if candidates[position] == choice.slot { preferred = costs[position] }
-            if costs[position] < least, !isBusy(candidates[position]) { (best, least) = (candidates[position], costs[position]) }
+        var least = cost.patience * waited
+        for position in 0..<choice.candidateCount where !isBusy(candidates[position]) {
+            let other = terms(on: candidates[position], choice.inputs)
+            let recomputed = max(other.prefill - preferred.prefill, 0)
+            let dearer = max(other.total - preferred.total, 0) + cost.recomputing * recomputed
+            if dearer <= least { (best, least) = (candidates[position], dearer) }
         }
-        return least <= preferred + cost.patience * waited ? best : nil
+        return best
+    }
+
+    private func terms(on slot: UInt32, _ inputs: CostInputs) -> CostTerms {
+        inputs.terms(on: loads[slot], depth: index.depth(of: loads[slot].holder))
     }
 
     private mutating func withHeld<Value>(

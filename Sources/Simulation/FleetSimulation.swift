@@ -27,6 +27,9 @@ struct FleetSimulation {
         var active: Set<Int> = []
     }
 
+    /// How often it is looked who may wait no longer, whatever else happens: as in the product.
+    private static let patrolNanoseconds: UInt64 = 20_000_000
+
     struct Due: Comparable {
         var time: UInt64
         var index: Int
@@ -79,6 +82,7 @@ struct FleetSimulation {
     private mutating func run() -> SimulationOutcome {
         announce(now: 0)
         var last: UInt64 = 0
+        var patrol = UInt64.max
         while true {
             let arrival = arrivals.min?.time ?? .max
             let isOver = arrival == .max && changes.isEmpty
@@ -88,12 +92,17 @@ struct FleetSimulation {
             for index in groups.indices {
                 if let end = groups[index].engine.nextStepEnd, end < step { (step, stepping) = (end, index) }
             }
-            if isOver && step == .max { break }
+            if routers.contains(where: { $0.heldCount > 0 }) {
+                if patrol == .max { patrol = last + Self.patrolNanoseconds }
+            } else {
+                patrol = .max
+            }
+            if isOver && step == .max && patrol == .max { break }
             let change = changes.first?.time ?? .max
             let report = reports.nextTime
             let sample = measured.nextSample
             let told = max(replicaSync.nextTime, last)
-            let now = min(min(min(arrival, told), step), min(change, min(report, sample)))
+            let now = min(min(min(arrival, told), step), min(min(change, patrol), min(report, sample)))
             last = now
             if sample == now {
                 measured.sample(groups.map { Float($0.engine.runningCount + $0.engine.waitingCount) })
@@ -101,6 +110,9 @@ struct FleetSimulation {
                 reports.pass(now: now, groups: groups, routers: routers)
             } else if told == now {
                 replicaSync.pass(now: now, routers: routers)
+            } else if patrol == now {
+                patrol = .max
+                for router in routers.indices { releaseHeld(router, now: now) }
             } else if change == now {
                 apply(changes.removeFirst().change, now: now)
                 for router in routers.indices { releaseHeld(router, now: now) }

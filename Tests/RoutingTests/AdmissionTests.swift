@@ -172,7 +172,7 @@ private final class Calls: Sendable {
 
     /// 40 chunks and 16 tokens of output are 2,576 tokens, a quarter of which 5 and 16 overtake once: 336 · 1 ≤ 644 < 336 · 2.
     @Test func aCheaperOneOvertakesWithinTheBound() throws {
-        let table = RoutingTable(equalGroups(1), cost: rule())
+        let table = RoutingTable(equalGroups(1), cost: rule { $0.overtaking = 0.25 })
         let lease = try table.hold([40, 5, 5], maxOutputTokens: 16)
         table.firstToken(lease, now: 1)
         #expect(table.release(now: 1).numbers == [1, 0])
@@ -287,10 +287,15 @@ private final class Calls: Sendable {
         return (table, busy, totals[1] - totals[0])
     }
 
-    @Test func patienceSendsElsewhereWhoHasWaitedLongEnough() throws {
-        let (table, _, difference) = try heldByItsPrefix(rule { $0.patience = 2 })
+    @Test(arguments: [0.0, 5]) func patienceSendsElsewhereWhoHasWaitedLongEnough(recomputing: Double) throws {
+        let (table, _, difference) = try heldByItsPrefix(
+            rule {
+                $0.patience = 2
+                $0.recomputing = recomputing
+            })
         #expect(difference > 0.1)
-        let enough = difference / 2 * 1e9
+        let prefills = table.explain(Prompt(Array(0..<100) + [1_000])).groups.map(\.terms.prefill)
+        let enough = (difference + recomputing * (prefills[1] - prefills[0])) / 2 * 1e9
         #expect(table.release(now: UInt64(0.95 * enough)).isEmpty)
         let released = table.release(now: UInt64(1.05 * enough))
         #expect(released.numbers == [0])
