@@ -48,7 +48,7 @@ extension Exchange {
     // MARK: Waiting
 
     /// Whoever has waited at a group, or been sent to one, waits no more.
-    private var mayWait: Bool { attemptsMade == 0 && heldNanoseconds == 0 && pinnedGroup.isEmpty && !asksForWebSocket }
+    private var mayWait: Bool { !goesAtOnce && attemptsMade == 0 && tried.count == 0 && pinnedGroup.isEmpty && !asksForWebSocket }
 
     private func admit(_ routing: RoutingRequest) {
         let ticket = worker.held.makeTicket()
@@ -72,13 +72,15 @@ extension Exchange {
     }
 
     /// It has waited long enough.
-    func released(_ result: Result<Decision, RoutingFailure>) {
+    func waitEnded(_ result: Result<Decision, RoutingFailure>) {
         ticket = nil
         noteWait()
+        if call != nil, case .failure(.modelNotFound) = result { return dispatch() }
         go(result)
     }
 
-    private func noteWait() {
+    func noteWait() {
+        goesAtOnce = true
         heldNanoseconds = max(worker.loop.now &- heldSince, 1)
         worker.metrics.waited(nanoseconds: heldNanoseconds)
     }
@@ -104,7 +106,7 @@ extension Exchange {
     private func send(to decision: Decision, freshConnection: Bool = false) {
         guard let pool = uncounted(worker).use({ $0.pool(for: decision) }) else { return upstreamFailed(.connectFailed) }
         attemptsMade &+= 1
-        if attemptsMade > 1, isGRPC { shortenTimeout() }
+        if isGRPC, attemptsMade > 1 || heldNanoseconds > 0 { shortenTimeout() }
         bodyBytesSent = 0
         let attempt = makeAttempt()
         self.attempt = attempt

@@ -44,6 +44,7 @@ extension Exchange {
             // Where memory is short, and not the message long, its beginning may be too little to know the prompt by.
             if body.count &+ bytes.count <= worker.settings.replayBytes { call = nil }
             isMessageAwaited = false
+            goesAtOnce = true
             dispatch()
             return false
         }

@@ -14,6 +14,7 @@ extension Exchange {
         if let ticket {
             self.ticket = nil
             worker.held.withdraw(ticket)
+            noteWait()
         }
         if callDeadline.at != 0 { worker.callDeadlines.remove(self) }
         if mode == .health { worker.health.remove(self) }
@@ -93,7 +94,7 @@ extension Exchange {
         if let counted = self.series {
             series = counted
         } else {
-            series = metrics.series(SeriesKey(model: LabelTable.other, group: LabelTable.other))
+            series = metrics.series(SeriesKey(model: modelLabel ?? LabelTable.other, group: LabelTable.other))
             metrics.requestStarted(series)
         }
         metrics.requestFinished(series, status: status, outcome: outcome, durationNanoseconds: duration)

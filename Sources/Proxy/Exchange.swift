@@ -63,7 +63,14 @@ final class Exchange: DownstreamExchange {
     var tried = TriedGroups()
     var attemptsMade = 0
     /// While it waits in the router; nil: it does not.
-    var ticket: AdmissionTicket?
+    var ticket: AdmissionTicket? {
+        didSet {
+            guard (ticket == nil) != (oldValue == nil) else { return }
+            uncounted(worker.waits).use { if ticket != nil { $0.add(self) } else { $0.remove(self) } }
+        }
+    }
+    /// It is not to wait in the router, or not again.
+    var goesAtOnce = false
     var heldSince: UInt64 = 0
     var heldNanoseconds: UInt64 = 0
     /// Where its operator's word has sent it; empty: nowhere.
@@ -77,7 +84,7 @@ final class Exchange: DownstreamExchange {
             uncounted(worker.holds).use { if isHeadHeld { $0.add(self) } else { $0.remove(self) } }
         }
     }
-    /// Of the head that is held, or of the message that is awaited, which comes before.
+    /// Of the message that is awaited, of the wait in the router, or of the head that is held: one comes after the other.
     var grace = Grace()
     /// gRPC's `grpc-timeout`.
     var callDeadline = CallDeadline()
@@ -149,6 +156,7 @@ final class Exchange: DownstreamExchange {
         decision = nil
         tried = TriedGroups()
         attemptsMade = 0
+        goesAtOnce = false
         heldNanoseconds = 0
         isInspecting = false
         scanner = ResponseScanner(kind: .other)
@@ -322,7 +330,13 @@ final class Exchange: DownstreamExchange {
 
     /// What was waited for did not come in its time.
     func graceEnded() {
-        if isMessageAwaited { messageIsLate() } else { releaseHead() }
+        if isMessageAwaited {
+            messageIsLate()
+        } else if ticket != nil {
+            fail(.queueTimeout)
+        } else {
+            releaseHead()
+        }
     }
 
     override func outputDrained() { attempt?.resumeResponse() }

@@ -36,7 +36,6 @@ final class HeldRequests: EventHandler {
     private let loops: WaitingLoops
     private let number: UInt32
     private var exchanges: [UInt64: Exchange] = [:]
-    private var released: [ReleasedRequest] = []
     private var tickets: UInt64 = 0
 
     init(loop: EventLoop, table: RoutingTable, loops: WaitingLoops) {
@@ -65,15 +64,15 @@ final class HeldRequests: EventHandler {
     }
 
     override func deadlineReached() {
-        release()
+        release(unlessWithin: Self.patrolNanoseconds / 2)
         if !exchanges.isEmpty { setDeadline(loop.now &+ Self.patrolNanoseconds) }
     }
 
-    func release() {
-        table.releaseHeld(into: &released, now: loop.now)
+    /// - Parameter nanoseconds: unless another loop has done so within as many.
+    func release(unlessWithin nanoseconds: UInt64 = 0) {
         // What is sent on may come to an end at once, and that makes room for others.
-        let batch = released
-        released.removeAll(keepingCapacity: true)
+        var batch: [ReleasedRequest] = []
+        table.releaseHeld(into: &batch, unlessWithin: nanoseconds, now: loop.now)
         for one in batch {
             if one.ticket.loop == number {
                 deliver(one)
@@ -84,7 +83,7 @@ final class HeldRequests: EventHandler {
     }
 
     func deliver(_ one: ReleasedRequest) {
-        if let exchange = exchanges.removeValue(forKey: one.ticket.number) { return exchange.released(one.result) }
+        if let exchange = exchanges.removeValue(forKey: one.ticket.number) { return exchange.waitEnded(one.result) }
         // It was withdrawn when it had just been placed.
         if case .success(let decision) = one.result { table.cancel(decision.lease, now: loop.now) }
     }

@@ -23,6 +23,8 @@ public final class ProxyWorker: DownstreamApplication {
     let callDeadlines: CallDeadlines
     let health: HealthService
     let held: HeldRequests
+    /// Whoever waits in the router waits no longer than for a backend.
+    let waits: Graces
     let accessLog: AccessLog?
     var requestIDs: RequestIDGenerator
     private var pools: [Endpoint: UpstreamPool] = [:]
@@ -47,6 +49,7 @@ public final class ProxyWorker: DownstreamApplication {
         accessLog = accessLogDescriptor.map { AccessLog(loop: loop, descriptor: $0) }
         probe = settings.reading.makeProbe()
         holds = Graces(loop: loop, nanoseconds: settings.headHoldNanoseconds)
+        waits = Graces(loop: loop, nanoseconds: settings.transport.upstreamSilenceTimeoutNanoseconds)
         messageWaits = Graces(loop: loop, nanoseconds: settings.firstMessageNanoseconds)
         callDeadlines = CallDeadlines(loop: loop)
         health = HealthService(loop: loop, table: table)

@@ -38,7 +38,7 @@ public struct ReleasedRequest: Sendable {
 struct AdmissionQueue: ~Copyable {
     /// What its choice depends on, copied.
     final class Content: Sendable {
-        /// Its pointers are those of the two buffers while it is asked about.
+        /// Without its pointers: who asks about it gives it those of the two buffers.
         let request: RoutingRequest
         let tried: TriedGroups
         let model: ContiguousArray<UInt8>
@@ -47,6 +47,7 @@ struct AdmissionQueue: ~Copyable {
         init(_ request: borrowing RoutingRequest, hashes: UnsafeBufferPointer<UInt64>, tried: TriedGroups) {
             var kept = copy request
             kept.model = nil
+            kept.pinnedGroup = nil
             kept.prefixHashes = UnsafeBufferPointer(start: nil, count: 0)
             self.request = kept
             self.tried = tried
@@ -67,7 +68,7 @@ struct AdmissionQueue: ~Copyable {
         var slack: Double
     }
 
-    /// Beyond as many, or as many hashes of their prompts, requests wait in the engines' queues.
+    /// Beyond as many, or as many hashes of their prompts, those that have waited longest go on to wait in the engines' queues.
     let limit: Int
     let hashLimit: Int
     private(set) var entries: ContiguousArray<Entry> = []
@@ -77,6 +78,9 @@ struct AdmissionQueue: ~Copyable {
     /// Called when some of them may go; set while it has been called and they have not been looked at since.
     var wake: (@Sendable (_ loop: UInt32) -> Void)?
     var isWoken = false
+    /// Who had to go on for others to wait, and when they all were looked at last.
+    var displaced: [ReleasedRequest] = []
+    var releasedAt: UInt64 = 0
     /// Where those begin that are asked next although nothing tells that they may go.
     var cursor = 0
 
@@ -90,6 +94,9 @@ struct AdmissionQueue: ~Copyable {
     var isEmpty: Bool { entries.isEmpty }
 
     func hasRoom(for hashes: Int) -> Bool { entries.count < limit && hashCount + hashes <= hashLimit }
+
+    /// Whether it would have, were it empty.
+    func mayHold(_ hashes: Int) -> Bool { limit > 0 && hashes <= hashLimit }
 
     @inline(__always)
     func isAwaited(_ slot: UInt32) -> Bool { tokens[slot] > 0 }
@@ -129,8 +136,8 @@ struct AdmissionQueue: ~Copyable {
 
     /// Tells whoever releases, once.
     mutating func call() {
-        guard !isWoken, let wake, let first = entries.first else { return }
+        guard !isWoken, let wake, let loop = displaced.first?.ticket.loop ?? entries.first?.ticket.loop else { return }
         isWoken = true
-        wake(first.ticket.loop)
+        wake(loop)
     }
 }

@@ -56,7 +56,7 @@ public struct CostRule: Sendable, Equatable {
     /// what vLLM computes at a time, so that the next step is full before the router knows of the last one's first tokens. 0: nothing ever waits.
     public var holdFrom = 24_576.0
     /// By how much of what waits in the router for the same group, up to and with a request, later ones may overtake it when they are cheaper. With
-    /// a quarter p99 above saturation is a tenth lower and the mean a twentieth higher, with all of it the other way round. 0: by nothing.
+    /// a quarter p99 above saturation is up to a fifth lower and the mean up to a twentieth higher than with a half. 0: by nothing.
     public var overtaking = 0.35
     /// How much more than to go on waiting it may cost to go to a group with room, as a share of what a request has waited; and how many times as
     /// much again what its prompt takes longer there counts. With no patience requests without prefixes wait a quarter less in the mean above

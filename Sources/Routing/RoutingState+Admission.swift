@@ -11,11 +11,12 @@ extension RoutingState {
         case .success(let choice):
             let hashes = usableHashes(of: request)
             let slot = choice.slot
-            if mayWait(request), isBusy(slot) || admission.isAwaited(slot), admission.hasRoom(for: hashes.count) {
-                admission.append(
-                    AdmissionQueue.Content(request, hashes: hashes, tried: tried), ticket: ticket, slot: slot,
-                    tokens: tokensTaken(on: slot, choice.inputs), overtaking: cost.overtaking, now: now)
-                if !isBusy(slot) { admission.call() }
+            if mayWait(request), isBusy(slot) || admission.isAwaited(slot), admission.mayHold(hashes.count) {
+                let tokens = tokensTaken(on: slot, choice.inputs)
+                let content = AdmissionQueue.Content(request, hashes: hashes, tried: tried)
+                while !admission.hasRoom(for: hashes.count) { displaceOldest(now: now) }
+                admission.append(content, ticket: ticket, slot: slot, tokens: tokens, overtaking: cost.overtaking, now: now)
+                if !isBusy(slot) || !admission.displaced.isEmpty { admission.call() }
                 return .held
             }
             return .placed(book(request, hashes: hashes, inputs: choice.inputs, slot: slot, reason: choice.reason, now: now))
@@ -29,9 +30,27 @@ extension RoutingState {
     }
 
     /// Whether a group has so much in its queue that a request had better wait here. Of our own: what others have there, it would not wait for.
+    /// Of several replicas each has its share of as much there, if together they have as much.
     @inline(__always)
     func isBusy(_ slot: UInt32) -> Bool {
-        cost.holdFrom > 0 && loads[slot].queuedTokens * sharing.scale(ofOwn: leases.openSequences) >= cost.holdFrom
+        let own = loads[slot].queuedTokens
+        if !sharing.isOn { return cost.holdFrom > 0 && own >= cost.holdFrom }
+        return cost.holdFrom > 0 && own * sharing.scale(ofOwn: leases.openSequences) >= cost.holdFrom
+            && own + sharing.loads[slot].queuedTokens >= cost.holdFrom
+    }
+
+    /// Whoever has waited longest goes to the group of his choice, though he waits there.
+    private mutating func displaceOldest(now: UInt64) {
+        let ticket = admission.entries[0].ticket
+        let result: Result<Decision, RoutingFailure> = withHeld(0, now: now) { state, request, tried, _ in
+            if state.leases.isFull { return .failure(.leasesExhausted) }
+            return state.decide(request, tried: tried, now: now, isHeld: true).map { choice in
+                let hashes = state.usableHashes(of: request)
+                return state.book(request, hashes: hashes, inputs: choice.inputs, slot: choice.slot, reason: choice.reason, now: now)
+            }
+        }
+        admission.displaced.append(ReleasedRequest(ticket: ticket, result: result))
+        admission.remove(at: 0)
     }
 
     /// Tokens of a group's KV cache that a request takes: what is not there of its prompt, and its answers; as in `book` no more than there are.
@@ -39,6 +58,16 @@ extension RoutingState {
         let depth = index.depth(of: loads[slot].holder)
         let needed = inputs.promptTokens - inputs.cachedTokens(on: loads[slot], depth: depth) + inputs.outputTokens * inputs.sequences
         return min(needed, max(loads[slot].kvCapacityTokens, leastRequestTokens)).rounded()
+    }
+
+    /// Whether who waits is to be looked at: unless somebody has lately.
+    mutating func beginRelease(unlessWithin nanoseconds: UInt64, into released: inout [ReleasedRequest], now: UInt64) -> Bool {
+        guard now >= admission.releasedAt &+ nanoseconds || !admission.displaced.isEmpty else { return false }
+        admission.releasedAt = now
+        admission.isWoken = false
+        released.append(contentsOf: admission.displaced)
+        admission.displaced.removeAll()
+        return true
     }
 
     mutating func withdraw(_ ticket: AdmissionTicket) {
@@ -62,6 +91,7 @@ extension RoutingState {
             switch ask(place, now: now) {
             case .mayGo(let cost): ready.append((place, cost))
             case .waits: turnedAway += hadRoom ? 1 : 0
+            case .waitsForReturn: break
             case .refused(let failure):
                 released.append(ReleasedRequest(ticket: admission.entries[place].ticket, result: .failure(failure)))
                 admission.remove(at: place)
@@ -119,6 +149,8 @@ extension RoutingState {
     private enum Reply {
         case mayGo(cost: Double)
         case waits
+        /// All groups that serve it are out, or have pushed back, for a while.
+        case waitsForReturn
         case refused(RoutingFailure)
     }
 
@@ -126,7 +158,9 @@ extension RoutingState {
     private mutating func ask(_ place: Int, now: UInt64) -> Reply {
         withHeld(place, now: now) { state, request, tried, waited in
             switch state.decide(request, tried: tried, now: now, isHeld: true) {
+            case .failure(.noReadyGroup) where state.mayReturn(request): return .waitsForReturn
             case .failure(let failure): return .refused(failure)
+            case .success(let choice) where choice.reason == .saturated: return .waitsForReturn
             case .success(let choice):
                 let found = state.groupWithRoom(choice, waited: waited)
                 let slot = found ?? choice.slot
@@ -137,15 +171,22 @@ extension RoutingState {
         }
     }
 
+    /// Whether a group that may serve the request is ready, though it is out for its failures.
+    private func mayReturn(_ request: RoutingRequest) -> Bool {
+        catalog.match(request.model).slots.contains { slot in
+            loads[slot].isReady && (loads[slot].speaksHTTP2 ? !request.needsHTTP1 : !request.needsHTTP2)
+        }
+    }
+
     /// Books one that waits, unless it finds no room any more, or would overtake too much where it does.
     private mutating func send(_ place: Int, now: UInt64) -> Decision? {
         withHeld(place, now: now) { state, request, tried, waited in
-            guard case .success(let choice) = state.decide(request, tried: tried, now: now, isHeld: true),
+            guard case .success(let choice) = state.decide(request, tried: tried, now: now, isHeld: true), choice.reason != .saturated,
                 let slot = state.groupWithRoom(choice, waited: waited)
             else { return nil }
             state.admission.setSlot(slot, at: place)
             guard state.admission.mayOvertake(place) else { return nil }
-            let reason = slot == choice.slot || choice.reason == .saturated ? choice.reason : .cost
+            let reason = slot == choice.slot ? choice.reason : .cost
             let hashes = state.usableHashes(of: request)
             return state.book(request, hashes: hashes, inputs: choice.inputs, slot: slot, reason: reason, now: now)
         }

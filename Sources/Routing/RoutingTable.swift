@@ -130,8 +130,9 @@ public final class RoutingTable: Sendable {
 
     /// Sends on those that need not wait any longer, whichever loops they came by. To be called when `startHolding`'s closure was, and from time to
     /// time while any wait: groups come back without a word, and who has waited longer goes to other groups.
-    public func releaseHeld(into released: inout [ReleasedRequest], now: UInt64) {
-        state.withLock { $0.admission.isWoken = false }
+    /// - Parameter nanoseconds: unless it has been called within as many.
+    public func releaseHeld(into released: inout [ReleasedRequest], unlessWithin nanoseconds: UInt64 = 0, now: UInt64) {
+        guard state.withLock({ $0.beginRelease(unlessWithin: nanoseconds, into: &released, now: now) }) else { return }
         // Decisions do not wait for the whole of it.
         while state.withLock({ $0.releaseSome(into: &released, now: now) }) {}
     }

@@ -47,7 +47,14 @@ final class SimulatedRouter {
     ) -> Admission {
         guard published != nil else {
             return withAsked(request) { asked in
-                table.admit(asked, excluding: tried, ticket: AdmissionTicket(loop: 0, number: UInt64(ticket)), now: now)
+                // As in the product, who has been elsewhere does not wait.
+                guard tried.count == 0 else {
+                    switch table.pick(asked, excluding: tried, now: now) {
+                    case .success(let decision): return .placed(decision)
+                    case .failure(let failure): return .refused(failure)
+                    }
+                }
+                return table.admit(asked, excluding: tried, ticket: AdmissionTicket(loop: 0, number: UInt64(ticket)), now: now)
             }
         }
         let admission = offer(request, tried: tried, now: now, rollouts: rollouts)

@@ -1,13 +1,17 @@
 """Requests that wait in the router while the group that they would go to has prompts enough in its queue."""
 
+import asyncio
 import concurrent.futures
 import contextlib
 
+import grpc
 import httpx
 import pytest
 
 import admin
-from scripted_backend import answer_as_asked, events
+import engine_proto
+import processes
+from scripted_backend import PeerGone, answer_as_asked, events
 from waiting import wait_until
 from wire_clients import HTTP1Client, HTTP2Client, ask
 
@@ -157,19 +161,63 @@ def test_with_no_room_for_those_that_wait_all_go_at_once(configured, scripted, g
         assert first.response().status == 200
 
 
-def test_beyond_as_many_as_may_wait_they_go_at_once(configured, scripted, gate):
+def test_beyond_as_many_as_may_wait_the_oldest_go_on(configured, scripted, gate):
     backend = scripted(Behind(gate))
     program = configured("routing: {held_requests: 2}\n", backend, admin=True)
     with HTTP1Client(program.port) as first, concurrent.futures.ThreadPoolExecutor() as pool:
         first.request(body=LONG)
         wait_until(lambda: backend.requests, what="the first prompt at its group")
-        waiting = [pool.submit(ask, program.port, SHORT) for _ in range(2)]
+        oldest = pool.submit(ask, program.port, SHORT)
+        wait_for_held(program, 1)
+        waiting = [pool.submit(ask, program.port, SHORT)]
         wait_for_held(program, 2)
-        assert ask(program.port, SHORT).status == 200
+        waiting.append(pool.submit(ask, program.port, SHORT))
+        assert oldest.result().status == 200
         assert held(program) == 2
         gate.open()
         assert first.response().status == 200
         assert [one.result().status for one in waiting] == [200, 200]
+
+
+def test_nobody_waits_longer_than_an_answer_may_be_silent(configured, scripted):
+    """Behind an engine that computes one prompt for ever, and says that it does."""
+
+    async def never_begin(exchange):
+        await exchange.event_stream_head()
+        with contextlib.suppress(PeerGone):
+            while True:
+                await exchange.chunk(b": computing\n\n")
+                await asyncio.sleep(0.05)
+
+    backend = scripted(never_begin)
+    program = configured("timeouts: {connect: 100ms, response: 400ms, head_hold: 0s}\n", backend, admin=True)
+    with HTTP1Client(program.port) as first:
+        first.request(body=LONG)
+        wait_until(lambda: backend.requests, what="the first prompt at its group")
+        response = ask(program.port, SHORT)
+        assert response.status == 503 and response.json["error"]["code"] == "queue_timeout"
+        assert len(backend.requests) == 1 and held(program) == 0
+        assert admin.sample(program, "swiftlet_hold_seconds_count") == 1
+
+
+def test_calls_wait_as_requests_do(configured):
+    """With the official client, before an engine that needs half a second for the first prompt."""
+    engine = processes.stub(prefill_us=20, decode_ms=1, arguments=["--max-model-len", "100000"])
+    try:
+        program = configured("", f"h2c://127.0.0.1:{engine.port}", admin=True)
+        options = [("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0)]
+        with grpc.insecure_channel(f"127.0.0.1:{program.port}", options) as channel:
+            generate = engine_proto.call(channel, "Generate")
+            calls = []
+            for prompt in ("all work and no play " * 6_000, "a short one"):
+                request = engine_proto.generate_request(text=prompt, max_tokens=3, ignore_eos=True)
+                calls.append(generate(request, timeout=10))
+                wait_until(lambda: sum(admin.in_flight(program)) + held(program) == len(calls), what="the call")
+            assert held(program) == 1
+            assert [sum(len(answer.chunk.token_ids) for answer in call) for call in calls] == [3, 3]
+        assert held(program) == 0 and admin.sample(program, "swiftlet_hold_seconds_count") == 1
+    finally:
+        engine.stop()
 
 
 def test_the_router_stops_only_when_all_that_waits_is_answered(configured, scripted, gate):

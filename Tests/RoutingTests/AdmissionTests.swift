@@ -105,35 +105,47 @@ private final class Calls: Sendable {
         #expect(table.heldCount == 1)
     }
 
-    @Test func beyondTheirNumberRequestsArePlacedAtOnce() throws {
-        for limit in [0, 1, 3] {
-            let table = RoutingTable(equalGroups(1), limits: RoutingLimits(indexBlocks: 1 << 12, heldRequests: limit), cost: rule())
-            let busy = try table.hold(Array(repeating: 1, count: limit))
-            #expect(table.admit(.distinct(50, chunkCount: 1), 50).decision != nil)
-            #expect(table.heldCount == limit)
-            guard limit > 0 else { continue }
-            table.withdraw(AdmissionTicket(loop: 0, number: 0))
-            #expect(table.admit(.distinct(51, chunkCount: 1), 51).isHeld, "one has gone")
-            table.cancel(busy, now: 1)
-        }
+    @Test func whereNobodyMayWaitAllArePlaced() throws {
+        let table = RoutingTable(equalGroups(1), limits: RoutingLimits(indexBlocks: 1 << 12, heldRequests: 0), cost: rule())
+        _ = try table.makeBusy(["g0"])
+        #expect(table.admit(.distinct(50, chunkCount: 1), 50).decision != nil && table.heldCount == 0)
     }
 
-    @Test func beyondTheirChunksRequestsArePlacedAtOnce() throws {
+    /// Whoever has waited longest goes on to wait at his group: nobody overtakes him for coming later.
+    @Test(arguments: [1, 3]) func beyondTheirNumberTheOldestGoOn(limit: Int) throws {
+        let table = RoutingTable(equalGroups(1), limits: RoutingLimits(indexBlocks: 1 << 12, heldRequests: limit), cost: rule())
+        let calls = Calls(of: table)
+        let busy = try table.hold(Array(repeating: 1, count: limit))
+        #expect(calls.all.isEmpty && table.heldCount == limit)
+        #expect(table.admit(.distinct(50, chunkCount: 1), 50, loop: 7).isHeld)
+        #expect(calls.all == [0], "the loop of the one that goes on")
+        #expect(table.heldCount == limit && table.release().numbers == [0])
+        table.firstToken(busy, now: 1)
+        #expect(table.release(now: 1).numbers.count == limit && table.heldCount == 0)
+    }
+
+    /// 512 chunks for two of them.
+    @Test func beyondTheirChunksTheOldestGoOn() throws {
         let limits = RoutingLimits(indexBlocks: 1 << 12, heldRequests: 2)
-        for (chunkCount, isHeld) in [(212, true), (213, false)] {
+        for (chunkCount, gone) in [(212, [UInt64]()), (213, [0])] {
             let table = RoutingTable(equalGroups(1), limits: limits, cost: rule())
             _ = try table.hold([300])
-            #expect(table.admit(.distinct(1, chunkCount: chunkCount), 1).isHeld == isHeld)
+            #expect(table.admit(.distinct(1, chunkCount: chunkCount), 1).isHeld)
+            #expect(table.release().numbers == gone && table.heldCount == 2 - gone.count)
         }
+        let table = RoutingTable(equalGroups(1), limits: limits, cost: rule())
+        _ = try table.hold([300])
+        #expect(table.admit(.distinct(1, chunkCount: 513), 1).decision != nil && table.heldCount == 1, "for which there never is room")
     }
 
     /// No more of a prompt is kept than is looked at: of 33 times 256 chunks 8,192 leave room for 256.
     @Test func aPromptCountsAsManyChunksAsAreLookedAt() throws {
         let limits = RoutingLimits(indexBlocks: 1 << 12, heldRequests: 33)
-        for (chunkCount, isHeld) in [(256, true), (257, false)] {
+        for (chunkCount, count) in [(256, 2), (257, 1)] {
             let table = RoutingTable(equalGroups(1), limits: limits, cost: rule())
             _ = try table.hold([9_000])
-            #expect(table.admit(.distinct(1, chunkCount: chunkCount), 1).isHeld == isHeld)
+            #expect(table.admit(.distinct(1, chunkCount: chunkCount), 1).isHeld)
+            #expect(table.heldCount == count)
         }
     }
 
@@ -543,6 +555,44 @@ private final class Calls: Sendable {
         table.firstToken(busy, now: 1)
         let released = table.release(now: 1)
         #expect(released.failures == [.modelNotFound] && Set(released.numbers) == [0, 1])
+    }
+
+    /// A group that is out for a second is no group that is gone.
+    @Test func whoWaitsForTheOnlyGroupWaitsUntilItIsBack() throws {
+        let table = RoutingTable(equalGroups(1), cost: rule())
+        let busy = try table.hold([10, 10, 10])
+        let group = try #require(table.group(named: "g0")).id
+        table.reportUnreachable(group, now: 1)
+        table.cancel(busy, now: 2)
+        #expect(table.release(now: 2).isEmpty && table.heldCount == 3)
+        let probe = table.release(now: 2_000_000_000)
+        #expect(probe.numbers == [0] && table.heldCount == 2, "one tries it")
+        #expect(table.release(now: 2_000_000_001).isEmpty)
+        table.reportReachable(group, now: 2_000_000_002)
+        table.settle(try #require(probe.decisions.first).lease, usage: nil, now: 2_000_000_003)
+        #expect(table.release(now: 2_000_000_004).numbers == [1])
+    }
+
+    /// Nor is one that has pushed back.
+    @Test func whoWaitsForAFullGroupWaitsUntilItIsWorthAnotherTry() throws {
+        let table = RoutingTable(equalGroups(1), cost: rule())
+        let busy = try table.hold([10])
+        table.reportSaturated(try #require(table.group(named: "g0")).id, retryAfterSeconds: 3, now: 1)
+        table.cancel(busy, now: 2)
+        #expect(table.release(now: 2_900_000_000).isEmpty && table.heldCount == 1)
+        #expect(table.release(now: 3_100_000_000).numbers == [0])
+    }
+
+    @Test func whoLookedLatelyNeedNotLookAgain() throws {
+        let table = RoutingTable(equalGroups(1), cost: rule())
+        let busy = try table.hold([10])
+        var released: [ReleasedRequest] = []
+        table.releaseHeld(into: &released, now: 100)
+        table.firstToken(busy, now: 101)
+        table.releaseHeld(into: &released, unlessWithin: 10, now: 109)
+        #expect(released.isEmpty)
+        table.releaseHeld(into: &released, unlessWithin: 10, now: 110)
+        #expect(released.numbers == [0])
     }
 
     @Test func whoWaitsForAGroupThatLeavesGoesToOthers() throws {
