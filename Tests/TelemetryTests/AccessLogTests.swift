@@ -64,7 +64,7 @@ private func object(_ line: String) throws -> [String: Any] {
 
     @Test func whatIsUnknownIsNull() throws {
         let fields = try object(line([]))
-        #expect(fields.count == 21)
+        #expect(fields.count == 22)
         for key in ["request_id", "model", "group", "endpoint", "reason", "prompt_tokens", "ttft_ms"] {
             #expect(fields[key] is NSNull, "\(key)")
         }

@@ -210,6 +210,6 @@ private func written(_ snapshot: MetricsSnapshot) throws -> PrometheusParser {
     }
 
     @Test func anEmptySnapshotIsAValidPage() throws {
-        #expect(try written(MetricsSnapshot()).families.count == 23)
+        #expect(try written(MetricsSnapshot()).families.count == 25)
     }
 }
