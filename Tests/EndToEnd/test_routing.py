@@ -48,10 +48,11 @@ async def arrive_at_once(port, bodies, arrived):
     return lines
 
 
-def test_a_thousand_simultaneous_arrivals(serve, scripted, gate):
-    """Distinct prompts of equal size, four equal groups, all held: no group ever has two more than another."""
+def test_a_thousand_simultaneous_arrivals(configured, scripted, gate):
+    """Distinct prompts of equal size, four equal groups, all held there and none in the router: no group ever has two more than another."""
     backends = [scripted(holding(gate)) for _ in range(4)]
-    program = serve(*backends, admin=True, arguments=["--policy", "least-cost"])
+    lines = "routing: {held_requests: 0}\n"
+    program = configured(lines, *backends, admin=True, arguments_after=("--policy", "least-cost"))
     bodies = [json.dumps(chat(f"{number:06} " + "filler words " * 100)).encode() for number in range(1_000)]
     sent, answers = threading.Event(), []
     client = threading.Thread(target=lambda: answers.extend(asyncio.run(arrive_at_once(program.port, bodies, sent))))
