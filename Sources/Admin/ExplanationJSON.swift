@@ -19,6 +19,8 @@ private struct ExplanationJSON: Encodable {
     var reason: String?
     var failure: String?
     var group: String?
+    /// Whether it would wait in the router before it goes there, or to another that has room sooner.
+    var waits: Bool
     var promptTokens: Int
     var expectedOutputTokens: Int
     var groups: [Group]
@@ -32,6 +34,7 @@ private struct ExplanationJSON: Encodable {
         case .failure(.leasesExhausted): failure = "queue_full"
         }
         group = explanation.groups.first(where: \.isChosen)?.name
+        waits = explanation.waits
         promptTokens = explanation.promptTokens
         expectedOutputTokens = explanation.outputTokens
         groups = explanation.groups.map { group in

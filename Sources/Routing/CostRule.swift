@@ -39,7 +39,7 @@ public struct CostRule: Sendable, Equatable {
     /// quarter longer.
     public var queueBehind = 4.0
     /// Relative growth of a decode step with the KV cache full of contexts. Between Llama-70B on H100 (1.5) and 8B (4): attention reads every
-    /// active token once a step.
+    /// active token once a step. Up to twice as much makes no difference over all, and agents that share tools wait a fifth longer above saturation.
     public var growthAtFullCache = 1.5
     /// Bursts make the arrival rate an overestimate of who will really wait; without a bound the price of memory would multiply it, and a busy
     /// fleet would follow its prefixes into full groups.
@@ -52,17 +52,18 @@ public struct CostRule: Sendable, Equatable {
     /// elsewhere; with it for all prompts alike the worst of a hundred wait up to half as long again, for prefixes are copied that few come with.
     public var crowding = 0.1
     public var crowdingSharers = 6.0
-    /// Uncached tokens of ours in a group's queue from which on requests wait in the router, see `AdmissionQueue`: three steps of 8,192, which is
-    /// what vLLM computes at a time, so that the next step is full before the router knows of the last one's first tokens. 0: nothing ever waits.
-    public var holdFrom = 24_576.0
+    /// Uncached tokens of ours in a group's queue from which on requests wait in the router, see `AdmissionQueue`: two steps of 8,192, which is
+    /// what vLLM computes at a time, so that while one is computed the next is full before the router knows of its first tokens. 0: nothing ever waits.
+    public var holdFrom = 16_384.0
     /// By how much of what waits in the router for the same group, up to and with a request, later ones may overtake it when they are cheaper. With
-    /// a quarter p99 above saturation is up to a fifth lower and the mean up to a twentieth higher than with a half. 0: by nothing.
-    public var overtaking = 0.35
+    /// three times as much p99 above saturation is up to an eighth higher and the mean up to a tenth lower. 0: by nothing.
+    public var overtaking = 0.1
     /// How much more than to go on waiting it may cost to go to a group with room, as a share of what a request has waited; and how many times as
-    /// much again what its prompt takes longer there counts. With no patience requests without prefixes wait a quarter less in the mean above
-    /// saturation, and the worst of a hundred longer than if nobody waited in the router. With two thirds of it, and all counted alike, prefixes are
-    /// copied all over a busy fleet, and all wait several times as long.
-    public var patience = 3.0
+    /// much again what its prompt takes longer there counts. With twice as much prompts without prefixes wait a quarter longer above saturation, and the
+    /// worst of a hundred of them a sixth less; agents that share tools wait a fifth to twice as long. With no patience the former wait a quarter
+    /// less in the mean, and the worst longer than if nobody waited in the router. With twice as much, and all counted alike, prefixes are copied
+    /// all over a busy fleet, and all wait several times as long.
+    public var patience = 1.5
     public var recomputing = 30.0
     /// Share of the prefill within which costs count as equal.
     public var band = 0.05

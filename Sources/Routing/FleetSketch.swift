@@ -133,10 +133,10 @@ extension RoutingState {
         let isOut = !loads[slot].isUsed || !loads[slot].isReady || loads[slot].isEjected(now: now) || now < loads[slot].saturatedUntil
         let fullness = loads[slot].tokensInUse * loads[slot].tokenShare
         let growth = cost.growth(fullness: fullness)
-        let tokenSeconds = loads[slot].decodeStepSeconds * (1 + growth)
+        let tokenSeconds = loads[slot].decodeStepSeconds * stepScale * (1 + growth)
         let present = loads[slot].tokensInUse(
             atMicroseconds: now / 1_000, tokenSeconds: tokenSeconds, youngGrowth: cost.youngGrowth)
-        let answer = outputTokensExpected * loads[slot].describedStepSeconds * (1 + growth)
+        let answer = outputTokensExpected * loads[slot].describedStepSeconds * stepScale * (1 + growth)
         // What a request takes of the cache is not known here: as much as they do on average.
         let share = (meanUncachedTokens + outputTokensExpected) * loads[slot].tokenShare
         let memory =

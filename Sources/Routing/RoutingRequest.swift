@@ -1,5 +1,5 @@
 /// What the choice needs to know of a request: views into buffers that the caller keeps alive during the call.
-// @unchecked: the pointers are read inside `RoutingTable.pick` only, on the caller's thread, and never kept.
+// @unchecked: the pointers are read only during a call of `RoutingTable`, on the caller's thread; what is kept of one that waits is a copy.
 public struct RoutingRequest: @unchecked Sendable {
     /// The model's name as the client wrote it, in UTF-8; nil or empty asks for any model.
     public var model: UnsafeRawBufferPointer?

@@ -11,7 +11,7 @@ extension RoutingState {
         case .success(let choice):
             let hashes = usableHashes(of: request)
             let slot = choice.slot
-            if mayWait(request), isBusy(slot) || admission.isAwaited(slot), admission.mayHold(hashes.count) {
+            if waits(request, for: slot) {
                 let tokens = tokensTaken(on: slot, choice.inputs)
                 let content = AdmissionQueue.Content(request, hashes: hashes, tried: tried)
                 while !admission.hasRoom(for: hashes.count) { displaceOldest(now: now) }
@@ -23,10 +23,12 @@ extension RoutingState {
         }
     }
 
-    /// Other policies do not go by what groups have to do: who waits for one would have to go there all the same.
-    private func mayWait(_ request: borrowing RoutingRequest) -> Bool {
+    /// Whether a request that would go to that group waits here: because it is busy, or because others that came before wait for it.
+    mutating func waits(_ request: borrowing RoutingRequest, for slot: UInt32) -> Bool {
+        // Other policies do not go by what groups have to do: who waits for one would have to go there all the same.
         guard policy == .leastCost, request.promptBytes > 0 else { return false }
-        return request.pinnedGroup == nil
+        guard request.pinnedGroup == nil, isBusy(slot) || admission.isAwaited(slot) else { return false }
+        return admission.mayHold(usableHashes(of: request).count)
     }
 
     /// Whether a group has so much in its queue that a request had better wait here. Of our own: what others have there, it would not wait for.

@@ -1,5 +1,3 @@
-import Glibc
-
 extension RoutingState {
     /// Chunks of a prompt that are looked at; 8,192 chunks of 512 bytes are about a million tokens.
     static var longestPath: Int { 8_192 }
@@ -124,7 +122,7 @@ extension RoutingState {
             outputTokens: request.maxOutputTokens.map { min(Double(max($0, 1)), expected) } ?? expected,
             sequences: Double(min(max(request.sequences, 1), RoutingRequest.mostSequences)),
             prefillScale: prefillFit.slope,
-            overheadSeconds: prefillFit.intercept, rule: cost, stepScale: exp(stepLogScale),
+            overheadSeconds: prefillFit.intercept, rule: cost, stepScale: stepScale,
             nowMicroseconds: now / 1_000, meanOutputTokens: outputTokensExpected, deepest: index.matchDeepest,
             sharers: (sharers ?? 0) * sharing.scale(ofOwn: leases.openSequences), isAwaited: sharers == nil,
             followsOrder: followsOrder, laterTurns: cost.laterTurns * laterTurns(of: request))

@@ -14,6 +14,8 @@ public struct Explanation: Sendable, Equatable {
 
     public var policy: Policy
     public var outcome: Result<DecisionReason, RoutingFailure>
+    /// Whether it would wait in the router, for the chosen group or another that has room sooner.
+    public var waits = false
     /// Expected tokens of the prompt and of the answer.
     public var promptTokens = 0
     public var outputTokens = 0
@@ -36,6 +38,7 @@ extension RoutingState {
         case .success(let choice):
             let inputs = choice.inputs
             var explanation = Explanation(policy: policy, outcome: .success(choice.reason))
+            explanation.waits = waits(request, for: choice.slot)
             explanation.promptTokens = Int(inputs.promptTokens)
             explanation.outputTokens = Int(inputs.outputTokens)
             let serving = Set(catalog.match(request.model).slots)

@@ -68,8 +68,9 @@ extension RoutingState {
     }
 
     mutating func learnStep(_ slot: UInt32, logRatio: Double) {
-        let surprise = min(max(logRatio - stepLogScale, -Self.greatestSurprise), Self.greatestSurprise)
-        stepLogScale = min(max(stepLogScale + 0.02 * surprise, -3.466), 3.466)
+        let logScale = log(stepScale)
+        let surprise = min(max(logRatio - logScale, -Self.greatestSurprise), Self.greatestSurprise)
+        stepScale = exp(min(max(logScale + 0.02 * surprise, -3.466), 3.466))
         setStepDeviation(slot, loads[slot].stepDeviation + 0.05 * (surprise - loads[slot].stepDeviation))
     }
 

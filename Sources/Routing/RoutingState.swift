@@ -82,8 +82,8 @@ struct RoutingState: ~Copyable {
     var randomState: UInt64
     /// TTFT in seconds over the seconds that the groups' own rates predict for the uncached tokens ahead and own.
     var prefillFit = LineFit(intercept: 0, slope: 1, priorX: 0.1)
-    /// Natural logarithm of observed over predicted time of a decode step, over all groups.
-    var stepLogScale = 0.0
+    /// Observed over predicted time of a decode step, over all groups.
+    var stepScale = 1.0
     /// Mean of the groups' deviations, weighted by their answers.
     var meanDeviation = 0.0
     /// Whose deviation fades next, as a position in `order`.

@@ -80,6 +80,22 @@ def test_what_waits_goes_when_the_first_has_its_token(configured, scripted, gate
     assert all(program.access_line(f"waits-{place}")["held_ms"] > 0 for place in range(6))
 
 
+def test_an_explanation_tells_who_would_wait(configured, scripted, gate):
+    def waits():
+        return httpx.post(f"{program.admin_url}/explain", json=SHORT, trust_env=False).json()["waits"]
+
+    backend = scripted(Behind(gate))
+    program = configured("", backend, admin=True)
+    assert waits() is False
+    with HTTP1Client(program.port) as first:
+        first.request(body=LONG)
+        wait_until(lambda: backend.requests, what="the first prompt at its group")
+        assert waits() is True and held(program) == 0
+        gate.open()
+        assert first.response().status == 200
+    assert waits() is False
+
+
 @pytest.mark.parametrize("protocol", ["http1", "http2"])
 def test_a_client_that_leaves_waits_no_longer(configured, scripted, gate, protocol):
     backend = scripted(Behind(gate))

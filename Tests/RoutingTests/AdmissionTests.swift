@@ -93,6 +93,20 @@ import Testing
         }
     }
 
+    /// What is explained is what `admit` then does.
+    @Test(arguments: [Policy.leastCost, .leastRequest]) func anExplanationTellsWhoWouldWait(policy: Policy) throws {
+        let table = RoutingTable(equalGroups(1), policy: policy, cost: rule())
+        #expect(!table.explain(.distinct(0, chunkCount: 1)).waits)
+        let busy = try table.makeBusy(["g0"])[0].lease
+        #expect(table.explain(.distinct(0, chunkCount: 1)).waits == (policy == .leastCost))
+        #expect(table.heldCount == 0 && !table.explain(nil).waits)
+        #expect(table.admit(.distinct(0, chunkCount: 1), 0).isHeld == (policy == .leastCost))
+        table.firstToken(busy, now: 1)
+        #expect(table.explain(.distinct(1, chunkCount: 1), now: 1).waits == (policy == .leastCost), "behind the one that came before")
+        _ = table.release(now: 1)
+        #expect(!table.explain(.distinct(1, chunkCount: 1), now: 1).waits)
+    }
+
     @Test func whoCannotBePlacedIsRefusedAtOnce() {
         let table = RoutingTable([group(0, models: ["a"])], limits: RoutingLimits(indexBlocks: 1 << 12, leases: 1), cost: rule())
         #expect(table.admit(.distinct(0, chunkCount: 1), 0, model: "b").failure == .modelNotFound)

@@ -40,14 +40,16 @@ import Testing
     }
 
     /// The rough look may not overlook a group that the close look would have preferred by much; what it may, `least-cost` levels anyway.
-    @Test(arguments: 1...4 as ClosedRange<UInt64>)
-    func theChoiceCostsLittleMoreThanTheBest(seed: UInt64) throws {
+    @Test(arguments: 1...4 as ClosedRange<UInt64>, [(262_144, 400), (8_192, 1_000)])
+    func theChoiceCostsLittleMoreThanTheBest(seed: UInt64, fleet: (kvCapacityTokens: Int, mostOpen: Int)) throws {
         var random = SeededGenerator(seed: seed)
-        let table = wide(200, seed: seed)
+        var groups = equalGroups(200)
+        for place in groups.indices { groups[place].kvCapacityTokens = fleet.kvCapacityTokens }
+        let table = RoutingTable(groups, seed: seed, limits: RoutingLimits(indexBlocks: 1 << 18))
         var open: [Lease] = []
         var excess = 0.0
         var sum = 0.0
-        for step in 0..<1_500 {
+        for step in 0..<2_000 {
             let now = UInt64(step) * 5 * millisecond
             let prompt = Prompt.distinct(Int.random(in: 0..<120, using: &random), chunkCount: Int.random(in: 1...120, using: &random))
             let groups = table.explain(prompt, now: now).groups.filter { $0.obstacle == nil }
@@ -56,14 +58,14 @@ import Testing
             excess += decision.terms.total - best
             sum += best
             open.append(decision.lease)
-            if open.count > 400 {
+            if open.count > fleet.mostOpen {
                 let lease = open.remove(at: Int.random(in: 0..<open.count, using: &random))
                 table.firstToken(lease, now: now)
                 table.settle(lease, usage: nil, now: now)
             }
             if step.isMultiple(of: 40) { table.reportSaturated(decision.group, now: now) }
         }
-        #expect(excess / sum < 0.12)
+        #expect(excess / sum < 0.05)
     }
 
     /// An explanation looks at the same groups as the decision after it, and hides none of them from it.
