@@ -12,15 +12,30 @@ extension Exchange {
 
     /// Picks a group, books the request on it and sends it there.
     func dispatch() {
-        probeBody()
+        let routing = readRequest()
         askForLoadMetrics()
+        if mayWait { return admit(routing) }
+        go(asksForWebSocket ? pickByQuery(routing) : call != nil ? pickForCall(routing) : pick(routing))
+    }
+
+    /// The request as the table takes it, for as long as the probe reads no other.
+    private func readRequest() -> RoutingRequest {
+        probeBody()
         var routing = uncounted(worker.probe).use { probe in
             uncounted(request.headers).use { worker.settings.reading.routingRequest(probe, $0) }
         }
         routing.needsHTTP1 = asksForWebSocket
         routing.needsHTTP2 = isGRPC
-        if mayWait { return admit(routing) }
-        go(asksForWebSocket ? pickByQuery(routing) : call != nil ? pickForCall(routing) : pick(routing))
+        return routing
+    }
+
+    /// Whether a group that has not been tried could take the request: else what this one answered is the answer.
+    func hasOtherGroup() -> Bool {
+        guard pinnedGroup.isEmpty else { return false }
+        let routing = readRequest()
+        let (tried, now) = (triedWithPresent, worker.loop.now)
+        if asksForWebSocket { return withModelOfQuery(routing) { worker.table.hasReadyGroup(for: $0, excluding: tried, now: now) } }
+        return worker.table.hasReadyGroup(for: routing, excluding: tried, now: now)
     }
 
     private func go(_ result: Result<Decision, RoutingFailure>) {
@@ -206,7 +221,7 @@ extension Exchange {
         if failure == .overloaded { worker.table.reportSaturated(decision.group, now: now) }
         guard isReplayable, failure != .timeout, attemptsMade < worker.settings.attempts else { return fail(failureKind ?? .upstreamReset) }
         worker.metrics.counters.retries &+= 1
-        if failure == .staleConnection || failure == .refusedStream && !worker.table.hasReadyGroup(excluding: triedWithPresent, now: now) {
+        if failure == .staleConnection || failure == .refusedStream && !hasOtherGroup() {
             // The group is well; the connection was not. The booking stands.
             return send(to: decision, freshConnection: true)
         }

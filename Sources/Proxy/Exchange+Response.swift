@@ -53,8 +53,7 @@ extension Exchange {
     }
 
     private var canTryElsewhere: Bool {
-        isReplayable && isRequestComplete && attemptsMade < worker.settings.attempts && decision != nil
-            && worker.table.hasReadyGroup(excluding: triedWithPresent, now: worker.loop.now)
+        isReplayable && isRequestComplete && attemptsMade < worker.settings.attempts && decision != nil && hasOtherGroup()
     }
 
     /// Sends the head on, and what was held behind it.

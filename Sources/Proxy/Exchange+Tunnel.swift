@@ -7,16 +7,22 @@ import Wire
 /// WebSocket (realtime endpoints): once the backend has agreed, bytes pass unread, and the booking stands until both sides have ended.
 extension Exchange {
     /// A WebSocket has no body that names the model: its target does (`/v1/realtime?model=…`).
-    func pickByQuery(_ request: borrowing RoutingRequest) -> Result<Decision, RoutingFailure> {
-        var request = copy request
+    func pickByQuery(_ request: RoutingRequest) -> Result<Decision, RoutingFailure> {
+        withModelOfQuery(request) { request in
+            let result = pick(request)
+            if case .success = result, let model = request.model, !model.isEmpty, modelLabel == nil {
+                modelLabel = worker.metrics.models.intern(model)
+            }
+            return result
+        }
+    }
+
+    func withModelOfQuery<Value>(_ request: RoutingRequest, _ body: (RoutingRequest) -> Value) -> Value {
+        var request = request
         var model = self.request.queryValue("model").map(percentDecoded) ?? ""
         return model.withUTF8 { model in
             request.model = UnsafeRawBufferPointer(model)
-            let result = pick(request)
-            if case .success = result, !model.isEmpty, modelLabel == nil {
-                modelLabel = worker.metrics.models.intern(UnsafeRawBufferPointer(model))
-            }
-            return result
+            return body(request)
         }
     }
 

@@ -80,7 +80,7 @@ extension RoutingState {
             awaitingFirstToken: Int(load.awaitingFirstToken), queuedUncachedTokens: Int(load.queuedTokens),
             activeKVTokens: min(tokens, capacity), waitingKVTokens: max(tokens - capacity, 0), kvCapacityTokens: capacity,
             prefillTokensPerSecond: 1 / (load.secondsPerToken * prefillFit.slope), overheadSeconds: prefillFit.intercept,
-            decodeStepSeconds: load.decodeStepSeconds, tokensPerByte: tokensPerByte, reported: reportedLoad(slot, now: now),
+            decodeStepSeconds: load.decodeStepSeconds * stepScale, tokensPerByte: tokensPerByte, reported: reportedLoad(slot, now: now),
             othersWaiting: load.othersWaiting, othersRunning: load.othersRunning,
             othersActiveKVTokens: Int(load.othersActiveTokens), indexBlocks: index.count(of: load.holder),
             hitYield: Double(load.hitYield), decisions: load.decisions,
@@ -103,9 +103,13 @@ extension RoutingState {
         return model.withUTF8 { catalog.slots(listing: UnsafeRawBufferPointer($0)) }.map { $0.contains { loads[$0].isReady } }
     }
 
-    mutating func hasReadyGroup(excluding tried: TriedGroups, now: UInt64) -> Bool {
-        order.contains {
-            loads[$0].isReady && !loads[$0].isEjected(now: now) && !tried.contains(GroupID(slot: $0, generation: loads[$0].generation))
+    mutating func hasReadyGroup(now: UInt64) -> Bool { order.contains { loads[$0].isReady && !loads[$0].isEjected(now: now) } }
+
+    mutating func hasReadyGroup(for request: RoutingRequest, excluding tried: TriedGroups, now: UInt64) -> Bool {
+        let serving = catalog.match(request.model).slots
+        return (serving.isEmpty ? order : serving).contains { slot in
+            loads[slot].isReady && !loads[slot].isEjected(now: now) && (loads[slot].speaksHTTP2 ? !request.needsHTTP1 : !request.needsHTTP2)
+                && !tried.contains(GroupID(slot: slot, generation: loads[slot].generation))
         }
     }
 }

@@ -6,7 +6,7 @@ public struct RoutingLimits: Sendable {
     public var indexBlocks: Int
     /// Requests booked at a time.
     public var leases: Int
-    /// Requests that wait in the router for a group, and 256 times as many chunks of their prompts; what comes beyond is placed at once.
+    /// Requests that wait in the router for a group, and 256 times as many chunks of their prompts; beyond, the oldest go on.
     public var heldRequests: Int
     /// Models that one group may list; names beyond are ignored.
     public var modelsPerGroup: Int

@@ -25,6 +25,7 @@ public struct Explanation: Sendable, Equatable {
 
 extension RoutingState {
     mutating func explain(_ request: borrowing RoutingRequest, tried: TriedGroups, now: UInt64) -> Explanation {
+        if leases.isFull { return Explanation(policy: policy, outcome: .failure(.leasesExhausted)) }
         // Everything that a decision changes besides its booking.
         let before = (sequence, randomState, fadeCursor)
         defer { (sequence, randomState, fadeCursor) = before }

@@ -72,14 +72,14 @@ public final class LoopMetrics {
         series[Int(new.value)].inFlight &+= 1
     }
 
-    /// - Parameter nanoseconds: since the whole request was here.
+    /// - Parameter nanoseconds: since the request's head was here.
     public func firstToken(_ index: SeriesIndex, afterNanoseconds nanoseconds: UInt64) {
         series[Int(index.value)].timeToFirstToken.record(nanoseconds: nanoseconds)
     }
 
     /// - Parameters:
     ///   - status: what the client was told; codes that are none (below 100, above 999) are counted together.
-    ///   - durationNanoseconds: from the request's first byte to the answer's last.
+    ///   - durationNanoseconds: from the request's head to the answer's last byte.
     public func requestFinished(_ index: SeriesIndex, status: Int, outcome: ExchangeOutcome, durationNanoseconds: UInt64) {
         let place = Int(index.value)
         series[place].inFlight &-= 1
@@ -118,7 +118,7 @@ public final class LoopMetrics {
         failures[place] &+= 1
     }
 
-    /// What the router itself added to one request: from the request's last byte read to its first byte written upstream.
+    /// What the router itself added to one attempt: from the wake in which its group was chosen to its first byte written there.
     public func overheadMeasured(nanoseconds: UInt64) {
         overhead.record(nanoseconds: nanoseconds)
     }

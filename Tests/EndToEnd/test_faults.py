@@ -139,6 +139,31 @@ def test_when_all_are_full_their_own_answer_arrives(serve, scripted, status):
     assert response.json["error"]["message"] == "busy"
 
 
+def both_models(full, other):
+    return f"groups: [{{leader: '{full.url}', models: [m]}}, {{leader: '{other.url}', models: [another]}}]\n"
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_group_of_another_model_is_no_place_to_try(configured, scripted, status):
+    full, other = scripted(status_of(status)), scripted(answer_ok)
+    program = configured(both_models(full, other))
+    response = ask(program.port, PLAIN)
+    assert response.status == status and response.json["error"]["message"] == "busy"
+    assert len(full.requests) == 1 and not other.requests
+
+
+def test_a_websocket_gets_the_own_answer_of_the_only_group_of_its_model(configured, scripted):
+    full, other = scripted(status_of(503)), scripted(answer_ok)
+    program = configured(both_models(full, other))
+    with HTTP1Client(program.port) as client:
+        fields = ((b"connection", b"upgrade"), (b"upgrade", b"websocket"), (b"sec-websocket-version", b"13"))
+        fields += ((b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=="),)
+        client.request(method="GET", target="/v1/realtime?model=m", fields=fields)
+        response = client.response()
+    assert response.status == 503 and response.json["error"]["message"] == "busy"
+    assert len(full.requests) == 1 and not other.requests
+
+
 def test_draining_engine_is_left_and_avoided(serve, scripted):
     """vLLM with a drain timeout: /health says 200 and every new POST gets this 500."""
     script = FirstAskedFails(status_of(500, DRAIN))

@@ -174,6 +174,20 @@ def test_session_keys_are_configurable_and_ordered(configured, fleet):
 # Pins and drains -----------------------------------------------------------------------------------------------------
 
 
+def test_a_pinned_request_gets_its_groups_own_answer_however_that_is(configured, scripted, tmp_path):
+    async def full(exchange):
+        await exchange.answer(429, b'{"error":{"message":"full"}}')
+
+    token = tmp_path / "token"
+    token.write_text("a token of some length\n")
+    backends = [scripted(full), scripted()]
+    program = configured(f"routing: {{pin_token_file: {token}}}\n", *backends, admin=True)
+    fields = [(b"x-swiftlet-group", b"127.0.0.1:%d" % backends[0].port), (b"x-swiftlet-pin-token", b"a token of some length")]
+    response = ask(program.port, fresh(), fields=fields)
+    assert (response.status, response.json["error"]["message"]) == (429, "full")
+    assert served(backends) == [1, 0]
+
+
 def test_a_pinned_request_goes_to_its_group_and_nowhere_else(configured, scripted, tmp_path):
     token = tmp_path / "token"
     token.write_text("a token of some length\n")

@@ -112,6 +112,7 @@ import Testing
         #expect(table.admit(.distinct(0, chunkCount: 1), 0, model: "b").failure == .modelNotFound)
         #expect(table.admit(.distinct(0, chunkCount: 10), 1, model: "a").decision != nil)
         #expect(table.admit(.distinct(0, chunkCount: 1), 2, model: "a").failure == .leasesExhausted)
+        #expect(table.explain(.distinct(0, chunkCount: 1), model: "a").outcome == .failure(.leasesExhausted))
         table.replaceGroups([], now: 1)
         #expect(RoutingTable([], cost: rule()).admit(.distinct(0, chunkCount: 1), 0).failure == .noReadyGroup)
     }

@@ -43,6 +43,31 @@ import Testing
         #expect(table.hasReadyGroup(now: 0))
     }
 
+    @Test func whoElseCouldTakeARequestServesItsModelByItsProtocol() throws {
+        var groups = equalGroups(3)
+        for (place, model) in ["a", "a", "b"].enumerated() { groups[place].models = [model] }
+        groups[1].leader = Endpoint(host: "10.0.0.1", port: 8_000, protocol: .http2)
+        let table = RoutingTable(groups)
+        let ids = table.groups(now: 0).map(\.id)
+        func isAnotherReady(for model: String, needsHTTP1: Bool = false, needsHTTP2: Bool = false, tried places: [Int], now: UInt64 = 0) -> Bool {
+            var tried = TriedGroups()
+            for place in places { tried.insert(ids[place]) }
+            var model = model
+            return model.withUTF8 { name in
+                let request = RoutingRequest(model: UnsafeRawBufferPointer(name), needsHTTP1: needsHTTP1, needsHTTP2: needsHTTP2)
+                return table.hasReadyGroup(for: request, excluding: tried, now: now)
+            }
+        }
+        #expect(isAnotherReady(for: "a", tried: [0]) && !isAnotherReady(for: "a", tried: [0, 1]))
+        #expect(!isAnotherReady(for: "b", tried: [2]))
+        #expect(!isAnotherReady(for: "a", needsHTTP1: true, tried: [0]) && !isAnotherReady(for: "a", needsHTTP2: true, tried: [1]))
+        #expect(isAnotherReady(for: "nobody's", tried: [0, 1]), "as calls go whose model nobody lists")
+        table.reportUnreachable(ids[1], now: 0)
+        #expect(!isAnotherReady(for: "a", tried: [0], now: 1))
+        table.reportSaturated(ids[0], now: 0)
+        #expect(isAnotherReady(for: "a", tried: [1], now: 1), "who is full may be asked")
+    }
+
     @Test func onlyHTTP2GroupsGetGRPC() throws {
         var groups = equalGroups(3)
         groups[1].leader = Endpoint(host: "10.0.0.1", port: 8_000, protocol: .http2)
