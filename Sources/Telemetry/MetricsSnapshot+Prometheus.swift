@@ -46,14 +46,16 @@ extension MetricsSnapshot {
 
     private func writeLatencies(_ series: NamedSeries, to text: inout PrometheusText) {
         text.family(
-            "swiftlet_time_to_first_token_seconds", .histogram, "From a request's head received to the first event of its answer, or the first byte of one that is no stream.")
+            "swiftlet_time_to_first_token_seconds", .histogram,
+            "From a request's head received to the first event of its answer, or the first byte of one that is no stream.")
         for (name, counters) in series { text.histogram(name.labels, counters.timeToFirstToken) }
 
         text.family("swiftlet_request_duration_seconds", .histogram, "From a request's head received to its answer's last byte.")
         for (name, counters) in series { text.histogram(name.labels, counters.duration) }
 
         text.family(
-            "swiftlet_router_overhead_seconds", .histogram, "From the wake in which a group was chosen for a request to its first byte sent there; one for each attempt.")
+            "swiftlet_router_overhead_seconds", .histogram,
+            "From the wake in which a group was chosen for a request to its first byte sent there; one for each attempt.")
         text.histogram([], overhead)
 
         text.family(

@@ -49,7 +49,9 @@ import Testing
         groups[1].leader = Endpoint(host: "10.0.0.1", port: 8_000, protocol: .http2)
         let table = RoutingTable(groups)
         let ids = table.groups(now: 0).map(\.id)
-        func isAnotherReady(for model: String, needsHTTP1: Bool = false, needsHTTP2: Bool = false, tried places: [Int], now: UInt64 = 0) -> Bool {
+        func isAnotherReady(for model: String, needsHTTP1: Bool = false, needsHTTP2: Bool = false, tried places: [Int], now: UInt64 = 0)
+            -> Bool
+        {
             var tried = TriedGroups()
             for place in places { tried.insert(ids[place]) }
             var model = model
