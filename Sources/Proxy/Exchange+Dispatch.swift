@@ -31,12 +31,19 @@ extension Exchange {
 
     /// Whether a group that has not been tried could take the request: else what this one answered is the answer.
     func hasOtherGroup() -> Bool {
-        guard pinnedGroup.isEmpty else { return false }
-        let routing = readRequest()
+        guard hasUntriedGroup else { return false }
+        var routing = readRequest()
         let (tried, now) = (triedWithPresent, worker.loop.now)
-        if asksForWebSocket { return withModelOfQuery(routing) { worker.table.hasReadyGroup(for: $0, excluding: tried, now: now) } }
-        return worker.table.hasReadyGroup(for: routing, excluding: tried, now: now)
+        func isReady(_ routing: RoutingRequest) -> Bool? { worker.table.hasReadyGroup(for: routing, excluding: tried, now: now) }
+        if let isReady = asksForWebSocket ? withModelOfQuery(routing, isReady) : isReady(routing) { return isReady }
+        // As in `pickForCall`.
+        guard call != nil else { return false }
+        routing.model = nil
+        return isReady(routing) ?? false
     }
+
+    /// The same without a look at the request, which may be long: whether there is one at all.
+    var hasUntriedGroup: Bool { pinnedGroup.isEmpty && worker.table.hasReadyGroup(excluding: triedWithPresent, now: worker.loop.now) }
 
     private func go(_ result: Result<Decision, RoutingFailure>) {
         switch result {

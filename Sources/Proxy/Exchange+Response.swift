@@ -31,7 +31,7 @@ extension Exchange {
         scanner = ResponseScanner(kind: isEventStream ? .eventStream : isJSON && response.status < 300 ? .json : .other)
         // Until a byte of its body is here the answer has not begun, and another backend can still give it.
         isHeadHeld = true
-        isInspecting = response.status == 500 && canTryElsewhere
+        isInspecting = response.status == 500 && mayTryElsewhere
         // Of a request that goes on nobody else can answer, and its client may wait for the head before it says more.
         if !isReplayable || !isRequestComplete { releaseHead() }
     }
@@ -52,9 +52,11 @@ extension Exchange {
         return true
     }
 
-    private var canTryElsewhere: Bool {
-        isReplayable && isRequestComplete && attemptsMade < worker.settings.attempts && decision != nil && hasOtherGroup()
+    private var mayTryElsewhere: Bool {
+        isReplayable && isRequestComplete && attemptsMade < worker.settings.attempts && decision != nil && hasUntriedGroup
     }
+
+    private var canTryElsewhere: Bool { mayTryElsewhere && hasOtherGroup() }
 
     /// Sends the head on, and what was held behind it.
     func releaseHead() {
@@ -139,7 +141,7 @@ extension Exchange {
         if mode == .tunnel { return tunnelResponseEnded() }
         if isInspecting {
             isInspecting = false
-            if isEngineGone(heldBytes.readable) { return leaveDyingEngine() }
+            if isEngineGone(heldBytes.readable), hasOtherGroup() { return leaveDyingEngine() }
         }
         scanner.finish()
         if !isResponseStarted {

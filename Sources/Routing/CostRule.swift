@@ -61,7 +61,7 @@ public struct CostRule: Sendable, Equatable {
     /// How much more than to go on waiting it may cost to go to a group with room, as a share of what a request has waited; and how many times as
     /// much again what its prompt takes longer there counts. With twice as much prompts without prefixes wait a quarter longer above saturation, and the
     /// worst of a hundred of them a sixth less; agents that share tools wait a fifth to twice as long. With no patience the former wait a quarter
-    /// less in the mean, and the worst longer than if nobody waited in the router. With twice as much, and all counted alike, prefixes are copied
+    /// less in the mean, and the worst longer than if nobody waited in the router. With a third more, and all counted alike, prefixes are copied
     /// all over a busy fleet, and all wait several times as long.
     public var patience = 1.5
     public var recomputing = 30.0

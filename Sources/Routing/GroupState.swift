@@ -103,13 +103,20 @@ extension RoutingState {
         return model.withUTF8 { catalog.slots(listing: UnsafeRawBufferPointer($0)) }.map { $0.contains { loads[$0].isReady } }
     }
 
-    mutating func hasReadyGroup(now: UInt64) -> Bool { order.contains { loads[$0].isReady && !loads[$0].isEjected(now: now) } }
+    mutating func hasReadyGroup(excluding tried: TriedGroups, now: UInt64) -> Bool {
+        order.contains { isReady($0, excluding: tried, now: now) }
+    }
 
-    mutating func hasReadyGroup(for request: RoutingRequest, excluding tried: TriedGroups, now: UInt64) -> Bool {
+    mutating func hasReadyGroup(for request: RoutingRequest, excluding tried: TriedGroups, now: UInt64) -> Bool? {
         let serving = catalog.match(request.model).slots
-        return (serving.isEmpty ? order : serving).contains { slot in
-            loads[slot].isReady && !loads[slot].isEjected(now: now) && (loads[slot].speaksHTTP2 ? !request.needsHTTP1 : !request.needsHTTP2)
-                && !tried.contains(GroupID(slot: slot, generation: loads[slot].generation))
+        if serving.isEmpty { return nil }
+        return serving.contains { slot in
+            isReady(slot, excluding: tried, now: now) && (loads[slot].speaksHTTP2 ? !request.needsHTTP1 : !request.needsHTTP2)
         }
+    }
+
+    private func isReady(_ slot: UInt32, excluding tried: TriedGroups, now: UInt64) -> Bool {
+        loads[slot].isReady && !loads[slot].isEjected(now: now)
+            && !tried.contains(GroupID(slot: slot, generation: loads[slot].generation))
     }
 }

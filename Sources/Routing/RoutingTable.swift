@@ -96,11 +96,13 @@ public final class RoutingTable: Sendable {
     /// Counts what may change an answer of `isReady(model:)`: as long as it stays, so do they.
     public var readinessChanges: UInt64 { state.withLock { $0.readinessChanges } }
 
-    /// Whether any group could take a request.
-    public func hasReadyGroup(now: UInt64) -> Bool { state.withLock { $0.hasReadyGroup(now: now) } }
+    /// Whether any group but those tried could take a request.
+    public func hasReadyGroup(excluding tried: TriedGroups = .init(), now: UInt64) -> Bool {
+        state.withLock { $0.hasReadyGroup(excluding: tried, now: now) }
+    }
 
-    /// Whether any group but those tried could take this one, full or not: of its model, unless nobody lists that, and of its protocol.
-    public func hasReadyGroup(for request: RoutingRequest, excluding tried: TriedGroups, now: UInt64) -> Bool {
+    /// Whether any group but those tried could take this one, full or not: of its model and its protocol; nil when none serves the model.
+    public func hasReadyGroup(for request: RoutingRequest, excluding tried: TriedGroups, now: UInt64) -> Bool? {
         state.withLock { $0.hasReadyGroup(for: request, excluding: tried, now: now) }
     }
 

@@ -143,13 +143,25 @@ def both_models(full, other):
     return f"groups: [{{leader: '{full.url}', models: [m]}}, {{leader: '{other.url}', models: [another]}}]\n"
 
 
-@pytest.mark.parametrize("status", [500, 503])
-def test_a_group_of_another_model_is_no_place_to_try(configured, scripted, status):
-    full, other = scripted(status_of(status)), scripted(answer_ok)
-    program = configured(both_models(full, other))
-    response = ask(program.port, PLAIN)
-    assert response.status == status and response.json["error"]["message"] == "busy"
-    assert len(full.requests) == 1 and not other.requests
+@pytest.mark.parametrize(
+    ("fail", "message"), [(status_of(503), "busy"), (status_of(500, DRAIN), "cannot schedule new futures after shutdown")]
+)
+def test_a_group_of_another_model_is_no_place_to_try(configured, scripted, gate, fail, message):
+    async def fail_at_last(exchange):
+        await gate.wait()
+        await fail(exchange)
+
+    failing, other = scripted(fail_at_last), scripted(answer_ok)
+    program = configured(f"loops: 1\n{both_models(failing, other)}")
+    with HTTP1Client(program.port) as client:
+        client.request(body=PLAIN)
+        wait_until(lambda: failing.requests, what="the request at its group")
+        # The router has read another one by the time that the first one's group refuses.
+        assert ask(program.port, PLAIN | {"model": "another"}).status == 200
+        gate.open()
+        response = client.response()
+    assert response.status >= 500 and response.json["error"]["message"] == message
+    assert len(failing.requests) == 1 and len(other.requests) == 1
 
 
 def test_a_websocket_gets_the_own_answer_of_the_only_group_of_its_model(configured, scripted):
