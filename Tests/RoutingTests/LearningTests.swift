@@ -187,7 +187,6 @@ import Testing
         }
         let groups = table.groups(now: now)
         #expect(groups[0].decodeStepSeconds > 1.3 * groups[1].decodeStepSeconds)
-        #expect(groups[0].decodeStepSeconds > 0.05, "of 80 ms; what all groups are slower by than described is in it")
         #expect(groups.allSatisfy { $0.inFlight > 0 }, "no answer has ended")
     }
 
@@ -203,6 +202,8 @@ import Testing
                 let usage = Usage(promptTokens: 256, cachedTokens: 0, completionTokens: 256)
                 table.settle(decision.lease, usage: usage, events: 256, isHeldBack: isHeldBack, now: now + 256 * second)
             }
+            // What all groups are slower by than described is in it, which one alone could at most be by a factor of four.
+            #expect((table.groups(now: 1_000 * second)[0].decodeStepSeconds > 0.1) != isHeldBack)
             return table.explain(.distinct(1_000, chunkCount: 4), now: 1_000 * second).groups[0].terms.decode
         }
         let expected = RoutingTable(equalGroups(2)).explain(.distinct(0, chunkCount: 4)).groups[0].terms.decode
